@@ -1,0 +1,256 @@
+"""Calibration: the distribution of a router's win rates on a prompt sample, and thresholds for a target."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, PromptError
+
+FORMAT = 1
+
+
+class ScoresPrompts(Protocol):
+    """What a calibration needs of a router."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def win_rates(self, prompts: Sequence[str]) -> npt.NDArray[np.float64]: ...
+
+
+def checked_fraction(value: Any, parameter: str) -> float:
+    """Return a number in [0, 1] as float, or raise a `ConfigurationError` that names the parameter."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
+        raise ConfigurationError(f"{parameter}={value!r:.80}: expected a number between 0 and 1")
+    number = float(value)
+    if not 0.0 <= number <= 1.0:  # also false for NaN
+        raise ConfigurationError(f"{parameter}={value!r:.80}: expected a number between 0 and 1")
+    return number
+
+
+class Calibration:
+    """Distribution of win rates over a sample of prompts, exact with ties.
+
+    A call goes to the strong model when its win rate >= threshold, so tied prompts always go together: the
+    shares that can be reached are those of the distinct win rates, and the closest one is taken.
+
+    Attributes:
+        values: Distinct win rates, ascending, float64 (m,).
+        counts: How many prompts had each, int64 (m,).
+        count: Number of prompts.
+        router: Name of the router they come from, or None.
+        fingerprint: Its fingerprint, or None when unknown (then any router is accepted).
+    """
+
+    __slots__ = ("_tail", "count", "counts", "fingerprint", "router", "values")
+
+    def __init__(
+        self,
+        values: npt.ArrayLike,
+        counts: npt.ArrayLike,
+        *,
+        router: str | None = None,
+        fingerprint: str | None = None,
+    ) -> None:
+        self.values = np.asarray(values, dtype=np.float64)
+        self.counts = np.asarray(counts, dtype=np.int64)
+        if self.values.ndim != 1 or self.values.shape != self.counts.shape or not self.values.size:
+            raise ConfigurationError(
+                f"values of shape {self.values.shape} with counts of shape {self.counts.shape}: "
+                "expected two one-dimensional arrays of one length >= 1"
+            )
+        inside = (self.values >= 0.0) & (self.values <= 1.0)
+        if not inside.all():
+            raise ConfigurationError(
+                f"win rate {self.values[~inside][0]}: expected numbers between 0 and 1; a router must not return NaN"
+            )
+        if (np.diff(self.values) <= 0).any() or (self.counts < 1).any():
+            raise ConfigurationError("values must ascend without repetition and counts be >= 1; use from_win_rates")
+        self.count = int(self.counts.sum())
+        self.router = router
+        self.fingerprint = fingerprint
+        # _tail[k]: prompts with win rate >= values[k]; the last entry is none
+        self._tail = np.append(np.cumsum(self.counts[::-1])[::-1], 0)
+
+    @classmethod
+    def fit(cls, router: ScoresPrompts, prompts: Iterable[str], *, batch_size: int = 1024) -> Self:
+        """Score `prompts` with `router` and keep the distribution.
+
+        Prompts are read once, batch by batch, so a generator over a large file is fine; memory grows by 8 bytes
+        a prompt.
+
+        Args:
+            router: The router to calibrate.
+            prompts: One or more prompts like those that will be routed.
+            batch_size: Prompts per `win_rates` call.
+
+        Raises:
+            PromptError: No prompt, or one that is not a str.
+            RouterError: The router failed.
+        """
+        if isinstance(prompts, str | bytes):
+            raise PromptError(f"prompts={type(prompts).__name__}: expected several strings; wrap a single one in a list")
+        parts = [router.win_rates(batch) for batch in _batches(prompts, batch_size)]
+        if not parts:
+            raise PromptError("prompts is empty: give at least one prompt to calibrate on")
+        return cls.from_win_rates(np.concatenate(parts), router=router.name, fingerprint=router.fingerprint)
+
+    @classmethod
+    def from_win_rates(
+        cls, win_rates: npt.ArrayLike, *, router: str | None = None, fingerprint: str | None = None
+    ) -> Self:
+        """The calibration of win rates (n,), n >= 1, that are at hand already."""
+        try:
+            array = np.asarray(win_rates, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ConfigurationError("win_rates: expected a one-dimensional array of numbers") from None
+        if array.ndim != 1 or not array.size:
+            raise ConfigurationError(f"win_rates of shape {array.shape}: expected one dimension and at least one value")
+        values, counts = np.unique(array, return_counts=True)
+        return cls(values, counts, router=router, fingerprint=fingerprint)
+
+    def threshold(self, *, strong_fraction: float) -> float:
+        """The threshold whose strong share on the sample is closest to the wanted one.
+
+        It lies midway between two neighbouring win rates, so that rounding does not move a prompt; of two equally
+        close shares the smaller (cheaper) is taken. What is reached: ``strong_fraction(threshold=...)``.
+
+        Args:
+            strong_fraction: Wanted share of strong calls, in [0, 1].
+
+        Returns:
+            A threshold in [0, 1].
+        """
+        wanted = checked_fraction(strong_fraction, "strong_fraction")
+        # candidate k sends values[k:] to strong; k = m (none) is out of reach for a threshold when one is exactly 1
+        reachable = self._tail if self.values[-1] < 1.0 else self._tail[:-1]
+        distance = np.abs(reachable / self.count - wanted)
+        # reversed: of equal distances, argmin then finds the larger k, which is the smaller share
+        k = len(reachable) - 1 - int(np.argmin(distance[::-1]))
+        if k == 0:
+            return 0.0
+        if k == len(self.values):
+            return 1.0
+        low, high = float(self.values[k - 1]), float(self.values[k])
+        middle = low + (high - low) / 2
+        return middle if middle > low else high
+
+    def strong_fraction(self, *, threshold: float) -> float:
+        """The share of the sample with win rate >= threshold."""
+        at = checked_fraction(threshold, "threshold")
+        return float(self._tail[int(np.searchsorted(self.values, at, side="left"))] / self.count)
+
+    def realised_fraction(self, *, strong_fraction: float) -> float:
+        """The strong share on the sample that the threshold for `strong_fraction` reaches: the closest possible."""
+        return self.strong_fraction(threshold=self.threshold(strong_fraction=strong_fraction))
+
+    def percentile(self, win_rate: float) -> float:
+        """Share of the sample, in [0, 1], whose win rate lies below `win_rate`, half of the tied ones counted."""
+        at = checked_fraction(win_rate, "win_rate")
+        below = self.count - self._tail[int(np.searchsorted(self.values, at, side="left"))]
+        upto = self.count - self._tail[int(np.searchsorted(self.values, at, side="right"))]
+        return float((below + upto) / 2 / self.count)
+
+    def condensed(self, max_values: int = 10_000) -> Self:
+        """The same distribution with at most `max_values` distinct win rates, each share moved by < 1 / max_values.
+
+        For a small file after calibrating on very many prompts; returns itself when it is small enough.
+        """
+        if len(self.values) <= max_values:
+            return self
+        # the first value whose cumulated count reaches each of max_values equal steps stands for its step
+        upto = np.cumsum(self.counts)
+        ends = np.unique(np.searchsorted(upto, np.linspace(0, self.count, max_values + 1)[1:], side="left"))
+        counts = np.diff(np.append(0, upto[ends]))
+        return type(self)(self.values[ends], counts, router=self.router, fingerprint=self.fingerprint)
+
+    def check_router(self, router: ScoresPrompts) -> None:
+        """Refuse to serve a router that this calibration was not fitted on.
+
+        Raises:
+            ConfigurationError: The fingerprints differ.
+        """
+        if self.fingerprint is not None and self.fingerprint != router.fingerprint:
+            raise ConfigurationError(
+                f"calibration of router {self.router!r} (fingerprint {self.fingerprint[:8]}) used with router "
+                f"{router.name!r} (fingerprint {router.fingerprint[:8]}): win rates of two routers cannot be compared; "
+                "fit one for this router with Calibration.fit(router, prompts)"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; `from_dict` gives back an equal calibration."""
+        return {
+            "format": FORMAT,
+            "router": self.router,
+            "fingerprint": self.fingerprint,
+            "count": self.count,
+            "values": self.values.tolist(),
+            "counts": self.counts.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """The calibration that `to_dict` described.
+
+        Raises:
+            CheckpointError: Not the form that `to_dict` gives.
+        """
+        try:
+            if data["format"] != FORMAT:
+                raise CheckpointError(f"calibration format {data['format']!r}: this version reads format {FORMAT}")
+            return cls(data["values"], data["counts"], router=data.get("router"), fingerprint=data.get("fingerprint"))
+        except (TypeError, KeyError, AttributeError, ConfigurationError, OverflowError) as exc:
+            raise CheckpointError(f"not a calibration: {exc}") from exc
+
+    def save(self, path: str | Path) -> None:
+        """Write the calibration to `path` as JSON; the file appears whole or not at all."""
+        target = Path(path)
+        part = target.with_name(target.name + ".part")
+        part.write_text(json.dumps(self.to_dict()) + "\n", encoding="utf-8")
+        part.replace(target)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a calibration that `save` wrote.
+
+        Raises:
+            CheckpointNotFoundError: No such file.
+            CheckpointError: The file is not a calibration.
+        """
+        file = Path(path)
+        if not file.is_file():
+            raise CheckpointNotFoundError(f"no calibration file {str(file)!r}; write one with Calibration.save(path)")
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as exc:
+            raise CheckpointError(f"{file} is not readable JSON: {exc}") from exc
+        try:
+            return cls.from_dict(data)
+        except CheckpointError as exc:
+            raise CheckpointError(f"{file}: {exc}") from exc
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Calibration) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]  # compared by value, so not hashable
+
+    def __repr__(self) -> str:
+        return f"Calibration(router={self.router!r}, count={self.count}, distinct={len(self.values)})"
+
+
+def _batches(prompts: Iterable[str], size: int) -> Iterator[list[str]]:
+    if not (isinstance(size, int) and size >= 1):
+        raise ConfigurationError(f"batch_size={size!r}: expected an integer >= 1")
+    iterator = iter(prompts)
+    while batch := list(islice(iterator, size)):
+        yield batch

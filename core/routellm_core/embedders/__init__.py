@@ -1,0 +1,72 @@
+"""Embedders: prompt -> vector. The bundled static one needs nothing but numpy."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from routellm_core.embedders.base import Embedder
+from routellm_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from routellm_core.embedders.cached import CachedEmbedder
+    from routellm_core.embedders.openai import OpenAIEmbedder
+    from routellm_core.embedders.static import StaticEmbedder, bundled_embedder
+
+__all__ = [
+    "CachedEmbedder",
+    "Embedder",
+    "OpenAIEmbedder",
+    "StaticEmbedder",
+    "bundled_embedder",
+    "embedder_config",
+    "embedder_identity",
+    "load_embedder",
+]
+
+_MODULES = {
+    "CachedEmbedder": "cached",
+    "OpenAIEmbedder": "openai",
+    "StaticEmbedder": "static",
+    "bundled_embedder": "static",
+}
+
+
+def embedder_config(embedder: Embedder) -> dict[str, Any] | None:
+    """What a saved router remembers of its embedder; None for one that cannot be rebuilt from a config."""
+    config = getattr(embedder, "config", None)
+    return dict(config()) if callable(config) else None
+
+
+def embedder_identity(embedder: Embedder) -> dict[str, Any]:
+    """What tells two embedders apart in a router's fingerprint: the config, or class and dimension."""
+    config = embedder_config(embedder)
+    if config is not None:
+        return config
+    cls = type(embedder)
+    return {"type": f"{cls.__module__}.{cls.__qualname__}", "dimension": getattr(embedder, "dimension", None)}
+
+
+def load_embedder(config: Any) -> Embedder:
+    """Build the embedder that `embedder_config` described.
+
+    Raises:
+        ConfigurationError: The config names an embedder that cannot be built from it.
+        MissingExtraError: Its optional dependency is missing.
+    """
+    kind = config.get("type") if isinstance(config, dict) else None
+    if kind == "static":
+        from routellm_core.embedders.static import StaticEmbedder
+
+        return StaticEmbedder.from_config(config)
+    if kind == "openai":
+        from routellm_core.embedders.openai import OpenAIEmbedder
+
+        return OpenAIEmbedder.from_config(config)
+    raise ConfigurationError(f"embedder type {kind!r}: expected 'static' or 'openai'; pass embedder= for another one")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

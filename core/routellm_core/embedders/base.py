@@ -1,0 +1,78 @@
+"""The protocol that turns prompts into vectors, and the checks every result goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from routellm_core.errors import ConfigurationError, RouterError
+
+FloatMatrix = npt.NDArray[np.float32]
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Anything that maps n texts to a float32 matrix (n, dimension), row i for text i.
+
+    An embedder may also have ``config() -> dict`` (JSON scalars, no secret) from which ``load_embedder`` builds it
+    again; a router saved with such an embedder needs none given when it is loaded.
+    """
+
+    @property
+    def dimension(self) -> int | None:
+        """Length of a vector; None when it is known only after the first call."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> FloatMatrix:
+        """Embed n texts as a float32 matrix (n, dimension)."""
+        ...
+
+    async def aembed(self, texts: Sequence[str]) -> FloatMatrix:
+        """Like `embed`, without blocking the event loop."""
+        ...
+
+
+def checked_embeddings(matrix: Any, count: int, dimension: int | None, source: str) -> FloatMatrix:
+    """Return `matrix` as float32 (count, dimension), or raise.
+
+    Args:
+        matrix: What an embedder returned.
+        count: Number of texts it was given.
+        dimension: Wanted vector length; None accepts any.
+        source: Name of the embedder, for the message.
+
+    Raises:
+        RouterError: Wrong number of vectors, wrong length, or a value that is NaN or infinite.
+    """
+    try:
+        out = np.asarray(matrix, dtype=np.float32)
+    except (TypeError, ValueError) as exc:
+        raise RouterError(f"{source} returned something that is not a matrix of numbers: {type(matrix).__name__}") from exc
+    if out.ndim != 2 or out.shape[0] != count or (dimension is not None and out.shape[1] != dimension):
+        wanted = f"({count}, {dimension if dimension is not None else 'd'})"
+        raise RouterError(f"{source} returned embeddings of shape {out.shape} for {count} texts; expected {wanted}")
+    if not np.isfinite(out).all():
+        raise RouterError(f"{source} returned embeddings with NaN or infinite values")
+    return out
+
+
+def require_dimension(embedder: Embedder, dimension: int, owner: str) -> None:
+    """Refuse an embedder whose vectors do not fit, when its dimension is known.
+
+    Raises:
+        ConfigurationError: The dimensions differ, or `embedder` lacks the protocol's methods.
+    """
+    if not callable(getattr(embedder, "embed", None)):
+        raise ConfigurationError(
+            f"embedder={embedder!r} has no embed(texts) method; pass an object with embed, aembed and dimension "
+            "(see routellm_core.embedders)"
+        )
+    got = getattr(embedder, "dimension", None)
+    if got is not None and got != dimension:
+        raise ConfigurationError(
+            f"embedder {type(embedder).__name__} gives {got} dimensions but {owner} was trained on {dimension}; "
+            "pass the embedder that the router was trained with"
+        )

@@ -1,0 +1,199 @@
+"""MatrixFactorizationRouter: the paper's recommended router, folded into one vector; numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from routellm_core.embedders import embedder_config, embedder_identity, load_embedder
+from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings, require_dimension
+from routellm_core.errors import CheckpointError, ConfigurationError
+from routellm_core.routers.base import WEIGHTS_FILE, Router, WinRates, read_tensors
+
+# Row i of the published checkpoint's P.weight is the model at position i of this ASCII-sorted list.
+ARENA_MODELS = tuple(
+    """
+RWKV-4-Raven-14B alpaca-13b chatglm-6b chatglm2-6b chatglm3-6b claude-1 claude-2.0 claude-2.1 claude-instant-1
+codellama-34b-instruct deepseek-llm-67b-chat dolly-v2-12b dolphin-2.2.1-mistral-7b falcon-180b-chat
+fastchat-t5-3b gemini-pro gemini-pro-dev-api gpt-3.5-turbo-0125 gpt-3.5-turbo-0314 gpt-3.5-turbo-0613
+gpt-3.5-turbo-1106 gpt-4-0125-preview gpt-4-0314 gpt-4-0613 gpt-4-1106-preview gpt4all-13b-snoozy guanaco-33b
+koala-13b llama-13b llama-2-13b-chat llama-2-70b-chat llama-2-7b-chat llama2-70b-steerlm-chat
+mistral-7b-instruct mistral-7b-instruct-v0.2 mistral-medium mixtral-8x7b-instruct-v0.1 mpt-30b-chat
+mpt-7b-chat nous-hermes-2-mixtral-8x7b-dpo oasst-pythia-12b openchat-3.5 openchat-3.5-0106
+openhermes-2.5-mistral-7b palm-2 pplx-70b-online pplx-7b-online qwen-14b-chat qwen1.5-4b-chat qwen1.5-72b-chat
+qwen1.5-7b-chat solar-10.7b-instruct-v1.0 stablelm-tuned-alpha-7b starling-lm-7b-alpha stripedhyena-nous-7b
+tulu-2-dpo-70b vicuna-13b vicuna-33b vicuna-7b wizardlm-13b wizardlm-70b yi-34b-chat zephyr-7b-alpha
+zephyr-7b-beta
+""".split()
+)
+PUBLISHED_EMBEDDING_MODEL = "text-embedding-3-small"
+# the authors' names of the tensors, so that their checkpoints and ours are one form
+_MODELS, _PROJECTION, _OUTPUT = "P.weight", "text_proj.0.weight", "classifier.0.weight"
+# prompts per embed call: bounds the embedding matrix to some megabytes, however long the batch
+_CHUNK = 4096
+
+
+class MatrixFactorizationRouter(Router):
+    """Matrix factorization over (model, prompt): ``win rate = sigmoid(delta(strong, q) - delta(weak, q))``.
+
+    ``delta(M, q) = w2 . (P_M / ||P_M|| * (W1 e_q))`` with e_q the prompt's embedding (RouteLLM, section 4.2). For
+    a pair of models all of it is one vector, ``v = W1^T (w2 * (P_s / ||P_s|| - P_w / ||P_w||))``, computed once; a
+    win rate is then ``sigmoid(v . e_q)``. Any two models of the checkpoint can be the pair.
+
+    Args:
+        model_vectors: P, float (n_models, dim), one row a model.
+        projection: W1, float (dim, d) with d the embedding's dimension; None for embeddings of dimension dim.
+        output: w2, float (dim,) or (1, dim).
+        models: The n_models names, in the order of the rows.
+        strong: Name of the strong model.
+        weak: Name of the weak model.
+        embedder: Maps prompts to vectors of dimension d; the one the factorization was trained on.
+
+    Raises:
+        ConfigurationError: Shapes do not fit together, a value is NaN or infinite, a name is unknown, repeated or
+            given for both sides, or the embedder has another dimension.
+    """
+
+    name: ClassVar[str] = "mf"
+
+    def __init__(
+        self,
+        model_vectors: npt.ArrayLike,
+        projection: npt.ArrayLike | None,
+        output: npt.ArrayLike,
+        *,
+        models: Sequence[str],
+        strong: str,
+        weak: str,
+        embedder: Embedder,
+    ) -> None:
+        p = np.asarray(model_vectors)
+        w1 = None if projection is None else np.asarray(projection)
+        w2 = np.asarray(output)
+        w2 = w2[0] if w2.ndim == 2 and w2.shape[0] == 1 else w2
+        if p.ndim != 2 or w2.shape != (p.shape[1],) or (w1 is not None and (w1.ndim != 2 or len(w1) != p.shape[1])):
+            raise ConfigurationError(
+                f"model_vectors {p.shape}, projection {None if w1 is None else w1.shape}, output {w2.shape}: expected "
+                "(n_models, dim), (dim, d) or None, (dim,)"
+            )
+        for label, tensor in (("model_vectors", p), ("projection", w1), ("output", w2)):
+            if tensor is not None and not np.isfinite(tensor).all():
+                raise ConfigurationError(f"{label} holds NaN or infinite values: the checkpoint is damaged")
+        self.models = tuple(models)
+        if len(self.models) != len(p) or len(set(self.models)) != len(self.models):
+            raise ConfigurationError(
+                f"models: {len(self.models)} names ({len(set(self.models))} distinct) for {len(p)} rows of "
+                "model_vectors; expected one name a row, none twice"
+            )
+        self.model_vectors, self.projection, self.output = p, w1, w2
+        self.strong, self.weak = self._known(strong, "strong"), self._known(weak, "weak")
+        if strong == weak:
+            raise ConfigurationError(f"strong={strong!r} and weak={weak!r}: expected two different models")
+        self.dimension = int(p.shape[1] if w1 is None else w1.shape[1])
+        require_dimension(embedder, self.dimension, "the mf router")
+        self.embedder = embedder
+        unit = self._unit(strong) - self._unit(weak)
+        direction = w2.astype(np.float64) * unit
+        self._vector = direction if w1 is None else direction @ w1.astype(np.float64)
+
+    def _known(self, model: str, parameter: str) -> str:
+        if model not in self.models:
+            some = ", ".join(self.models[:8]) + (", ..." if len(self.models) > 8 else "")
+            raise ConfigurationError(f"{parameter}={model!r} is not a model of this checkpoint; it has: {some}")
+        return model
+
+    def _unit(self, model: str) -> npt.NDArray[np.float64]:
+        row = self.model_vectors[self.models.index(model)].astype(np.float64)
+        # the floor is that of the authors' normalisation: a zero row stays zero instead of turning NaN
+        return np.asarray(row / max(float(np.linalg.norm(row)), 1e-12))
+
+    @property
+    def vector(self) -> npt.NDArray[np.float64]:
+        """The pair folded into one vector v (d,): the logit of the win rate is ``v . e_q``."""
+        return self._vector.copy()
+
+    def _win_rates(self, prompts: list[str]) -> WinRates:
+        chunks = [prompts[i : i + _CHUNK] for i in range(0, len(prompts), _CHUNK)]
+        return np.concatenate([self._rates_of(self.embedder.embed(chunk), len(chunk)) for chunk in chunks])
+
+    async def _awin_rates(self, prompts: list[str]) -> WinRates:
+        chunks = [prompts[i : i + _CHUNK] for i in range(0, len(prompts), _CHUNK)]
+        return np.concatenate([self._rates_of(await self.embedder.aembed(chunk), len(chunk)) for chunk in chunks])
+
+    def _rates_of(self, embeddings: FloatMatrix, count: int) -> WinRates:
+        matrix = checked_embeddings(embeddings, count, self.dimension, type(self.embedder).__name__)
+        # a sum per row, not a matrix product: BLAS rounds a row differently in another batch
+        logits = (matrix * self._vector).sum(axis=1)
+        return 1.0 / (1.0 + np.exp(-np.clip(logits, -700.0, 700.0)))
+
+    def _fingerprint_parts(self) -> dict[str, Any]:
+        return {"router": self.name, "vector": self._vector, "embedder": embedder_identity(self.embedder)}
+
+    def _save(self, path: Path) -> dict[str, Any]:
+        from safetensors.numpy import save_file
+
+        tensors = {_MODELS: self.model_vectors, _OUTPUT: self.output[None, :]}
+        if self.projection is not None:
+            tensors[_PROJECTION] = self.projection
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path / WEIGHTS_FILE)
+        return {
+            "dim": int(self.model_vectors.shape[1]),
+            "num_models": len(self.models),
+            "text_dim": self.dimension,
+            "use_proj": self.projection is not None,
+            "num_classes": 1,
+            "models": list(self.models),
+            "strong": self.strong,
+            "weak": self.weak,
+            "embedder": embedder_config(self.embedder),
+        }
+
+    @classmethod
+    def _load(
+        cls,
+        path: Path,
+        config: dict[str, Any],
+        *,
+        embedder: Embedder | None = None,
+        strong: str | None = None,
+        weak: str | None = None,
+    ) -> MatrixFactorizationRouter:
+        use_projection = bool(config.get("use_proj", True))
+        names = [_MODELS, _OUTPUT, *([_PROJECTION] if use_projection else [])]
+        tensors = read_tensors(path / WEIGHTS_FILE, names)
+        published = "models" not in config
+        models = ARENA_MODELS if published else tuple(config["models"])
+        if published and tensors[_MODELS].ndim == 2 and len(tensors[_MODELS]) != len(ARENA_MODELS):
+            raise CheckpointError(
+                f"{path} has {len(tensors[_MODELS])} model vectors but no list of names: expected the "
+                f"{len(ARENA_MODELS)} of the published form, or 'models' in config.json"
+            )
+        if embedder is None:
+            embedder = load_embedder(config.get("embedder") or _published_embedder(path, config, published))
+        try:
+            return cls(
+                tensors[_MODELS],
+                tensors.get(_PROJECTION),
+                tensors[_OUTPUT],
+                models=models,
+                strong=strong or config.get("strong", "gpt-4-1106-preview"),
+                weak=weak or config.get("weak", "mixtral-8x7b-instruct-v0.1"),
+                embedder=embedder,
+            )
+        except ConfigurationError as exc:
+            if "expected (n_models" in str(exc) or "NaN" in str(exc):
+                raise CheckpointError(f"{path / WEIGHTS_FILE}: {exc}") from exc
+            raise
+
+
+def _published_embedder(path: Path, config: dict[str, Any], published: bool) -> dict[str, Any]:
+    if not published:
+        raise ConfigurationError(
+            f"{path} was saved with an embedder that cannot be rebuilt from its config: pass embedder=, the one it "
+            "was trained with"
+        )
+    return {"type": "openai", "model": PUBLISHED_EMBEDDING_MODEL, "dimensions": config.get("text_dim")}

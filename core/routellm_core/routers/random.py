@@ -1,0 +1,53 @@
+"""RandomRouter: the baseline that any router has to beat."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from routellm_core.calibration import Calibration
+from routellm_core.errors import ConfigurationError
+from routellm_core.routers.base import Router, WinRates
+
+
+class RandomRouter(Router):
+    """Uniform win rates, a fixed one for each prompt under a seed.
+
+    The number is a hash of seed and prompt, not the next of a generator: so a batch equals its prompts one by one,
+    any order gives the same routes, and no state is shared between threads. Its calibration is the uniform
+    distribution, so a threshold of 1 - x sends the share x to the strong model.
+
+    Args:
+        seed: Any integer; another seed gives other win rates.
+    """
+
+    name: ClassVar[str] = "random"
+
+    def __init__(self, seed: int = 0) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise ConfigurationError(f"seed={seed!r}: expected an integer")
+        self.seed = seed
+        self.calibration = Calibration.from_win_rates(
+            (np.arange(1000) + 0.5) / 1000, router=self.name, fingerprint=self.fingerprint
+        )
+
+    def _win_rates(self, prompts: list[str]) -> WinRates:
+        key = str(self.seed).encode()
+        digests = (
+            hashlib.blake2b(p.encode("utf-8", "surrogatepass"), key=key[:64], digest_size=8).digest() for p in prompts
+        )
+        # 53 random bits are every float64 in [0, 1) that the usual generators give
+        return np.array([int.from_bytes(d, "big") >> 11 for d in digests], dtype=np.float64) / 2.0**53
+
+    def _fingerprint_parts(self) -> dict[str, Any]:
+        return {"router": self.name, "seed": self.seed}
+
+    def _save(self, path: Path) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+    @classmethod
+    def _load(cls, path: Path, config: dict[str, Any], **options: Any) -> RandomRouter:
+        return cls(**{"seed": config.get("seed", 0), **options})
