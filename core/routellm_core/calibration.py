@@ -99,7 +99,9 @@ class Calibration:
             RouterError: The router failed.
         """
         if isinstance(prompts, str | bytes):
-            raise PromptError(f"prompts={type(prompts).__name__}: expected several strings; wrap a single one in a list")
+            raise PromptError(
+                f"prompts={type(prompts).__name__}: expected several strings; wrap a single one in a list"
+            )
         parts = [router.win_rates(batch) for batch in _batches(prompts, batch_size)]
         if not parts:
             raise PromptError("prompts is empty: give at least one prompt to calibrate on")

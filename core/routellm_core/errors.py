@@ -39,5 +39,7 @@ class MissingExtraError(RouteLLMError, ImportError):
     """A part is used whose optional dependency is not installed; the message gives the command."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs an optional dependency. Install it with: pip install 'routellm-adapters[{extra}]'")
+        super().__init__(
+            f"{what} needs an optional dependency. Install it with: pip install 'routellm-adapters[{extra}]'"
+        )
         self.extra = extra

@@ -130,6 +130,29 @@ class RoutingPolicy:
         self._cache: OrderedDict[bytes, float] = OrderedDict()
         self._lock = threading.Lock()
 
+    @classmethod
+    def of(cls, policy: RoutingPolicy | None = None, **options: Any) -> RoutingPolicy:
+        """The policy that an adapter's options mean: `policy` itself, or one built from the others.
+
+        Args:
+            policy: A ready policy; then no other option may be given.
+            **options: Arguments of `RoutingPolicy`; those that are None count as not given.
+
+        Raises:
+            ConfigurationError: A policy and another option, or options that do not make one.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        if policy is None:
+            return cls(**given)
+        if not isinstance(policy, RoutingPolicy):
+            raise ConfigurationError(f"policy={policy!r:.80}: expected a RoutingPolicy")
+        if given:
+            raise ConfigurationError(
+                f"policy= and {', '.join(f'{name}=' for name in given)} are both given: the policy holds these already; "
+                "give one or the other"
+            )
+        return policy
+
     def decide(
         self, prompt: str | RoutingRequest, *, threshold: float | None = None, force: Side | None = None
     ) -> RoutingDecision:
@@ -325,7 +348,9 @@ def checked_force(value: Any, parameter: str = "force") -> Side:
 
 def _requests(prompts: Any, threshold: float | None, force: Side | None) -> list[RoutingRequest]:
     if isinstance(prompts, str | bytes):
-        raise PromptError(f"prompts={type(prompts).__name__}: expected a sequence of strings; use decide for a single one")
+        raise PromptError(
+            f"prompts={type(prompts).__name__}: expected a sequence of strings; use decide for a single one"
+        )
     if threshold is not None:
         threshold = checked_fraction(threshold, "threshold")
     if force is not None:

@@ -50,7 +50,9 @@ def checked_embeddings(matrix: Any, count: int, dimension: int | None, source: s
     try:
         out = np.asarray(matrix, dtype=np.float32)
     except (TypeError, ValueError) as exc:
-        raise RouterError(f"{source} returned something that is not a matrix of numbers: {type(matrix).__name__}") from exc
+        raise RouterError(
+            f"{source} returned something that is not a matrix of numbers: {type(matrix).__name__}"
+        ) from exc
     if out.ndim != 2 or out.shape[0] != count or (dimension is not None and out.shape[1] != dimension):
         wanted = f"({count}, {dimension if dimension is not None else 'd'})"
         raise RouterError(f"{source} returned embeddings of shape {out.shape} for {count} texts; expected {wanted}")

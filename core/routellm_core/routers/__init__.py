@@ -126,7 +126,9 @@ def _directory(source: str | Path, revision: str | None) -> Path:
     if path.is_dir():
         return path
     if isinstance(source, Path) or not _HUB_ID.fullmatch(source) or source.startswith("."):
-        raise CheckpointNotFoundError(f"source={str(source)!r}: no such directory, and not a hub id of the form owner/name")
+        raise CheckpointNotFoundError(
+            f"source={str(source)!r}: no such directory, and not a hub id of the form owner/name"
+        )
     try:
         from huggingface_hub import snapshot_download
     except ImportError:

@@ -48,7 +48,9 @@ def checked_win_rates(values: Any, count: int, router: str) -> WinRates:
         raise RouterError(f"router {router!r} returned shape {out.shape} for {count} prompts; expected ({count},)")
     if not bool(((out >= 0.0) & (out <= 1.0)).all()):
         bad = int(np.flatnonzero(~((out >= 0.0) & (out <= 1.0)))[0])
-        raise RouterError(f"router {router!r} returned win rate {out[bad]} for prompt {bad}; expected a number in [0, 1]")
+        raise RouterError(
+            f"router {router!r} returned win rate {out[bad]} for prompt {bad}; expected a number in [0, 1]"
+        )
     return out
 
 

@@ -28,7 +28,7 @@ openhermes-2.5-mistral-7b palm-2 pplx-70b-online pplx-7b-online qwen-14b-chat qw
 qwen1.5-7b-chat solar-10.7b-instruct-v1.0 stablelm-tuned-alpha-7b starling-lm-7b-alpha stripedhyena-nous-7b
 tulu-2-dpo-70b vicuna-13b vicuna-33b vicuna-7b wizardlm-13b wizardlm-70b yi-34b-chat zephyr-7b-alpha
 zephyr-7b-beta
-""".split()
+""".split()  # noqa: SIM905 - a list of 64 quoted names is no easier to check against the published one
 )
 PUBLISHED_EMBEDDING_MODEL = "text-embedding-3-small"
 # the authors' names of the tensors, so that their checkpoints and ours are one form
@@ -42,7 +42,8 @@ class MatrixFactorizationRouter(Router):
 
     ``delta(M, q) = w2 . (P_M / ||P_M|| * (W1 e_q))`` with e_q the prompt's embedding (RouteLLM, section 4.2). For
     a pair of models all of it is one vector, ``v = W1^T (w2 * (P_s / ||P_s|| - P_w / ||P_w||))``, computed once; a
-    win rate is then ``sigmoid(v . e_q)``. Any two models of the checkpoint can be the pair.
+    win rate is then ``sigmoid(v . e_q)``. Any two models of the checkpoint can be the pair (one
+    and the same for both gives 0.5 everywhere).
 
     Args:
         model_vectors: P, float (n_models, dim), one row a model.
@@ -54,8 +55,8 @@ class MatrixFactorizationRouter(Router):
         embedder: Maps prompts to vectors of dimension d; the one the factorization was trained on.
 
     Raises:
-        ConfigurationError: Shapes do not fit together, a value is NaN or infinite, a name is unknown, repeated or
-            given for both sides, or the embedder has another dimension.
+        ConfigurationError: Shapes do not fit together, a value is NaN or infinite, a name is unknown or repeated, or
+            the embedder has another dimension.
     """
 
     name: ClassVar[str] = "mf"
@@ -91,8 +92,6 @@ class MatrixFactorizationRouter(Router):
             )
         self.model_vectors, self.projection, self.output = p, w1, w2
         self.strong, self.weak = self._known(strong, "strong"), self._known(weak, "weak")
-        if strong == weak:
-            raise ConfigurationError(f"strong={strong!r} and weak={weak!r}: expected two different models")
         self.dimension = int(p.shape[1] if w1 is None else w1.shape[1])
         require_dimension(embedder, self.dimension, "the mf router")
         self.embedder = embedder
@@ -128,7 +127,7 @@ class MatrixFactorizationRouter(Router):
         matrix = checked_embeddings(embeddings, count, self.dimension, type(self.embedder).__name__)
         # a sum per row, not a matrix product: BLAS rounds a row differently in another batch
         logits = (matrix * self._vector).sum(axis=1)
-        return 1.0 / (1.0 + np.exp(-np.clip(logits, -700.0, 700.0)))
+        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -700.0, 700.0))), dtype=np.float64)
 
     def _fingerprint_parts(self) -> dict[str, Any]:
         return {"router": self.name, "vector": self._vector, "embedder": embedder_identity(self.embedder)}
@@ -153,7 +152,7 @@ class MatrixFactorizationRouter(Router):
         }
 
     @classmethod
-    def _load(
+    def _load(  # type: ignore[override]  # each router has options of its own; load_router reports unknown ones
         cls,
         path: Path,
         config: dict[str, Any],

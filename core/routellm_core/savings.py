@@ -1,0 +1,160 @@
+"""Savings: calls, tokens and money per side, and what always-strong would have cost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from routellm_core.decision import Side
+from routellm_core.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Price of a model in one currency per million tokens.
+
+    Attributes:
+        input: Per million input tokens, >= 0.
+        output: Per million output tokens, >= 0.
+    """
+
+    input: float
+    output: float
+
+    def __post_init__(self) -> None:
+        for name in ("input", "output"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                raise ConfigurationError(f"Price({name}={value!r}): expected money per million tokens, a number >= 0")
+
+    def cost(self, input_tokens: int, output_tokens: int) -> float:
+        """Money for that many tokens."""
+        return (self.input * input_tokens + self.output * output_tokens) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class SideUsage:
+    """What one side was used for; `cost` is None when no price is known.
+
+    Attributes:
+        calls: Answers given by this side.
+        input_tokens: Tokens read, of calls whose usage was reported.
+        output_tokens: Tokens written, likewise.
+        without_usage: Calls whose model reported no usage; they are in `calls` only.
+        cost: Money, by the given price.
+    """
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    without_usage: int = 0
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SavingsSummary:
+    """Usage of both sides and the saving against always-strong.
+
+    Attributes:
+        strong: Usage of the strong side.
+        weak: Usage of the weak side.
+        strong_fraction: Share of calls answered by the strong side; None before the first call.
+        failovers: Calls answered by the side that had not been decided on.
+        cost: Money spent; None without prices.
+        cost_always_strong: The same tokens at the strong model's price: an estimate, since the strong model's
+            answers may be longer or shorter. None without prices.
+        saved: ``cost_always_strong - cost``; negative when routing cost more. None without prices.
+        saved_fraction: `saved` as a share of `cost_always_strong`; None without prices or spending.
+    """
+
+    strong: SideUsage
+    weak: SideUsage
+    strong_fraction: float | None
+    failovers: int
+    cost: float | None
+    cost_always_strong: float | None
+    saved: float | None
+    saved_fraction: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, nested per side."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """A small table in plain text for a terminal or a log."""
+        rows = [("side", "calls", "input tokens", "output tokens", "cost")]
+        for name, side in (("strong", self.strong), ("weak", self.weak)):
+            rows.append((name, str(side.calls), str(side.input_tokens), str(side.output_tokens), _money(side.cost)))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = [
+            "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+            for row in rows
+        ]
+        if self.strong_fraction is not None:
+            lines.append(f"strong share {self.strong_fraction:.1%}, failovers {self.failovers}")
+        if self.saved is not None:
+            share = "" if self.saved_fraction is None else f" ({self.saved_fraction:.1%})"
+            lines.append(f"always strong {_money(self.cost_always_strong)}, saved {_money(self.saved)}{share}")
+        return "\n".join(lines)
+
+
+class SavingsLedger:
+    """Counts usage per side; both adapters' counters record into one of these. Safe for threads.
+
+    Args:
+        prices: ``{"strong": Price(...), "weak": Price(...)}``, both or none; without it, money is None.
+    """
+
+    def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
+        if prices is not None and (
+            set(prices) != {"strong", "weak"} or not all(isinstance(p, Price) for p in prices.values())
+        ):
+            raise ConfigurationError(
+                f"prices={prices!r:.120}: expected {{'strong': Price(input, output), 'weak': Price(input, output)}}"
+            )
+        self.prices = dict(prices) if prices is not None else None
+        self._lock = threading.Lock()
+        self._counts = {"strong": [0, 0, 0, 0], "weak": [0, 0, 0, 0]}
+        self._failovers = 0
+
+    def record(
+        self, side: Side, input_tokens: int | None, output_tokens: int | None, *, failover: bool = False
+    ) -> None:
+        """Count one answer of `side`; tokens are None when the model reported no usage."""
+        known = input_tokens is not None or output_tokens is not None
+        with self._lock:
+            counts = self._counts[side]
+            counts[0] += 1
+            counts[1] += input_tokens or 0
+            counts[2] += output_tokens or 0
+            counts[3] += not known
+            self._failovers += failover
+
+    def summary(self) -> SavingsSummary:
+        """What was counted so far; a snapshot."""
+        with self._lock:
+            counts = {side: tuple(values) for side, values in self._counts.items()}
+            failovers = self._failovers
+        sides = {}
+        for side, (calls, read, written, unknown) in counts.items():
+            cost = None if self.prices is None else self.prices[side].cost(read, written)
+            sides[side] = SideUsage(calls, read, written, unknown, cost)
+        strong, weak = sides["strong"], sides["weak"]
+        calls = strong.calls + weak.calls
+        cost = always = saved = share = None
+        if self.prices is not None:
+            assert strong.cost is not None
+            assert weak.cost is not None
+            cost = strong.cost + weak.cost
+            always = strong.cost + self.prices["strong"].cost(weak.input_tokens, weak.output_tokens)
+            saved = always - cost
+            share = saved / always if always else None
+        return SavingsSummary(
+            strong, weak, strong.calls / calls if calls else None, failovers, cost, always, saved, share
+        )
+
+
+def _money(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,138 @@
+"""Stickiness: once strong, a conversation stays strong, with a way to come back down."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from routellm_core.decision import RoutingDecision
+from routellm_core.errors import ConfigurationError
+from routellm_core.policy import RoutingRequest
+
+
+@dataclass(slots=True)
+class _Hold:
+    since: float
+    weak_in_a_row: int = 0
+
+
+class Stickiness:
+    """Remembers which conversations have gone to the strong model, and keeps them there.
+
+    A conversation is held by any strong decision except one that the failure rule made (an outage of the router must
+    not pin it). It is let go by a call forced to weak, by `release`, after `release_after` calls in a row that would
+    have been weak on their own, or `ttl` seconds after its last call. Safe for threads; bounded memory: beyond
+    `max_conversations` the one unused for longest is forgotten.
+
+    Args:
+        key: Name of the ``configurable`` entry (LangChain) that identifies a conversation.
+        release_after: Let go after this many calls in a row below the threshold; None keeps the hold. With None,
+            held calls do not ask the router at all.
+        ttl: Seconds after which an unused hold ends; None never.
+        max_conversations: How many holds are remembered.
+        clock: Seconds, monotonic; for tests.
+    """
+
+    def __init__(
+        self,
+        key: str = "thread_id",
+        *,
+        release_after: int | None = None,
+        ttl: float | None = None,
+        max_conversations: int = 10_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not isinstance(key, str) or not key:
+            raise ConfigurationError(f"key={key!r}: expected the name of a configurable entry, such as 'thread_id'")
+        for name, value in (("release_after", release_after), ("max_conversations", max_conversations)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ConfigurationError(f"{name}={value!r}: expected an integer >= 1")
+        if ttl is not None and not (isinstance(ttl, int | float) and ttl > 0):
+            raise ConfigurationError(f"ttl={ttl!r}: expected seconds > 0, or None")
+        self.key = key
+        self.release_after = release_after
+        self.ttl = ttl
+        self.max_conversations = max_conversations
+        self._clock = clock
+        self._holds: OrderedDict[str, _Hold] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, sticky: Any) -> Stickiness | None:
+        """What an adapter's ``sticky=`` means: None or False, True (by thread_id), the name of a key, or itself."""
+        if sticky is None or sticky is False:
+            return None
+        if sticky is True:
+            return cls()
+        if isinstance(sticky, str):
+            return cls(sticky)
+        if isinstance(sticky, cls):
+            return sticky
+        raise ConfigurationError(
+            f"sticky={sticky!r:.80}: expected None, True (holds by thread_id), the name of a configurable key, or a "
+            "Stickiness"
+        )
+
+    def held(self, conversation: str | None) -> bool:
+        """Whether this conversation stays with the strong model."""
+        with self._lock:
+            return self._hold(conversation) is not None
+
+    def before(self, conversation: str | None, request: RoutingRequest) -> RoutingRequest:
+        """Settle the request of a held conversation, unless its router's view is needed to let it go."""
+        if request.force is None and self.release_after is None and self.held(conversation):
+            return replace(request, force="strong", reason="sticky")
+        return request
+
+    def after(self, conversation: str | None, decision: RoutingDecision) -> RoutingDecision:
+        """Take note of a decision; a weak one of a held conversation becomes strong with ``reason="sticky"``."""
+        if conversation is None:
+            return decision
+        with self._lock:
+            hold = self._hold(conversation)
+            if decision.reason == "forced" and decision.model == "weak":
+                self._holds.pop(conversation, None)
+                return decision
+            if decision.model == "strong":
+                if hold is not None:
+                    if decision.reason != "sticky":
+                        hold.weak_in_a_row = 0
+                elif decision.reason not in ("error", "deadline"):
+                    self._holds[conversation] = _Hold(self._clock())
+                    while len(self._holds) > self.max_conversations:
+                        self._holds.popitem(last=False)
+                return decision
+            if hold is None:
+                return decision
+            hold.weak_in_a_row += 1
+            if self.release_after is not None and hold.weak_in_a_row >= self.release_after:
+                del self._holds[conversation]
+                return decision
+            return replace(decision, model="strong", reason="sticky")
+
+    def release(self, conversation: str) -> None:
+        """Let a conversation go: its next call is decided afresh."""
+        with self._lock:
+            self._holds.pop(conversation, None)
+
+    def _hold(self, conversation: str | None) -> _Hold | None:
+        if conversation is None:
+            return None
+        hold = self._holds.get(conversation)
+        if hold is None:
+            return None
+        now = self._clock()
+        if self.ttl is not None and now - hold.since > self.ttl:
+            del self._holds[conversation]
+            return None
+        hold.since = now
+        self._holds.move_to_end(conversation)
+        return hold
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Stickiness:
+        # a copied model is the same model in the same conversations (and a lock cannot be copied)
+        return self
