@@ -304,7 +304,7 @@ def quality_target(
     if (pgr is None) == (quality is None):
         raise ConfigurationError(f"pgr={pgr!r}, quality={quality!r}: give exactly one of the two")
     _check_precision(precision)
-    rates = checked_scores("win_rates", win_rates)
+    rates = _rates(win_rates)
     strong = checked_scores("strong_scores", strong_scores)
     weak = checked_scores("weak_scores", weak_scores)
     if not rates.size == strong.size == weak.size:
@@ -386,7 +386,7 @@ def _finish(
     scale = np.sqrt(size / n)
     tail = (1.0 - confidence) / 2.0
     low, high = threshold + (np.quantile(again, [tail, 1.0 - tail]) - threshold) * scale
-    fitted = Calibration.from_win_rates(np.clip(rates, 0.0, 1.0))
+    fitted = Calibration.from_win_rates(rates)
     return Target(
         kind=kind,
         wanted=wanted,
@@ -405,13 +405,14 @@ def _finish(
 def _by_win_rate(rates: Floats, extra: Floats) -> tuple[Floats, Floats, Floats]:
     """Distinct win rates in descending order, with the number of prompts and the sum of `extra` at each."""
     values, inverse = np.unique(-rates, return_inverse=True)
-    return -values, np.bincount(inverse).astype(np.float64), np.bincount(inverse, weights=extra)
+    sums: Floats = np.bincount(inverse, weights=extra).astype(np.float64)
+    return -values, np.bincount(inverse).astype(np.float64), sums
 
 
 def _cut(values: Floats, groups: int) -> float:
     """A threshold in [0, 1] that sends the first `groups` of descending win rates to the strong model."""
     if groups == 0:
-        return 1.0 if values[0] < 1.0 else float(np.nextafter(1.0, 2.0))
+        return 1.0  # a win rate of exactly 1 is strong at every threshold
     if groups == values.size:
         return 0.0
     high, low = float(values[groups - 1]), float(values[groups])

@@ -1,0 +1,301 @@
+"""The verdict: should this traffic be routed at all, at which threshold, and what does it gain or risk.
+
+The bar is not always strong but the cost-matched static mix: sending the same share of calls to the strong model
+blindly costs the same, so a router is worth its place only where it scores above that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from routellm_core.errors import ConfigurationError, DataError
+from routellm_core.evaluation.metrics import (
+    Curve,
+    Estimate,
+    Floats,
+    check_costs,
+    checked_scores,
+    curve,
+    interval,
+    resample,
+    static_hull,
+)
+from routellm_core.evaluation.targets import _cut, _rates
+
+Outcome = Literal["gains", "loses", "undecided"]
+
+FOLDS = 5
+MIN_PROMPTS = 20
+# Thresholds that send nearly everything one way are a static policy by another name.
+_SHARES = (0.05, 0.95)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether routing beats the cost-matched static mix on prompts with known outcomes.
+
+    Attributes:
+        outcome: ``"gains"``, ``"loses"`` or ``"undecided"`` (the interval of `gain` includes zero).
+        sentence: The verdict in one sentence.
+        threshold: The threshold to use, chosen on all rows.
+        strong_fraction: Share of strong calls, measured on rows that the threshold was not chosen on.
+        quality: Mean score of the routed policy, likewise.
+        gain: Quality of the routed policy minus that of the best static mix of the same cost.
+        saving: Share of cost saved against the cheapest static mix of the same quality. None unless the outcome is
+            ``"gains"`` and the whole interval is above zero: no saving is promised that may be none.
+        saving_vs_strong: Share of cost saved against always strong, whatever the quality.
+        worst_loss: With the confidence of `confidence` (one-sided), the routed policy loses at most this much quality
+            against always strong; 0 when it loses none.
+        differences: Quality of the routed policy minus that of ``always_weak``, ``always_strong``, ``best_single``
+            and ``static_mix``, with intervals.
+        best_single: Name of the single model with the best mean score; the cheaper one of equals.
+        count: Number of prompts.
+        needed: Prompts after which a gain of this size could be told from none; None when it can be already, or when
+            there is no sign of a gain.
+        confidence: Level of the intervals.
+        notes: What a reader must know besides.
+    """
+
+    outcome: Outcome
+    sentence: str
+    threshold: float
+    strong_fraction: Estimate
+    quality: Estimate
+    gain: Estimate
+    saving: Estimate | None
+    saving_vs_strong: Estimate
+    worst_loss: float
+    differences: Mapping[str, Estimate]
+    best_single: str
+    count: int
+    needed: int | None
+    confidence: float
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return asdict(self)
+
+
+def verdict(
+    win_rates: npt.ArrayLike,
+    strong_scores: npt.ArrayLike,
+    weak_scores: npt.ArrayLike,
+    *,
+    strong_cost: npt.ArrayLike = 1.0,
+    weak_cost: npt.ArrayLike = 0.0,
+    others: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]] | None = None,
+    threshold: float | None = None,
+    strong: str = "strong",
+    weak: str = "weak",
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Verdict:
+    """Compare the routed policy with always weak, always strong, the best single model and the cost-matched mix.
+
+    The threshold is the one that gains most over the static mix. So that luck in choosing it does not count as a
+    gain, it is cross-fitted: the prompts are split into 5 parts, and each is routed with the threshold chosen on the
+    other four. The intervals are bootstrapped over prompts. With `threshold` given there is nothing to choose and
+    all prompts measure it.
+
+    Args:
+        win_rates: (n,) win rates in [0, 1].
+        strong_scores: (n,) scores of the strong model, higher is better.
+        weak_scores: (n,) scores of the weak model.
+        strong_cost: Cost of a call of the strong model, a mean or (n,), in any currency. The default counts strong
+            calls alone.
+        weak_cost: The same of the weak model.
+        others: Further single models: name -> (scores (n,), cost); they too can be part of a static mix.
+        threshold: Judge this threshold instead of choosing one.
+        strong: Name of the strong model in the sentence.
+        weak: Name of the weak model.
+        confidence: Level of the intervals, and of the one-sided bound on quality.
+        draws: Bootstrap draws.
+        seed: Seed of the draws and folds.
+
+    Raises:
+        DataError: Malformed arrays or costs that are not one a prompt.
+        ConfigurationError: The strong model is not dearer than the weak one, or a parameter is not allowed.
+    """
+    rates = _rates(win_rates)
+    n = rates.size
+    table = {
+        strong: _column(strong, strong_scores, strong_cost, n),
+        weak: _column(weak, weak_scores, weak_cost, n),
+        **{name: _column(name, scores, cost, n) for name, (scores, cost) in (others or {}).items()},
+    }
+    if strong == weak or len(table) != 2 + len(others or {}):
+        raise ConfigurationError(
+            f"strong={strong!r}, weak={weak!r} and others={list(others or {})} must differ in name"
+        )
+    (s, cs), (w, cw) = table[strong], table[weak]
+    check_costs(float(cs.mean()), float(cw.mean()))
+    if threshold is not None and not 0.0 <= threshold <= 1.0:
+        raise ConfigurationError(f"threshold={threshold!r}: expected a number from 0 to 1")
+    if not 0.5 < confidence < 1.0:
+        raise ConfigurationError(f"confidence={confidence!r}: expected a number between 0.5 and 1, such as 0.95")
+
+    def choose(rows: npt.NDArray[np.intp]) -> float:
+        points = [(float(c[rows].mean()), float(q[rows].mean())) for q, c in table.values()]
+        return _best_threshold(rates[rows], s[rows], w[rows], cs[rows], cw[rows], points)
+
+    chosen = threshold if threshold is not None else choose(np.arange(n))
+    fold = np.random.default_rng([seed, 3]).permutation(n) % min(FOLDS, n)
+    is_strong = np.zeros(n, dtype=bool)
+    for k in range(int(fold.max()) + 1):
+        inside = fold == k
+        cut = threshold if threshold is not None else choose(np.flatnonzero(~inside)) if n > 1 else chosen
+        is_strong[inside] = rates[inside] >= cut
+
+    columns = [is_strong, np.where(is_strong, s, w), np.where(is_strong, cs, cw)]
+    for quality, cost in table.values():
+        columns += [quality, cost]
+    rows = np.stack([np.asarray(c, dtype=np.float64) for c in columns], axis=1)
+    point = _compare(rows.mean(axis=0)[None], list(table))
+    blocks = [counts @ rows for counts in resample(n, draws, np.random.default_rng(seed))]
+    sampled = _compare(np.concatenate(blocks) / n, list(table))
+    # The best single model is settled on the sample: a draw compares with that one and not with its own favourite.
+    means = {name: (float(q.mean()), float(c.mean())) for name, (q, c) in table.items()}
+    best = max(means, key=lambda m: (means[m][0], -means[m][1]))
+    for values in (point, sampled):
+        values["best_single"] = values[f"vs:{best}"]
+    estimates = {k: interval(sampled[k], float(point[k][0]), confidence) for k in point}
+    gain = estimates["gain"]
+    outcome: Outcome = "undecided"
+    if n >= MIN_PROMPTS:
+        # An interval that touches zero, as that of a policy which is a static one in disguise, decides nothing.
+        outcome = "gains" if gain.low > 0 else "loses" if gain.high < 0 else "undecided"
+    saving = estimates["saving"]
+    if outcome != "gains" or not saving.low > 0:
+        saving = None  # type: ignore[assignment]
+    worst = float(np.quantile(sampled[f"vs:{strong}"], 1.0 - confidence))
+    half = (gain.high - gain.low) / 2.0
+    # The size at which the interval around the present gain would just leave out zero.
+    needed = int(np.ceil(n * (half / gain.value) ** 2)) if outcome == "undecided" and gain.value > 1e-12 else None
+    result = Verdict(
+        outcome=outcome,
+        sentence="",
+        threshold=chosen,
+        strong_fraction=estimates["strong_fraction"],
+        quality=estimates["quality"],
+        gain=gain,
+        saving=saving,
+        saving_vs_strong=estimates["saving_vs_strong"],
+        worst_loss=max(0.0, -worst),
+        differences={
+            "always_weak": estimates[f"vs:{weak}"],
+            "always_strong": estimates[f"vs:{strong}"],
+            "best_single": estimates["best_single"],
+            "static_mix": gain,
+        },
+        best_single=best,
+        count=n,
+        needed=needed if needed is None or needed <= 10_000_000 else None,
+        confidence=confidence,
+        notes=_notes(rates, means, strong, weak),
+    )
+    object.__setattr__(result, "sentence", _sentence(result, strong, weak, means))
+    return result
+
+
+def _column(name: str, scores: npt.ArrayLike, cost: npt.ArrayLike, count: int) -> tuple[Floats, Floats]:
+    quality = checked_scores(f"{name} scores", scores)
+    if quality.size != count:
+        raise DataError(f"{name} has {quality.size} scores for {count} win rates; expected one a prompt")
+    price = np.asarray(cost, dtype=np.float64)
+    if price.ndim and price.shape != (count,):
+        raise DataError(f"the cost of {name} has shape {price.shape}; expected one number or ({count},)")
+    if not bool((np.isfinite(price) & (price >= 0)).all()):
+        raise DataError(f"the cost of {name} holds a number that is not finite or below 0")
+    return quality, np.broadcast_to(price, (count,))
+
+
+def _best_threshold(
+    rates: Floats, s: Floats, w: Floats, cs: Floats, cw: Floats, points: list[tuple[float, float]]
+) -> float:
+    """The threshold whose policy lies highest above the static mix of its cost, on these rows."""
+    quality: Curve = curve(rates, s, w)
+    cost: Curve = curve(rates, cs, cw)  # the same order of prompts, so cost is a curve over the same shares
+    hull_cost, hull_quality = static_hull(points)
+    above = quality.quality - np.interp(cost.quality, hull_cost, hull_quality)
+    inside = (quality.strong_fraction >= _SHARES[0]) & (quality.strong_fraction <= _SHARES[1])
+    inside = inside if inside.any() else np.ones_like(inside)
+    index = int(np.argmax(np.where(inside, above, -np.inf)))
+    return _cut(quality.threshold[1:], index)
+
+
+def _compare(means: Floats, names: list[str]) -> dict[str, Floats]:
+    """Comparisons (b,) from means (b, 3 + 2 * models): share, routed score and cost, then score and cost of each."""
+    share, quality, cost = means[:, 0], means[:, 1], means[:, 2]
+    model_quality, model_cost = means[:, 3::2], means[:, 4::2]
+    mix, mix_cost = np.empty_like(quality), np.empty_like(quality)
+    for i in range(len(means)):
+        corner_cost, corner_quality = static_hull(list(zip(model_cost[i], model_quality[i], strict=True)))
+        mix[i] = np.interp(cost[i], corner_cost, corner_quality)
+        # Cheapest mix of the routed quality; where none reaches it, the best one there is (in favour of the mix).
+        mix_cost[i] = np.interp(quality[i], corner_quality, corner_cost)
+    out = {
+        "strong_fraction": share,
+        "quality": quality,
+        "gain": quality - mix,
+        "saving": 1.0 - cost / np.where(mix_cost > 0, mix_cost, np.nan),
+        "saving_vs_strong": 1.0 - cost / model_cost[:, 0],
+    }
+    for j, name in enumerate(names):
+        out[f"vs:{name}"] = quality - model_quality[:, j]
+    # A difference of rounding is none: without this a policy that IS a static mix could seem to gain 1e-17.
+    speck = 1e-12 * (1.0 + np.abs(quality))
+    out["gain"] = np.where(np.abs(out["gain"]) < speck, 0.0, out["gain"])
+    return out
+
+
+def _notes(rates: Floats, means: Mapping[str, tuple[float, float]], strong: str, weak: str) -> tuple[str, ...]:
+    notes = []
+    if rates.size < MIN_PROMPTS:
+        notes.append(f"{rates.size} prompts are too few for a verdict; at least {MIN_PROMPTS}, better 500.")
+    if np.unique(rates).size == 1:
+        notes.append("Every prompt has the same win rate: this router cannot tell prompts apart.")
+    if means[strong][0] <= means[weak][0]:
+        notes.append(f"{weak} scores no worse than {strong} on average and is cheaper.")
+    return tuple(notes)
+
+
+def _sentence(v: Verdict, strong: str, weak: str, means: Mapping[str, tuple[float, float]]) -> str:
+    level = f"{v.confidence:.0%}"
+    gain = f"{v.gain.value:+.3f} (interval {v.gain.low:+.3f} to {v.gain.high:+.3f})"
+    risk = (
+        f"at {level} confidence it scores at most {v.worst_loss:.3f} below always {strong}"
+        if v.worst_loss > 0
+        else f"at {level} confidence it scores no lower than always {strong}"
+    )
+    at = f"at threshold {v.threshold:.4f} ({v.strong_fraction.value:.0%} strong calls)"
+    if v.outcome == "gains":
+        saves = ""
+        if v.saving is not None:
+            saves = (
+                f" and costs {v.saving.value:.0%} less than the static mix of the same quality "
+                f"(interval {v.saving.low:.0%} to {v.saving.high:.0%})"
+            )
+        return f"Routing gains: {at} it scores {gain} over a static mix of the same cost{saves}; {risk}."
+    if v.outcome == "loses":
+        return (
+            f"Routing loses: {at} it scores {gain} against a static mix of the same cost, so do not route with this "
+            f"router; {risk}."
+        )
+    if v.count < MIN_PROMPTS:
+        return f"Routing cannot be judged: {v.count} prompts are too few, at least {MIN_PROMPTS} are needed; {risk}."
+    advice = ""
+    if means[strong][0] <= means[weak][0]:
+        advice = f"; always {weak} is cheaper and scores no worse than {strong}"
+    elif v.needed is not None:
+        advice = f"; about {v.needed:,} prompts would tell, if the gain is what it seems"
+    return (
+        f"Routing cannot be told apart from a static mix of the same cost: {at} the difference is "
+        f"{gain}{advice}; {risk}."
+    )
