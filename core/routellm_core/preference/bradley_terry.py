@@ -29,7 +29,9 @@ ARENA_ANCHOR = ("llama-2-70b-chat", 1082.0)
 WINNERS: Mapping[Any, float] = {"model_a": 1.0, "model_b": 0.0, "tie": 0.5, "tie (bothbad)": 0.5}
 
 _MAX_STEPS = 500
-_STEP_TOLERANCE = 1e-9
+# Newton decrement over total weight at which a step is the last one. The step is still taken, and squares the error;
+# a bound on the step itself would be lost in rounding where weights of very different size leave a flat direction.
+_TOLERANCE = 1e-18
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,9 @@ def bradley_terry_ratings(
     w = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
     if w.shape != (n,) or not np.isfinite(w).all() or (w < 0.0).any() or not w.any():
         raise DataError(f"weights has shape {w.shape}: expected {n} finite numbers >= 0, one a battle, not all zero")
-    wins = np.bincount(coded.first * p + coded.second, w * coded.score, p * p)
-    wins += np.bincount(coded.second * p + coded.first, w * (1.0 - coded.score), p * p)
-    wins = wins.reshape(p, p)
+    wins = np.zeros((p, p))
+    wins += np.bincount(coded.first * p + coded.second, w * coded.score, p * p).reshape(p, p)
+    wins += np.bincount(coded.second * p + coded.first, w * (1.0 - coded.score), p * p).reshape(p, p)
     fixed = np.zeros((2, p))
     if same_model == "routellm":
         # The package writes +x and then -x into one cell of its design matrix: what remains is a player with the sign
@@ -168,6 +170,7 @@ def solve_bradley_terry(wins: FloatArray, fixed: FloatArray, start: FloatArray |
     games[:, diagonal, diagonal] = 0.0
     scored = np.where(np.eye(p, dtype=bool), 0.0, wins).sum(axis=2) + fixed[:, 0]
     extra = fixed.sum(axis=1)
+    total = scored.sum(axis=1) + extra.sum(axis=1)
     free = ~(extra > 0.0).any(axis=1)
     theta = np.zeros((b, p)) if start is None else np.tile(start, (b, 1))
     if p < 2 and free.any():
@@ -190,14 +193,15 @@ def solve_bradley_terry(wins: FloatArray, fixed: FloatArray, start: FloatArray |
         except np.linalg.LinAlgError:
             break
         reach = np.abs(step).max(axis=1)
+        gain = (gradient * step).sum(axis=1)
         theta[active] += step * (np.log1p(2.0 * reach) / np.maximum(2.0 * reach, 1e-300))[:, None]
         if not np.isfinite(reach).all():
             break
-        active = active[reach > _STEP_TOLERANCE]
+        active = active[gain > _TOLERANCE * total[active]]
         if not len(active):
             return theta
     raise RouterError(
-        "Bradley-Terry ratings did not converge: the battles (or their weights) leave some rating without a finite optimum"
+        "Bradley-Terry ratings did not converge: the battles, or their weights, leave a rating without a finite optimum"
     )
 
 

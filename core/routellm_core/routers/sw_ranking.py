@@ -1,0 +1,605 @@
+"""SimilarityWeightedRouter: Bradley-Terry ratings weighted by how similar each past battle's prompt is; no training."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from routellm_core.embedders import embedder_config, embedder_identity, load_embedder
+from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings, require_dimension
+from routellm_core.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    ConfigurationError,
+    DataError,
+    MissingExtraError,
+)
+from routellm_core.preference.bradley_terry import (
+    FloatArray,
+    bradley_terry_ratings,
+    encode_battles,
+    is_bounded,
+    solve_bradley_terry,
+)
+from routellm_core.preference.tiers import compute_tiers
+from routellm_core.routers.base import WEIGHTS_FILE, Router, WinRates
+
+logger = logging.getLogger(__name__)
+
+SameTier = Literal["ignore", "routellm"]
+Storage = Literal["float32", "float16", "int8"]
+
+PUBLISHED_BATTLES = ("lmsys/lmsys-arena-human-preference-55k", "routellm/gpt4_judge_battles")
+PUBLISHED_EMBEDDINGS = ("routellm/arena_battles_embeddings", "routellm/gpt4_judge_battles_embeddings")
+PUBLISHED_EMBEDDING_MODEL = "text-embedding-3-small"
+# The published embeddings hold exactly the battles whose first turn has this many characters after strip.
+MIN_PROMPT_CHARACTERS = 16
+
+# Rows a product takes at once: as float32 of 1,536 dimensions 1.5 MB, which stays in cache while every prompt of a
+# batch is multiplied with it. Part of the result: the rounding of a product depends on its shape.
+_BLOCK_ROWS = 256
+# Prompts at once: bounds the similarities to some tens of megabytes, however long the batch.
+_CHUNK = 64
+# float16 rows are stored 256 times larger, so that hardly a component falls among the imprecise subnormals.
+_HALF_GAIN = 8
+# Shifting a half's bits into a single's place divides its value by 2^112, the distance of the exponent biases.
+_HALF_BIAS = 112
+_HALF_MASK = np.int32(-1879048193)  # 0x8fffffff: the sign and the bits below the single's three highest of exponent
+# No battle weighs less than this share of the heaviest one: whatever the base, each rating keeps a finite optimum.
+_LEAST_WEIGHT = 1e-12
+_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "int8": np.dtype("i1")}
+_SAFETENSORS_DTYPES = {"F32": "<f4", "F16": "<f2", "I8": "|i1", "I64": "<i8"}
+
+
+class SimilarityWeightedRouter(Router):
+    """Rates model tiers anew for each prompt, from battles weighted by the similarity of their prompts.
+
+    Battle i weighs ``base * base^S_i`` with ``S_i = cos(e, e_i) / max_j cos(e, e_j)``; the Bradley-Terry ratings of
+    the tiers are solved to the optimum under these weights, and the win rate is
+    ``1 - 1 / (1 + 10^((R_s - R_w) / 400))`` (RouteLLM, section 4.2). Each win rate depends on its prompt alone: a
+    batch gives, bit for bit, what its prompts give one by one (with one and the same number of BLAS threads).
+
+    Cases that have no weighting of their own: where no stored prompt is similar (max cos <= 0, for example the zero
+    vector of an empty prompt) all battles weigh the same. Where some tier never won or never lost among the battles,
+    or with `nearest`, each tier is given one more tie, of the weight of an average battle, against a player rated 1000;
+    so each win rate is finite. Strong and weak in one tier give 0.5 for every prompt, which is logged as a warning.
+
+    Args:
+        battles: n records (model_a, model_b, winner); winner is "model_a", "model_b", "tie" or "tie (bothbad)".
+        embeddings: (n, d) embedding of each battle's prompt, any scale; rows are normalised once.
+        embedder: Maps prompts to vectors of dimension d, in the space of `embeddings`.
+        strong: Strong model, one of the battles' models.
+        weak: Weak model, another one of them.
+        num_tiers: Number of tiers, see `compute_tiers`.
+        same_tier: A battle within one tier carries no information and is ignored; "routellm" lets it act as the
+            authors' package does, for holders of thresholds from there (it moves win rates by up to 0.02).
+        dtype: Storage of the embeddings: "float32"; "float16", half the memory, moves win rates by less than 1e-5; or
+            "int8" with one scale a row, a quarter, by less than 1e-3.
+        base: Base of the weights, > 1. 10 is the paper's; greater ones follow the similar battles more sharply, which
+            small embeddings need.
+        nearest: Use only the battles of the k greatest similarities (and what ties with the last). None: all.
+
+    Raises:
+        ConfigurationError: A parameter has a value that is not allowed, or the embedder has another dimension.
+        DataError: A malformed battle; an embedding that is zero, NaN or infinite; groups of models that never met.
+    """
+
+    name: ClassVar[str] = "sw_ranking"
+
+    def __init__(
+        self,
+        battles: Sequence[tuple[str, str, str]],
+        embeddings: npt.ArrayLike,
+        *,
+        embedder: Embedder,
+        strong: str,
+        weak: str,
+        num_tiers: int = 10,
+        same_tier: SameTier = "ignore",
+        dtype: Storage = "float32",
+        base: float = 10.0,
+        nearest: int | None = None,
+    ) -> None:
+        if same_tier not in ("ignore", "routellm"):
+            raise ConfigurationError(f"same_tier={same_tier!r}: expected 'ignore' or 'routellm'")
+        if dtype not in _DTYPES:
+            raise ConfigurationError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
+        coded = encode_battles(battles)
+        for model in coded.models:
+            if not isinstance(model, str):
+                raise DataError(f"battles name a model {model!r}, a {type(model).__name__}; expected str")
+        matrix = np.asarray(embeddings)
+        n = len(coded.first)
+        if matrix.ndim != 2 or len(matrix) != n or matrix.shape[1] == 0 or matrix.dtype.kind not in "fiu":
+            raise DataError(
+                f"embeddings has shape {matrix.shape}, dtype {matrix.dtype}: expected ({n}, d) numbers, one row a battle"
+            )
+        ratings: dict[str, float] = bradley_terry_ratings(coded, same_model=same_tier)
+        tiers = compute_tiers(ratings, num_tiers)
+        # One key a kind of battle. Battles of two tiers: winner first (or lower tier first) and 2 = won, 1 = tie.
+        # Battles within a tier: 2, 1, 0 = model_a won, tie, model_a lost, which only "routellm" tells apart.
+        tier = np.array([tiers[model] for model in coded.models])
+        a, b, score = tier[coded.first], tier[coded.second], (2.0 * coded.score).astype(np.intp)
+        swap = (a != b) & ((score == 0) | ((score == 1) & (a > b)))
+        first, second = np.where(swap, b, a), np.where(swap, a, b)
+        key = (first * num_tiers + second) * 3 + np.where(swap, 2 - score, score)
+        order = np.argsort(key, kind="stable")
+        keys, counts = np.unique(key, return_counts=True)
+        rows, scales = _stored(matrix, order, dtype)
+        self._set_up(
+            rows, scales, keys, counts, ratings, tiers, num_tiers, strong, weak, same_tier, base, nearest, embedder
+        )
+
+    def _set_up(
+        self,
+        rows: npt.NDArray[Any],
+        scales: npt.NDArray[np.float32] | None,
+        keys: npt.NDArray[Any],
+        counts: npt.NDArray[Any],
+        ratings: dict[str, float],
+        tiers: dict[str, int],
+        num_tiers: int,
+        strong: str,
+        weak: str,
+        same_tier: SameTier,
+        base: float,
+        nearest: int | None,
+        embedder: Embedder,
+    ) -> None:
+        if same_tier not in ("ignore", "routellm"):
+            raise ConfigurationError(f"same_tier={same_tier!r}: expected 'ignore' or 'routellm'")
+        if not isinstance(base, int | float) or not math.isfinite(base) or base <= 1.0:
+            raise ConfigurationError(f"base={base!r}: expected a finite number > 1; the paper has 10")
+        if nearest is not None and (isinstance(nearest, bool) or not isinstance(nearest, int) or nearest < 1):
+            raise ConfigurationError(f"nearest={nearest!r}: expected an int >= 1, or None for all battles")
+        for parameter, model in (("strong", strong), ("weak", weak)):
+            if model not in tiers:
+                some = ", ".join(list(tiers)[:8]) + (", ..." if len(tiers) > 8 else "")
+                raise ConfigurationError(f"{parameter}={model!r} took part in no battle; known models: {some}")
+        if strong == weak:
+            raise ConfigurationError(f"strong and weak are both {strong!r}: give two models")
+        self.dimension = int(rows.shape[1])
+        require_dimension(embedder, self.dimension, "the sw_ranking router")
+        if tiers[strong] == tiers[weak]:
+            logger.warning(
+                "strong=%r and weak=%r are in one tier of %d: the win rate is 0.5 for every prompt; raise num_tiers or "
+                "choose models further apart",
+                strong,
+                weak,
+                num_tiers,
+            )
+        self.strong, self.weak, self.embedder = strong, weak, embedder
+        self.ratings, self.tiers, self.num_tiers = ratings, tiers, num_tiers
+        self.same_tier, self.base, self.nearest = same_tier, float(base), nearest
+        self._rows, self._scales, self._keys, self._counts = rows, scales, keys, counts
+        self._starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.intp)
+        # Tiers in use, numbered without gaps.
+        used = np.unique(list(tiers.values()))
+        self._first, self._second = np.searchsorted(used, np.divmod(keys // 3, num_tiers))
+        self._strong_row, self._weak_row = np.searchsorted(used, [tiers[strong], tiers[weak]])
+        self._size, self._outcome = len(used), keys % 3
+        wins, fixed = self._tables(counts[None].astype(np.float64))
+        self._prior = nearest is not None or not is_bounded(wins[0], fixed[0])
+        if self._prior:
+            fixed = fixed + 0.5
+        # Every prompt starts from the unweighted optimum: a few steps from its own, and the same in any batch.
+        self._start = solve_bradley_terry(wins, fixed)[0]
+
+    @property
+    def dtype(self) -> str:
+        """Storage of the embeddings."""
+        return next(name for name, dtype in _DTYPES.items() if dtype == self._rows.dtype)
+
+    def _win_rates(self, prompts: list[str]) -> WinRates:
+        return self._rates_of(self.embedder.embed(prompts), len(prompts))
+
+    async def _awin_rates(self, prompts: list[str]) -> WinRates:
+        embeddings = await self.embedder.aembed(prompts)
+        return await asyncio.to_thread(self._rates_of, embeddings, len(prompts))
+
+    def _rates_of(self, embeddings: FloatMatrix, count: int) -> WinRates:
+        matrix = checked_embeddings(embeddings, count, self.dimension, type(self.embedder).__name__)
+        return np.concatenate([self._chunk_rates(matrix[i : i + _CHUNK]) for i in range(0, count, _CHUNK)])
+
+    def _chunk_rates(self, embeddings: FloatMatrix) -> WinRates:
+        similarities = self._similarities(embeddings)
+        sums = np.empty((len(embeddings), len(self._keys)))
+        average = np.empty(len(embeddings))
+        for i, row in enumerate(similarities):
+            weights, number = self._weights(row)
+            # A zero weight may stand beside others in a cell, so cells are summed, never skipped.
+            sums[i] = np.add.reduceat(weights, self._starts)
+            average[i] = sums[i].sum() / number
+        wins, fixed = self._tables(sums)
+        if self._prior:
+            fixed += 0.5 * average[:, None, None]
+        theta = solve_bradley_terry(wins, fixed, self._start)
+        return np.asarray(1.0 / (1.0 + np.exp(theta[:, self._weak_row] - theta[:, self._strong_row])))
+
+    def _similarities(self, embeddings: FloatMatrix) -> npt.NDArray[np.float32]:
+        """Cosines (b, n) of b prompts with the stored rows.
+
+        One matrix-vector product a block and prompt, not one matrix product: only then does the rounding of a cosine
+        not depend on how many prompts came together. The block stays in cache, so that the rows cross the memory bus
+        once for all prompts.
+        """
+        norms = np.sqrt((embeddings.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
+        unit = embeddings / np.where(norms > 0.0, norms, 1.0)
+        if self._rows.dtype == _DTYPES["float16"]:
+            unit *= 2.0 ** (_HALF_BIAS - _HALF_GAIN)
+        queries = np.ascontiguousarray(unit, dtype=np.float32)
+        n = len(self._rows)
+        out = np.empty((len(queries), n), dtype=np.float32)
+        for start, block in self._blocks():
+            for i, query in enumerate(queries):
+                np.dot(block, query, out=out[i, start : start + len(block)])
+        if self._scales is not None:
+            out *= self._scales
+        return out
+
+    def _blocks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Blocks of rows as float32; those of smaller storage share one buffer."""
+        rows = self._rows
+        if rows.dtype == _DTYPES["float32"]:
+            for start in range(0, len(rows), _BLOCK_ROWS):
+                yield start, np.asarray(rows[start : start + _BLOCK_ROWS])
+            return
+        buffer = np.empty((min(_BLOCK_ROWS, len(rows)), rows.shape[1]), dtype=np.float32)
+        half = rows.dtype == _DTYPES["float16"]
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            part = rows[start : start + _BLOCK_ROWS]
+            block = buffer[: len(part)]
+            if half:
+                # numpy converts halves one by one; moving their bits is eight times faster. The sign-extended half
+                # shifted by 13 has sign and mantissa in place, and an exponent that is 112 too small.
+                bits = block.view(np.int32)
+                np.copyto(bits, part.view(np.int16))
+                np.left_shift(bits, 13, out=bits)
+                np.bitwise_and(bits, _HALF_MASK, out=bits)
+            else:
+                np.copyto(block, part)
+            yield start, block
+
+    def _weights(self, similarities: npt.NDArray[np.float32]) -> tuple[FloatArray, int]:
+        """Weight (n,) of each battle, up to the common factor base^2, and the number that is not zero."""
+        cosines = similarities.astype(np.float64)
+        number = len(cosines)
+        top = cosines.max()
+        if top <= 0.0:
+            return np.ones(number), number
+        weights = cosines / top
+        weights -= 1.0
+        weights *= math.log(self.base)
+        np.maximum(weights, math.log(_LEAST_WEIGHT), out=weights)
+        np.exp(weights, out=weights)
+        if self.nearest is not None and self.nearest < number:
+            near = cosines >= np.partition(cosines, number - self.nearest)[number - self.nearest]
+            weights *= near
+            number = int(np.count_nonzero(near))
+        return weights, number
+
+    def _tables(self, sums: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Weight of each kind of battle (b, m) -> wins (b, t, t) and results against the fixed player (b, 2, t)."""
+        wins = np.zeros((len(sums), self._size, self._size))
+        fixed = np.zeros((len(sums), 2, self._size))
+        for weight, i, j, outcome in zip(sums.T, self._first, self._second, self._outcome, strict=True):
+            score = 0.5 * outcome
+            if i != j:
+                wins[:, i, j] += score * weight
+                wins[:, j, i] += (1.0 - score) * weight
+            elif self.same_tier == "routellm":
+                fixed[:, 0, i] += (1.0 - score) * weight
+                fixed[:, 1, i] += score * weight
+        return wins, fixed
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        for array in (self._rows, self._scales, self._keys, self._counts):
+            if array is not None:
+                digest.update(f"{array.dtype.str}{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:32]
+
+    def _fingerprint_parts(self) -> dict[str, Any]:
+        return {
+            "router": self.name,
+            "data": self._digest,
+            "pair": [self.tiers[self.strong], self.tiers[self.weak]],
+            "num_tiers": self.num_tiers,
+            "same_tier": self.same_tier,
+            "base": self.base,
+            "nearest": self.nearest,
+            "embedder": embedder_identity(self.embedder),
+        }
+
+    def _save(self, path: Path) -> dict[str, Any]:
+        from safetensors.numpy import save_file
+
+        tensors = {
+            "embeddings": self._rows,
+            "keys": self._keys.astype(np.int64),
+            "counts": self._counts.astype(np.int64),
+        }
+        if self._scales is not None:
+            tensors["scales"] = self._scales
+        # A new file in place of the old one: this router, or another process, may have the old one mapped.
+        partial = path / f".{WEIGHTS_FILE}.{os.getpid()}.tmp"
+        try:
+            save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial)
+            partial.replace(path / WEIGHTS_FILE)
+        finally:
+            partial.unlink(missing_ok=True)
+        return {
+            "strong": self.strong,
+            "weak": self.weak,
+            "num_tiers": self.num_tiers,
+            "same_tier": self.same_tier,
+            "dtype": self.dtype,
+            "base": self.base,
+            "nearest": self.nearest,
+            "ratings": self.ratings,
+            "tiers": self.tiers,
+            "digest": self._digest,
+            "embedder": embedder_config(self.embedder),
+        }
+
+    @classmethod
+    def _load(  # type: ignore[override]  # each router has options of its own; load_router reports unknown ones
+        cls,
+        path: Path,
+        config: dict[str, Any],
+        *,
+        embedder: Embedder | None = None,
+        strong: str | None = None,
+        weak: str | None = None,
+        same_tier: SameTier | None = None,
+        base: float | None = None,
+        nearest: int | None = None,
+    ) -> SimilarityWeightedRouter:
+        missing = [key for key in ("strong", "weak", "num_tiers", "ratings", "tiers") if key not in config]
+        if missing:
+            raise CheckpointError(
+                f"{path} is no saved sw_ranking router: its config lacks {', '.join(missing)}. The published data sets "
+                "are read by SimilarityWeightedRouter.from_battles"
+            )
+        tensors = _mapped_tensors(path / WEIGHTS_FILE)
+        rows, keys, counts = (tensors.get(name) for name in ("embeddings", "keys", "counts"))
+        scales = tensors.get("scales")
+        tiers, num_tiers = config["tiers"], config["num_tiers"]
+        if (
+            rows is None
+            or keys is None
+            or counts is None
+            or rows.ndim != 2
+            or rows.dtype not in _DTYPES.values()
+            or keys.shape != counts.shape
+            or counts.sum() != len(rows)
+            or (scales is None) != (rows.dtype != _DTYPES["int8"])
+            or (scales is not None and scales.shape != (len(rows),))
+            or not isinstance(tiers, dict)
+            or not set(np.divmod(keys // 3, num_tiers)[0].tolist()) <= set(tiers.values())
+        ):
+            raise CheckpointError(f"{path / WEIGHTS_FILE} does not fit its config.json: the checkpoint is damaged")
+        if embedder is None:
+            if not config.get("embedder"):
+                raise ConfigurationError(
+                    f"{path} was saved with an embedder that cannot be rebuilt from its config: pass embedder=, the "
+                    "one that embedded its battles"
+                )
+            embedder = load_embedder(config["embedder"])
+        router = cls.__new__(cls)
+        router._set_up(
+            rows,
+            scales,
+            np.array(keys),
+            np.array(counts),
+            config["ratings"],
+            tiers,
+            num_tiers,
+            strong or config["strong"],
+            weak or config["weak"],
+            same_tier or config.get("same_tier", "ignore"),
+            base or config.get("base", 10.0),
+            nearest or config.get("nearest"),
+            embedder,
+        )
+        if isinstance(config.get("digest"), str):
+            # Hashing the rows would read them all; the file was hashed when it was written.
+            router.__dict__["_digest"] = config["digest"]
+        return router
+
+    @classmethod
+    def from_battles(
+        cls,
+        battles: str | Path | Sequence[str | Path] = PUBLISHED_BATTLES,
+        embeddings: str | Path | Sequence[str | Path] = PUBLISHED_EMBEDDINGS,
+        *,
+        embedder: Embedder | None = None,
+        strong: str = "gpt-4-1106-preview",
+        weak: str = "mixtral-8x7b-instruct-v0.1",
+        **options: Any,
+    ) -> SimilarityWeightedRouter:
+        """Build the router from the published data sets, or others of their form.
+
+        Battles have the columns prompt (a JSON list of turns), model_a, model_b, winner_model_a, winner_model_b,
+        winner_tie; those whose first turn has under 16 characters after strip are left out. Embeddings have the column
+        ``embeddings``, one row for each battle that is kept.
+
+        Args:
+            battles: Data sets in order: a parquet or csv file, a directory of such, or a hub id.
+            embeddings: Their embeddings, in the same order.
+            embedder: Default: OpenAI's text-embedding-3-small, which made the published embeddings.
+            strong: Strong model.
+            weak: Weak model.
+            **options: Further arguments of the class: num_tiers, same_tier, dtype, base, nearest.
+
+        Raises:
+            MissingExtraError: pyarrow, or for a hub id huggingface_hub, is not installed.
+            CheckpointNotFoundError: A file or data set is not there.
+            DataError: A column or value is malformed, or the numbers of battles and embeddings differ.
+        """
+        records = [record for source in _listed(battles) for record in _read_battles(source)]
+        parts = [part for source in _listed(embeddings) for part in _read_embeddings(source)]
+        if len({part.shape[1] for part in parts}) > 1:
+            raise DataError(f"embeddings have different dimensions: {sorted({part.shape[1] for part in parts})}")
+        matrix = np.concatenate(parts)
+        if len(matrix) != len(records):
+            raise DataError(
+                f"{len(records)} battles have a first turn of {MIN_PROMPT_CHARACTERS} or more characters, but there "
+                f"are {len(matrix)} embeddings; give both for the same data sets in the same order"
+            )
+        if embedder is None:
+            from routellm_core.embedders.openai import OpenAIEmbedder
+
+            embedder = OpenAIEmbedder(PUBLISHED_EMBEDDING_MODEL)
+        return cls(records, matrix, embedder=embedder, strong=strong, weak=weak, **options)
+
+
+def _stored(
+    matrix: npt.NDArray[Any], order: npt.NDArray[np.intp], dtype: str
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32] | None]:
+    """Unit rows in `order` as `dtype`, block by block: no second copy of the matrix."""
+    rows: npt.NDArray[Any] = np.empty(matrix.shape, dtype=_DTYPES[dtype])
+    scales = np.empty(len(matrix), dtype=np.float32) if dtype == "int8" else None
+    for start in range(0, len(matrix), _BLOCK_ROWS):
+        index = order[start : start + _BLOCK_ROWS]
+        block = matrix[index].astype(np.float64)
+        # Scaled first: the square of a tiny or huge component would leave the range of a float.
+        largest = np.abs(block).max(axis=1, keepdims=True)
+        bad = ~np.isfinite(largest[:, 0]) | (largest[:, 0] == 0.0)
+        if bad.any():
+            i = int(index[bad][0])
+            kind = "is a zero vector, which has no direction" if not matrix[i].any() else "holds NaN or infinite values"
+            raise DataError(f"embeddings[{i}] {kind}: embed this battle's prompt again or drop the battle")
+        block /= largest
+        block /= np.linalg.norm(block, axis=1, keepdims=True)
+        if scales is not None:
+            scale = np.abs(block).max(axis=1) / 127.0
+            scales[start : start + len(index)] = scale
+            block = np.rint(block / scale[:, None])
+        elif dtype == "float16":
+            block *= 2.0**_HALF_GAIN
+        rows[start : start + len(index)] = block
+    return rows, scales
+
+
+def _mapped_tensors(file: Path) -> dict[str, npt.NDArray[Any]]:
+    """The tensors of a safetensors file as read-only maps of it: nothing is read before it is used."""
+    if not file.is_file():
+        raise CheckpointNotFoundError(f"no {file.name} in {str(file.parent)!r}: not a saved sw_ranking router")
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as handle:
+            length = int.from_bytes(handle.read(8), "little")
+            header = json.loads(handle.read(length)) if length <= size - 8 else None
+        if not isinstance(header, dict):
+            raise ValueError("no header")
+        tensors: dict[str, npt.NDArray[Any]] = {}
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            dtype, shape = np.dtype(_SAFETENSORS_DTYPES[entry["dtype"]]), tuple(map(int, entry["shape"]))
+            begin, end = entry["data_offsets"]
+            if end - begin != math.prod(shape) * dtype.itemsize or begin < 0 or 8 + length + end > size:
+                raise ValueError(f"tensor {name} lies outside the file")
+            tensors[name] = np.memmap(file, dtype, "r", 8 + length + begin, shape)
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise CheckpointError(f"{file} is not a readable safetensors file of a sw_ranking router: {exc}") from exc
+    return tensors
+
+
+def _listed(source: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    return [source] if isinstance(source, str | Path) else list(source)
+
+
+def _read_battles(source: str | Path) -> Iterator[tuple[str, str, str]]:
+    columns = ["prompt", "model_a", "model_b", "winner_model_a", "winner_model_b"]
+    for file, table in _tables_of(source, columns):
+        rows = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
+        for i, (prompt, model_a, model_b, won_a, won_b) in enumerate(rows):
+            try:
+                turns = json.loads(prompt)
+                first = turns[0] or ""
+                kept = len(first.strip()) >= MIN_PROMPT_CHARACTERS
+            except (TypeError, ValueError, LookupError, AttributeError):
+                raise DataError(f"{file}, row {i}: prompt is not a JSON list of strings") from None
+            if kept:
+                yield model_a, model_b, "model_a" if won_a == 1 else "model_b" if won_b == 1 else "tie"
+
+
+def _read_embeddings(source: str | Path) -> Iterator[npt.NDArray[np.float32]]:
+    for file, table in _tables_of(source, ["embeddings"]):
+        for chunk in table.column("embeddings").chunks:
+            if not len(chunk):
+                continue
+            try:
+                flat = chunk.flatten().to_numpy(zero_copy_only=False)
+                lengths = set(chunk.value_lengths().to_pylist())
+            except (AttributeError, TypeError, ValueError) as exc:
+                raise DataError(f"{file}: column embeddings is not a column of lists of numbers") from exc
+            if len(lengths) != 1 or chunk.null_count or flat.dtype.kind != "f":
+                raise DataError(f"{file}: column embeddings must hold lists of numbers, all of one length")
+            yield flat.reshape(len(chunk), -1).astype(np.float32)
+
+
+def _tables_of(source: str | Path, columns: list[str]) -> Iterator[tuple[Path, Any]]:
+    """Each file of a data set, in order of name, as a pyarrow table of some columns."""
+    try:
+        import pyarrow  # type: ignore[import-untyped]
+        from pyarrow import csv, parquet
+    except ImportError:
+        raise MissingExtraError("Reading battle data sets", "parquet") from None
+    path = Path(source)
+    if not path.exists():
+        path = _downloaded(source)
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in {".parquet", ".csv"})
+    if not files:
+        raise CheckpointNotFoundError(f"no parquet or csv file in {str(path)!r}")
+    for file in files:
+        try:
+            if file.suffix == ".csv":
+                table = csv.read_csv(
+                    file,
+                    parse_options=csv.ParseOptions(newlines_in_values=True),
+                    convert_options=csv.ConvertOptions(include_columns=columns),
+                )
+            else:
+                table = parquet.read_table(file, columns=columns)
+        except (pyarrow.ArrowException, KeyError, OSError) as exc:
+            raise DataError(f"{file} cannot be read with columns {', '.join(columns)}: {exc}") from exc
+        lacking = [name for name in columns if name not in table.column_names]
+        if lacking:
+            raise DataError(f"{file} lacks the columns {', '.join(lacking)}")
+        yield file, table
+
+
+def _downloaded(source: str | Path) -> Path:
+    if isinstance(source, Path) or source.count("/") != 1 or source.startswith((".", "/")):
+        raise CheckpointNotFoundError(f"{str(source)!r}: no such file or directory, and not a hub id owner/name")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise MissingExtraError(f"{source!r} is no local path; loading it from the hub", "hub") from None
+    try:
+        # The hub keeps a parquet form of every data set, whatever its owner uploaded, on this branch.
+        return Path(
+            snapshot_download(
+                source, repo_type="dataset", revision="refs/convert/parquet", allow_patterns=["*/train/*.parquet"]
+            )
+        )
+    except Exception as exc:  # the hub client has a dozen error classes, and all mean: not to be had
+        raise CheckpointNotFoundError(
+            f"{source!r}: no such local path, and the hub did not give it ({type(exc).__name__}: {exc})"
+        ) from exc
