@@ -1,0 +1,64 @@
+"""Routers for tests: win rates that a test can foresee, count and break."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from routellm_core import Calibration, Router
+from routellm_core.routers.base import WinRates
+
+_NUMBER = re.compile(r"p=([0-9.]+)")
+
+
+class ScriptedRouter(Router):
+    """The win rate stands in the prompt: ``"p=0.8 What is ...?"``; without one it is `default`.
+
+    Its calibration is uniform, so ``strong_fraction=0.3`` means threshold 0.7. It counts what it is asked.
+
+    Args:
+        default: Win rate of a prompt that names none.
+        error: Raised by every call.
+        delay: Seconds that every call takes (a blocking sleep, as a computing router would).
+    """
+
+    name: ClassVar[str] = "scripted"
+
+    def __init__(self, default: float = 0.5, *, error: Exception | None = None, delay: float = 0.0) -> None:
+        self.default = default
+        self.error = error
+        self.delay = delay
+        self.calls: list[list[str]] = []
+        self._lock = threading.Lock()
+        self.calibration = Calibration.from_win_rates((np.arange(1000) + 0.5) / 1000)
+
+    @property
+    def prompts(self) -> list[str]:
+        """Every prompt that was scored, in order."""
+        with self._lock:
+            return [prompt for call in self.calls for prompt in call]
+
+    def _win_rates(self, prompts: list[str]) -> WinRates:
+        with self._lock:
+            self.calls.append(list(prompts))
+        if self.delay:
+            time.sleep(self.delay)
+        if self.error is not None:
+            raise self.error
+        found = (_NUMBER.search(prompt) for prompt in prompts)
+        return np.array([float(m.group(1).rstrip(".")) if m else self.default for m in found], dtype=np.float64)
+
+    def _fingerprint_parts(self) -> dict[str, Any]:
+        return {"router": self.name, "default": self.default}
+
+    def _save(self, path: Path) -> dict[str, Any]:
+        raise NotImplementedError
+
+    @classmethod
+    def _load(cls, path: Path, config: dict[str, Any], **options: Any) -> ScriptedRouter:
+        raise NotImplementedError
