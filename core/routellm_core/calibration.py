@@ -207,11 +207,12 @@ class Calibration:
         Raises:
             CheckpointError: Not the form that `to_dict` gives.
         """
+        version = data.get("format") if isinstance(data, dict) else None
+        if version != FORMAT:
+            raise CheckpointError(f"calibration format {version!r:.80}: this version reads format {FORMAT}")
         try:
-            if data["format"] != FORMAT:
-                raise CheckpointError(f"calibration format {data['format']!r}: this version reads format {FORMAT}")
             return cls(data["values"], data["counts"], router=data.get("router"), fingerprint=data.get("fingerprint"))
-        except (TypeError, KeyError, AttributeError, ConfigurationError, OverflowError) as exc:
+        except (TypeError, KeyError, ValueError, OverflowError) as exc:
             raise CheckpointError(f"not a calibration: {exc}") from exc
 
     def save(self, path: str | Path) -> None:

@@ -1,0 +1,55 @@
+"""The `routellm` command: puts the subcommands of `routellm_core.commands` together."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from routellm_core.errors import MissingExtraError, RouteLLMError
+
+
+def build_app() -> Any:
+    """The typer application with all subcommands.
+
+    Raises:
+        MissingExtraError: typer or rich is not installed.
+    """
+    try:
+        import rich  # noqa: F401 - the commands' output needs it; better said here than midway
+        import typer
+    except ImportError:
+        raise MissingExtraError("The routellm command", "cli") from None
+    from routellm_core.commands.route import route
+
+    app = typer.Typer(
+        name="routellm",
+        help="Route prompts between a strong and a weak model: score, calibrate, evaluate, label and train.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+    )
+
+    @app.callback()
+    def root() -> None:
+        """Keeps `route` a subcommand while there is only one."""
+
+    app.command()(route)
+    return app
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line; an error that the user can mend is one line on stderr and exit code 2."""
+    try:
+        build_app()(argv)
+    except RouteLLMError as exc:
+        print(f"routellm: {exc}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        # the reader of a pipe went away (`| head`): not an error; keep the interpreter from flushing into it
+        sys.stderr.close()
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The subcommands of `routellm`; each module holds the function of one command."""

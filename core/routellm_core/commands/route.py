@@ -1,0 +1,166 @@
+"""`routellm route`: win rate, threshold and decision for prompts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from routellm_core.calibration import Calibration
+from routellm_core.errors import ConfigurationError
+from routellm_core.policy import RoutingPolicy
+from routellm_core.routers import load_router
+
+if TYPE_CHECKING:
+    from routellm_core.decision import RoutingDecision
+
+_BATCH = 1024
+_DEFAULT_SHARE = 0.5
+
+
+def route(
+    prompts: Annotated[list[str] | None, typer.Argument(help="Prompts to route.", show_default=False)] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file", "-f", help="File of prompts: JSON lines, CSV or text, plain or gzip; - is stdin (text)."
+        ),
+    ] = None,
+    field: Annotated[str | None, typer.Option(help="Field or column of the file that holds the prompt.")] = None,
+    strong_fraction: Annotated[
+        float | None, typer.Option(help=f"Wanted share of strong calls, 0 to 1. [default: {_DEFAULT_SHARE}]")
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="Threshold itself, instead of a share.")] = None,
+    router: Annotated[str, typer.Option(help="Router: a name or a directory that save_pretrained wrote.")] = "mf",
+    calibration: Annotated[Path | None, typer.Option(help="Calibration file, fitted on your own prompts.")] = None,
+    limit: Annotated[int, typer.Option(help="Rows of the table to show; 0 shows all.", min=0)] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for a program.")] = False,
+) -> None:
+    """Score prompts and say which model each goes to.
+
+    Example: routellm route "Prove that there are infinitely many primes." --strong-fraction 0.3
+
+    Example: routellm route --file prompts.jsonl --strong-fraction 0.3 --json > decisions.jsonl
+    """
+    if bool(prompts) == (file is not None):
+        raise ConfigurationError("give prompts as arguments or --file FILE, one of them; see routellm route --help")
+    if strong_fraction is None and threshold is None:
+        strong_fraction = _DEFAULT_SHARE
+    policy = RoutingPolicy(
+        load_router(router),
+        threshold=threshold,
+        strong_fraction=strong_fraction,
+        calibration=None if calibration is None else Calibration.load(calibration),
+        on_error="raise",
+        cache_size=0,  # each prompt is scored once
+    )
+    show = _JsonLines() if as_json else _Table(limit)
+    source = _Source(prompts or [], file, field)
+    count = strong = 0
+    for batch in source.batches(quiet=as_json and sys.stdout.isatty()):
+        decisions = policy.decide_batch(batch)
+        strong += sum(d.model == "strong" for d in decisions)
+        for prompt, decision in zip(batch, decisions, strict=True):
+            show.row(count, prompt, decision)
+            count += 1
+    if not count:
+        raise ConfigurationError(f"{source.name} holds no prompt")
+    wanted = "" if strong_fraction is None else f", wanted {strong_fraction:.1%} of prompts like the calibration's"
+    left_out = f"; {source.skipped} records without a prompt left out" if source.skipped else ""
+    show.end(
+        f"{count} prompts, {strong} strong ({strong / count:.1%}{wanted}), threshold {policy.threshold:.4f}, "
+        f"router {policy.router.name}{left_out}"
+    )
+
+
+class _Source:
+    """Prompts from the arguments, a file or stdin, in batches, with a progress bar on a terminal."""
+
+    def __init__(self, prompts: list[str], file: Path | None, field: str | None) -> None:
+        self.name = "the command line" if file is None else ("stdin" if str(file) == "-" else str(file))
+        self.total: int | None = None
+        self.skipped = 0
+        self._reader: Any = None
+        self._items: Iterator[str]
+        if file is None:
+            self._items = iter(prompts)
+        elif str(file) == "-":
+            self._items = (line for line in map(str.rstrip, sys.stdin) if line)
+        else:
+            from routellm_core.traffic import read_prompts
+
+            self._reader = read_prompts(file, field=field)
+            self.total = self._reader.total_bytes
+            self._items = iter(self._reader)
+
+    def batches(self, *, quiet: bool) -> Iterator[list[str]]:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn("routing"), BarColumn(), TextColumn("{task.percentage:.0f}%"), TimeRemainingColumn())
+        # a bar only for a file, and only where a person sees it
+        hidden = quiet or self.total is None or not console.is_terminal
+        with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+            task = progress.add_task("routing", total=self.total)
+            while batch := list(islice(self._items, _BATCH)):
+                yield batch
+                if self._reader is not None:
+                    progress.update(task, completed=self._reader.bytes_read)
+        if self._reader is not None:
+            self.skipped = self._reader.skipped
+
+
+class _JsonLines:
+    """One JSON object a line on stdout; the summary goes to stderr, out of a program's way."""
+
+    def row(self, index: int, prompt: str, decision: RoutingDecision) -> None:
+        # ASCII only: prompts may hold lone surrogates, which no terminal or pipe encodes
+        print(json.dumps({"index": index, "prompt": prompt, **decision.to_dict()}))
+
+    def end(self, summary: str) -> None:
+        print(summary, file=sys.stderr)
+
+
+class _Table:
+    """A table of the first rows, then the summary."""
+
+    def __init__(self, limit: int) -> None:
+        from rich.table import Table
+
+        self._limit = limit
+        self._count = 0
+        self._table = Table("prompt", box=None, pad_edge=False, header_style="bold")
+        for name in ("win rate", "threshold", "model"):
+            self._table.add_column(name, justify="right" if name != "model" else "left", no_wrap=True)
+
+    def row(self, index: int, prompt: str, decision: RoutingDecision) -> None:
+        self._count += 1
+        if self._limit and index >= self._limit:
+            return
+        from rich.text import Text
+
+        # Text: a prompt is not markup; one line, printable characters only
+        line = " ".join(prompt.split())
+        line = "".join(c if c.isprintable() else "�" for c in line)
+        short = line if len(line) <= 72 else line[:71] + "…"
+        color = "magenta" if decision.model == "strong" else "green"
+        win_rate = "-" if decision.win_rate is None else f"{decision.win_rate:.4f}"
+        self._table.add_row(
+            Text(short or "(empty)"), win_rate, f"{decision.threshold:.4f}", Text(decision.model, color)
+        )
+
+    def end(self, summary: str) -> None:
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        console.print(self._table)
+        hidden = self._count - self._limit if self._limit else 0
+        if hidden > 0:
+            console.print(f"... and {hidden} more (--limit 0 shows all, --json writes all)", markup=False)
+        console.print(summary, markup=False)
