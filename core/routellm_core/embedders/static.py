@@ -23,6 +23,8 @@ CONFIG_FILE = "config.json"
 VOCAB_FILE = "vocab.txt"
 WEIGHTS_FILE = "model.safetensors"
 
+# Raise it whenever a feature or the reading of words changes: saved routers must not meet other vectors silently.
+FEATURES_VERSION = 1
 # A long prompt is read through a window: its first and its last characters. The question stands at one of the ends, and
 # the window bounds the cost of a prompt of any length.
 HEAD_CHARS = 800
@@ -131,7 +133,8 @@ def words_of(text: str) -> list[str]:
     category = unicodedata.category
     # Mn: combining accents. Cf, Cc, Cs, Co, Cn: zero-width, control, lone surrogates, private: no meaning to the table.
     kept = "".join(
-        c if c < "\x7f" or c.isspace() or not ((kind := category(c)) == "Mn" or kind[0] == "C") else "" for c in decomposed
+        c if c < "\x7f" or c.isspace() or not ((kind := category(c)) == "Mn" or kind[0] == "C") else ""
+        for c in decomposed
     )
     words = _UNICODE_WORDS(kept)
     return words
@@ -228,3 +231,272 @@ def surface_features(text: str, words: Sequence[str], pieces: int) -> list[float
         log_chars if other else 0.0,
         1.0 / (1.0 + count),
     ]
+
+
+class StaticEmbedder:
+    """Prompt vectors without a network: the words of a prompt summed from a table, beside its surface features.
+
+    A vector has three parts: the *text* part, ``scale * sum_i table[token_i] / (n + shrinkage)`` over the n known
+    wordpieces, so that a very short prompt carries little text; the *surface* part, the features of
+    `SURFACE_NAMES` standardised and clipped to [-clip, clip]; and the constant 1, which lets a matrix factorization over the
+    vector carry an intercept. The table's rows carry their inverse-frequency weight (SIF, Arora et al. 2017) and the surface
+    scale is fixed with the table, so embedding needs no statistics of the batch: each row depends on its text
+    alone, bit for bit.
+
+    Any str has a finite vector: empty, very long (it is read through a window of its first 800 and last 400
+    characters; lengths are of the whole), lone surrogates, control characters, any language. The bundled table knows words in
+    Latin letters; text in other scripts is told by its surface features alone.
+
+    Args:
+        vocabulary: The V distinct wordpieces, row by row; a piece inside a word starts with ``##``.
+        table: int8 (V, d), the weighted token rows.
+        scale: Float that turns a row of the table into its vector, > 0.
+        surface_mean: Float (number of `SURFACE_NAMES`,), mean of the raw features.
+        surface_std: Likewise, their standard deviation, > 0.
+        shrinkage: Tokens at which the text part has half its weight, >= 0.
+        clip: Bound of a standardised feature, > 0.
+        source: Where `from_config` finds it again: a directory, or ``"bundled"``; None when it is not saved.
+
+    Raises:
+        ConfigurationError: Shapes do not fit, or a number is not finite or out of its range.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Sequence[str],
+        table: npt.NDArray[np.int8],
+        *,
+        scale: float,
+        surface_mean: npt.ArrayLike,
+        surface_std: npt.ArrayLike,
+        shrinkage: float = 12.0,
+        clip: float = 4.0,
+        source: str | Path | None = None,
+    ) -> None:
+        self._vocabulary = tuple(vocabulary)
+        self._rows = {piece: row for row, piece in enumerate(self._vocabulary)}
+        rows = np.asarray(table)
+        if rows.dtype != np.int8 or rows.ndim != 2 or len(rows) != len(self._vocabulary):
+            raise ConfigurationError(
+                f"table of type {rows.dtype} and shape {rows.shape} for {len(self._vocabulary)} wordpieces; expected "
+                "int8 (number of wordpieces, d)"
+            )
+        if len(self._rows) != len(self._vocabulary):
+            raise ConfigurationError("vocabulary holds a wordpiece twice; expected distinct ones")
+        mean = np.asarray(surface_mean, dtype=np.float64)
+        std = np.asarray(surface_std, dtype=np.float64)
+        for name, array in (("surface_mean", mean), ("surface_std", std)):
+            if array.shape != (len(SURFACE_NAMES),) or not np.isfinite(array).all():
+                raise ConfigurationError(f"{name} of shape {array.shape}: expected {len(SURFACE_NAMES)} finite numbers")
+        for name, value in (("scale", scale), ("clip", clip), ("surface_std", float(std.min()))):
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigurationError(f"{name}={value}: expected a finite number above 0")
+        if not (math.isfinite(shrinkage) and shrinkage >= 0):
+            raise ConfigurationError(f"shrinkage={shrinkage}: expected a finite number >= 0")
+        self._scale, self._shrinkage, self._clip = float(scale), float(shrinkage), float(clip)
+        self._mean, self._std = mean, std
+        self._source = None if source is None else str(source)
+        self.fingerprint = self._digest(rows)
+        # float32 rows hold whole numbers, so that their sum is exact in any order: no rounding depends on the batch
+        self._table = rows.astype(np.float32)
+        self._table.flags.writeable = False
+        # wordpieces of words that are no wordpiece themselves; a race at worst computes one twice
+        self._cache: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector: text, surface features and the constant 1."""
+        return self._table.shape[1] + len(SURFACE_NAMES) + 1
+
+    @property
+    def text_dimension(self) -> int:
+        """Length of the text part, which comes first."""
+        return int(self._table.shape[1])
+
+    def embed(self, texts: Sequence[str]) -> FloatMatrix:
+        """Embed n texts as float32 (n, dimension); row i depends on text i alone, bit for bit.
+
+        Raises:
+            PromptError: `texts` is a bare string or holds something that is not a str.
+        """
+        if isinstance(texts, str | bytes):
+            raise PromptError(
+                f"texts={type(texts).__name__}: expected a sequence of strings; wrap a single one in a list"
+            )
+        count, d = len(texts), self._table.shape[1]
+        out = np.empty((count, self.dimension), dtype=np.float32)
+        surface = np.empty((count, len(SURFACE_NAMES)), dtype=np.float64)
+        for i, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise PromptError(f"texts[{i}] is {type(text).__name__}, expected str; decode or convert it first")
+            words = words_of(window(text))
+            ids = self._ids(words)
+            if ids:
+                total = np.add.reduce(self._table[ids], axis=0)
+                np.multiply(total, self._scale / (len(ids) + self._shrinkage), out=out[i, :d])
+            else:
+                out[i, :d] = 0.0
+            surface[i] = surface_features(text, words, len(ids))
+        np.clip((surface - self._mean) / self._std, -self._clip, self._clip, out=surface)
+        out[:, d:-1] = surface
+        out[:, -1] = 1.0
+        return out
+
+    async def aembed(self, texts: Sequence[str]) -> FloatMatrix:
+        """Like `embed`, in a thread."""
+        return await asyncio.to_thread(self.embed, texts)
+
+    def _ids(self, words: Sequence[str]) -> list[int]:
+        get, cached = self._rows.get, self._cache.get
+        ids: list[int] = []
+        for word in words:
+            row = get(word)
+            if row is not None:
+                ids.append(row)
+                continue
+            pieces = cached(word)
+            if pieces is None:
+                pieces = self._split(word)
+                if len(self._cache) < _CACHE_WORDS:
+                    self._cache[word] = pieces
+            ids.extend(pieces)
+        return ids
+
+    def _split(self, word: str) -> tuple[int, ...]:
+        """Greedy longest-match wordpieces of a word; none when a part of it is unknown, as BERT's [UNK]."""
+        if len(word) > _MAX_WORD_CHARS:
+            return ()
+        pieces: list[int] = []
+        start = 0
+        while start < len(word):
+            prefix = "##" if start else ""
+            for end in range(len(word), start, -1):
+                row = self._rows.get(prefix + word[start:end])
+                if row is not None:
+                    pieces.append(row)
+                    start = end
+                    break
+            else:
+                return ()
+        return tuple(pieces)
+
+    def _digest(self, table: npt.NDArray[np.int8]) -> str:
+        import hashlib
+
+        numbers = np.concatenate([self._mean, self._std, [self._scale, self._shrinkage, self._clip]])
+        digest = hashlib.sha256(np.ascontiguousarray(table).data)
+        digest.update("\n".join(self._vocabulary).encode("utf-8", "surrogatepass"))
+        # the features are code: a change of theirs is a change of the vectors
+        digest.update(f"{table.shape}{FEATURES_VERSION}{','.join(SURFACE_NAMES)}".encode())
+        digest.update(numbers.tobytes())
+        return digest.hexdigest()[:32]
+
+    def config(self) -> dict[str, Any]:
+        """What a router saved with this embedder remembers: JSON scalars, from which `from_config` finds it again."""
+        return {
+            "type": "static",
+            "source": self._source,
+            "dimension": self.dimension,
+            "fingerprint": self.fingerprint,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Find the embedder that `config` described.
+
+        Raises:
+            ConfigurationError: It was never saved, so it has to be given as ``embedder=``.
+            CheckpointError: The embedder there is another one than the router was trained with.
+        """
+        source = config.get("source")
+        if not source:
+            raise ConfigurationError(
+                "the router was saved with a static embedder that lay in no directory; pass embedder=, the one it was "
+                "trained with, or save that with save_pretrained before you train"
+            )
+        found = bundled_embedder() if source == "bundled" else cls.from_pretrained(source)
+        wanted = config.get("fingerprint")
+        if wanted is not None and wanted != found.fingerprint:
+            raise CheckpointError(
+                f"the static embedder in {source!r} has fingerprint {found.fingerprint}, the router was trained with "
+                f"{wanted}: use the version of the package that saved the router, or train it again"
+            )
+        return found  # type: ignore[return-value]  # a subclass asked for the bundled one gets the plain class
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write config.json, vocab.txt and model.safetensors; `from_pretrained` gives bit for bit the same vectors."""
+        from safetensors.numpy import save_file
+
+        path = Path(directory)
+        path.mkdir(parents=True, exist_ok=True)
+        config = {
+            "embedder": "static",
+            "format": 1,
+            "scale": self._scale,
+            "shrinkage": self._shrinkage,
+            "clip": self._clip,
+            "features": FEATURES_VERSION,
+            "fingerprint": self.fingerprint,
+        }
+        (path / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (path / VOCAB_FILE).write_text("".join(piece + "\n" for piece in self._vocabulary), encoding="utf-8")
+        tensors = {"table": self._table.astype(np.int8), "surface_mean": self._mean, "surface_std": self._std}
+        save_file(tensors, path / WEIGHTS_FILE)
+        self._source = self._source or str(path)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, *, source: str | None = None) -> Self:
+        """Load an embedder that `save_pretrained` wrote.
+
+        Args:
+            directory: Where it lies.
+            source: What `config` shall say of where it lies; default: `directory`.
+
+        Raises:
+            CheckpointNotFoundError: A file is missing.
+            CheckpointError: A file is corrupt, or they do not belong together.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        path = Path(directory)
+        for name in (CONFIG_FILE, VOCAB_FILE, WEIGHTS_FILE):
+            if not (path / name).is_file():
+                raise CheckpointNotFoundError(f"no {name} in {str(path)!r}: not a saved static embedder")
+        try:
+            config = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+            if config["embedder"] != "static" or config["features"] != FEATURES_VERSION:
+                raise CheckpointError(
+                    f"{path / CONFIG_FILE} says embedder {config['embedder']!r} with features version "
+                    f"{config['features']}; this package reads 'static' with version {FEATURES_VERSION}"
+                )
+            # split by hand: splitlines() would also cut at the odd line separators that are wordpieces
+            vocabulary = (path / VOCAB_FILE).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+            tensors = load_file(path / WEIGHTS_FILE)
+            found = cls(
+                vocabulary,
+                tensors["table"],
+                scale=config["scale"],
+                surface_mean=tensors["surface_mean"],
+                surface_std=tensors["surface_std"],
+                shrinkage=config["shrinkage"],
+                clip=config["clip"],
+                source=source or path,
+            )
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as exc:
+            if isinstance(exc, CheckpointError):
+                raise
+            raise CheckpointError(f"{str(path)!r} holds no readable static embedder: {exc}") from exc
+        if found.fingerprint != config.get("fingerprint"):
+            raise CheckpointError(
+                f"{str(path)!r} holds an embedder with fingerprint {found.fingerprint}, its {CONFIG_FILE} says "
+                f"{config.get('fingerprint')}: a file was changed or damaged"
+            )
+        return found
+
+
+@functools.cache
+def bundled_embedder() -> StaticEmbedder:
+    """The embedder that comes with the package, loaded once; no network, no key."""
+    directory = files("routellm_core") / "pretrained" / "embedder"
+    return StaticEmbedder.from_pretrained(Path(str(directory)), source="bundled")
