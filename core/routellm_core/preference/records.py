@@ -1,0 +1,110 @@
+"""The record forms of preference data: battles, outcomes, and answers that wait for a label."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, field_validator
+
+Winner = Literal["model_a", "model_b", "tie"]
+
+
+def _text(value: Any) -> Any:
+    """Identifiers and gold answers are often written as numbers; True is not one."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _well_formed(value: Any) -> Any:
+    # Published chats hold halves of surrogate pairs: joined where both are there, else U+FFFD, so that every
+    # prompt can be written as UTF-8.
+    if isinstance(value, str) and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value
+
+
+def _without_missing(value: Any) -> Any:
+    return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+
+Prompt = Annotated[StrictStr, BeforeValidator(_well_formed), Field(min_length=1)]
+Model = Annotated[StrictStr, Field(min_length=1)]
+Text = Annotated[StrictStr, BeforeValidator(_text)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    prompt: Prompt
+    id: Text | None = None
+    source: StrictStr | None = None
+    weight: Weight = 1.0
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("is blank")
+        return value
+
+
+class Battle(_Record):
+    """Two models answered one prompt, and one answer was preferred or neither.
+
+    Attributes:
+        prompt: What was asked: a non-blank string.
+        model_a: Name of the first model.
+        model_b: Name of the second model, another one.
+        winner: ``"model_a"``, ``"model_b"`` or ``"tie"`` (``"tie (bothbad)"`` of the Arena is read as a tie).
+        id: Name of the row, for reports.
+        source: Where it is from; training can weight sources.
+        weight: How much it counts, >= 0.
+    """
+
+    model_a: Model
+    model_b: Model
+    winner: Winner
+
+    @field_validator("winner", mode="before")
+    @classmethod
+    def _plain_tie(cls, value: Any) -> Any:
+        return "tie" if value == "tie (bothbad)" else value
+
+    @field_validator("model_b")
+    @classmethod
+    def _another_model(cls, value: str, info: Any) -> str:
+        if value == info.data.get("model_a"):
+            raise ValueError("is the same as model_a: a model does not battle itself")
+        return value
+
+
+class Outcome(_Record):
+    """How well each of some models answered one prompt.
+
+    Attributes:
+        prompt: What was asked: a non-blank string.
+        scores: Score of each model, higher is better, any unit that is the same for all; true and false count as
+            1 and 0, null as not known. At least one.
+        id: Name of the row, for reports.
+        source: Where it is from; training can weight sources.
+        weight: How much it counts, >= 0.
+    """
+
+    scores: Annotated[dict[Model, Number], BeforeValidator(_without_missing), Field(min_length=1)]
+
+
+class AnsweredPrompt(_Record):
+    """A prompt with the models' answers (and, for gold labels, the right one), waiting for a label.
+
+    Attributes:
+        prompt: What was asked: a non-blank string.
+        answers: Answer of each model; may be empty where the labeller is to generate them.
+        gold: The right answer: a letter, a number or a text.
+        id: Name of the row, for reports.
+        source: Where it is from.
+        weight: Passed on to the label.
+    """
+
+    answers: Annotated[dict[Model, StrictStr], BeforeValidator(_without_missing)] = Field(default_factory=dict)
+    gold: Text | None = None
