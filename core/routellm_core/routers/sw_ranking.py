@@ -123,7 +123,7 @@ class SimilarityWeightedRouter(Router):
         n = len(coded.first)
         if matrix.ndim != 2 or len(matrix) != n or matrix.shape[1] == 0 or matrix.dtype.kind not in "fiu":
             raise DataError(
-                f"embeddings has shape {matrix.shape}, dtype {matrix.dtype}: expected ({n}, d) numbers, one row a battle"
+                f"embeddings has shape {matrix.shape}, dtype {matrix.dtype}: expected numbers ({n}, d), a row a battle"
             )
         ratings: dict[str, float] = bradley_terry_ratings(coded, same_model=same_tier)
         tiers = compute_tiers(ratings, num_tiers)

@@ -1,0 +1,177 @@
+"""CachedEmbedder: keeps the vectors of another embedder in an SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings
+from routellm_core.errors import CheckpointError, ConfigurationError, RouterError
+
+logger = logging.getLogger(__name__)
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS embeddings (
+    model TEXT NOT NULL, dimension INTEGER NOT NULL, text_hash BLOB NOT NULL, vector BLOB NOT NULL,
+    PRIMARY KEY (model, text_hash, dimension)
+) WITHOUT ROWID
+"""
+_BUSY_SECONDS = 30.0
+# Below the least limit on variables of one statement that SQLite was ever built with.
+_VARIABLES = 900
+_FLOAT = np.dtype("<f4")
+
+
+class CachedEmbedder:
+    """Asks `embedder` only for texts that the file does not hold: once for all misses of a batch, duplicates once.
+
+    Vectors are keyed by model, dimension and the SHA-256 of the text; no text is stored. Any number of threads and
+    processes may share the file. A file that fails later on (full disk, locked for long) costs the caching, not the
+    call: it is logged as a warning and the embedder is asked.
+
+    Args:
+        embedder: The embedder to ask.
+        path: The SQLite file; made when absent, its directory too.
+        model: Name under which vectors are kept. None: what the embedder's ``config()`` says or, for one that has
+            none, its class and its ``model`` or ``model_name``. Name it where that does not tell two models apart.
+
+    Raises:
+        ConfigurationError: `embedder` is none.
+        CheckpointError: `path` cannot be opened as a cache.
+    """
+
+    def __init__(self, embedder: Embedder, path: str | Path, *, model: str | None = None) -> None:
+        if not callable(getattr(embedder, "embed", None)):
+            raise ConfigurationError(f"embedder={embedder!r} has no embed(texts) method; see routellm_core.embedders")
+        self.embedder = embedder
+        self.path = Path(path)
+        self.model = model or _model_key(embedder)
+        self._dimension: int | None = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(self._connect()) as connection, connection:
+                # Readers and a writer do not block each other; kept in the file.
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute(_SCHEMA)
+                connection.execute("SELECT model, dimension, text_hash, vector FROM embeddings LIMIT 1")
+        except (sqlite3.Error, OSError) as exc:
+            raise CheckpointError(f"path={str(path)!r} cannot be used as an embedding cache: {exc}") from exc
+
+    @property
+    def dimension(self) -> int | None:
+        """Length of a vector, as the embedder says or the last call showed."""
+        told: int | None = self.embedder.dimension
+        return self._dimension if told is None else told
+
+    @property
+    def config(self) -> Callable[[], dict[str, Any]] | None:
+        """The embedder's own ``config``: a saved router remembers the embedder, not the cache of one machine."""
+        found = getattr(self.embedder, "config", None)
+        return found if callable(found) else None
+
+    def __repr__(self) -> str:
+        return f"CachedEmbedder({self.embedder!r}, {str(self.path)!r})"
+
+    def embed(self, texts: Sequence[str]) -> FloatMatrix:
+        """Embed n texts as a float32 matrix (n, dimension).
+
+        Raises:
+            RouterError: The embedder returned something else than one finite vector a text.
+        """
+        hashes = [_hash(text) for text in texts]
+        known = self._read(hashes)
+        misses = self._misses(texts, hashes, known)
+        found = self.embedder.embed(list(misses.values())) if misses else None
+        return self._finish(hashes, known, list(misses), found)
+
+    async def aembed(self, texts: Sequence[str]) -> FloatMatrix:
+        """Like `embed`: the file is read and written in a thread, the embedder awaited."""
+        hashes = [_hash(text) for text in texts]
+        known = await asyncio.to_thread(self._read, hashes)
+        misses = self._misses(texts, hashes, known)
+        found = await self.embedder.aembed(list(misses.values())) if misses else None
+        return await asyncio.to_thread(self._finish, hashes, known, list(misses), found)
+
+    def _misses(self, texts: Sequence[str], hashes: list[bytes], known: dict[bytes, FloatMatrix]) -> dict[bytes, str]:
+        return {key: text for key, text in zip(hashes, texts, strict=True) if key not in known}
+
+    def _finish(
+        self, hashes: list[bytes], known: dict[bytes, FloatMatrix], missed: list[bytes], found: FloatMatrix | None
+    ) -> FloatMatrix:
+        if found is not None:
+            fresh = checked_embeddings(found, len(missed), self.dimension, type(self.embedder).__name__)
+            self._write(missed, fresh)
+            known = {**known, **dict(zip(missed, fresh, strict=True))}
+        if not hashes:
+            return np.zeros((0, self.dimension or 0), dtype=np.float32)
+        if len({vector.shape for vector in known.values()}) > 1:
+            raise RouterError(
+                f"{self!r}: the file holds vectors of another length than the embedder returns; "
+                "give another path or model="
+            )
+        matrix = np.stack([known[key] for key in hashes])
+        self._dimension = matrix.shape[1]
+        return matrix
+
+    def _read(self, hashes: list[bytes]) -> dict[bytes, FloatMatrix]:
+        """Cached vectors by hash; none where the file cannot be read."""
+        wanted, dimension = list(dict.fromkeys(hashes)), self.dimension
+        select = "SELECT text_hash, dimension, vector FROM embeddings WHERE model = ? AND text_hash IN"
+        rows: list[tuple[bytes, int, bytes]] = []
+        try:
+            with closing(self._connect()) as connection:
+                for start in range(0, len(wanted), _VARIABLES):
+                    part = wanted[start : start + _VARIABLES]
+                    marks = ",".join("?" * len(part))
+                    rows += connection.execute(f"{select} ({marks})", [self.model, *part])
+        except sqlite3.Error as exc:
+            logger.warning("embedding cache %s cannot be read (%s); asking the embedder", self.path, exc)
+            return {}
+        if dimension is None and rows:
+            # The embedder has not said yet: rows of one length are believed.
+            dimension = rows[0][1]
+        return {
+            key: np.frombuffer(vector, dtype=_FLOAT).astype(np.float32)
+            for key, length, vector in rows
+            if length == dimension and len(vector) == length * _FLOAT.itemsize
+        }
+
+    def _write(self, hashes: list[bytes], vectors: FloatMatrix) -> None:
+        rows = [
+            (self.model, vectors.shape[1], key, vector.astype(_FLOAT).tobytes())
+            for key, vector in zip(hashes, vectors, strict=True)
+        ]
+        try:
+            with closing(self._connect()) as connection, connection:
+                connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?, ?)", rows)
+        except sqlite3.Error as exc:
+            logger.warning("embedding cache %s cannot be written (%s); going on without", self.path, exc)
+
+    def _connect(self) -> sqlite3.Connection:
+        # One connection a call: cheap beside an embedding, and nothing is shared between threads or a fork.
+        connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS)
+        # In WAL mode this loses at most the last vectors of a power failure, never the file.
+        connection.execute("PRAGMA synchronous=NORMAL")
+        return connection
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _model_key(embedder: Embedder) -> str:
+    config = getattr(embedder, "config", None)
+    if callable(config):
+        return json.dumps(config(), sort_keys=True)
+    cls = type(embedder)
+    model = getattr(embedder, "model", None) or getattr(embedder, "model_name", None)
+    return json.dumps({"type": f"{cls.__module__}.{cls.__qualname__}", "model": str(model) if model else None})

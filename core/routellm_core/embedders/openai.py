@@ -1,0 +1,353 @@
+"""OpenAIEmbedder: embeddings from OpenAI, or any service with its API, through the real ``openai`` client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from routellm_core.embedders.base import FloatMatrix, checked_embeddings
+from routellm_core.errors import ConfigurationError, MissingExtraError, RouterError
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, OpenAI
+
+logger = logging.getLogger(__name__)
+
+# Limits of the service for one request: https://platform.openai.com/docs/api-reference/embeddings/create
+MAX_INPUTS = 2048
+MAX_REQUEST_TOKENS = 300_000
+MAX_INPUT_TOKENS = 8191
+# A token is at least one byte of UTF-8 and in common text about four; so a text cut to 4, 2, then 1 byte a token loses
+# nothing that common text would keep, and the last cut fits whatever the text.
+_CUTS = (4, 2, 1)
+_DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
+
+_private: ContextVar[bool] = ContextVar("routellm_private", default=False)
+
+
+class OpenAIEmbedder:
+    """Embeds texts by an OpenAI-compatible service; safe for threads and event loops.
+
+    A batch is sent in requests of up to 2,048 inputs and 300,000 tokens (counted as UTF-8 bytes, which are never fewer
+    than tokens); vectors come back in the order of the texts. Per text: an empty one, which the service refuses, is
+    sent as one space; lone surrogates are sent as "?"; one of over 4 bytes for each allowed token is cut to its
+    beginning, and cut further, by itself, if the service still refuses it (said once in a log warning).
+
+    Failures: 408, 409, 429 (Retry-After is respected), 5xx, time-outs and broken connections are tried again up to
+    `max_retries` times by the client; what then remains, any other status, a wrong number of vectors and a wrong
+    dimension raise `RouterError`. No message, log record or chained exception holds a text or the key: while a request
+    of this class is under way, the client's own debug records, which hold both, are dropped.
+
+    Args:
+        model: Name of the embedding model.
+        dimensions: Ask for vectors of this length; None: the model's own.
+        base_url: Address of the service; None: ``OPENAI_BASE_URL``, else OpenAI.
+        api_key: None: ``OPENAI_API_KEY``. A service that needs no key takes any text.
+        timeout: Seconds for one try of one request.
+        max_retries: Further tries of a request.
+        max_input_tokens: Context length of the model, in tokens.
+
+    Raises:
+        ConfigurationError: A value that is not allowed, or no key.
+        MissingExtraError: The ``openai`` package is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str = "text-embedding-3-small",
+        *,
+        dimensions: int | None = None,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        max_retries: int = 3,
+        max_input_tokens: int = MAX_INPUT_TOKENS,
+    ) -> None:
+        if find_spec("openai") is None:
+            raise MissingExtraError("OpenAIEmbedder", "openai")
+        if not isinstance(model, str) or not model:
+            raise ConfigurationError(f"model={model!r}: expected the name of an embedding model")
+        for parameter, value, least in (
+            ("dimensions", dimensions, 1),
+            ("max_retries", max_retries, 0),
+            ("max_input_tokens", max_input_tokens, 1),
+        ):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise ConfigurationError(f"{parameter}={value!r}: expected an int >= {least}")
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+            raise ConfigurationError(f"timeout={timeout!r}: expected seconds > 0")
+        if not (api_key or os.environ.get("OPENAI_API_KEY")):
+            raise ConfigurationError(
+                "api_key: none given and OPENAI_API_KEY is not set; pass one (any text for a service that needs none), "
+                "or use an embedder that needs no service"
+            )
+        self.model, self.dimensions = model, dimensions
+        self.timeout, self.max_retries, self.max_input_tokens = float(timeout), max_retries, max_input_tokens
+        self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+        # Behind another address a known name may be served by another model: its length is learned.
+        self._dimension = dimensions or (_DIMENSIONS.get(model) if self.base_url is None else None)
+        self._api_key = api_key
+        self._lock = threading.Lock()
+        self._client: OpenAI | None = None
+        self._async_clients: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, tuple[AsyncOpenAI, AsyncGenerator[AsyncOpenAI, None]]
+        ] = weakref.WeakKeyDictionary()
+        self._told = False
+
+    @property
+    def dimension(self) -> int | None:
+        """Length of a vector; None before the first call where neither `dimensions` nor the model says it."""
+        return self._dimension
+
+    def __repr__(self) -> str:
+        return f"OpenAIEmbedder(model={self.model!r}, dimensions={self.dimensions}, base_url={self._shown_url()!r})"
+
+    def config(self) -> dict[str, Any]:
+        """What a saved router keeps: no key, and no password in the address."""
+        return {"type": "openai", "model": self.model, "dimensions": self.dimensions, "base_url": self._shown_url()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Build the embedder that `config` described, for OpenAI itself.
+
+        Raises:
+            ConfigurationError: It was for another address. That is never taken from a file: a checkpoint from
+                elsewhere could name any server, and it would be sent the key and every prompt.
+        """
+        if config.get("base_url") and config["base_url"] != os.environ.get("OPENAI_BASE_URL"):
+            raise ConfigurationError(
+                f"the saved embedder used base_url={config['base_url']!r}, which is not taken from a file: set "
+                "OPENAI_BASE_URL to it, or pass embedder=OpenAIEmbedder(..., base_url=...)"
+            )
+        return cls(config.get("model", "text-embedding-3-small"), dimensions=config.get("dimensions"))
+
+    def embed(self, texts: Sequence[str]) -> FloatMatrix:
+        """Embed n texts as a float32 matrix (n, dimension).
+
+        Raises:
+            RouterError: The service failed, refused the texts or returned something else than their vectors.
+        """
+        plan = self._plan(list(texts))
+        answer: Any = None
+        while True:
+            try:
+                inputs = plan.send(answer)
+            except StopIteration as end:
+                matrix: FloatMatrix = end.value
+                return matrix
+            with _unlogged():
+                try:
+                    answer = self._sync_client().embeddings.create(**self._request(inputs))
+                except Exception as exc:  # whatever the client raises may quote the request
+                    answer = self._failure(exc)
+
+    async def aembed(self, texts: Sequence[str]) -> FloatMatrix:
+        """Like `embed`, on the client's own async connections."""
+        plan = self._plan(list(texts))
+        answer: Any = None
+        while True:
+            try:
+                inputs = plan.send(answer)
+            except StopIteration as end:
+                matrix: FloatMatrix = end.value
+                return matrix
+            with _unlogged():
+                try:
+                    client = await self._async_client()
+                    answer = await client.embeddings.create(**self._request(inputs))
+                except Exception as exc:  # whatever the client raises may quote the request
+                    answer = self._failure(exc)
+
+    def _plan(self, texts: list[str]) -> Generator[list[str], Any, FloatMatrix]:
+        """Which requests to send, whoever sends them: yields inputs, takes the response or a `_Failed`."""
+        if not texts:
+            return np.zeros((0, self._dimension or 0), dtype=np.float32)
+        sendable = [self._sendable(text) for text in texts]
+        rows: dict[int, FloatMatrix] = {}
+        for batch in self._batches(sendable):
+            matrix = self._matrix((yield [sendable[i][0] for i in batch]), len(batch))
+            if matrix is not None:
+                rows.update(zip(batch, matrix, strict=True))
+                continue
+            # Refused. Only an input that is long can be at fault, and each is cut by itself: how much of a text is
+            # embedded never depends on its company.
+            long = [i for i in batch if sendable[i][1] >= self.max_input_tokens]
+            short = [i for i in batch if sendable[i][1] < self.max_input_tokens]
+            if short and long:
+                rows.update(zip(short, self._sure((yield [sendable[i][0] for i in short]), len(short)), strict=True))
+            for i in long:
+                # Alone it was refused as it was first cut.
+                for cut in _CUTS if len(batch) > 1 else _CUTS[1:]:
+                    matrix = self._matrix((yield [self._cut(sendable[i][0], cut)]), 1)
+                    if matrix is not None:
+                        rows[i] = matrix[0]
+                        break
+            if len(rows) < batch[-1] + 1:
+                raise RouterError(f"{self!r}: the service refused the request (status 400)")
+        return np.stack([rows[i] for i in range(len(texts))])
+
+    def _sendable(self, text: str) -> tuple[str, int]:
+        """The text as it may be sent, and a bound on its tokens."""
+        clean = text.encode("utf-8", "replace").decode("utf-8") or " "
+        kept = self._cut(clean, _CUTS[0])
+        if len(kept) < len(clean) and not self._told:
+            self._told = True
+            logger.warning(
+                "a text of over %d bytes is cut to its beginning before it is embedded (said once)",
+                _CUTS[0] * self.max_input_tokens,
+            )
+        return kept, min(len(kept.encode()), self.max_input_tokens)
+
+    def _cut(self, text: str, bytes_per_token: int) -> str:
+        return text.encode()[: bytes_per_token * self.max_input_tokens].decode("utf-8", "ignore")
+
+    def _batches(self, sendable: list[tuple[str, int]]) -> Iterator[list[int]]:
+        batch: list[int] = []
+        tokens = 0
+        for i, (_, bound) in enumerate(sendable):
+            if batch and (len(batch) == MAX_INPUTS or tokens + bound > MAX_REQUEST_TOKENS):
+                yield batch
+                batch, tokens = [], 0
+            batch.append(i)
+            tokens += bound
+        yield batch
+
+    def _request(self, inputs: list[str]) -> dict[str, Any]:
+        request: dict[str, Any] = {"model": self.model, "input": inputs, "encoding_format": "float"}
+        return request if self.dimensions is None else {**request, "dimensions": self.dimensions}
+
+    def _sure(self, answer: Any, count: int) -> FloatMatrix:
+        matrix = self._matrix(answer, count)
+        if matrix is None:
+            raise RouterError(f"{self!r}: the service refused the request (status 400)")
+        return matrix
+
+    def _matrix(self, answer: Any, count: int) -> FloatMatrix | None:
+        """The vectors of a response in order of the inputs; None when the service refused the inputs."""
+        if isinstance(answer, _Failed):
+            if answer.refused:
+                return None
+            raise RouterError(f"{self!r}: {answer.reason}")
+        try:
+            items = sorted(answer.data, key=lambda item: item.index)
+            indices = [item.index for item in items]
+            vectors = [np.asarray(item.embedding, dtype=np.float32) for item in items]
+        except (AttributeError, TypeError, ValueError):
+            vectors, indices = None, []
+        if vectors is None:
+            raise RouterError(f"{self!r}: the service answered with something else than embeddings")
+        if indices != list(range(count)):
+            raise RouterError(f"{self!r}: the service returned {len(indices)} vectors for {count} texts")
+        lengths = {vector.shape for vector in vectors}
+        if len(lengths) > 1:
+            raise RouterError(f"{self!r}: the service returned vectors of different lengths")
+        matrix = checked_embeddings(np.stack(vectors), count, self._dimension, repr(self))
+        self._dimension = matrix.shape[1]
+        return matrix
+
+    def _failure(self, exc: Exception) -> _Failed:
+        """What went wrong, in words that quote neither request nor response."""
+        import openai
+
+        if isinstance(exc, openai.BadRequestError):
+            return _Failed("the service refused the request (status 400)", refused=True)
+        if isinstance(exc, openai.APIStatusError):
+            hint = {
+                401: "; check the API key",
+                403: "; check the API key",
+                404: "; check model and base_url",
+                429: f"; rate or quota limit, also after {self.max_retries} retries",
+            }.get(exc.status_code, f", also after {self.max_retries} retries" if exc.status_code >= 500 else "")
+            return _Failed(f"the service answered with status {exc.status_code}{hint}")
+        if isinstance(exc, openai.APITimeoutError):
+            return _Failed(f"no answer within {self.timeout:g} s, also after {self.max_retries} retries")
+        if isinstance(exc, openai.APIConnectionError):
+            return _Failed(f"the connection failed, also after {self.max_retries} retries; check base_url and network")
+        return _Failed(f"the client failed with {type(exc).__name__}")
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "api_key": self._api_key,
+            "base_url": self.base_url,
+            "timeout": self.timeout,
+            "max_retries": self.max_retries,
+        }
+
+    def _sync_client(self) -> OpenAI:
+        with self._lock:
+            if self._client is None:
+                from openai import OpenAI
+
+                self._client = OpenAI(**self._options())
+            return self._client
+
+    async def _async_client(self) -> AsyncOpenAI:
+        """The client of the running loop: its connections belong to the loop and must not outlive it."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            found = self._async_clients.get(loop)
+        if found is None:
+            # An async generator, because a loop closes those that are still open before it closes itself, and this one
+            # then closes the connections. Its first step awaits nothing, so no other task comes in between.
+            holder = self._held_client()
+            found = (await anext(holder), holder)
+            with self._lock:
+                self._async_clients[loop] = found
+        return found[0]
+
+    async def _held_client(self) -> AsyncGenerator[AsyncOpenAI, None]:
+        from openai import AsyncOpenAI
+
+        loop = asyncio.get_running_loop()
+        client = AsyncOpenAI(**self._options())
+        try:
+            yield client
+        finally:
+            with self._lock:
+                self._async_clients.pop(loop, None)
+            await client.close()
+
+    def _shown_url(self) -> str | None:
+        if self.base_url is None:
+            return None
+        parts = urlsplit(self.base_url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+class _Failed:
+    """A request that failed; carried as a value, so that the error raised for it has no exception behind it."""
+
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
+        self.reason = reason
+        self.refused = refused
+
+
+class _NoPrivateRecords(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.INFO or not _private.get()
+
+
+_FILTER = _NoPrivateRecords()
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Drop the client's debug records of this thread or task: they hold whole requests. Others are untouched."""
+    for name in ("openai._base_client", "openai._response", "openai._legacy_response"):
+        logging.getLogger(name).addFilter(_FILTER)  # adding it again does nothing
+    token = _private.set(True)
+    try:
+        yield
+    finally:
+        _private.reset(token)
