@@ -6,6 +6,7 @@
 
 from routellm_core.calibration import Calibration
 from routellm_core.decision import RoutingDecision
+from routellm_core.drift import OnlineCalibration
 from routellm_core.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -28,6 +29,7 @@ __all__ = [
     "DataError",
     "DeadlineError",
     "MissingExtraError",
+    "OnlineCalibration",
     "PromptError",
     "RouteLLMError",
     "Router",

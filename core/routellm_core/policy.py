@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from routellm_core.calibration import Calibration, checked_fraction
 from routellm_core.decision import Reason, RoutingDecision, Side
+from routellm_core.drift import OnlineCalibration
 from routellm_core.errors import ConfigurationError, DeadlineError, PromptError, RouterError
 from routellm_core.routers.base import Router
 
@@ -60,6 +61,9 @@ class RoutingPolicy:
         on_error: ``"strong"`` (the safe side), ``"weak"`` or ``"raise"``.
         deadline: Seconds that the router may take per decision or batch; None waits.
         cache_size: How many win rates to keep; 0 keeps none.
+        online: True keeps the realised share at `strong_fraction` while traffic changes, by an `OnlineCalibration`
+            that starts from the calibration; or a ready one (restored from its file, say). It sets the threshold of
+            every call that gives none itself.
 
     Raises:
         ConfigurationError: A value is not allowed, both or neither of `threshold` and `strong_fraction` are given,
@@ -76,6 +80,7 @@ class RoutingPolicy:
         on_error: OnError = "strong",
         deadline: float | None = None,
         cache_size: int = 4096,
+        online: bool | OnlineCalibration = False,
     ) -> None:
         if threshold is not None and strong_fraction is not None:
             raise ConfigurationError(
@@ -115,6 +120,7 @@ class RoutingPolicy:
         self.router = router
         self.calibration = calibration if calibration is not None else router.calibration
         self.strong_fraction = strong_fraction
+        self.online = self._online(online)
         if threshold is None:
             assert strong_fraction is not None
             if self.calibration is None:
@@ -129,6 +135,27 @@ class RoutingPolicy:
         self.cache_size = cache_size
         self._cache: OrderedDict[bytes, float] = OrderedDict()
         self._lock = threading.Lock()
+
+    def _online(self, online: bool | OnlineCalibration) -> OnlineCalibration | None:
+        if online is False or online is None:
+            return None
+        if not isinstance(online, bool | OnlineCalibration):
+            raise ConfigurationError(f"online={online!r:.80}: expected True, False or an OnlineCalibration")
+        if self.strong_fraction is None:
+            raise ConfigurationError("online= keeps a share on target: give strong_fraction=, not threshold=")
+        if online is True:
+            if self.calibration is None:
+                raise ConfigurationError(
+                    f"online=True starts from a calibration and router {self.router.name!r} has none: pass "
+                    "calibration=Calibration.fit(router, prompts)"
+                )
+            return OnlineCalibration(self.calibration, self.strong_fraction)
+        online.check_router(self.router)
+        if online.strong_fraction != self.strong_fraction:
+            raise ConfigurationError(
+                f"strong_fraction={self.strong_fraction} but online= aims at {online.strong_fraction}: give one share"
+            )
+        return online
 
     @classmethod
     def of(cls, policy: RoutingPolicy | None = None, **options: Any) -> RoutingPolicy:
@@ -334,6 +361,8 @@ class _Batch:
             reason: Reason = "deadline" if isinstance(self.error, DeadlineError) else "error"
             return RoutingDecision(side, None, threshold, name, reason, error=type(self.error).__name__)
         win_rate = max(self.win_rates[key] for key in keys)
+        if policy.online is not None and request.threshold is None:
+            threshold = policy.online.observe(win_rate)
         return RoutingDecision("strong" if win_rate >= threshold else "weak", win_rate, threshold, name)
 
 

@@ -18,6 +18,7 @@ from routellm_core import (
     Calibration,
     ConfigurationError,
     DeadlineError,
+    OnlineCalibration,
     PromptError,
     Router,
     RouterError,
@@ -319,3 +320,33 @@ def test_bad_per_call_settings(bad):
         policy.decide(RoutingRequest(("x",), threshold=bad))
     with pytest.raises(PromptError):
         policy.decide(RoutingRequest(()))
+
+
+def test_online_keeps_the_share_while_traffic_changes():
+    router = LengthRouter()
+    calibration = Calibration.from_win_rates(np.arange(100) / 100)
+    policy = RoutingPolicy(router, calibration=calibration, strong_fraction=0.3, online=True)
+    lengths = np.random.default_rng(0).integers(50, 100, 6000)  # harder than what was calibrated on
+    decisions = policy.decide_batch(["x" * int(n) for n in lengths])
+    assert abs(np.mean([d.model == "strong" for d in decisions]) - 0.3) < 0.02
+    assert np.mean(lengths / 100 >= policy.threshold) > 0.55  # the fixed threshold would have sent twice as many
+    assert all((d.win_rate >= d.threshold) == (d.model == "strong") for d in decisions)
+    assert policy.online.drift.drifted
+    observed = policy.online.observed
+    policy.decide("x", threshold=0.5)
+    policy.decide("x", force="weak")
+    assert policy.online.observed == observed
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"threshold": 0.5, "online": True},
+        {"strong_fraction": 0.5, "online": "yes"},
+        {"strong_fraction": 0.5, "online": OnlineCalibration([0.1, 0.9], 0.3)},
+        {"strong_fraction": 0.5, "online": True, "router": LengthRouter()},
+    ],
+)
+def test_online_refuses_what_does_not_fit(options):
+    with pytest.raises(ConfigurationError, match="online="):
+        RoutingPolicy(**{"router": load_router("random"), **options})
