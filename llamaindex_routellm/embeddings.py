@@ -26,8 +26,8 @@ class LlamaIndexEmbedder:
     def __init__(self, embed_model: BaseEmbedding) -> None:
         if not callable(getattr(embed_model, "get_text_embedding_batch", None)):
             raise ConfigurationError(
-                f"embed_model is a {type(embed_model).__name__} without get_text_embedding_batch; expected a LlamaIndex "
-                "BaseEmbedding"
+                f"embed_model is a {type(embed_model).__name__} without get_text_embedding_batch; expected a "
+                "LlamaIndex BaseEmbedding"
             )
         self.embed_model = embed_model
         self._dimension: int | None = None

@@ -107,7 +107,7 @@ class CachedEmbedder:
     def _finish(
         self, hashes: list[bytes], known: dict[bytes, FloatMatrix], missed: list[bytes], found: FloatMatrix | None
     ) -> FloatMatrix:
-        if found is not None:
+        if missed:
             fresh = checked_embeddings(found, len(missed), self.dimension, type(self.embedder).__name__)
             self._write(missed, fresh)
             known = {**known, **dict(zip(missed, fresh, strict=True))}
