@@ -81,7 +81,10 @@ def test_parquet_with_map_and_struct_columns(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [{"prompt": "hi", "scores": {"big": 1.0, "small": None}}, {"prompt": "yo", "scores": {"big": 0.0, "small": 1.0}}]
+    rows = [
+        {"prompt": "hi", "scores": {"big": 1.0, "small": None}},
+        {"prompt": "yo", "scores": {"big": 0.0, "small": 1.0}},
+    ]
     wanted = [Outcome(prompt="hi", scores={"big": 1}), Outcome(prompt="yo", scores={"big": 0, "small": 1})]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "struct.parquet")
     pairs = [{"prompt": r["prompt"], "scores": list(r["scores"].items())} for r in rows]
@@ -244,9 +247,7 @@ def test_outcomes_to_battles_of_a_pair_and_of_all() -> None:
         ("a", "c", "model_b"),
         ("b", "c", "model_b"),
     ]
-    assert every[0] == Battle(
-        prompt="p", id="i", source="s", weight=2, model_a="a", model_b="b", winner="model_b"
-    )
+    assert every[0] == Battle(prompt="p", id="i", source="s", weight=2, model_a="a", model_b="b", winner="model_b")
     assert [b.winner for b in outcomes_to_battles(rows, pair=("c", "a"))] == ["model_a"]
     assert [b.winner for b in outcomes_to_battles(rows, tie_margin=1.0)] == ["tie", "model_b", "tie"]
     with pytest.raises(ConfigurationError, match="tie_margin"):
