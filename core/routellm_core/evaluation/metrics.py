@@ -87,6 +87,7 @@ class RouterEvaluation:
             and ``oracle``. The interval of ``random`` is the range of a router that guesses on these prompts.
         curve: The router's exact curve.
         oracle: The curve of the best possible order.
+        length: The curve of the prompt-length baseline; None without prompts.
         notes: What a reader must know, in words.
         confidence: Level of the intervals.
     """
@@ -99,6 +100,7 @@ class RouterEvaluation:
     baselines: dict[str, dict[str, Estimate]]
     curve: Curve
     oracle: Curve
+    length: Curve | None = None
     notes: tuple[str, ...] = ()
     confidence: float = 0.95
 
@@ -106,8 +108,9 @@ class RouterEvaluation:
         """Everything as JSON values; the curves are given at `points` evenly spaced shares."""
         shares = np.linspace(0.0, 1.0, points)
         curves = {
-            name: np.interp(shares, curve.strong_fraction, curve.quality).tolist()
-            for name, curve in (("router", self.curve), ("oracle", self.oracle))
+            name: np.interp(shares, line.strong_fraction, line.quality).tolist()
+            for name, line in (("router", self.curve), ("oracle", self.oracle), ("prompt_length", self.length))
+            if line is not None
         }
         return {
             "name": self.name,
@@ -424,6 +427,47 @@ def bootstrap(
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
 
+def curve_band(
+    win_rates: npt.ArrayLike,
+    strong_scores: npt.ArrayLike,
+    weak_scores: npt.ArrayLike,
+    strong_fractions: npt.ArrayLike,
+    *,
+    confidence: float = 0.95,
+    draws: int = 300,
+    seed: int = 0,
+) -> tuple[Floats, Floats]:
+    """Pointwise bootstrap band of the curve's height above the straight line from always weak to always strong.
+
+    What all prompts have in common moves both and cancels, so the band shows how sure the gain over a random mix is.
+
+    Args:
+        win_rates: (n,) win rates.
+        strong_scores: (n,) scores of the strong model.
+        weak_scores: (n,) scores of the weak model.
+        strong_fractions: (k,) shares at which the band is wanted.
+        confidence: Level of the band.
+        draws: Bootstrap draws.
+        seed: Seed of the draws.
+
+    Returns:
+        Lower and upper ends (k,), in the unit of the scores, relative to that line.
+    """
+    rates, strong, weak = _checked(win_rates, strong_scores, weak_scores)
+    at = np.asarray(strong_fractions, dtype=np.float64)
+    ranked = _Ranked(rates)
+    heights = []
+    for counts in resample(rates.size, draws, np.random.default_rng(seed)):
+        size, gain = ranked.grouped(counts, strong - weak)
+        share = np.cumsum(size, axis=1) / rates.size
+        above = np.cumsum(gain, axis=1) / rates.size
+        above -= share * above[:, -1:]
+        heights += [np.interp(at, s, a, left=0.0) for s, a in zip(share, above, strict=True)]
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(np.array(heights), [tail, 1.0 - tail], axis=0)
+    return low, high
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Difference of two routers on the same prompts.
@@ -574,6 +618,7 @@ def evaluate_router(
         baselines={k: baselines[k] for k in ("random", "prompt_length", "oracle") if k in baselines},
         curve=curve(rates, strong, weak),
         oracle=curve(strong - weak, strong, weak),
+        length=curve(prompt_length(prompts), strong, weak) if prompts is not None else None,
         notes=_notes(rates, strong, weak, undefined),
         confidence=confidence,
     )
