@@ -1,0 +1,96 @@
+"""The routing decision as a LlamaIndex event, and usage per side counted from LlamaIndex's own events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
+from llama_index.core.callbacks.token_counting import get_tokens_from_response
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events import BaseEvent
+from llama_index.core.instrumentation.events.llm import LLMChatEndEvent, LLMCompletionEndEvent
+from pydantic import PrivateAttr
+
+from routellm_core.savings import Price, SavingsLedger, SavingsSummary
+
+# Key of the decision in an answer's additional_kwargs and in the tags of every event that the chosen model emits.
+DECISION_KEY = "routellm"
+
+
+class RouteLLMDecisionEvent(BaseEvent):
+    """A routing decision; one for each call of a `RouteLLM` and each choice of a `RouteLLMSelector`.
+
+    Emitted as soon as the decision is final: before the model runs, or with ``failover=True`` when the first part of
+    an answer, or the error, is there.
+
+    Attributes:
+        decision: The decision as a dict of JSON scalars (see `routellm_core.RoutingDecision`).
+    """
+
+    decision: dict[str, Any]
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name of the event in exported traces."""
+        return "RouteLLMDecisionEvent"
+
+
+# The chat answer counted last in this context, and the call it belongs to.
+_COUNTED: ContextVar[tuple[Any, Any] | None] = ContextVar("routellm_counted", default=None)
+
+
+class SavingsEventHandler(BaseEventHandler):
+    """Counts calls, tokens and money per side from the events of routed models; add it to a dispatcher once.
+
+    >>> from llama_index.core.instrumentation import get_dispatcher
+    >>> savings = SavingsEventHandler()
+    >>> get_dispatcher().add_event_handler(savings)  # doctest: +SKIP
+    >>> print(savings.summary().table())  # doctest: +SKIP
+
+    What is counted is each answer that a model gave for a `RouteLLM`, with the tokens that its provider reports in the
+    raw answer (``usage``); an answer without them is counted as a call only. Streamed answers are counted when they
+    end; OpenAI reports their tokens with ``additional_kwargs={"stream_options": {"include_usage": True}}``. A model
+    whose class emits no LlamaIndex events is not seen. Safe for threads.
+
+    Args:
+        prices: ``{"strong": Price(...), "weak": Price(...)}``; without it, money is None.
+    """
+
+    _ledger: SavingsLedger = PrivateAttr()
+
+    def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
+        super().__init__()
+        self._ledger = SavingsLedger(prices)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name of the handler."""
+        return "RouteLLMSavingsEventHandler"
+
+    def handle(self, event: BaseEvent, **kwargs: Any) -> None:
+        """Count the end of a routed model's answer; other events pass."""
+        decision = event.tags.get(DECISION_KEY)
+        if not isinstance(decision, dict):
+            return
+        if not isinstance(event, LLMChatEndEvent | LLMCompletionEndEvent) or event.response is None:
+            return
+        if isinstance(event, LLMChatEndEvent):
+            _COUNTED.set((decision, event.response.raw))
+        elif (last := _COUNTED.get()) is not None and last[0] is decision and last[1] is event.response.raw:
+            return  # a model that completes through its own chat method reports the same answer twice
+        read, written = _usage(event.response)
+        self._ledger.record(decision["model"], read, written, failover=decision["failover"] is not None)
+
+    def summary(self) -> SavingsSummary:
+        """What was counted so far; a snapshot."""
+        return self._ledger.summary()
+
+
+def _usage(response: ChatResponse | CompletionResponse) -> tuple[int | None, int | None]:
+    try:
+        read, written = get_tokens_from_response(response)
+    except (TypeError, ValueError, AttributeError):  # a raw answer of some other form than LlamaIndex expects
+        return None, None
+    return (read, written) if read or written else (None, None)

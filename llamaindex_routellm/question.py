@@ -1,0 +1,190 @@
+"""What a LlamaIndex call is routed on: the person's question, not what a query engine or an agent wraps around it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock
+from llama_index.core.instrumentation.span import BaseSpan
+from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
+from llama_index.core.prompts import BasePromptTemplate
+from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index_instrumentation import get_dispatcher
+
+# Names under which LlamaIndex's own prompts carry the question of the person.
+_QUESTION_VARIABLES = ("query_str", "question", "query")
+_CONTEXT_VARIABLES = ("context_str", "context_msg", "context_messages")
+
+# The state that AgentWorkflow puts around the message of the person (its default state_prompt).
+_STATE = re.compile(r"Current state:\n.*?\n\nCurrent message:\n(?P<message>.*?)\n?", re.DOTALL)
+# What an agent with output_cls= turns its whole conversation into, to have the answer formatted.
+_TRANSCRIPT = "<current_conversation>\n"
+_TRANSCRIPT_TAG = re.compile(r"\t<(?P<role>\w+)>\n|\t\t<message>(?P<text>.*)</message>\n", re.DOTALL)
+# User messages that an agent wrote: how they begin, and what the assistant message before them must hold.
+_AGENT_WRITTEN = (
+    ("Observation:", "Action:"),
+    ("Result of executing the code given:", "<execute>"),
+    ("Error while parsing the output:", ""),
+    ("FAILURE: Your previous response was empty.", ""),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """What was retrieved for the question of a query engine; the second argument of a `route_on` hook.
+
+    Attributes:
+        question: The question as the query engine was asked it.
+        best_score: Highest score of the nodes that the answer is made from; None when they have none, or when the
+            call is not made for a response synthesizer.
+        context_length: Characters of context in this call's prompt; None when the prompt has no context.
+    """
+
+    question: str
+    best_score: float | None = None
+    context_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Synthesis:
+    """The question that a response synthesizer is, or was last, answering in this context."""
+
+    question: str
+    best_score: float | None
+    running: bool
+
+
+_SYNTHESIS: ContextVar[_Synthesis | None] = ContextVar("routellm_synthesis", default=None)
+
+
+class _SynthesisWatch(BaseSpanHandler[BaseSpan]):
+    """Notes question and node scores of each synthesis: they do not reach the LLM any other way."""
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "RouteLLMSynthesisWatch"
+
+    def span_enter(self, id_: str, bound_args: inspect.BoundArguments, *args: Any, **kwargs: Any) -> None:
+        query = bound_args.arguments.get("query")
+        question = query.query_str if isinstance(query, QueryBundle) else query
+        if isinstance(question, str):
+            _SYNTHESIS.set(_Synthesis(question, _best_score(bound_args.arguments.get("nodes")), True))
+
+    def span_exit(self, *args: Any, **kwargs: Any) -> None:
+        # kept, not removed: a streaming answer asks the LLM after its synthesizer has returned
+        synthesis = _SYNTHESIS.get()
+        if synthesis is not None:
+            _SYNTHESIS.set(replace(synthesis, running=False))
+
+    def span_drop(self, *args: Any, **kwargs: Any) -> None:
+        self.span_exit()
+
+    def new_span(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to keep."""
+
+    def prepare_to_exit_span(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing was kept."""
+
+    def prepare_to_drop_span(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing was kept."""
+
+
+_WATCH = _SynthesisWatch()
+
+
+def watch_synthesis() -> None:
+    """See the question and the node scores of every response synthesizer from now on; again is no change."""
+    dispatcher = get_dispatcher("llama_index.core.response_synthesizers.base")
+    if not any(handler is _WATCH for handler in dispatcher.span_handlers):
+        dispatcher.add_span_handler(_WATCH)
+
+
+def retrieval_of_prompt(prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]) -> Retrieval | None:
+    """The question that a prompt template is filled with, and what is known of its context; None without one."""
+    variables = {**getattr(prompt, "kwargs", {}), **prompt_args}
+    values = (variables.get(name) for name in _QUESTION_VARIABLES)
+    question = next((value for value in values if isinstance(value, str) and value.strip()), None)
+    if question is None:
+        return None
+    contexts = [variables[name] for name in _CONTEXT_VARIABLES if variables.get(name) is not None]
+    synthesis = _SYNTHESIS.get()
+    known = synthesis is not None and synthesis.question == question
+    return Retrieval(
+        question,
+        synthesis.best_score if synthesis is not None and known else None,
+        sum(map(_length, contexts)) if contexts else None,
+    )
+
+
+def retrieval_of_text(text: str) -> Retrieval | None:
+    """The question of the running synthesizer, when `text` is that question with something around it."""
+    synthesis = _SYNTHESIS.get()
+    if synthesis is None or not synthesis.running or not synthesis.question.strip():
+        return None
+    if synthesis.question not in text or synthesis.question == text:
+        return None
+    return Retrieval(synthesis.question, synthesis.best_score, len(text) - len(synthesis.question))
+
+
+def human_turns(messages: Sequence[ChatMessage]) -> list[str]:
+    """What the person said, in order: user messages without those that an agent wrote in the person's name.
+
+    Left out are the observations of a ReAct agent, the results that a CodeAct agent feeds back and their requests to
+    try again; taken off is the state that an AgentWorkflow puts around a message. A conversation without a user
+    message gives the text of its last message that has some.
+    """
+    turns: list[str] = []
+    before = ""
+    for message in messages:
+        text = message.content or ""
+        if message.role == MessageRole.USER:
+            if text.startswith(_TRANSCRIPT):
+                turns += human_turns(_of_transcript(message))
+            elif not _agent_written(text, before):
+                state = _STATE.fullmatch(text)
+                turn = state["message"] if state else text
+                # an agent that tries again repeats the message
+                if not turns or turns[-1] != turn:
+                    turns.append(turn)
+        before = text if message.role == MessageRole.ASSISTANT else ""
+    if not turns:
+        turns = [next((m.content for m in reversed(messages) if m.content), "")]
+    return turns
+
+
+def _of_transcript(message: ChatMessage) -> list[ChatMessage]:
+    """The conversation that a transcript was made of, one block a tag; its texts only."""
+    messages: list[ChatMessage] = []
+    for block in message.blocks:
+        tag = _TRANSCRIPT_TAG.fullmatch(block.text) if isinstance(block, TextBlock) else None
+        if tag is None:
+            continue
+        if tag["role"]:
+            messages.append(ChatMessage(role=MessageRole(tag["role"]), blocks=[]))
+        elif messages:
+            messages[-1].blocks.append(TextBlock(text=tag["text"]))
+    return messages
+
+
+def _agent_written(text: str, answer_before: str) -> bool:
+    return bool(answer_before) and any(text.startswith(head) and sign in answer_before for head, sign in _AGENT_WRITTEN)
+
+
+def _best_score(nodes: Any) -> float | None:
+    if not isinstance(nodes, Sequence):
+        return None
+    scores = [node.score for node in nodes if isinstance(node, NodeWithScore) and node.score is not None]
+    return max(scores, default=None)
+
+
+def _length(context: Any) -> int:
+    if isinstance(context, ChatMessage):
+        return len(context.content or "")
+    if isinstance(context, Sequence) and not isinstance(context, str):
+        return sum(map(_length, context))
+    return len(str(context))
