@@ -1,0 +1,156 @@
+"""The options that both wrappers take, checked once; and what can be read off a side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
+from langchain_core.runnables.base import RunnableBindingBase, coerce_to_runnable
+from pydantic import BaseModel, ConfigDict, PrivateAttr, SkipValidation
+
+from langchain_routellm.messages import checked_lookback, checked_route_on
+from routellm_core import Calibration, Router, RoutingPolicy
+from routellm_core.errors import ConfigurationError, MissingExtraError
+from routellm_core.stickiness import Stickiness
+
+
+class RoutingOptions(BaseModel):
+    """Fields of a routed runnable beyond its two sides; a mixin of `ChatRouteLLM` and `RouteLLMRunnable`."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    # not validated by pydantic: it would turn the text "0.5" into a number, and wrap the errors of the policy
+    policy: SkipValidation[RoutingPolicy | None] = None
+    router: SkipValidation[Router | str | None] = None
+    calibration: SkipValidation[Calibration | None] = None
+    threshold: SkipValidation[float | None] = None
+    strong_fraction: SkipValidation[float | None] = None
+    failover: SkipValidation[bool] = False
+    lookback: SkipValidation[int] = 1
+    route_on: Any = None
+    sticky: SkipValidation[Stickiness | None] = None
+
+    _resolved: tuple[tuple[Any, ...], RoutingPolicy] | None = PrivateAttr(default=None)
+
+    @property
+    def routing_policy(self) -> RoutingPolicy:
+        """The policy in force: `policy`, or the one that the other options make."""
+        # compared by identity, so that a copy with other options does not keep the old policy
+        options = (self.policy, self.router, self.calibration, self.threshold, self.strong_fraction)
+        resolved = self._resolved
+        if resolved is None or any(a is not b for a, b in zip(resolved[0], options, strict=True)):
+            policy = RoutingPolicy.of(
+                self.policy,
+                router=self.router,
+                calibration=self.calibration,
+                threshold=self.threshold,
+                strong_fraction=self.strong_fraction,
+            )
+            resolved = (options, policy)
+            self._resolved = resolved
+        return resolved[1]
+
+
+def checked_options(options: dict[str, Any], *, key_allowed: bool = False) -> dict[str, Any]:
+    """The fields of `RoutingOptions` from what a constructor was given; the policy is checked by `routing_policy`.
+
+    Args:
+        options: Every option by name.
+        key_allowed: Whether ``route_on=`` may be the key of a dict input.
+
+    Raises:
+        ConfigurationError: An option is not allowed.
+    """
+    if not isinstance(options["failover"], bool):
+        raise ConfigurationError(f"failover={options['failover']!r:.80}: expected True or False")
+    return {
+        **options,
+        "lookback": checked_lookback(options["lookback"]),
+        "route_on": checked_route_on(options["route_on"], key=key_allowed),
+        "sticky": Stickiness.of(options["sticky"]),
+    }
+
+
+def checked_chat_side(value: Any, parameter: str) -> Runnable[Any, Any]:
+    """A chat model, one with arguments bound or a retry around it, or a string for `init_chat_model`."""
+    if isinstance(value, str):
+        try:
+            from langchain.chat_models import init_chat_model
+        except ImportError:
+            raise MissingExtraError(f"{parameter}={value!r}: a model given by name", "agents") from None
+        return cast("Runnable[Any, Any]", init_chat_model(value))
+    if isinstance(value, Runnable) and chat_model_of(value) is not None:
+        return value
+    raise ConfigurationError(
+        f"{parameter}={value!r:.80}: expected a chat model, such as ChatOpenAI(...), or its name, such as "
+        "'openai:gpt-4.1'; for chains and other runnables use RouteLLMRunnable"
+    )
+
+
+def checked_side(value: Any, parameter: str) -> Runnable[Any, Any]:
+    """Any runnable, or what LangChain makes one of: a function, a dict of runnables."""
+    try:
+        return cast("Runnable[Any, Any]", coerce_to_runnable(value))
+    except TypeError:
+        raise ConfigurationError(f"{parameter}={value!r:.80}: expected a runnable, a function or a dict") from None
+
+
+def chat_model_of(runnable: Any) -> Any:
+    """The chat model inside bindings, retries and fallbacks; None when there is none.
+
+    A model that is configured at run time (``init_chat_model`` without a name) counts as one.
+    """
+    while not isinstance(runnable, BaseChatModel):
+        if isinstance(runnable, RunnableBindingBase):
+            runnable = runnable.bound
+        elif isinstance(runnable, RunnableWithFallbacks):
+            runnable = runnable.runnable
+        elif hasattr(type(runnable), "bind_tools"):
+            return runnable
+        else:
+            return None
+    return runnable
+
+
+def bound_kwargs(runnable: Any) -> dict[str, Any]:
+    """Call arguments bound to a chat model, outermost winning."""
+    kwargs: dict[str, Any] = {}
+    while isinstance(runnable, RunnableBindingBase):
+        kwargs = {**runnable.kwargs, **kwargs}
+        runnable = runnable.bound
+    return kwargs
+
+
+def with_fields(runnable: Any, fields: Mapping[str, Any]) -> Any:
+    """A copy of a chat model (inside bindings too) with these fields set; the given one is not changed."""
+    if isinstance(runnable, BaseChatModel):
+        return runnable.model_copy(update=dict(fields))
+    if isinstance(runnable, RunnableBindingBase):
+        return runnable.model_copy(update={"bound": with_fields(runnable.bound, fields)})
+    if isinstance(runnable, RunnableWithFallbacks):
+        update = {
+            "runnable": with_fields(runnable.runnable, fields),
+            "fallbacks": [with_fields(f, fields) for f in runnable.fallbacks],
+        }
+        return runnable.model_copy(update=update)
+    return runnable
+
+
+def profile_of(runnable: Any) -> dict[str, Any] | None:
+    """The model profile of a side; None when it states none."""
+    if isinstance(runnable, RunnableSequence):
+        runnable = runnable.first
+    profile = getattr(chat_model_of(runnable), "profile", None)
+    return dict(profile) if isinstance(profile, Mapping) else None
+
+
+def model_name_of(runnable: Any) -> str:
+    """The provider's name of a side's model, or its class."""
+    model = chat_model_of(runnable)
+    for attribute in ("model", "model_name", "model_id", "deployment_name"):
+        name = getattr(model, attribute, None)
+        if isinstance(name, str) and name:
+            return name
+    return type(model).__name__
