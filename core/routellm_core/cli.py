@@ -19,6 +19,9 @@ def build_app() -> Any:
         import typer
     except ImportError:
         raise MissingExtraError("The routellm command", "cli") from None
+    from routellm_core.commands.calibrate import calibrate
+    from routellm_core.commands.evaluate import evaluate
+    from routellm_core.commands.explain import explain
     from routellm_core.commands.route import route
 
     app = typer.Typer(
@@ -30,11 +33,8 @@ def build_app() -> Any:
         pretty_exceptions_enable=False,
     )
 
-    @app.callback()
-    def root() -> None:
-        """Keeps `route` a subcommand while there is only one."""
-
-    app.command()(route)
+    for command in (route, explain, calibrate, evaluate):
+        app.command()(command)
     return app
 
 
