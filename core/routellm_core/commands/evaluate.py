@@ -198,7 +198,7 @@ def _print(results: Sequence[Mapping[str, Any]], output: Path) -> None:
             table.add_row(*(Text(cell, style) for cell in row))
         console.print(table)
         for router in result["routers"]:
-            console.print(Text(f"{router['name']}: {router['verdict']['sentence']}"))
+            console.print(Text(f"{router['name']}: {router['verdict']['sentence']}"), soft_wrap=not console.is_terminal)
             for note in dict.fromkeys((*router["notes"], *router["verdict"]["notes"])):
                 console.print(Text(f"note: {note}", "yellow"))
         console.print()

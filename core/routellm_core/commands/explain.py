@@ -136,16 +136,16 @@ def _print(result: Explanation) -> None:
     def show(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         if not rows:
             return
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold")
         for i, name in enumerate(header):
             table.add_column(name, justify="right" if i else "left")
         for row in rows:
             table.add_row(*(Text("".join(c if c.isprintable() else "�" for c in cell)) for cell in row))
-        console.print()
+        console.print(Text(f"\n{title}", "italic"))
         console.print(table)
 
     show(
-        "target",
+        "where it goes for a wanted share of strong calls",
         ("strong calls", "threshold", "goes to"),
         [(f"{t['strong_fraction']:.0%}", f"{t['threshold']:.4f}", t["model"]) for t in result.targets],
     )

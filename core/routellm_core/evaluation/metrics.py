@@ -70,6 +70,15 @@ class Curve:
         """Mean score at a share of strong calls, linear between the points."""
         return float(np.interp(strong_fraction, self.strong_fraction, self.quality))
 
+    def auc(self) -> float:
+        """Area under the score over the shares that the curve spans (trapezoid)."""
+        return _trapezoid(self.quality, self.strong_fraction)
+
+    def apgr(self, strong_quality: float, weak_quality: float) -> float:
+        """APGR of this curve between the two models' mean scores."""
+        span = float(self.strong_fraction[-1] - self.strong_fraction[0])
+        return (self.auc() - weak_quality * span) / ((strong_quality - weak_quality) * span)
+
 
 @dataclass(frozen=True)
 class RouterEvaluation:
@@ -148,7 +157,7 @@ def curve(
     n = rates.size
     if bins is None:
         ranked = _Ranked(rates)
-        size, gain = ranked.grouped(np.ones((1, n)), strong - weak)
+        size, gain = ranked.grouped(np.ones((1, n)), _gains(strong, weak))
         share = np.concatenate(([0.0], np.cumsum(size[0]) / n))
         quality = (weak.sum() + np.concatenate(([0.0], np.cumsum(gain[0])))) / n
         share[-1] = 1.0
@@ -227,10 +236,8 @@ def apgr(
         DataError: Malformed arrays, or the strong model is not better than the weak one on them.
     """
     rates, strong, weak = _checked(win_rates, strong_scores, weak_scores)
-    gap = _gap(strong, weak)
-    line = curve(rates, strong, weak, bins=bins)
-    above = _trapezoid(line.quality - weak.mean(), line.strong_fraction)
-    return above / (gap * float(line.strong_fraction[-1] - line.strong_fraction[0]))
+    _gap(strong, weak)
+    return curve(rates, strong, weak, bins=bins).apgr(float(strong.mean()), float(weak.mean()))
 
 
 def cpt(
@@ -422,7 +429,7 @@ def bootstrap(
     ranked = _Ranked(rates)
     parts: list[dict[str, Floats]] = []
     for counts in resample(rates.size, draws, np.random.default_rng(seed)):
-        size, gain = ranked.grouped(counts, strong - weak)
+        size, gain = ranked.grouped(counts, _gains(strong, weak))
         parts.append(_metrics(size, gain, counts @ weak / rates.size, levels))
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
@@ -458,7 +465,7 @@ def curve_band(
     ranked = _Ranked(rates)
     heights = []
     for counts in resample(rates.size, draws, np.random.default_rng(seed)):
-        size, gain = ranked.grouped(counts, strong - weak)
+        size, gain = ranked.grouped(counts, _gains(strong, weak))
         share = np.cumsum(size, axis=1) / rates.size
         above = np.cumsum(gain, axis=1) / rates.size
         above -= share * above[:, -1:]
@@ -685,7 +692,7 @@ def _random_baseline(
 ) -> dict[str, Estimate]:
     """Expected metrics of random routing, and the range in which guessing routers fall on these prompts."""
     n = strong.size
-    gain = strong - weak
+    gain = _gains(strong, weak)
     rng = np.random.default_rng([seed, 1])
     rows = max(1, _BLOCK_CELLS // n)
     parts = []
@@ -699,7 +706,7 @@ def _random_baseline(
 
 
 def _point_metrics(rates: Floats, strong: Floats, weak: Floats, levels: Sequence[float]) -> dict[str, float]:
-    size, gain = _Ranked(rates).grouped(np.ones((1, rates.size)), strong - weak)
+    size, gain = _Ranked(rates).grouped(np.ones((1, rates.size)), _gains(strong, weak))
     return {k: float(v[0]) for k, v in _metrics(size, gain, weak.mean()[None], levels).items()}
 
 
@@ -766,6 +773,13 @@ class _Ranked:
 def _trapezoid(y: Floats, x: Floats) -> float:
     """Area under straight lines (numpy's own was renamed between 1.26 and 2)."""
     return float((np.diff(x) * (y[1:] + y[:-1])).sum() / 2.0)
+
+
+def _gains(strong: Floats, weak: Floats) -> Floats:
+    """Strong minus weak score of each prompt; scores that differ by rounding alone (0.1 + 0.2 and 0.3) are equal."""
+    gain = strong - weak
+    gain[np.abs(gain) <= 1e-14 * (np.abs(strong) + np.abs(weak))] = 0.0
+    return gain
 
 
 def _ratio(top: Floats, bottom: Floats) -> Floats:

@@ -25,7 +25,7 @@ from routellm_core.evaluation.verdict import verdict
 FORMAT = 1
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _PAPER = "paper: "
-_BASELINES = {"random": "random", "prompt_length": "prompt length", "oracle": "oracle"}
+_BASELINES = {"random": "random routing", "prompt_length": "prompt length", "oracle": "oracle"}
 # Okabe-Ito: told apart by every kind of colour vision; the first is the strongest on white and on black.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
@@ -275,11 +275,11 @@ def _lines_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     if result["routers"]:
         curves = result["routers"][0]["curves"]
         ends = [result["weak_quality"], result["strong_quality"]]
-        extra: list[tuple[str, Any, Any, tuple[int, ...]]] = [("random (static mix)", [0.0, 1.0], ends, (6, 3))]
+        extra: list[tuple[str, Any, Any, tuple[int, ...]]] = [("random routing", [0.0, 1.0], ends, (6, 3))]
         if "prompt_length" in curves:
             extra.append(("prompt length", curves["strong_fraction"], curves["prompt_length"], (2, 2)))
         extra.append(("oracle", curves["strong_fraction"], curves["oracle"], (8, 3, 2, 3)))
-        grays = {"random (static mix)": "#767676", "prompt length": "#8a6d3b", "oracle": "#767676"}
+        grays = {"random routing": "#767676", "prompt length": "#8a6d3b", "oracle": "#767676"}
         lines += [
             {"name": n, "x": x, "y": y, "color": grays[n], "main": False, "dash": d, "band": None}
             for n, x, y, d in extra
@@ -357,7 +357,7 @@ def _metric_table(result: Mapping[str, Any]) -> str:
         kind = "ours" if i < ours else "paper" if published else "base"
         name = html.escape(row[0].removeprefix(_PAPER))
         body.append(f'<tr class="{kind}"><th scope="row">{name}</th>{"".join(cells)}</tr>')
-    below = f"Below each value its {result['confidence']:.0%} interval; for random, the range of routers that guess."
+    below = f"Below each value its {result['confidence']:.0%} interval; for random routing, the range of guesses."
     if result["published"]:
         below += " The published results are of other routers and embeddings, on all rows of the benchmark."
     return f'<h3>Metrics</h3>{_wide(head, body)}<p class="hint">{below}</p>'

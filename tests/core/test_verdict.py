@@ -1,0 +1,174 @@
+"""The verdict: right about gains and losses, silent without evidence, and never promising a saving that may be none."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from routellm_core import ConfigurationError, DataError
+from routellm_core.evaluation.verdict import verdict
+
+
+def outcomes(n, skill, seed=0, gap=0.15):
+    rng = np.random.default_rng(seed)
+    win_rates = rng.random(n)
+    strong = (rng.random(n) < 0.8).astype(float)
+    weak = (rng.random(n) < np.clip(0.8 - gap - skill * (win_rates - 0.5), 0, 1)).astype(float)
+    return win_rates, strong, weak
+
+
+def test_a_router_that_knows_gains():
+    found = verdict(*outcomes(3000, 0.5), strong_cost=30, weak_cost=1, strong="big", weak="small")
+    assert found.outcome == "gains"
+    assert found.gain.low > 0
+    assert found.saving is not None
+    assert found.saving.low > 0
+    assert found.sentence.startswith("Routing gains: at threshold 0.")
+    assert "less than the static mix of the same quality" in found.sentence
+    assert "below always big" in found.sentence
+    assert found.sentence.count(". ") == 0  # one sentence
+    assert 0 < found.worst_loss < 0.1
+    assert set(found.differences) == {"always_weak", "always_strong", "best_single", "static_mix"}
+    assert found.differences["always_weak"].low > 0
+    assert found.best_single == "big"
+    assert found.needed is None
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_a_router_that_has_it_backwards_loses():
+    found = verdict(*outcomes(3000, -0.5))
+    assert found.outcome == "loses"
+    assert found.saving is None
+    assert "do not route" in found.sentence
+
+
+def test_a_router_that_knows_nothing_is_rarely_called_otherwise():
+    """Choosing the threshold is no gain: about 2.5 % of routers that guess are called gains, as many losses."""
+    outcomes_found = [verdict(*outcomes(300, 0.0, seed=i), draws=200, seed=i).outcome for i in range(300)]
+    assert outcomes_found.count("gains") <= 15
+    assert outcomes_found.count("loses") <= 15
+
+
+def test_the_interval_covers_the_true_gain():
+    """The truth: what the very thresholds give on fresh prompts; the mean over many verdicts must agree."""
+    found = [verdict(*outcomes(400, 0.4, seed=i), draws=200, seed=i) for i in range(150)]
+    win_rates, strong, weak = outcomes(400_000, 0.4, seed=999)
+    covered = 0
+    for v in found:
+        chosen = win_rates >= v.threshold
+        share = chosen.mean()
+        truth = np.where(chosen, strong, weak).mean() - (weak.mean() + share * (strong.mean() - weak.mean()))
+        covered += v.gain.low <= truth <= v.gain.high
+    assert covered / 150 >= 0.90
+
+
+def test_undecided_says_how_many_prompts_would_tell_and_promises_nothing():
+    found = verdict(*outcomes(300, 0.1, seed=3))
+    assert found.outcome == "undecided"
+    assert found.saving is None
+    assert "cannot be told apart" in found.sentence
+    assert "less than" not in found.sentence
+    if found.gain.value > 0:
+        assert found.needed > 300
+        assert f"{found.needed:,} prompts would tell" in found.sentence
+
+
+@given(st.integers(0, 10_000), st.sampled_from([25, 60, 200]), st.sampled_from([-0.6, 0.0, 0.3, 0.8]))
+@settings(max_examples=40, deadline=None)
+def test_a_saving_is_promised_only_when_its_whole_interval_is_one(seed, n, skill):
+    found = verdict(*outcomes(n, skill, seed=seed), strong_cost=10, weak_cost=1, draws=100)
+    if found.saving is not None:
+        assert found.outcome == "gains"
+        assert found.saving.low > 0
+        assert found.gain.low > 0
+    else:
+        assert "less than the static mix" not in found.sentence
+    assert (found.outcome == "gains") == (found.gain.low > 0)
+
+
+def test_a_given_threshold_is_judged_as_it_is():
+    win_rates, strong, weak = outcomes(1000, 0.5)
+    found = verdict(win_rates, strong, weak, threshold=0.6)
+    chosen = win_rates >= 0.6
+    assert found.threshold == 0.6
+    assert found.strong_fraction.value == pytest.approx(chosen.mean())
+    quality = np.where(chosen, strong, weak).mean()
+    assert found.quality.value == pytest.approx(quality)
+    mix = weak.mean() + chosen.mean() * (strong.mean() - weak.mean())
+    assert found.gain.value == pytest.approx(quality - mix)
+    # the static mix of this quality costs the share at which its line reaches it
+    same = (quality - weak.mean()) / (strong.mean() - weak.mean())
+    priced = verdict(win_rates, strong, weak, threshold=0.6, strong_cost=11.0, weak_cost=1.0)
+    assert priced.saving.value == pytest.approx(1 - (1 + 10 * chosen.mean()) / (1 + 10 * same))
+    assert priced.saving_vs_strong.value == pytest.approx(1 - (1 + 10 * chosen.mean()) / 11)
+
+
+def test_costs_prompt_by_prompt():
+    """A router that sends short prompts to the strong model pays less than its share suggests."""
+    rng = np.random.default_rng(0)
+    win_rates = rng.random(2000)
+    tokens = 100 + 1900 * (1 - win_rates)
+    strong, weak = np.ones(2000), (rng.random(2000) < 0.6).astype(float)
+    flat = verdict(win_rates, strong, weak, strong_cost=10, weak_cost=1, threshold=0.5)
+    priced = verdict(win_rates, strong, weak, strong_cost=10 * tokens, weak_cost=tokens, threshold=0.5)
+    assert flat.outcome == "undecided"
+    assert priced.outcome == "gains"
+
+
+def test_a_third_model_can_be_the_better_mix():
+    win_rates, strong, weak = outcomes(2000, 0.4)
+    alone = verdict(win_rates, strong, weak, strong_cost=10, weak_cost=1)
+    middle = np.maximum(strong, weak)
+    found = verdict(win_rates, strong, weak, strong_cost=10, weak_cost=1, others={"middle": (middle, 2.0)})
+    assert alone.outcome == "gains"
+    assert found.outcome == "loses"
+    assert found.best_single == "middle"
+    assert found.differences["best_single"].high < 0
+
+
+def test_weak_better_than_strong_is_said():
+    win_rates, strong, weak = outcomes(500, 0.0)
+    found = verdict(win_rates, weak, strong)  # swapped
+    assert found.outcome in {"loses", "undecided"}
+    assert any("no worse" in note for note in found.notes)
+    assert found.best_single == "weak"
+
+
+def test_equal_models_and_constant_routers_decide_nothing():
+    win_rates, strong, _ = outcomes(200, 0.0)
+    same = verdict(win_rates, strong, strong)
+    assert same.outcome == "undecided"
+    assert same.gain.value == 0.0
+    assert "always weak is cheaper" in same.sentence
+    constant = verdict(np.full(200, 0.5), *outcomes(200, 0.3)[1:])
+    assert constant.outcome == "undecided"
+    assert any("same win rate" in note for note in constant.notes)
+
+
+@pytest.mark.parametrize("n", [1, 2, 19])
+def test_few_prompts_get_no_verdict(n):
+    found = verdict(np.linspace(0, 1, n), np.ones(n), np.zeros(n), draws=50)
+    assert found.outcome == "undecided"
+    assert f"{n} prompts are too few" in found.sentence
+
+
+def test_bad_input_is_named():
+    rates, strong, weak = outcomes(50, 0.2)
+    with pytest.raises(ConfigurationError, match="strong model is not dearer"):
+        verdict(rates, strong, weak, strong_cost=1, weak_cost=1)
+    with pytest.raises(DataError, match="strong scores"):
+        verdict(rates, np.append(strong[1:], np.nan), weak)
+    with pytest.raises(DataError, match="49 scores for 50"):
+        verdict(rates, strong[1:], weak)
+    with pytest.raises(DataError, match="cost of strong"):
+        verdict(rates, strong, weak, strong_cost=[1, 2])
+    with pytest.raises(DataError, match="not finite or below 0"):
+        verdict(rates, strong, weak, weak_cost=-1)
+    with pytest.raises(ConfigurationError, match="differ in name"):
+        verdict(rates, strong, weak, strong="a", weak="a")
+    with pytest.raises(ConfigurationError, match="threshold=2"):
+        verdict(rates, strong, weak, threshold=2)
+    with pytest.raises(ConfigurationError, match="confidence"):
+        verdict(rates, strong, weak, confidence=95)
