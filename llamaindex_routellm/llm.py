@@ -35,7 +35,7 @@ from llama_index_instrumentation.span import active_span_id
 from pydantic import Field, PrivateAttr, SerializeAsAny, field_serializer
 
 from llamaindex_routellm.events import DECISION_KEY, RouteLLMDecisionEvent
-from llamaindex_routellm.question import Retrieval, retrieval_of_prompt, retrieval_of_text, watch_synthesis
+from llamaindex_routellm.question import Retrieval, retrieval_of_prompt, retrieval_of_text, watch_engines
 from llamaindex_routellm.routing import CallOptions, RouteOn, Routing
 from routellm_core.calibration import Calibration
 from routellm_core.capability import (
@@ -227,7 +227,7 @@ class RouteLLM(FunctionCallingLLM):
         )
         self._routing = routing
         self._weak_profile = dict(weak_profile or {})
-        watch_synthesis()
+        watch_engines()
 
     @classmethod
     def class_name(cls) -> str:
@@ -507,6 +507,14 @@ class RouteLLM(FunctionCallingLLM):
             needs.append(TOOL_CALLING)
         return capability_gap(needs, weak, strong, lambda: sum(estimated_tokens(m.content or "") for m in ask.messages))
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        before = self.callback_manager if name == "callback_manager" else None
+        super().__setattr__(name, value)
+        if name == "callback_manager":
+            for model in (self.strong, self.weak):
+                if model.callback_manager is before:
+                    model.callback_manager = self.callback_manager
+
     def _model(self, side: Side) -> LLM:
         model = self.strong if side == "strong" else self.weak
         # Settings and query engines set the manager of the LLM that they hold, which is this one
@@ -517,8 +525,8 @@ class RouteLLM(FunctionCallingLLM):
     # -- decide, then run --
 
     def _called(self, decision: RoutingDecision) -> _Call:
-        # where the weak model lacks something it cannot stand in, and a forced side is the caller's word
-        call = _Call(decision, self.failover and decision.reason not in ("capability", "forced"))
+        # a call that the weak model cannot serve has nowhere to go
+        call = _Call(decision, self.failover and decision.reason != "capability")
         if not call.may_fail_over:
             call.tell()
         return call

@@ -51,35 +51,44 @@ class Retrieval:
 
 
 @dataclass(frozen=True, slots=True)
-class _Synthesis:
-    """The question that a response synthesizer is, or was last, answering in this context."""
+class _Asked:
+    """What an engine is, or was last, asked in this context."""
 
     question: str
     best_score: float | None
     running: bool
 
 
-_SYNTHESIS: ContextVar[_Synthesis | None] = ContextVar("routellm_synthesis", default=None)
+_ASKED: ContextVar[_Asked | None] = ContextVar("routellm_asked", default=None)
+
+# Engines that hand the LLM a finished prompt with the question somewhere inside, and what makes their answers.
+_WATCHED = (
+    "llama_index.core.response_synthesizers.base",
+    "llama_index.core.chat_engine.condense_plus_context",
+    "llama_index.core.chat_engine.multi_modal_condense_plus_context",
+    "llama_index.core.chat_engine.multi_modal_context",
+)
 
 
-class _SynthesisWatch(BaseSpanHandler[BaseSpan]):
-    """Notes question and node scores of each synthesis: they do not reach the LLM any other way."""
+class _EngineWatch(BaseSpanHandler[BaseSpan]):
+    """Notes the question, and the scores of what was retrieved for it: these reach the LLM in no other way."""
 
     @classmethod
     def class_name(cls) -> str:
-        return "RouteLLMSynthesisWatch"
+        return "RouteLLMEngineWatch"
 
     def span_enter(self, id_: str, bound_args: inspect.BoundArguments, *args: Any, **kwargs: Any) -> None:
-        query = bound_args.arguments.get("query")
+        given = bound_args.arguments
+        query = given.get("query", given.get("message"))
         question = query.query_str if isinstance(query, QueryBundle) else query
         if isinstance(question, str):
-            _SYNTHESIS.set(_Synthesis(question, _best_score(bound_args.arguments.get("nodes")), True))
+            _ASKED.set(_Asked(question, _best_score(given.get("nodes")), True))
 
     def span_exit(self, *args: Any, **kwargs: Any) -> None:
         # kept, not removed: a streaming answer asks the LLM after its synthesizer has returned
-        synthesis = _SYNTHESIS.get()
-        if synthesis is not None:
-            _SYNTHESIS.set(replace(synthesis, running=False))
+        asked = _ASKED.get()
+        if asked is not None:
+            _ASKED.set(replace(asked, running=False))
 
     def span_drop(self, *args: Any, **kwargs: Any) -> None:
         self.span_exit()
@@ -94,14 +103,15 @@ class _SynthesisWatch(BaseSpanHandler[BaseSpan]):
         """Nothing was kept."""
 
 
-_WATCH = _SynthesisWatch()
+_WATCH = _EngineWatch()
 
 
-def watch_synthesis() -> None:
-    """See the question and the node scores of every response synthesizer from now on; again is no change."""
-    dispatcher = get_dispatcher("llama_index.core.response_synthesizers.base")
-    if not any(handler is _WATCH for handler in dispatcher.span_handlers):
-        dispatcher.add_span_handler(_WATCH)
+def watch_engines() -> None:
+    """See what engines are asked from now on; again is no change."""
+    for name in _WATCHED:
+        dispatcher = get_dispatcher(name)
+        if not any(handler is _WATCH for handler in dispatcher.span_handlers):
+            dispatcher.add_span_handler(_WATCH)
 
 
 def retrieval_of_prompt(prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]) -> Retrieval | None:
@@ -112,23 +122,19 @@ def retrieval_of_prompt(prompt: BasePromptTemplate, prompt_args: Mapping[str, An
     if question is None:
         return None
     contexts = [variables[name] for name in _CONTEXT_VARIABLES if variables.get(name) is not None]
-    synthesis = _SYNTHESIS.get()
-    known = synthesis is not None and synthesis.question == question
-    return Retrieval(
-        question,
-        synthesis.best_score if synthesis is not None and known else None,
-        sum(map(_length, contexts)) if contexts else None,
-    )
+    asked = _ASKED.get()
+    score = asked.best_score if asked is not None and asked.question == question else None
+    return Retrieval(question, score, sum(map(_length, contexts)) if contexts else None)
 
 
 def retrieval_of_text(text: str) -> Retrieval | None:
-    """The question of the running synthesizer, when `text` is that question with something around it."""
-    synthesis = _SYNTHESIS.get()
-    if synthesis is None or not synthesis.running or not synthesis.question.strip():
+    """The question that an engine is being asked, when `text` is that question with something around it."""
+    asked = _ASKED.get()
+    if asked is None or not asked.running or not asked.question.strip():
         return None
-    if synthesis.question not in text or synthesis.question == text:
+    if asked.question not in text or asked.question == text:
         return None
-    return Retrieval(synthesis.question, synthesis.best_score, len(text) - len(synthesis.question))
+    return Retrieval(asked.question, asked.best_score, len(text) - len(asked.question))
 
 
 def human_turns(messages: Sequence[ChatMessage]) -> list[str]:

@@ -13,12 +13,12 @@ from llama_index_instrumentation.dispatcher import active_instrument_tags
 from llamaindex_routellm.question import Retrieval, human_turns
 from routellm_core.calibration import Calibration, checked_fraction
 from routellm_core.decision import RoutingDecision, Side
-from routellm_core.errors import ConfigurationError
+from routellm_core.errors import ConfigurationError, PromptError
 from routellm_core.policy import RoutingPolicy, RoutingRequest, checked_force
 from routellm_core.routers.base import Router
 from routellm_core.stickiness import Stickiness
 
-RouteOn = Callable[..., str | RoutingRequest]
+RouteOn = Callable[..., str | Sequence[str] | RoutingRequest]
 
 _PREFIX = "routellm_"
 _OPTIONS = ("routellm_threshold", "routellm_force", "routellm_thread_id")
@@ -78,7 +78,8 @@ class Routing:
         strong_fraction: Wanted share of strong calls.
         lookback: How many of the last things that the person said count; the hardest decides.
         route_on: What to route on instead: called with the messages and, if it takes a second argument, with the
-            `Retrieval` (None outside query engines); returns a text or a `RoutingRequest`.
+            `Retrieval` (None outside query engines); returns a text, several of which the hardest decides, or a
+            `RoutingRequest`.
         sticky: Keep a conversation strong once it was: True, or a `Stickiness`.
 
     Raises:
@@ -131,10 +132,7 @@ class Routing:
         if self.route_on is not None:
             # the hook, too, sees the question of a query engine and not the prompt around it
             seen = messages if retrieval is None else [ChatMessage(role=MessageRole.USER, content=retrieval.question)]
-            text = self.route_on(seen, retrieval) if self._with_retrieval else self.route_on(seen)
-            if isinstance(text, RoutingRequest):
-                return text if options.threshold is None else replace(text, threshold=options.threshold)
-            return RoutingRequest((text,), options.threshold)
+            return _as_request(self.route_on(seen, retrieval) if self._with_retrieval else self.route_on(seen), options)
         if retrieval is not None:
             return RoutingRequest((retrieval.question,), options.threshold)
         return RoutingRequest(tuple(human_turns(messages)[-self.lookback :]), options.threshold)
@@ -149,6 +147,17 @@ class Routing:
 
     def _noted(self, decision: RoutingDecision, options: CallOptions) -> RoutingDecision:
         return decision if self.sticky is None else self.sticky.after(options.conversation, decision)
+
+
+def _as_request(chosen: Any, options: CallOptions) -> RoutingRequest:
+    if isinstance(chosen, RoutingRequest):
+        return chosen if options.threshold is None else replace(chosen, threshold=options.threshold)
+    texts = (chosen,) if isinstance(chosen, str) else tuple(chosen) if isinstance(chosen, list | tuple) else ()
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise PromptError(
+            f"route_on returned {chosen!r:.80}: expected a str, a non-empty list of str, or a RoutingRequest"
+        )
+    return RoutingRequest(texts, options.threshold)
 
 
 def _takes_two(function: RouteOn) -> bool:
