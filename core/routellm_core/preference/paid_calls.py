@@ -128,8 +128,11 @@ class OpenAIChatModel:
         messages: list[Any] = [{"role": "user", "content": user}]
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
+        from routellm_core.embedders.openai import _unlogged
+
         try:
-            answer = await client.chat.completions.create(model=self.name, messages=messages, **self._options)
+            with _unlogged():  # the client's debug records hold whole requests
+                answer = await client.chat.completions.create(model=self.name, messages=messages, **self._options)
         except openai.APIStatusError as exc:
             status = exc.status_code
             raise CallError(

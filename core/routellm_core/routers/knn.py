@@ -1,0 +1,215 @@
+"""KNNRouter: what the models scored on the most similar prompts seen before; numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from routellm_core.embedders import embedder_config, embedder_identity, load_embedder
+from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings, require_dimension
+from routellm_core.errors import CheckpointError, ConfigurationError
+from routellm_core.routers.base import WEIGHTS_FILE, Router, WinRates, read_tensors
+
+Floats = npt.NDArray[np.float64]
+
+DEFAULT_NEIGHBORS = 40
+_EMBEDDINGS, _SCORES, _WEIGHTS = "embeddings", "scores", "weights"
+# Weight of the overall win rate, in neighbours of similarity 1: a prompt unlike all others gets that win rate.
+_PRIOR = 1.0
+_CHUNK = 4096
+
+
+class KNNRouter(Router):
+    """k nearest neighbours over outcomes: the share of similar prompts on which the strong model did better.
+
+    ``win rate = (sum_i s_i w_i y_i + prior) / (sum_i s_i w_i + 1)`` over the `neighbors` stored prompts of highest
+    cosine similarity, with s_i that similarity (0 where negative), w_i the prompt's weight, y_i = 1 where the strong
+    model scored higher, 1/2 for equal scores, 0 where lower, and prior the mean of y over all. The mean vector is taken
+    off before, so that what all prompts share does not count as similarity. Any two models that have scores can be the
+    pair.
+
+    Nothing is trained; a prompt costs one pass over the stored vectors (n * d multiplications).
+
+    Args:
+        embeddings: Float (n, d), the stored prompts as `embedder` maps them.
+        scores: Float (n, n_models), higher is better; NaN where a model has no score.
+        models: The n_models names, in the order of the columns.
+        strong: Name of the strong model.
+        weak: Name of the weak model.
+        embedder: Maps prompts to vectors of dimension d.
+        weights: Float (n,), >= 0; None weighs all alike.
+        neighbors: How many neighbours vote, >= 1; all where there are fewer.
+        tie_margin: Scores that differ by no more than this count as equal.
+
+    Raises:
+        ConfigurationError: Shapes do not fit, a value is not finite, a name is unknown or repeated, no stored prompt
+            has scores of both models, or the embedder has another dimension.
+    """
+
+    name: ClassVar[str] = "knn"
+
+    def __init__(
+        self,
+        embeddings: npt.ArrayLike,
+        scores: npt.ArrayLike,
+        *,
+        models: Sequence[str],
+        strong: str,
+        weak: str,
+        embedder: Embedder,
+        weights: npt.ArrayLike | None = None,
+        neighbors: int = DEFAULT_NEIGHBORS,
+        tie_margin: float = 0.0,
+    ) -> None:
+        stored, table = np.asarray(embeddings, dtype=np.float32), np.asarray(scores, dtype=np.float64)
+        weight = np.ones(len(stored)) if weights is None else np.asarray(weights, dtype=np.float64)
+        self.models = tuple(models)
+        if (
+            stored.ndim != 2
+            or not stored.size
+            or table.shape != (len(stored), len(self.models))
+            or weight.shape != (len(stored),)
+        ):
+            raise ConfigurationError(
+                f"embeddings {stored.shape}, scores {table.shape}, weights {weight.shape}, {len(self.models)} models: "
+                "expected (n, d), (n, n_models), (n,) with n >= 1"
+            )
+        if len(set(self.models)) != len(self.models):
+            raise ConfigurationError(f"models: {len(set(self.models))} distinct names of {len(self.models)}")
+        if not np.isfinite(stored).all() or np.isinf(table).any():
+            raise ConfigurationError("embeddings or scores hold NaN or infinite values: the checkpoint is damaged")
+        if not (np.isfinite(weight) & (weight >= 0)).all():
+            raise ConfigurationError("weights: expected finite numbers >= 0")
+        if isinstance(neighbors, bool) or not isinstance(neighbors, int) or neighbors < 1:
+            raise ConfigurationError(f"neighbors={neighbors!r}: expected an integer >= 1")
+        if not 0.0 <= tie_margin < np.inf:
+            raise ConfigurationError(f"tie_margin={tie_margin!r}: expected a number >= 0")
+        for parameter, name in (("strong", strong), ("weak", weak)):
+            if name not in self.models:
+                raise ConfigurationError(
+                    f"{parameter}={name!r} is not a model of this router; it has: {', '.join(self.models[:12])}"
+                )
+        self.strong, self.weak = strong, weak
+        self.neighbors, self.tie_margin = neighbors, float(tie_margin)
+        self.dimension = int(stored.shape[1])
+        require_dimension(embedder, self.dimension, "the knn router")
+        self.embedder = embedder
+        self.embeddings, self.scores, self.weights = stored, table, weight
+
+        difference = table[:, self.models.index(strong)] - table[:, self.models.index(weak)]
+        used = np.isfinite(difference) & (weight > 0)
+        if not used.any():
+            raise ConfigurationError(f"no stored prompt has scores of both {strong!r} and {weak!r}")
+        self._center = stored[used].mean(axis=0, dtype=np.float64).astype(np.float32)
+        self._unit = _unit(stored[used] - self._center)
+        self._labels = pair_labels(difference[used], self.tie_margin)
+        self._weight = weight[used]
+        self._prior = float(self._weight @ self._labels / self._weight.sum())
+
+    def _win_rates(self, prompts: list[str]) -> WinRates:
+        chunks = [prompts[i : i + _CHUNK] for i in range(0, len(prompts), _CHUNK)]
+        return np.concatenate([self._rates_of(self.embedder.embed(chunk), len(chunk)) for chunk in chunks])
+
+    async def _awin_rates(self, prompts: list[str]) -> WinRates:
+        chunks = [prompts[i : i + _CHUNK] for i in range(0, len(prompts), _CHUNK)]
+        return np.concatenate([self._rates_of(await self.embedder.aembed(chunk), len(chunk)) for chunk in chunks])
+
+    def _rates_of(self, embeddings: FloatMatrix, count: int) -> WinRates:
+        matrix = checked_embeddings(embeddings, count, self.dimension, type(self.embedder).__name__)
+        unit = _unit(matrix - self._center)
+        # one product per prompt, not one for all: BLAS rounds a row differently in another batch
+        return np.array([self._vote(self._unit @ row) for row in unit])
+
+    def _vote(self, similarity: npt.NDArray[np.float32]) -> float:
+        return float(vote(similarity, self._labels, self._weight, self._prior, self.neighbors))
+
+    def _fingerprint_parts(self) -> dict[str, Any]:
+        return {
+            "router": self.name,
+            "unit": self._unit,
+            "center": self._center,
+            "labels": self._labels,
+            "weight": self._weight,
+            "neighbors": self.neighbors,
+            "embedder": embedder_identity(self.embedder),
+        }
+
+    def _save(self, path: Path) -> dict[str, Any]:
+        from safetensors.numpy import save_file
+
+        tensors = {_EMBEDDINGS: self.embeddings, _SCORES: self.scores, _WEIGHTS: self.weights}
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path / WEIGHTS_FILE)
+        return {
+            "models": list(self.models),
+            "strong": self.strong,
+            "weak": self.weak,
+            "neighbors": self.neighbors,
+            "tie_margin": self.tie_margin,
+            "embedder": embedder_config(self.embedder),
+        }
+
+    @classmethod
+    def _load(  # type: ignore[override]  # each router has options of its own; load_router reports unknown ones
+        cls,
+        path: Path,
+        config: dict[str, Any],
+        *,
+        embedder: Embedder | None = None,
+        strong: str | None = None,
+        weak: str | None = None,
+        neighbors: int | None = None,
+    ) -> KNNRouter:
+        tensors = read_tensors(path / WEIGHTS_FILE, (_EMBEDDINGS, _SCORES, _WEIGHTS))
+        if embedder is None:
+            if not config.get("embedder"):
+                raise ConfigurationError(
+                    f"{path} was saved with an embedder that cannot be rebuilt from its config: pass embedder=, the "
+                    "one that its prompts were embedded with"
+                )
+            embedder = load_embedder(config["embedder"])
+        try:
+            return cls(
+                tensors[_EMBEDDINGS],
+                tensors[_SCORES],
+                models=config["models"],
+                strong=strong or config["strong"],
+                weak=weak or config["weak"],
+                embedder=embedder,
+                weights=tensors[_WEIGHTS],
+                neighbors=neighbors or config["neighbors"],
+                tie_margin=config["tie_margin"],
+            )
+        except (KeyError, TypeError) as exc:
+            raise CheckpointError(f"{path / 'config.json'}: not the config of a knn router: {exc}") from exc
+        except ConfigurationError as exc:
+            if "expected (n, d)" in str(exc) or "damaged" in str(exc):
+                raise CheckpointError(f"{path / WEIGHTS_FILE}: {exc}") from exc
+            raise
+
+
+def pair_labels(difference: Floats, tie_margin: float) -> Floats:
+    """1 where the strong model scored more, 0 where less, 1/2 where they differ by no more than the margin."""
+    return np.where(np.abs(difference) <= tie_margin, 0.5, (difference > 0).astype(np.float64))
+
+
+def vote(
+    similarity: npt.NDArray[Any], labels: Floats, weights: Floats, prior: float, neighbors: int
+) -> npt.NDArray[np.float64]:
+    """Win rates (...) by the `neighbors` highest of the similarities (..., n) to prompts with these labels."""
+    k = min(neighbors, similarity.shape[-1])
+    nearest = np.argpartition(-similarity, k - 1, axis=-1)[..., :k]
+    # in order of position: the sum, to its last bit, must not depend on the order that partitioning left
+    nearest = np.sort(nearest, axis=-1)
+    near = np.clip(np.take_along_axis(similarity, nearest, axis=-1), 0.0, None) * weights[nearest]
+    rates = ((near * labels[nearest]).sum(axis=-1) + _PRIOR * prior) / (near.sum(axis=-1) + _PRIOR)
+    return np.asarray(np.clip(rates, 0.0, 1.0), dtype=np.float64)
+
+
+def _unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    norm = np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
+    unit: npt.NDArray[np.float32] = (rows / np.maximum(norm, 1e-12)).astype(np.float32)
+    return unit
