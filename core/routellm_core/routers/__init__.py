@@ -14,6 +14,7 @@ from routellm_core.routers.base import Router
 if TYPE_CHECKING:
     from routellm_core.routers.bert import BERTRouter
     from routellm_core.routers.causal_llm import CausalLLMRouter
+    from routellm_core.routers.knn import KNNRouter
     from routellm_core.routers.mf import MatrixFactorizationRouter
     from routellm_core.routers.random import RandomRouter
     from routellm_core.routers.sw_ranking import SimilarityWeightedRouter
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BERTRouter",
     "CausalLLMRouter",
+    "KNNRouter",
     "MatrixFactorizationRouter",
     "RandomRouter",
     "Router",
@@ -37,6 +39,7 @@ _ROUTERS = {
     "sw_ranking": ("sw_ranking", "SimilarityWeightedRouter"),
     "bert": ("bert", "BERTRouter"),
     "causal_llm": ("causal_llm", "CausalLLMRouter"),
+    "knn": ("knn", "KNNRouter"),
 }
 _BUNDLED = Path(__file__).resolve().parent.parent / "pretrained" / "mf"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -68,7 +71,7 @@ def load_router(
     """Load a router by name from a directory or a hub id; without a source, the bundled default.
 
     Args:
-        name: ``"random"``, ``"mf"``, ``"sw_ranking"``, ``"bert"`` or ``"causal_llm"``; or a directory that
+        name: ``"random"``, ``"mf"``, ``"sw_ranking"``, ``"bert"``, ``"causal_llm"`` or ``"knn"``; or a directory that
             `Router.save_pretrained` wrote, whose config names the router.
         source: Directory, or hub id ``owner/name`` (needs the ``hub`` extra and network on first use). Only
             safetensors weights are opened. None: the bundled checkpoint (``"mf"`` and ``"random"`` only).
