@@ -12,7 +12,8 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
@@ -23,6 +24,16 @@ TrafficFormat = Literal["auto", "text", "jsonl", "json", "csv"]
 # A record above this is not a prompt but a file in the wrong format; it is refused before it fills the memory.
 MAX_RECORD_CHARS = 32 * 1024 * 1024
 _CHUNK = 1 << 20
+_HEAD = 4096
+_SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "text",
+    ".text": "text",
+    ".md": "text",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
 _PROMPT_KEYS = (
     "prompt",
     "question",
@@ -36,6 +47,7 @@ _PROMPT_KEYS = (
     "prompts",
 )
 _USER_ROLES = {"user", "human"}
+_ROLES = {*_USER_ROLES, "system", "developer", "assistant", "ai", "tool", "function"}
 # What an export marks calls of a model with; other steps of a trace would count the same prompt again.
 _MODEL_CALL_TYPES = {"llm", "chat_model", "generation"}
 _INDEXED = re.compile(r"^(?:gen_ai\.prompt|llm\.input_messages)\.(\d+)\.(?:message\.)?(role|content)$")
@@ -73,21 +85,22 @@ class PromptReader:
         with self.path.open("rb") as raw:
             self._raw = raw
             zipped = raw.peek(2)[:2] == b"\x1f\x8b"
-            binary: IO[bytes] = gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[assignment]
+            binary = gzip.GzipFile(fileobj=raw) if zipped else raw
             try:
-                yield from self._prompts(io.TextIOWrapper(binary, encoding="utf-8-sig", newline=""))
-            except (EOFError, gzip.BadGzipFile) as exc:
+                kind = self.format if self.format != "auto" else self._guess(binary.peek(_HEAD))
+                with io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as stream:
+                    yield from self._prompts(stream, kind)
+            except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
                 raise DataError(f"{self.path} is a damaged gzip file: {exc}") from exc
             except UnicodeDecodeError as exc:
                 raise DataError(f"{self.path} is not UTF-8 ({exc.reason} at byte {exc.start}); convert it") from exc
 
-    def _prompts(self, stream: io.TextIOWrapper) -> Iterator[str]:
-        kind = self.format if self.format != "auto" else self._guess()
+    def _prompts(self, stream: io.TextIOWrapper, kind: str) -> Iterator[str]:
         if kind == "text":
-            records: Iterable[Any] = (line.rstrip("\r\n") for line in _lines(stream, self.path))
-            for record in records:
-                if record.strip():
-                    yield record
+            for line in _lines(stream, self.path):
+                text = line.rstrip("\r\n")
+                if text.strip():
+                    yield text
                 else:
                     self.skipped += 1
             return
@@ -99,22 +112,16 @@ class PromptReader:
                 yield prompt
             self.skipped += not found
 
-    def _guess(self) -> str:
+    def _guess(self, head: bytes) -> str:
         """The format by the file's name, or by its first character."""
         suffixes = [s.lower() for s in self.path.suffixes if s.lower() != ".gz"]
         suffix = suffixes[-1] if suffixes else ""
-        if suffix in {".csv", ".tsv"}:
-            return "csv"
-        if suffix in {".txt", ".text", ".md"}:
-            return "text"
-        opener = gzip.open if self.path.open("rb").read(2) == b"\x1f\x8b" else open
-        with opener(self.path, "rb") as file:
-            head = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()
-        if suffix in {".jsonl", ".ndjson"}:
-            return "jsonl"
-        if head[:1] == b"[" or suffix == ".json":
+        if suffix in _SUFFIXES:
+            return _SUFFIXES[suffix]
+        first = head.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+        if first == b"[" or suffix == ".json":
             return "json"
-        return "jsonl" if head[:1] in {b"{", b'"'} else "text"
+        return "jsonl" if first in {b"{", b'"'} else "text"
 
     def _of_record(self, record: Any, place: str) -> Iterator[str]:
         if self.field is not None:
@@ -188,7 +195,7 @@ def routed_text(value: Any) -> str | None:
     if isinstance(value, list):
         if value and all(isinstance(item, str) for item in value):
             return routed_text(value[0])  # turns of a conversation, or prompts of one call: the first is the opening
-        if len(value) == 1 and isinstance(value[0], list):
+        if len(value) == 1 and isinstance(value[0], list) and _message(value[0])[0] not in _ROLES:
             return routed_text(value[0])  # LangSmith keeps a batch of conversations
         for item in reversed(value):
             role, content = _message(item)

@@ -1,0 +1,292 @@
+"""The commands evaluate, calibrate and explain, as a person and as a program call them."""
+
+import gzip
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from routellm_core import Calibration, ConfigurationError, DataError, load_router
+from routellm_core.commands.calibrate import _merge, calibrate
+from routellm_core.commands.evaluate import evaluate
+from routellm_core.commands.explain import explain, explanation
+from tests.routers import ScriptedRouter
+
+app = typer.Typer(pretty_exceptions_enable=False)
+for command in (evaluate, calibrate, explain):
+    app.command()(command)
+
+
+def run(*args, error=None):
+    result = CliRunner().invoke(app, [str(a) for a in args])
+    if error is not None:
+        with pytest.raises(error) as caught:
+            raise result.exception
+        return str(caught.value)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture
+def outcomes(tmp_path):
+    rng = np.random.default_rng(0)
+    file = tmp_path / "mine.jsonl"
+    with file.open("w") as out:
+        for i in range(120):
+            scores = {
+                "big": float(rng.random() < 0.9),
+                "small": float(rng.random() < 0.6),
+                "mid": float(rng.random() < 0.7),
+            }
+            out.write(json.dumps({"prompt": f"question {i}", "scores": scores}) + "\n")
+    return file
+
+
+def test_evaluate_prints_a_table_and_writes_everything(outcomes, tmp_path):
+    folder = tmp_path / "out"
+    result = run(
+        "evaluate", "-r", "random", "--outcomes", outcomes, "--strong", "big", "--weak", "small",
+        "--output", folder, "--draws", "50",
+    )  # fmt: skip
+    assert "mine, 120 prompts: big 0." in result.stdout
+    for name in ("random", "prompt length", "oracle", "APGR", "CPT(50%)"):
+        assert name in result.stdout
+    assert "Routing " in result.stdout
+    assert sorted(p.name for p in folder.iterdir()) == ["mine.png", "mine.svg", "report.html", "results.json"]
+    (saved,) = json.loads((folder / "results.json").read_text())
+    assert saved["count"] == 120
+
+
+def test_evaluate_json_for_programs(outcomes, tmp_path):
+    result = run(
+        "evaluate", "-r", "random", "-o", outcomes, "--strong", "big", "--weak", "small", "--json", "--draws", "50",
+        "--strong-price", "10", "--weak-price", "1", "--price", "mid=2", "--output", tmp_path / "out",
+    )  # fmt: skip
+    (found,) = json.loads(result.stdout)
+    assert result.stderr == ""
+    assert found["priced"]
+    assert found["routers"][0]["verdict"]["best_single"] in {"big", "small", "mid"}
+    assert found["routers"][0]["thresholds"][0]["cost"] < 0.01
+
+
+def test_evaluate_several_routers_and_benchmarks(tmp_path):
+    rows = [{"prompt": f"p{i}", "scores": {"s": i % 3 != 0, "w": i % 2}} for i in range(40)]
+    for name in ("mmlu", "gsm8k"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    load_router("random", seed=1).save_pretrained(tmp_path / "one")
+    load_router("random", seed=2).save_pretrained(tmp_path / "two")
+    result = run(
+        "evaluate", "-r", f"{tmp_path / 'one'},{tmp_path / 'two'}", "-b", "mmlu", "-b", "gsm8k", "--data", tmp_path,
+        "--strong", "s", "--weak", "w", "--json", "--draws", "30", "--output", tmp_path / "out",
+    )  # fmt: skip
+    found = json.loads(result.stdout)
+    assert [f["benchmark"] for f in found] == ["mmlu", "gsm8k"]
+    assert [r["name"] for r in found[0]["routers"]] == ["random (one)", "random (two)"]
+    assert len(found[0]["comparisons"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "words"),
+    [
+        ([], ConfigurationError, "nothing to evaluate on"),
+        (["-b", "mmlu"], ConfigurationError, "needs --data"),
+        (["-b", "mmlu", "--data", "nowhere"], DataError, "no mmlu data"),
+        (["-o", "nowhere.jsonl"], DataError, "no file"),
+        (
+            ["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--strong-price", "3"],
+            ConfigurationError,
+            "--weak-price",
+        ),
+        (
+            ["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--price", "mid"],
+            ConfigurationError,
+            "MODEL=NUMBER",
+        ),
+        (["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--price", "mid=1"], ConfigurationError, "beside it"),
+        (["-o", "OUTCOMES", "--strong", "big", "--weak", "x"], ConfigurationError, "weak='x'"),
+        (
+            ["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--strong-price", "1", "--weak-price", "2"],
+            ConfigurationError,
+            "not dearer|expected 0 <= weak_cost",
+        ),
+    ],
+)
+def test_evaluate_names_what_is_wrong(args, error, words, outcomes, tmp_path):
+    args = [str(outcomes) if a == "OUTCOMES" else a for a in args]
+    message = run("evaluate", "-r", "random", "--output", tmp_path / "out", *args, error=error)
+    import re
+
+    assert re.search(words, message)
+
+
+@pytest.fixture
+def traffic(tmp_path):
+    file = tmp_path / "traffic.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"prompt {i}"}) + "\n" for i in range(500)))
+    return file
+
+
+def test_calibrate_writes_what_fit_would(traffic, tmp_path):
+    out = tmp_path / "deep" / "calibration.json"
+    result = run("calibrate", "-p", traffic, "-r", "random", "-o", out, "--strong-fraction", "0.3", "--json")
+    found = json.loads(result.stdout)
+    router = load_router("random")
+    expected = Calibration.fit(router, [f"prompt {i}" for i in range(500)])
+    assert Calibration.load(out) == expected
+    assert found["count"] == 500
+    (target,) = found["targets"]
+    assert target["threshold"] == expected.threshold(strong_fraction=0.3)
+    assert "too few prompts" in target["message"]
+    assert [p.name for p in out.parent.iterdir()] == ["calibration.json"]
+
+
+def test_calibrate_goes_on_where_it_was_stopped(traffic, tmp_path, monkeypatch):
+    import routellm_core.commands.calibrate as module
+
+    monkeypatch.setattr(module, "_BATCH", 100)
+    router = ScriptedRouter()
+    seen = router.calls
+    monkeypatch.setattr("routellm_core.routers.load_router", lambda *a, **k: router)
+    out = tmp_path / "calibration.json"
+    original = ScriptedRouter._win_rates
+
+    def stop_at_third(self, prompts):
+        if len(self.calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, prompts)
+
+    monkeypatch.setattr(ScriptedRouter, "_win_rates", stop_at_third)
+    result = CliRunner().invoke(app, ["calibrate", "-p", str(traffic), "-o", str(out)])
+    assert result.exit_code != 0
+    assert not out.exists()
+    assert len(seen) == 2
+    # half a number at the end, as a killed process may leave it
+    with (tmp_path / "calibration.json.scores.part").open("ab") as file:
+        file.write(b"\x00\x01")
+    monkeypatch.setattr(ScriptedRouter, "_win_rates", original)
+    result = run("calibrate", "-p", traffic, "-o", out)
+    assert "going on after 200 prompts" in result.stderr
+    assert sum(len(call) for call in seen) == 500  # none was scored twice
+    assert Calibration.load(out).count == 500
+    # another file is another run, whatever lies there
+    run("calibrate", "-p", traffic, "-o", out, "--limit", "50")
+    assert Calibration.load(out).count == 50
+
+
+def test_calibrate_reads_gzip_exports_and_a_budget(tmp_path):
+    file = tmp_path / "runs.jsonl.gz"
+    rows = [{"run_type": "llm", "inputs": {"messages": [{"role": "user", "content": f"q{i}"}]}} for i in range(80)]
+    rows += [{"run_type": "chain", "inputs": {"input": "x"}}]
+    file.write_bytes(gzip.compress("".join(json.dumps(r) + "\n" for r in rows).encode()))
+    result = run(
+        "calibrate", "-p", file, "-r", "random", "-o", tmp_path / "c.json", "--budget", "5", "--calls", "1000",
+        "--strong-price", "10", "--weak-price", "0.5", "--tokens", "1000",
+    )  # fmt: skip
+    assert "80 prompts, 1 records without a prompt passed over" in result.stdout
+    assert "0.005 per call" in result.stdout
+    assert "Too few prompts" in result.stdout
+
+
+def test_calibrate_names_what_is_wrong(traffic, tmp_path):
+    out = ("-o", tmp_path / "c.json")
+    assert "no file" in run("calibrate", "-p", tmp_path / "none", *out, error=DataError)
+    (tmp_path / "empty.jsonl").write_text("")
+    assert "holds no prompt" in run("calibrate", "-p", tmp_path / "empty.jsonl", "-r", "random", *out, error=DataError)
+    assert "--tokens" in run("calibrate", "-p", traffic, "--budget", "5", *out, error=ConfigurationError)
+    assert "format='xml'" in run("calibrate", "-p", traffic, "--format", "xml", *out, error=ConfigurationError)
+    assert "no field 'q'" in run("calibrate", "-p", traffic, "-r", "random", "--field", "q", *out, error=DataError)
+    assert not any(tmp_path.glob("c.json"))
+
+
+def test_merged_distributions_are_those_of_all_values():
+    a, b = Calibration.from_win_rates([0.1, 0.5, 0.5]), Calibration.from_win_rates([0.5, 0.9])
+    assert _merge(a, b) == Calibration.from_win_rates([0.1, 0.5, 0.5, 0.5, 0.9])
+
+
+def test_distribution_of_many_win_rates_is_read_in_parts(tmp_path, monkeypatch):
+    import routellm_core.commands.calibrate as module
+
+    monkeypatch.setattr(module, "_CHUNK", 64)
+    values = np.random.default_rng(0).random(1000)
+    (tmp_path / "scores").write_bytes(values.astype("<f8").tobytes())
+    found = module._distribution(tmp_path / "scores", ScriptedRouter(), 1000)
+    assert found.count == 1000
+    assert len(found.values) <= 3 * 64
+    exact = Calibration.from_win_rates(values)
+    for share in (0.1, 0.5, 0.9):
+        assert exact.strong_fraction(threshold=found.threshold(strong_fraction=share)) == pytest.approx(share, abs=0.05)
+
+
+class WordRouter(ScriptedRouter):
+    """0.9 with the word "prove", else 0.2."""
+
+    def _win_rates(self, prompts):
+        return np.array([0.9 if "prove" in p.lower().split() else 0.2 for p in prompts])
+
+
+def test_explanation_finds_the_word_that_matters():
+    found = explanation(WordRouter(), "Please prove it", WordRouter().calibration)
+    assert found.win_rate == 0.9
+    assert [w["word"] for w in found.words] == ["prove"]
+    assert found.words[0]["effect"] == pytest.approx(0.7)
+    assert found.percentile == pytest.approx(0.9)
+    assert {t["model"] for t in found.targets} == {"strong"}
+    easy = explanation(WordRouter(), "Please", WordRouter().calibration)
+    assert [t["model"] for t in easy.targets] == ["weak"] * 4 + ["weak", "strong"]
+    assert found.features == []
+    assert explanation(WordRouter(), "").win_rate == 0.2
+    assert explanation(WordRouter(), "\ud800 prove").win_rate == 0.9
+
+
+def test_explanation_of_the_bundled_router_adds_up():
+    router = load_router()
+    prompt = "Prove that the square root of 2 is irrational. Show every step."
+    found = explanation(router, prompt, router.calibration, top=1000)
+    logit = sum(f["logit"] for f in found.features)
+    constant = router.vector[-1]  # the embedding ends with a constant 1
+    assert logit + constant == pytest.approx(np.log(found.win_rate / (1 - found.win_rate)), abs=1e-4)
+    assert {"words", "log_chars"} <= {f["feature"] for f in found.features}
+    assert len(found.words) > 3
+
+
+def test_explain_prints_for_people_and_programs():
+    result = run("explain", "Prove [bold]it[/bold]", "-r", "random")
+    assert "win rate 0." in result.stdout
+    assert "goes to" in result.stdout
+    found = json.loads(run("explain", "Prove it", "-r", "random", "--json").stdout)
+    assert found["router"] == "random"
+    assert len(found["targets"]) == 6
+
+
+def test_explain_refuses_a_calibration_of_another_router(tmp_path):
+    Calibration.fit(load_router("random", seed=5), ["a", "b"]).save(tmp_path / "c.json")
+    message = run("explain", "hi", "-r", "random", "--calibration", tmp_path / "c.json", error=ConfigurationError)
+    assert "fingerprint" in message
+
+
+@pytest.mark.parametrize("name", ["evaluate", "calibrate", "explain"])
+def test_help_shows_an_example(name):
+    assert "Example: routellm" in " ".join(run(name, "--help").stdout.split())
+
+
+def test_importing_evaluation_needs_numpy_only():
+    code = (
+        "import sys, routellm_core.evaluation, routellm_core.drift; "
+        "bad = {'matplotlib', 'pydantic', 'torch', 'typer', 'rich', 'scipy', 'pandas'} & set(sys.modules); "
+        "assert not bad, bad"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_names_of_evaluation():
+    import routellm_core.evaluation as evaluation
+
+    assert {"pgr", "apgr", "cpt", "evaluate_router"} <= set(evaluation.__all__)
+    assert all(hasattr(evaluation, name) for name in evaluation.__all__)

@@ -1,0 +1,179 @@
+"""The report: complete, self-contained, redrawn from JSON, and safe whatever the names are."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from routellm_core import MissingExtraError
+from routellm_core.evaluation.benchmarks import Benchmark
+from routellm_core.evaluation.report import (
+    HEADER,
+    evaluate_benchmark,
+    markdown_table,
+    render_html,
+    save_figures,
+    table_rows,
+)
+
+
+def benchmark(name="mmlu", n=300, unit=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    hard = rng.random(n)
+    strong = (rng.random(n) < 0.95 - 0.2 * hard) * unit
+    weak = (rng.random(n) < 0.9 - 0.6 * hard) * unit
+    prompts = tuple("x" * int(10 + 500 * h) for h in hard)
+    return Benchmark(name, prompts, {"big": strong, "small": weak}, "big", "small", "test", 2), hard
+
+
+@pytest.fixture(scope="module")
+def results():
+    found, hard = benchmark()
+    other, hard2 = benchmark("mt-bench", n=60, unit=10.0, seed=1)
+    rng = np.random.default_rng(99)
+    return [
+        evaluate_benchmark(found, {"skilled": hard, "guess": rng.random(300)}, strong_cost=30, weak_cost=1, draws=60),
+        evaluate_benchmark(other, {"skilled": hard2}, draws=60),
+    ]
+
+
+class Tags(HTMLParser):
+    """Checks that tags nest, and collects what a browser would fetch."""
+
+    void = frozenset({"meta", "line", "polyline", "polygon", "br"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.requests, self.text, self.ids, self.links = [], [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        named = dict(attrs)
+        self.requests += [named[k] for k in ("src", "xlink:href", "action", "poster", "data") if k in named]
+        if tag in {"link", "script", "img", "iframe", "object"}:
+            self.requests.append(tag)
+        if tag == "a":
+            self.links.append(named["href"])
+        if "id" in named:
+            self.ids.append(named["id"])
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def parsed(page):
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    return tags
+
+
+def test_results_are_json_and_complete(results):
+    first = json.loads(json.dumps(results, allow_nan=False))[0]
+    assert [r["name"] for r in first["routers"]] == ["skilled", "guess"]
+    assert first["contaminated_left_out"] == 2
+    assert set(first["baselines"]) == {"random", "prompt_length", "oracle"}
+    skilled = first["routers"][0]
+    assert skilled["verdict"]["outcome"] == "gains"
+    assert skilled["verdict"]["sentence"].startswith("Routing gains")
+    assert first["routers"][1]["verdict"]["outcome"] == "undecided"
+    assert len(skilled["thresholds"]) == 9
+    middle = skilled["thresholds"][4]
+    assert middle["strong_fraction"]["value"] == pytest.approx(0.5, abs=0.01)
+    assert middle["cost"] == pytest.approx(1 + 29 * middle["strong_fraction"]["value"])
+    (comparison,) = first["comparisons"]
+    assert comparison["difference"]["low"] > 0
+    assert "mf, Arena" in first["published"]
+    for row in skilled["thresholds"]:
+        chosen = np.array(benchmark()[1]) >= row["threshold"]
+        found, _ = benchmark()
+        assert row["quality"] == pytest.approx(np.where(chosen, found.strong_scores, found.weak_scores).mean())
+
+
+def test_table_names_routers_then_baselines_then_the_paper(results):
+    rows = table_rows(results[0])
+    names = [row[0] for row in rows]
+    assert names[:5] == ["skilled", "guess", "random routing", "prompt length", "oracle"]
+    assert all(name.startswith("paper: ") for name in names[5:])
+    assert all(len(row) == len(HEADER) for row in rows)
+    assert re.fullmatch(r"0\.\d{3} \[0\.\d{3}, \d\.\d{3}\]", rows[0][1])
+    assert rows[2][1].startswith("0.500 [")
+    assert markdown_table(results[0]).count("\n") == len(rows) + 1
+
+
+def test_page_is_self_contained_and_well_formed(results):
+    page = render_html(results)
+    tags = parsed(page)
+    assert tags.requests == []
+    assert not re.search(r"url\(|@import|https?://", page)
+    assert all(link.removeprefix("#") in tags.ids for link in tags.links)
+    assert "width=device-width" in page
+    text = " ".join(tags.text)
+    for result in results:
+        assert result["title"] in text
+        for router in result["routers"]:
+            verdict = router["verdict"]["sentence"]
+            assert verdict in " ".join("".join(tags.text).split()) or verdict[20:] in "".join(tags.text)
+            for row in router["thresholds"]:
+                assert f"{row['threshold']:.4f}" in text
+    assert page.count('class="chart"') == 2
+
+
+def test_page_is_redrawn_from_saved_json(results):
+    assert render_html(json.loads(json.dumps(results))) == render_html(results)
+
+
+def test_names_are_escaped():
+    found, hard = benchmark(n=40)
+    evil = "<script>alert(1)</script>&\"'"
+    named = Benchmark(evil, found.prompts, {evil + "s": found.strong_scores, "w": found.weak_scores}, evil + "s", "w")
+    page = render_html([evaluate_benchmark(named, {evil: hard}, draws=20)], title=evil)
+    assert "<script" not in page
+    assert evil in " ".join(parsed(page).text)
+
+
+def test_figures_are_written_as_png_and_svg(results, tmp_path):
+    files = save_figures(results, tmp_path / "figures")
+    assert [f.name for f in files] == ["mmlu.png", "mmlu.svg", "mt-bench.png", "mt-bench.svg"]
+    assert files[0].read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in files[1].read_bytes()
+    again = save_figures(results, tmp_path / "again")
+    assert files[0].read_bytes() == again[0].read_bytes()
+
+
+def test_figures_without_matplotlib_name_the_extra(results, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"routellm-adapters\[plot\]"):
+        save_figures(results, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("strong", "weak"),
+    [
+        ([1.0] * 30, [1.0] * 30),  # equal
+        ([0.0] * 30, [1.0] * 30),  # weak better
+        ([-5.0, 3.0] * 15, [-7.0, 2.0] * 15),  # negative scores
+        ([1.0], [0.0]),  # one prompt
+    ],
+)
+def test_degenerate_outcomes_are_drawn_without_a_crash(strong, weak, tmp_path):
+    n = len(strong)
+    scores = {"big": np.array(strong), "small": np.array(weak)}
+    found = Benchmark("mine", ("p",) * n, scores, "big", "small")
+    result = evaluate_benchmark(found, {"a": np.linspace(0, 1, n), "b": np.full(n, 0.5)}, draws=20)
+    json.dumps(result, allow_nan=False)
+    page = render_html([result])
+    parsed(page)
+    assert "nan" not in re.sub(r"<style>.*</style>", "", page.lower())
+    assert len(save_figures([result], tmp_path)) == 2
