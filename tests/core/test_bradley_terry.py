@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from routellm_core.errors import ConfigurationError, DataError, RouterError
 from routellm_core.preference.bradley_terry import (
     WINNERS,

@@ -32,6 +32,8 @@ _MAX_STEPS = 500
 # Newton decrement over total weight at which a step is the last one. The step is still taken, and squares the error;
 # a bound on the step itself would be lost in rounding where weights of very different size leave a flat direction.
 _TOLERANCE = 1e-18
+# Below this decrement one that no longer falls is rounding: tables of weights that differ by 1e9 end so.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ def solve_bradley_terry(wins: FloatArray, fixed: FloatArray, start: FloatArray |
     if p < 2 and free.any():
         return theta
     active = np.arange(b)
+    before = np.full(b, np.inf)
     for _ in range(_MAX_STEPS):
         now = theta[active]
         chance = _logistic(now[:, :, None] - now[:, None, :])
@@ -197,7 +200,10 @@ def solve_bradley_terry(wins: FloatArray, fixed: FloatArray, start: FloatArray |
         theta[active] += step * (np.log1p(2.0 * reach) / np.maximum(2.0 * reach, 1e-300))[:, None]
         if not np.isfinite(reach).all():
             break
-        active = active[gain > _TOLERANCE * total[active]]
+        share = gain / total[active]
+        done = (share <= _TOLERANCE) | ((share <= _ROUNDING) & (share >= before[active]))
+        before[active] = share
+        active = active[~done]
         if not len(active):
             return theta
     raise RouterError(

@@ -76,7 +76,10 @@ class RatingPrompt:
         if prompt_format not in ("llama3", "chat_template"):
             raise ConfigurationError(f"prompt_format={prompt_format!r}: expected 'llama3' or 'chat_template'")
         self.prompt_format: PromptFormat = prompt_format
-        self.added = int(tokenizer.add_tokens(list(LABELS), special_tokens=True))
+        lacking = [label for label in LABELS if label not in known]
+        self.added = len(lacking)
+        if lacking:
+            tokenizer.add_tokens(lacking, special_tokens=True)
         self.label_ids: list[int] = tokenizer.convert_tokens_to_ids(list(LABELS))
         if prompt_format == "llama3":
             if not all(mark in known for mark in _LLAMA3_MARKS):

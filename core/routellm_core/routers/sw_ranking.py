@@ -57,7 +57,7 @@ _HALF_GAIN = 8
 _HALF_BIAS = 112
 _HALF_MASK = np.int32(-1879048193)  # 0x8fffffff: the sign and the bits below the single's three highest of exponent
 # No battle weighs less than this share of the heaviest one: whatever the base, each rating keeps a finite optimum.
-_LEAST_WEIGHT = 1e-12
+_LEAST_WEIGHT = 1e-9
 _DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "int8": np.dtype("i1")}
 _SAFETENSORS_DTYPES = {"F32": "<f4", "F16": "<f2", "I8": "|i1", "I64": "<i8"}
 
@@ -379,7 +379,9 @@ class SimilarityWeightedRouter(Router):
         scales = tensors.get("scales")
         tiers, num_tiers = config["tiers"], config["num_tiers"]
         if (
-            rows is None
+            not isinstance(num_tiers, int)
+            or num_tiers < 1
+            or rows is None
             or keys is None
             or counts is None
             or rows.ndim != 2
@@ -389,7 +391,7 @@ class SimilarityWeightedRouter(Router):
             or (scales is None) != (rows.dtype != _DTYPES["int8"])
             or (scales is not None and scales.shape != (len(rows),))
             or not isinstance(tiers, dict)
-            or not set(np.divmod(keys // 3, num_tiers)[0].tolist()) <= set(tiers.values())
+            or not set(np.concatenate(np.divmod(keys // 3, num_tiers)).tolist()) <= set(tiers.values())
         ):
             raise CheckpointError(f"{path / WEIGHTS_FILE} does not fit its config.json: the checkpoint is damaged")
         if embedder is None:
