@@ -18,7 +18,7 @@ from langchain_core.runnables.utils import get_unique_config_specs
 from pydantic import PrivateAttr
 
 from langchain_routellm.dispatch import CONFIG_SPECS, KEY, Dispatch
-from langchain_routellm.messages import chat_needs, chat_texts, chat_tokens
+from langchain_routellm.messages import as_messages, chat_needs, chat_texts, chat_tokens
 from langchain_routellm.options import (
     RoutingOptions,
     bound_kwargs,
@@ -29,8 +29,10 @@ from langchain_routellm.options import (
     profile_of,
     with_fields,
 )
+from langchain_routellm.switching import adapted
 from routellm_core import RoutingPolicy
 from routellm_core.capability import STRUCTURED_OUTPUT, TOOL_CALLING, capability_gap
+from routellm_core.decision import Side
 from routellm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -52,7 +54,8 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
     router call for the whole batch).
 
     A call that the weak model's profile says it cannot serve (images, tools, structured output, too long a prompt)
-    goes to the strong one without asking the router. One call can be steered through its config::
+    goes to the strong one without asking the router. When a conversation moves to another provider's model, thinking
+    blocks and signatures that it would refuse are left out. One call can be steered through its config::
 
         llm.invoke(prompt, config={"configurable": {"routellm_threshold": 0.5}})
         llm.invoke(prompt, config={"configurable": {"routellm_force": "strong"}})
@@ -198,6 +201,7 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
             self._gap,
             self.failover,
             self.sticky,
+            self._adapt,
             cast("Any", self.callbacks),
             self.tags,
             self.metadata,
@@ -205,6 +209,14 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
 
     def _texts(self, value: Any) -> tuple[str, ...]:
         return chat_texts(value, self.lookback, self.route_on)
+
+    def _adapt(self, side: Side, value: Any) -> Any:
+        ours, other = (self.strong, self.weak) if side == "strong" else (self.weak, self.strong)
+        if isinstance(value, str) or type(chat_model_of(ours)) is type(chat_model_of(other)):
+            return value
+        messages = as_messages(value) or []
+        fitting = adapted(messages, side, ours, other)
+        return value if all(a is b for a, b in zip(messages, fitting, strict=True)) else fitting
 
     def _gap(self, value: Any, kwargs: Mapping[str, Any]) -> str | None:
         weak = profile_of(self.weak)

@@ -106,6 +106,7 @@ class Dispatch:
         gap: From an input and its call arguments to what the weak side lacks for it, or None.
         failover: Whether the other side answers when the chosen one fails before its first token.
         sticky: Conversations that stay strong.
+        adapt: From a side and an input to the input as that side takes it; None passes inputs on as they are.
         callbacks, tags, metadata: Of the wrapper; they hold for the router's run and what runs below it.
     """
 
@@ -117,6 +118,7 @@ class Dispatch:
     gap: Callable[[Any, Mapping[str, Any]], str | None]
     failover: bool = False
     sticky: Stickiness | None = None
+    adapt: Callable[[Side, Any], Any] | None = None
     callbacks: list[BaseCallbackHandler] | BaseCallbackManager | None = None
     tags: list[str] | None = None
     metadata: dict[str, Any] | None = None
@@ -124,6 +126,10 @@ class Dispatch:
     def side(self, side: Side) -> Runnable[Any, Any]:
         """The runnable of a side."""
         return self.strong if side == "strong" else self.weak
+
+    def input(self, side: Side, value: Any) -> Any:
+        """An input as a side takes it."""
+        return value if self.adapt is None else self.adapt(side, value)
 
     # --- deciding ---
 
@@ -144,11 +150,11 @@ class Dispatch:
 
     def decide(self, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> RoutingDecision:
         """Decide one call."""
-        return self._noted(self.policy.decide(self.request(value, config, kwargs)), config)
+        return self.noted(self.policy.decide(self.request(value, config, kwargs)), config)
 
     async def adecide(self, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> RoutingDecision:
         """Like `decide`, without blocking the event loop."""
-        return self._noted(await self.policy.adecide(self.request(value, config, kwargs)), config)
+        return self.noted(await self.policy.adecide(self.request(value, config, kwargs)), config)
 
     def plan(
         self, values: Sequence[Any], configs: Sequence[RunnableConfig], kwargs: Mapping[str, Any], keep_errors: bool
@@ -199,7 +205,7 @@ class Dispatch:
     ) -> list[Planned]:
         ready = iter(decisions)
         return [
-            self._noted(next(ready), config) if isinstance(request, RoutingRequest) else request
+            self.noted(next(ready), config) if isinstance(request, RoutingRequest) else request
             for request, config in zip(requests, configs, strict=True)
         ]
 
@@ -208,7 +214,8 @@ class Dispatch:
         found = (config.get("configurable") or {}).get(self.sticky.key)
         return None if found is None else str(found)
 
-    def _noted(self, decision: RoutingDecision, config: RunnableConfig) -> RoutingDecision:
+    def noted(self, decision: RoutingDecision, config: RunnableConfig) -> RoutingDecision:
+        """Let stickiness see a decision, and have its say."""
         return decision if self.sticky is None else self.sticky.after(self._conversation(config), decision)
 
     # --- running one call ---
@@ -229,11 +236,11 @@ class Dispatch:
             decision = planned or self.decide(value, config, kwargs)
             child, watch = self._child(config, run, decision)
             try:
-                output = call(self.side(decision.model), value, child)
+                output = call(self.side(decision.model), self.input(decision.model, value), child)
             except Exception as exc:
-                decision = self._second(decision, exc, watch)
+                decision = self.second(decision, exc, watch)
                 child, _ = self._child(config, run, decision)
-                output = call(self.side(decision.model), value, child)
+                output = call(self.side(decision.model), self.input(decision.model, value), child)
             output = stamped(output, decision)
         except BaseException as exc:
             run.on_chain_error(exc)
@@ -257,11 +264,11 @@ class Dispatch:
             decision = planned or await self.adecide(value, config, kwargs)
             child, watch = self._child(config, run, decision)
             try:
-                output = await call(self.side(decision.model), value, child)
+                output = await call(self.side(decision.model), self.input(decision.model, value), child)
             except Exception as exc:
-                decision = self._second(decision, exc, watch)
+                decision = self.second(decision, exc, watch)
                 child, _ = self._child(config, run, decision)
-                output = await call(self.side(decision.model), value, child)
+                output = await call(self.side(decision.model), self.input(decision.model, value), child)
             output = stamped(output, decision)
         except BaseException as exc:
             await run.on_chain_error(exc)
@@ -324,7 +331,7 @@ class Dispatch:
         run: CallbackManagerForChainRun,
     ) -> Generator[Any]:
         child, _ = self._child(config, run, decision)
-        stream = iter(open_(self.side(decision.model), value, child))
+        stream = iter(open_(self.side(decision.model), self.input(decision.model, value), child))
         held: list[Any] = []
         try:
             for chunk in stream:
@@ -332,9 +339,9 @@ class Dispatch:
                 if not self.failover or _carries_token(chunk):
                     break
         except Exception as exc:
-            decision = self._second(decision, exc)
+            decision = self.second(decision, exc)
             child, _ = self._child(config, run, decision)
-            held, stream = [], iter(open_(self.side(decision.model), value, child))
+            held, stream = [], iter(open_(self.side(decision.model), self.input(decision.model, value), child))
             held.extend(_first(stream))
         if held:
             yield stamped(held[0], decision)
@@ -377,7 +384,7 @@ class Dispatch:
         run: AsyncCallbackManagerForChainRun,
     ) -> AsyncGenerator[Any]:
         child, _ = self._child(config, run, decision)
-        stream = open_(self.side(decision.model), value, child)
+        stream = open_(self.side(decision.model), self.input(decision.model, value), child)
         held: list[Any] = []
         try:
             try:
@@ -386,9 +393,9 @@ class Dispatch:
                     if not self.failover or _carries_token(chunk):
                         break
             except Exception as exc:
-                decision = self._second(decision, exc)
+                decision = self.second(decision, exc)
                 child, _ = self._child(config, run, decision)
-                held, stream = [], open_(self.side(decision.model), value, child)
+                held, stream = [], open_(self.side(decision.model), self.input(decision.model, value), child)
                 async for chunk in stream:
                     held.append(chunk)
                     break
@@ -535,17 +542,17 @@ class Dispatch:
         config: RunnableConfig,
         run: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun,
         decision: RoutingDecision,
-    ) -> tuple[RunnableConfig, _TokenWatch | None]:
+    ) -> tuple[RunnableConfig, TokenWatch | None]:
         manager = run.get_child(f"{KEY}:{decision.model}")
         manager.add_metadata({KEY: decision.to_dict()})
         watch = None
         if self.failover and manager.handlers:
             # someone may be reading tokens from the callbacks of an invoke
-            watch = _TokenWatch()
+            watch = TokenWatch()
             manager.add_handler(watch)
         return patch_config(config, callbacks=manager), watch
 
-    def _second(self, decision: RoutingDecision, exc: Exception, watch: _TokenWatch | None = None) -> RoutingDecision:
+    def second(self, decision: RoutingDecision, exc: Exception, watch: TokenWatch | None = None) -> RoutingDecision:
         """The decision after a failure: the other side, or `exc` raised again when that is not to be."""
         if (
             not self.failover
@@ -572,7 +579,7 @@ class _BatchWork:
         self.kwargs = kwargs
         self.outputs: list[Any] = [None] * len(values)
         self.decisions: dict[int, RoutingDecision] = {}
-        self._watches: dict[int, _TokenWatch | None] = {}
+        self._watches: dict[int, TokenWatch | None] = {}
         self._again: list[int] = []
 
     def rounds(self, plan: list[Planned]) -> Iterator[list[tuple[Side, list[int]]]]:
@@ -606,7 +613,7 @@ class _BatchWork:
             for i, output in zip(indices, outputs, strict=True):
                 if isinstance(output, Exception) and self.decisions[i].failover is None:
                     try:
-                        self.decisions[i] = self.dispatch._second(self.decisions[i], output, self._watches[i])
+                        self.decisions[i] = self.dispatch.second(self.decisions[i], output, self._watches[i])
                     except Exception:
                         self.outputs[i] = output
                     else:
@@ -625,7 +632,10 @@ class _BatchWork:
 def _batch_of(dispatch: Dispatch, work: _BatchWork, side: Side, indices: list[int]) -> list[Any]:
     try:
         return dispatch.side(side).batch(
-            [work.values[i] for i in indices], work.children(indices), return_exceptions=True, **work.kwargs
+            [dispatch.input(side, work.values[i]) for i in indices],
+            work.children(indices),
+            return_exceptions=True,
+            **work.kwargs,
         )
     except Exception as exc:  # a batch of its own kind failed as a whole
         return [exc] * len(indices)
@@ -634,7 +644,10 @@ def _batch_of(dispatch: Dispatch, work: _BatchWork, side: Side, indices: list[in
 async def _abatch_of(dispatch: Dispatch, work: _BatchWork, side: Side, indices: list[int]) -> list[Any]:
     try:
         return await dispatch.side(side).abatch(
-            [work.values[i] for i in indices], work.children(indices), return_exceptions=True, **work.kwargs
+            [dispatch.input(side, work.values[i]) for i in indices],
+            work.children(indices),
+            return_exceptions=True,
+            **work.kwargs,
         )
     except Exception as exc:
         return [exc] * len(indices)
@@ -655,7 +668,7 @@ class _Decided(Runnable[Any, Any]):
         return await self.dispatch.ainvoke(value, config, kwargs, planned)
 
 
-class _TokenWatch(BaseCallbackHandler):
+class TokenWatch(BaseCallbackHandler):
     """Notes whether a token has gone out through the callbacks of a run."""
 
     run_inline = True

@@ -156,7 +156,7 @@ class RouteLLMRunnable(RoutingOptions, RunnableSerializable[Any, Any]):
             self._gap,
             self.failover,
             self.sticky,
-            *(() if chat is None else (cast("Any", chat.callbacks), chat.tags, chat.metadata)),
+            *(() if chat is None else (chat._adapt, cast("Any", chat.callbacks), chat.tags, chat.metadata)),
         )
 
     def _texts(self, value: Any) -> tuple[str, ...]:

@@ -54,5 +54,6 @@ def estimated_tokens(text: str) -> int:
 
     Errs upwards for most languages, on purpose: too long a prompt is refused by the model.
     """
-    other = sum(1 for c in text if ord(c) > 127) if not text.isascii() else 0
-    return -(-(len(text) - other) // 4) + other
+    # counted by the codec: a megabyte must not hold up an event loop
+    ascii_only = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
+    return -(-ascii_only // 4) + len(text) - ascii_only

@@ -19,6 +19,8 @@ _PROGRAMMING_ERRORS = (
     MemoryError,
 )
 _REFUSED_BY_NAME = ("Authentication", "PermissionDenied", "BadRequest", "InvalidRequest", "Unauthorized", "Forbidden")
+# how LangGraph pauses a graph or leaves it for another: raised like an error, and none
+_CONTROL_FLOW_BY_NAME = ("GraphBubbleUp",)
 _SURVIVABLE_BY_NAME = ("Timeout", "Connection", "Connect", "RateLimit", "Overloaded", "Unavailable", "InternalServer")
 
 
@@ -28,7 +30,7 @@ def is_survivable(exc: BaseException) -> bool:
     By the HTTP status that provider clients put on their errors where there is one: time-outs, conflicts, rate
     limits and server errors yes; authentication, permission, not found and bad requests no. Else by class: lost
     connections and time-outs yes, programming errors (`TypeError`, `ValueError`, ...) no, any other `Exception` yes.
-    Cancellation and interrupts never.
+    Cancellation and interrupts never, nor what a graph raises to pause.
     """
     if not isinstance(exc, Exception):
         return False
@@ -36,7 +38,7 @@ def is_survivable(exc: BaseException) -> bool:
     if status is not None:
         return status in _SURVIVABLE_STATUS
     names = [cls.__name__ for cls in type(exc).__mro__ if cls is not object]
-    if any(part in name for name in names for part in _REFUSED_BY_NAME):
+    if any(part in name for name in names for part in (*_REFUSED_BY_NAME, *_CONTROL_FLOW_BY_NAME)):
         return False
     if isinstance(exc, OSError) or any(part in name for name in names for part in _SURVIVABLE_BY_NAME):
         return True
