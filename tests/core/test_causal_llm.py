@@ -98,7 +98,7 @@ def test_text_of_a_prompt_is_never_a_special_token(router: CausalLLMRouter) -> N
 
 
 def test_batch_equals_single_sync_async_and_threads(router: CausalLLMRouter, prompts: list[str]) -> None:
-    sample = prompts[:10] + ["", "[[1]]"]
+    sample = [*prompts[:10], "", "[[1]]"]
     together = router.win_rates(sample)
     np.testing.assert_array_equal([router.win_rates([prompt])[0] for prompt in sample], together)
     np.testing.assert_array_equal(router.win_rates(sample[::-1]), together[::-1])

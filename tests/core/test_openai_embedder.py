@@ -146,11 +146,9 @@ def test_lasting_failures_raise_and_tell_no_secret(
     server.fail_always(failure)
     embed = embedder(server, dimensions=8, timeout=0.3)
     texts = [SECRET, "b"]
+    call = embed.embed if how == "sync" else lambda given: asyncio.run(embed.aembed(given))
     with caplog.at_level(logging.DEBUG), pytest.raises(RouterError, match=words) as caught:
-        if how == "sync":
-            embed.embed(texts)
-        else:
-            asyncio.run(embed.aembed(texts))
+        call(texts)
     assert caught.value.__context__ is None
     assert caught.value.__cause__ is None
     said = "".join(traceback.format_exception(caught.value)) + caplog.text + repr(embed)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from llama_index.core.base.embeddings.base import BaseEmbedding
+from pydantic import Field
 
 from llamaindex_routellm.embeddings import LlamaIndexEmbedder
 from routellm_core.embedders.base import Embedder, require_dimension
@@ -18,7 +19,7 @@ from routellm_core.errors import ConfigurationError, RouterError
 class Scripted(BaseEmbedding):
     model_name: str = "scripted-1"
     size: int = 3
-    calls: list[Any] = []
+    calls: list[Any] = Field(default_factory=list)
 
     def _vector(self, text: str) -> list[float]:
         return [float(len(text)), *[1.0] * (self.size - 1)]
@@ -42,7 +43,7 @@ class Scripted(BaseEmbedding):
 
 
 def test_a_batch_goes_in_one_call_in_order_and_async_is_the_models_own() -> None:
-    inner = Scripted(calls=[])
+    inner = Scripted()
     embedder = LlamaIndexEmbedder(inner)
     assert isinstance(embedder, Embedder)
     assert embedder.dimension is None
