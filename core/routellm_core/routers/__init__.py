@@ -85,7 +85,7 @@ def load_router(
         MissingExtraError: An optional dependency is missing; the message gives the install command.
     """
     if source is None and str(name) not in _ROUTERS and Path(name).is_dir():
-        return _with_options(Router, Path(name), options)
+        return _with_options(Router, Path(name), options)  # type: ignore[type-abstract]  # it dispatches on the config
     cls = router_class(str(name))
     if source is not None:
         return _with_options(cls, _directory(source, revision), options)
