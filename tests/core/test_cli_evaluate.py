@@ -88,7 +88,7 @@ def test_evaluate_several_routers_and_benchmarks(tmp_path):
     found = json.loads(result.stdout)
     assert [f["benchmark"] for f in found] == ["mmlu", "gsm8k"]
     assert [r["name"] for r in found[0]["routers"]] == ["random (one)", "random (two)"]
-    assert len(found[0]["comparisons"]) == 1
+    assert len(found[0]["comparisons"]) == 3  # the pair, and each against prompt length
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def results():
 class Tags(HTMLParser):
     """Checks that tags nest, and collects what a browser would fetch."""
 
-    void = frozenset({"meta", "line", "polyline", "polygon", "br"})
+    void = frozenset({"meta", "line", "polyline", "polygon", "circle", "br"})
 
     def __init__(self):
         super().__init__()
@@ -90,8 +90,9 @@ def test_results_are_json_and_complete(results):
     middle = skilled["thresholds"][4]
     assert middle["strong_fraction"]["value"] == pytest.approx(0.5, abs=0.01)
     assert middle["cost"] == pytest.approx(1 + 29 * middle["strong_fraction"]["value"])
-    (comparison,) = first["comparisons"]
-    assert comparison["difference"]["low"] > 0
+    pairs = [(c["first"], c["second"]) for c in first["comparisons"]]
+    assert pairs == [("skilled", "guess"), ("skilled", "prompt length"), ("guess", "prompt length")]
+    assert first["comparisons"][0]["difference"]["low"] > 0
     assert "mf, Arena" in first["published"]
     for row in skilled["thresholds"]:
         chosen = np.array(benchmark()[1]) >= row["threshold"]

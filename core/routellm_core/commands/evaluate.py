@@ -197,6 +197,10 @@ def _print(results: Sequence[Mapping[str, Any]], output: Path) -> None:
             style = "bold" if i < len(result["routers"]) else "dim" if row[0].startswith("paper: ") else ""
             table.add_row(*(Text(cell, style) for cell in row))
         console.print(table)
+        for c in result["comparisons"]:
+            d = c["difference"]
+            span = f"{d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]"
+            console.print(Text(f"APGR, {c['first']} minus {c['second']}, paired: {span}"))
         for router in result["routers"]:
             console.print(Text(f"{router['name']}: {router['verdict']['sentence']}"), soft_wrap=not console.is_terminal)
             for note in dict.fromkeys((*router["notes"], *router["verdict"]["notes"])):

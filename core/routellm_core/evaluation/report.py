@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from routellm_core.calibration import Calibration
 from routellm_core.errors import MissingExtraError
 from routellm_core.evaluation.benchmarks import PUBLISHED, Benchmark
-from routellm_core.evaluation.metrics import compare_routers, curve_band, evaluate_router
+from routellm_core.evaluation.metrics import compare_routers, curve_band, evaluate_router, prompt_length
 from routellm_core.evaluation.targets import share_interval
 from routellm_core.evaluation.verdict import verdict
 
@@ -26,8 +27,8 @@ FORMAT = 1
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _PAPER = "paper: "
 _BASELINES = {"random": "random routing", "prompt_length": "prompt length", "oracle": "oracle"}
-# Okabe-Ito: told apart by every kind of colour vision; the first is the strongest on white and on black.
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# After Okabe and Ito: told apart by every kind of colour vision; the blue is lightened, to stand on black too.
+_COLORS = ("#0f7fc4", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
 def evaluate_benchmark(
@@ -86,17 +87,14 @@ def evaluate_benchmark(
         entry["thresholds"] = _threshold_rows(np.asarray(rates, dtype=np.float64), strong, weak, strong_cost, weak_cost)
         entry["verdict"] = judged.to_dict()
         routers.append(entry)
-    names = list(win_rates)
-    comparable = float(strong.mean()) > float(weak.mean())
-    comparisons = [
-        {"first": a, "second": b, "metric": c.metric, "difference": c.difference.to_dict(), "p_value": c.p_value}
-        for i, a in enumerate(names)
-        for b in names[i + 1 :]
-        if comparable
-        for c in [
-            compare_routers(win_rates[a], win_rates[b], strong, weak, draws=draws, confidence=confidence, seed=seed)
-        ]
-    ]
+    plain_lengths = {_BASELINES["prompt_length"]: prompt_length(benchmark.prompts)}
+    comparisons = []
+    if float(strong.mean()) > float(weak.mean()):
+        # Each router against those after it, and against the baseline that costs nothing to run.
+        for (a, first), (b, second) in combinations({**win_rates, **plain_lengths}.items(), 2):
+            c = compare_routers(first, second, strong, weak, draws=draws, confidence=confidence, seed=seed)
+            pair = {"first": a, "second": b, "metric": c.metric, "difference": c.difference.to_dict()}
+            comparisons.append({**pair, "p_value": c.p_value})
     plain: dict[str, Any] = _plain(
         {
             "format": FORMAT,
@@ -226,6 +224,8 @@ def save_figures(results: Sequence[Mapping[str, Any]], directory: str | Path) ->
             )  # fmt: skip
             if line["band"] is not None:
                 axes.fill_between(*line["band"], color=line["color"], alpha=0.15, lw=0)
+            if line["dot"] is not None:
+                axes.plot(*line["dot"], "o", ms=7, mfc="white", mec=line["color"], mew=2, zorder=4)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         if _is_share(result):
@@ -270,6 +270,7 @@ def _lines_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "main": True,
                 "dash": (),
                 "band": (band["strong_fraction"], band["low"], band["high"]),
+                "dot": (router["verdict"]["strong_fraction"]["value"], router["verdict"]["quality"]["value"]),
             }
         )
     if result["routers"]:
@@ -281,7 +282,7 @@ def _lines_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         extra.append(("oracle", curves["strong_fraction"], curves["oracle"], (8, 3, 2, 3)))
         grays = {"random routing": "#767676", "prompt length": "#8a6d3b", "oracle": "#767676"}
         lines += [
-            {"name": n, "x": x, "y": y, "color": grays[n], "main": False, "dash": d, "band": None}
+            {"name": n, "x": x, "y": y, "color": grays[n], "main": False, "dash": d, "band": None, "dot": None}
             for n, x, y, d in extra
         ]
     return lines
@@ -434,10 +435,10 @@ def _chart(result: Mapping[str, Any]) -> str:
 
     out = []
     share = _is_share(result)
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+    step = (ticks[1] - ticks[0]) * (100.0 if share else 1.0)
+    digits = next((d for d in range(9) if abs(round(step, d) - step) < 1e-9 * step), 9)
     for tick in ticks:
         y = y_of(tick)
-        digits = max(0, -math.floor(math.log10(step * (100 if share else 1)) + 1e-9))
         label = f"{tick * 100:.{digits}f}%" if share else f"{tick:.{digits}f}"
         out.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         out.append(f'<text x="{_LEFT - 6}" y="{y + 4.5:.1f}" text-anchor="end">{label}</text>')
@@ -458,6 +459,10 @@ def _chart(result: Mapping[str, Any]) -> str:
             f'<polyline points="{path(line["x"], line["y"])}" fill="none" stroke="{line["color"]}" '
             f'stroke-width="{width}"{dash}/>'
         )
+    for line in lines:
+        if line["dot"] is not None:
+            x, y = line["dot"]
+            out.append(f'<circle class="dot" cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="5" stroke="{line["color"]}"/>')
     legend = "".join(
         '<li><svg width="30" height="10" aria-hidden="true"><line x1="1" x2="29" y1="5" y2="5" '
         f'stroke="{line["color"]}" stroke-width="{3 if line["main"] else 2}" '
@@ -469,7 +474,8 @@ def _chart(result: Mapping[str, Any]) -> str:
     box = f'class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}"'
     return (
         "<figure><figcaption>Mean score against the share of strong calls. Above the random line, routing by prompt "
-        f"pays; the band is the {result['confidence']:.0%} interval of that gain.</figcaption>"
+        f"pays; the band is the {result['confidence']:.0%} interval of that gain, the dot the policy of the verdict."
+        "</figcaption>"
         f'<svg {box}>{"".join(out)}</svg><ul class="legend">{legend}</ul></figure>'
     )
 
@@ -531,7 +537,8 @@ a{color:inherit}
 .verdict.loses{border-color:var(--bad)}.verdict.loses b{color:var(--bad)}
 figure{margin:1.25rem 0 0}
 .chart{display:block;width:100%;max-width:37rem;height:auto;margin-top:.5rem}
-.chart text{font-size:13px;fill:var(--soft)}.chart .grid{stroke:var(--rule);stroke-width:1}
+.chart text{font-size:13px;fill:var(--soft)}.chart .dot{fill:var(--bg);stroke-width:2.5}
+.chart .grid{stroke:var(--rule);stroke-width:1}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:.25rem 1.1rem;padding:0;margin:.4rem 0 0;font-size:.875rem}
 .legend li{display:flex;align-items:center;gap:.4rem}
 .wide{overflow-x:auto}
