@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import threading
@@ -252,6 +251,8 @@ class RoutingPolicy:
     async def _ascore(self, prompts: list[str]) -> WinRates:
         if self.deadline is None:
             return await self.router.awin_rates(prompts)
+        import asyncio  # loaded wherever this runs; at the top it would be most of what importing this package costs
+
         # not wait_for: it would also turn a TimeoutError of the router itself into a missed deadline
         task = asyncio.ensure_future(self.router.awin_rates(prompts))
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -96,6 +95,8 @@ class Router(ABC):
         """Win rates (n,) of n >= 1 checked prompts."""
 
     async def _awin_rates(self, prompts: list[str]) -> WinRates:
+        import asyncio  # loaded wherever this runs; at the top it would be most of what importing this package costs
+
         return await asyncio.to_thread(self._win_rates, prompts)
 
     @property
