@@ -174,8 +174,8 @@ class RoutingPolicy:
             raise ConfigurationError(f"policy={policy!r:.80}: expected a RoutingPolicy")
         if given:
             raise ConfigurationError(
-                f"policy= and {', '.join(f'{name}=' for name in given)} are both given: the policy holds these already; "
-                "give one or the other"
+                f"policy= and {', '.join(f'{name}=' for name in given)} are both given: the policy "
+                "holds these already; give one or the other"
             )
         return policy
 

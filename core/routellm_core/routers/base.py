@@ -26,7 +26,8 @@ def checked_prompts(prompts: Any) -> list[str]:
     """Return `prompts` as a list of str, or raise a `PromptError` that says which item is wrong."""
     if isinstance(prompts, str | bytes):
         raise PromptError(
-            f"prompts={type(prompts).__name__}: expected a sequence of strings; wrap a single prompt in a list: [prompt]"
+            f"prompts={type(prompts).__name__}: expected a sequence of strings; "
+            "wrap a single prompt in a list: [prompt]"
         )
     try:
         out = list(prompts)
@@ -196,7 +197,8 @@ def read_tensors(file: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]
     if not file.is_file():
         pickled = sorted(p.name for p in file.parent.glob("*") if p.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"})
         hint = (
-            f" {', '.join(pickled)} lies there, but pickled weights can run code when opened and are refused; convert them to safetensors"
+            f" {', '.join(pickled)} lies there, but pickled weights can run code when opened and are refused; "
+            "convert them to safetensors"
             if pickled
             else ""
         )
