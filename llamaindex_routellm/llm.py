@@ -35,7 +35,7 @@ from llama_index_instrumentation.span import active_span_id
 from pydantic import Field, PrivateAttr, SerializeAsAny, field_serializer
 
 from llamaindex_routellm.events import DECISION_KEY, RouteLLMDecisionEvent
-from llamaindex_routellm.question import Retrieval, retrieval_of_prompt, retrieval_of_text, watch_engines
+from llamaindex_routellm.question import Retrieval, retrieval_of_messages, retrieval_of_prompt, watch_engines
 from llamaindex_routellm.routing import CallOptions, RouteOn, Routing
 from routellm_core.calibration import Calibration
 from routellm_core.capability import (
@@ -473,14 +473,13 @@ class RouteLLM(FunctionCallingLLM):
         if not messages:
             raise PromptError("messages is empty: give at least one ChatMessage")
         options = self._routing.options(kwargs)
-        last = next((m.content or "" for m in reversed(messages) if m.role == MessageRole.USER), "")
-        return _Ask(options, messages, retrieval_of_text(last), tools or bool(kwargs.get("tools")))
+        return _Ask(options, messages, retrieval_of_messages(messages), tools or bool(kwargs.get("tools")))
 
     def _of_text(self, prompt: str, kwargs: dict[str, Any]) -> _Ask:
         if not isinstance(prompt, str):
             raise PromptError(f"prompt is {type(prompt).__name__}, expected str")
-        message = ChatMessage(role=MessageRole.USER, content=prompt)
-        return _Ask(self._routing.options(kwargs), [message], retrieval_of_text(prompt))
+        messages = [ChatMessage(role=MessageRole.USER, content=prompt)]
+        return _Ask(self._routing.options(kwargs), messages, retrieval_of_messages(messages))
 
     def _of_tools(
         self, user_msg: str | ChatMessage | None, chat_history: list[ChatMessage] | None, kwargs: dict[str, Any]
@@ -496,7 +495,7 @@ class RouteLLM(FunctionCallingLLM):
     ) -> _Ask:
         options = self._routing.options(prompt_args, llm_kwargs)
         messages = prompt.format_messages(llm=self, **prompt_args)
-        return _Ask(options, messages, retrieval_of_prompt(prompt, prompt_args))
+        return _Ask(options, messages, retrieval_of_prompt(prompt, prompt_args) or retrieval_of_messages(messages))
 
     def _gap(self, ask: _Ask) -> str | None:
         """What the weak model lacks for this call, if anything is known to be lacking."""

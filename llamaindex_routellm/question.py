@@ -127,11 +127,12 @@ def retrieval_of_prompt(prompt: BasePromptTemplate, prompt_args: Mapping[str, An
     return Retrieval(question, score, sum(map(_length, contexts)) if contexts else None)
 
 
-def retrieval_of_text(text: str) -> Retrieval | None:
-    """The question that an engine is being asked, when `text` is that question with something around it."""
+def retrieval_of_messages(messages: Sequence[ChatMessage]) -> Retrieval | None:
+    """The question that an engine is being asked, when the last user message is that with something around it."""
     asked = _ASKED.get()
     if asked is None or not asked.running or not asked.question.strip():
         return None
+    text = next((m.content or "" for m in reversed(messages) if m.role == MessageRole.USER), "")
     if asked.question not in text or asked.question == text:
         return None
     return Retrieval(asked.question, asked.best_score, len(text) - len(asked.question))

@@ -60,7 +60,8 @@ class Seen:
 class FakeLLM(FunctionCallingLLM):
     """Answers by script: the next of `replies`, else what `respond` says, else ``"NAME: last user message"``.
 
-    Its tool calls are marked as its own, and it refuses to parse those of another, so that a test sees who parsed what. With ``window``, ``chat`` and ``tools`` it plays models of other abilities.
+    Its tool calls are marked as its own, and it refuses to parse those of another, so that a test sees who parsed what.
+    With `window`, `is_chat` and `has_tools` it plays models of other abilities.
     """
 
     name: str

@@ -477,9 +477,11 @@ class TestStructuredOutput:
         assert [d["model"] for d in events.decisions] == ["weak"] * 5
 
     async def test_a_model_without_tools_answers_in_text(self, router: ScriptedRouter) -> None:
-        weak = FakeLLM("weak", *['{"title": "Blue", "year": 1971}'] * 4, has_tools=False)
+        # not streamed: llama-index-core 0.14.16 cannot stream objects of such a model
+        weak = FakeLLM("weak", *['{"title": "Blue", "year": 1971}'] * 2, has_tools=False)
         llm = RouteLLM(strong=FakeLLM("strong", self.CALL), weak=weak, router=router, threshold=0.5)
-        assert await self.all_ways(llm, query_str=EASY) == [Album(title="Blue", year=1971)] * 4
+        assert llm.structured_predict(Album, self.PROMPT, query_str=EASY) == Album(title="Blue", year=1971)
+        assert await llm.astructured_predict(Album, self.PROMPT, query_str=EASY) == Album(title="Blue", year=1971)
         assert llm.structured_predict(Album, self.PROMPT, query_str=HARD) == Album(title="Blue", year=1971)
 
     def test_a_chat_prompt(self, llm: RouteLLM, strong: FakeLLM, router: ScriptedRouter) -> None:

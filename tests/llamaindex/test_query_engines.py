@@ -1,0 +1,380 @@
+"""Query and chat engines: the router sees what the person asked, never what was put around it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from llama_index.core import Settings, VectorStoreIndex
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.response.schema import PydanticResponse
+from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
+from llama_index.core.chat_engine import (
+    CondensePlusContextChatEngine,
+    CondenseQuestionChatEngine,
+    ContextChatEngine,
+    SimpleChatEngine,
+)
+from llama_index.core.embeddings import MockEmbedding
+from llama_index.core.indices.prompt_helper import PromptHelper
+from llama_index.core.memory import ChatMemoryBuffer
+from llama_index.core.output_parsers import PydanticOutputParser
+from llama_index.core.program import LLMTextCompletionProgram
+from llama_index.core.query_engine import RetrieverQueryEngine, SubQuestionQueryEngine
+from llama_index.core.question_gen import LLMQuestionGenerator
+from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
+from llama_index.core.retrievers import BaseRetriever
+from llama_index.core.schema import Document, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.tools import QueryEngineTool
+from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.dispatcher import instrument_tags
+from pydantic import BaseModel
+
+from llamaindex_routellm import Retrieval, RouteLLM
+from routellm_core.policy import RoutingRequest
+from tests.fakes_llamaindex import Reply
+from tests.llamaindex.conftest import Recorder
+from tests.routers import ScriptedRouter
+
+QUESTION = "p=0.1 When did the bridge open?"
+# a win rate in each passage: the router would follow it if the passages reached the router
+PASSAGES = ["p=0.97 The bridge opened in 1932. " + "Steel. " * 40, "p=0.98 It carries trains. " + "Rails. " * 40]
+WITH_LLM = [
+    ResponseMode.COMPACT,
+    ResponseMode.REFINE,
+    ResponseMode.TREE_SUMMARIZE,
+    ResponseMode.SIMPLE_SUMMARIZE,
+    ResponseMode.GENERATION,
+    ResponseMode.ACCUMULATE,
+    ResponseMode.COMPACT_ACCUMULATE,
+]
+STREAMED = [mode for mode in WITH_LLM if "accumulate" not in mode.value]  # LlamaIndex streams no others
+modes = pytest.mark.parametrize("mode", WITH_LLM, ids=lambda mode: mode.value)
+
+
+class Passages(BaseRetriever):
+    """Finds the same passages for every question."""
+
+    def __init__(self, texts: list[str] | None = None) -> None:
+        self.texts = PASSAGES if texts is None else texts
+        super().__init__()
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return [NodeWithScore(node=TextNode(text=t), score=0.8 - i / 10) for i, t in enumerate(self.texts)]
+
+
+def engine(llm: RouteLLM, mode: ResponseMode, **options: Any) -> RetrieverQueryEngine:
+    # small windows, so that compact, refine and tree_summarize need several calls
+    helper = PromptHelper(context_window=700, num_output=50, tokenizer=str.split)
+    synthesizer = get_response_synthesizer(llm=llm, response_mode=mode, prompt_helper=helper, **options)
+    return RetrieverQueryEngine(Passages(), synthesizer, callback_manager=Settings.callback_manager)
+
+
+def assert_routed_on(question: str, llm: RouteLLM, router: ScriptedRouter, events: Recorder) -> None:
+    """Only the question was scored, and every call of a model had one decision and one pair of events."""
+    assert set(router.prompts) == {question}
+    calls = len(llm.weak.seen) + len(llm.strong.seen)
+    assert calls >= 1
+    assert len(events.decisions) == calls
+    assert events.count("LLMChatStartEvent") == events.count("LLMChatEndEvent") == calls
+    assert events.count("LLMCompletionStartEvent") == 0
+
+
+class TestResponseModes:
+    @modes
+    @pytest.mark.parametrize("way", ["query", "aquery"])
+    async def test_the_router_sees_the_question_alone(
+        self, mode: ResponseMode, way: str, llm: RouteLLM, router: ScriptedRouter, events: Recorder
+    ) -> None:
+        asked = engine(llm, mode)
+        response = asked.query(QUESTION) if way == "query" else await asked.aquery(QUESTION)
+        assert "weak" in str(response)
+        assert_routed_on(QUESTION, llm, router, events)
+        assert llm.strong.seen == []
+        if mode in (ResponseMode.REFINE, ResponseMode.ACCUMULATE):
+            assert len(llm.weak.seen) == len(PASSAGES)
+        if mode != ResponseMode.GENERATION:
+            assert any("The bridge opened in 1932" in (seen.messages[-1].content or "") for seen in llm.weak.seen)
+
+    @pytest.mark.parametrize("mode", STREAMED, ids=lambda mode: mode.value)
+    @pytest.mark.parametrize("way", ["query", "aquery"])
+    async def test_streaming(
+        self, mode: ResponseMode, way: str, llm: RouteLLM, router: ScriptedRouter, events: Recorder
+    ) -> None:
+        asked = engine(llm, mode, streaming=True)
+        if way == "query":
+            text = "".join(asked.query(QUESTION).response_gen)
+        else:
+            text = "".join([token async for token in (await asked.aquery(QUESTION)).response_gen])
+        assert text.startswith("weak:")
+        assert_routed_on(QUESTION, llm, router, events)
+
+    @modes
+    async def test_tokens_counted_once(self, mode: ResponseMode, llm: RouteLLM, counter: TokenCountingHandler) -> None:
+        Settings.callback_manager = CallbackManager([counter])
+        engine(llm, mode).query(QUESTION)
+        assert counter.total_llm_token_count == 15 * len(llm.weak.seen)
+
+    @modes
+    def test_a_hard_question_goes_to_the_strong_model(self, mode: ResponseMode, llm: RouteLLM) -> None:
+        engine(llm, mode).query("p=0.9 Why does it not fall down?")
+        assert llm.weak.seen == []
+        assert llm.strong.seen
+
+    @modes
+    def test_options_of_one_query(self, mode: ResponseMode, llm: RouteLLM) -> None:
+        with instrument_tags({"routellm_force": "strong"}):
+            engine(llm, mode).query(QUESTION)
+        assert llm.weak.seen == []
+
+    @pytest.mark.parametrize("mode", [ResponseMode.NO_TEXT, ResponseMode.CONTEXT_ONLY], ids=lambda mode: mode.value)
+    def test_modes_that_ask_no_model_ask_no_router(
+        self, mode: ResponseMode, llm: RouteLLM, router: ScriptedRouter
+    ) -> None:
+        Settings.llm = llm  # these two take no other
+        engine(llm, mode).query(QUESTION)
+        assert router.prompts == []
+        assert llm.weak.seen == llm.strong.seen == []
+
+    @pytest.mark.parametrize("way", ["query", "aquery"])
+    async def test_tree_summarize_with_use_async(
+        self, way: str, llm: RouteLLM, router: ScriptedRouter, events: Recorder
+    ) -> None:
+        llm.weak.reply_next(*["weak: in short"] * 20)
+        helper = PromptHelper(context_window=300, num_output=50, tokenizer=str.split)
+        synthesizer = get_response_synthesizer(
+            llm=llm, response_mode=ResponseMode.TREE_SUMMARIZE, use_async=way == "aquery", prompt_helper=helper
+        )
+        asked = RetrieverQueryEngine(Passages(PASSAGES * 4), synthesizer)
+        _ = asked.query(QUESTION) if way == "query" else await asked.aquery(QUESTION)
+        assert_routed_on(QUESTION, llm, router, events)
+        assert len(llm.weak.seen) > 2
+
+
+class Answer(BaseModel):
+    """An answer."""
+
+    year: int
+
+
+ANSWER = Reply(tools=[("Answer", {"year": 1932})])
+
+
+class TestStructuredAnswers:
+    @pytest.mark.parametrize(
+        "mode", [ResponseMode.COMPACT, ResponseMode.REFINE, ResponseMode.TREE_SUMMARIZE], ids=lambda mode: mode.value
+    )
+    @pytest.mark.parametrize("way", ["query", "aquery"])
+    async def test_output_cls(
+        self, mode: ResponseMode, way: str, llm: RouteLLM, router: ScriptedRouter, events: Recorder
+    ) -> None:
+        llm.weak.reply_next(*[ANSWER] * 8)
+        asked = engine(llm, mode, output_cls=Answer)
+        response = asked.query(QUESTION) if way == "query" else await asked.aquery(QUESTION)
+        assert isinstance(response, PydanticResponse)
+        assert response.response == Answer(year=1932)
+        assert_routed_on(QUESTION, llm, router, events)
+
+    @pytest.mark.parametrize("way", ["query", "aquery"])
+    async def test_structured_answer_filtering(
+        self, way: str, llm: RouteLLM, router: ScriptedRouter, events: Recorder
+    ) -> None:
+        # this one hands the LLM finished messages, with the question somewhere in the last
+        found = Reply(tools=[("StructuredRefineResponse", {"answer": "1932", "query_satisfied": True})])
+        llm.weak.reply_next(*[found] * 8)
+        asked = engine(llm, ResponseMode.REFINE, structured_answer_filtering=True)
+        response = asked.query(QUESTION) if way == "query" else await asked.aquery(QUESTION)
+        assert str(response) == "1932"
+        assert_routed_on(QUESTION, llm, router, events)
+
+    def test_a_program_in_text(self, llm: RouteLLM, router: ScriptedRouter) -> None:
+        llm.weak.reply_next('{"year": 1932}')
+        program = LLMTextCompletionProgram.from_defaults(
+            output_parser=PydanticOutputParser(output_cls=Answer), prompt_template_str="{q}", llm=llm
+        )
+        assert program(q=QUESTION) == Answer(year=1932)
+        assert router.prompts[0].startswith(QUESTION)
+
+    def test_a_structured_llm_in_an_engine(self, llm: RouteLLM, router: ScriptedRouter, events: Recorder) -> None:
+        llm.weak.reply_next(ANSWER)
+        synthesizer = get_response_synthesizer(llm=llm.as_structured_llm(Answer), response_mode="simple_summarize")
+        response = RetrieverQueryEngine(Passages(), synthesizer).query(QUESTION)
+        assert response.response == Answer(year=1932)
+        assert set(router.prompts) == {QUESTION}
+
+
+class TestRetrievalSignal:
+    def hooked(self, llm: RouteLLM, router: ScriptedRouter, **options: Any) -> tuple[RouteLLM, list[Any]]:
+        seen: list[Any] = []
+
+        def route_on(messages: list[ChatMessage], retrieval: Retrieval | None) -> Any:
+            seen.append(([m.content for m in messages], retrieval))
+            if retrieval is not None and retrieval.best_score is not None and retrieval.best_score < 0.5:
+                return RoutingRequest((), force="strong")
+            return messages[-1].content
+
+        return RouteLLM(strong=llm.strong, weak=llm.weak, router=router, threshold=0.5, route_on=route_on), seen
+
+    @pytest.mark.parametrize(
+        ("mode", "streaming"),
+        [(mode, False) for mode in WITH_LLM] + [(mode, True) for mode in STREAMED],
+        ids=lambda value: value.value if isinstance(value, ResponseMode) else str(value),
+    )
+    def test_best_score_and_context_length_reach_the_hook(
+        self, mode: ResponseMode, streaming: bool, llm: RouteLLM, router: ScriptedRouter
+    ) -> None:
+        hooked, seen = self.hooked(llm, router)
+        response = engine(hooked, mode, streaming=streaming).query(QUESTION)
+        if streaming:
+            assert "".join(response.response_gen)
+        assert seen
+        for messages, retrieval in seen:
+            assert messages == [QUESTION]
+            assert retrieval.question == QUESTION
+            assert retrieval.best_score == pytest.approx(0.8)
+            if mode == ResponseMode.GENERATION:
+                assert retrieval.context_length is None
+            else:
+                assert 200 < retrieval.context_length < 1000
+
+    async def test_async(self, llm: RouteLLM, router: ScriptedRouter) -> None:
+        hooked, seen = self.hooked(llm, router)
+        await engine(hooked, ResponseMode.COMPACT).aquery(QUESTION)
+        assert seen[0][1].best_score == pytest.approx(0.8)
+
+    def test_the_signal_may_decide(self, llm: RouteLLM, router: ScriptedRouter) -> None:
+        class Unsure(Passages):
+            def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+                return [NodeWithScore(node=TextNode(text="?"), score=0.2), NodeWithScore(node=TextNode(text="??"))]
+
+        hooked, _ = self.hooked(llm, router)
+        synthesizer = get_response_synthesizer(llm=hooked, response_mode="compact")
+        RetrieverQueryEngine(Unsure(), synthesizer).query(QUESTION)
+        assert len(llm.strong.seen) == 1
+
+    def test_a_later_chat_knows_nothing_of_it(self, llm: RouteLLM, router: ScriptedRouter) -> None:
+        hooked, seen = self.hooked(llm, router)
+        engine(hooked, ResponseMode.COMPACT).query(QUESTION)
+        hooked.chat([ChatMessage(content=f"p=0.9 You said: {QUESTION} Why?")])
+        hooked.predict(_prompt("{query_str}"), query_str="p=0.2 something else")
+        assert seen[-2][1] is None
+        assert seen[-1][1] == Retrieval("p=0.2 something else")
+        assert router.prompts[-2].startswith("p=0.9 You said")
+
+    def test_a_failed_query_leaves_nothing_behind(self, llm: RouteLLM, router: ScriptedRouter) -> None:
+        hooked, seen = self.hooked(llm, router)
+        llm.weak.reply_next(RuntimeError("down"))
+        with pytest.raises(RuntimeError, match="down"):
+            engine(hooked, ResponseMode.TREE_SUMMARIZE).query(QUESTION)
+        hooked.chat([ChatMessage(content=f"{QUESTION} Why?")])
+        assert seen[-1][1] is None
+
+    def test_watching_is_set_up_once(self, llm: RouteLLM, router: ScriptedRouter) -> None:
+        name = "llama_index.core.response_synthesizers.base"
+        before = len(get_dispatcher(name).span_handlers)
+        for _ in range(3):
+            RouteLLM(strong=llm.strong, weak=llm.weak, router=router, threshold=0.5)
+        assert len(get_dispatcher(name).span_handlers) == before
+
+
+def _prompt(text: str) -> Any:
+    from llama_index.core.prompts import PromptTemplate
+
+    return PromptTemplate(text)
+
+
+def memory() -> ChatMemoryBuffer:
+    # LlamaIndex's default keeps a database connection that it does not close
+    return ChatMemoryBuffer.from_defaults(token_limit=3000, tokenizer_fn=str.split)
+
+
+class TestChatEngines:
+    FIRST, SECOND = "p=0.9 Explain the arch.", "p=0.2 And who paid?"
+
+    async def talk(self, chat_engine: Any, way: str, text: str) -> str:
+        if way == "chat":
+            return str(chat_engine.chat(text))
+        if way == "achat":
+            return str(await chat_engine.achat(text))
+        if way == "stream_chat":
+            return "".join(chat_engine.stream_chat(text).response_gen)
+        stream = await chat_engine.astream_chat(text)
+        return "".join([token async for token in stream.async_response_gen()])
+
+    @pytest.mark.parametrize("way", ["chat", "achat", "stream_chat", "astream_chat"])
+    async def test_simple(self, way: str, llm: RouteLLM, router: ScriptedRouter, events: Recorder) -> None:
+        chat_engine = SimpleChatEngine.from_defaults(llm=llm, memory=memory(), system_prompt="p=1 system")
+        assert await self.talk(chat_engine, way, self.FIRST) == f"strong: {self.FIRST}"
+        assert await self.talk(chat_engine, way, self.SECOND) == f"weak: {self.SECOND}"
+        assert router.prompts == [self.FIRST, self.SECOND]
+        assert [d["model"] for d in events.decisions] == ["strong", "weak"]
+        assert "routellm" not in str([m.additional_kwargs for m in llm.weak.seen[0].messages])
+
+    @pytest.mark.parametrize("way", ["chat", "achat", "stream_chat", "astream_chat"])
+    async def test_context(self, way: str, llm: RouteLLM, router: ScriptedRouter) -> None:
+        Settings.llm = llm
+        chat_engine = ContextChatEngine.from_defaults(retriever=Passages(), llm=llm, memory=memory())
+        assert (await self.talk(chat_engine, way, self.FIRST)).startswith("strong:")
+        assert (await self.talk(chat_engine, way, self.SECOND)).startswith("weak:")
+        assert set(router.prompts) == {self.FIRST, self.SECOND}
+
+    @pytest.mark.parametrize("way", ["chat", "achat", "stream_chat", "astream_chat"])
+    async def test_condense_plus_context(self, way: str, llm: RouteLLM, router: ScriptedRouter) -> None:
+        Settings.llm = llm
+        chat_engine = CondensePlusContextChatEngine.from_defaults(retriever=Passages(), llm=llm, memory=memory())
+        assert (await self.talk(chat_engine, way, self.FIRST)).startswith("strong:")
+        llm.weak.reply_next("p=0.3 Who paid for the bridge?")
+        await self.talk(chat_engine, way, self.SECOND)
+        # to rewrite it is as hard as what the person asked; then what it became is answered
+        asked = list(dict.fromkeys(router.prompts))
+        assert asked[:2] == [self.FIRST, self.SECOND]
+        assert set(asked[2:]) <= {"p=0.3 Who paid for the bridge?"}
+        assert not any("Standalone" in prompt or "p=0.97" in prompt for prompt in router.prompts)
+
+    @pytest.mark.parametrize("way", ["chat", "achat", "stream_chat", "astream_chat"])
+    async def test_condense_question(self, way: str, llm: RouteLLM, router: ScriptedRouter) -> None:
+        Settings.llm = llm
+        synthesizer = get_response_synthesizer(llm=llm, response_mode="compact", streaming="stream" in way)
+        query_engine = RetrieverQueryEngine(Passages(), synthesizer)
+        chat_engine = CondenseQuestionChatEngine.from_defaults(query_engine=query_engine, llm=llm, memory=memory())
+        await self.talk(chat_engine, way, self.FIRST)
+        llm.weak.reply_next("p=0.3 Who paid for the bridge?")
+        await self.talk(chat_engine, way, self.SECOND)
+        assert set(router.prompts) <= {self.FIRST, self.SECOND, "p=0.3 Who paid for the bridge?"}
+        assert self.SECOND in router.prompts
+
+    def test_sticky_through_a_chat_engine(self, llm: RouteLLM, router: ScriptedRouter) -> None:
+        sticky = RouteLLM(strong=llm.strong, weak=llm.weak, router=router, threshold=0.5, sticky=True)
+        chat_engine = SimpleChatEngine.from_defaults(llm=sticky, memory=memory())
+        with instrument_tags({"thread_id": "ann"}):
+            answers = [str(chat_engine.chat(t)) for t in (self.SECOND, self.FIRST, self.SECOND)]
+        assert [a.split(":")[0] for a in answers] == ["weak", "strong", "strong"]
+
+
+class TestWholeEngines:
+    def test_a_vector_index_with_settings(self, llm: RouteLLM, router: ScriptedRouter) -> None:
+        Settings.llm = llm
+        Settings.embed_model = MockEmbedding(embed_dim=4)
+        index = VectorStoreIndex.from_documents([Document(text=p) for p in PASSAGES])
+        assert str(index.as_query_engine().query(QUESTION)).startswith("weak:")
+        assert str(index.as_chat_engine(chat_mode="context", memory=memory()).chat("p=0.8 Why?")).startswith("strong:")
+        assert set(router.prompts) == {QUESTION, "p=0.8 Why?"}
+
+    @pytest.mark.parametrize("use_async", [False, True])
+    def test_sub_questions(self, use_async: bool, llm: RouteLLM, router: ScriptedRouter) -> None:
+        Settings.llm = llm
+        parts = [{"sub_question": q, "tool_name": "bridge"} for q in ("p=0.8 Why steel?", "p=0.1 When?")]
+        llm.strong.reply_next(f"```json\n{json.dumps({'items': parts})}\n```")
+        tool = QueryEngineTool.from_defaults(engine(llm, ResponseMode.COMPACT), name="bridge", description="A bridge")
+        asked = SubQuestionQueryEngine.from_defaults(
+            query_engine_tools=[tool],
+            question_gen=LLMQuestionGenerator.from_defaults(llm=llm),
+            response_synthesizer=get_response_synthesizer(llm=llm),
+            verbose=False,
+            use_async=use_async,
+        )
+        question = "p=0.9 Compare the materials."
+        assert str(asked.query(question)).startswith("strong:")
+        assert set(router.prompts) == {question, "p=0.8 Why steel?", "p=0.1 When?"}
+        assert len(llm.weak.seen) >= 1
