@@ -290,3 +290,16 @@ def test_public_names_of_evaluation():
 
     assert {"pgr", "apgr", "cpt", "evaluate_router"} <= set(evaluation.__all__)
     assert all(hasattr(evaluation, name) for name in evaluation.__all__)
+
+
+def test_the_code_of_the_documentation_runs():
+    from pathlib import Path
+
+    page = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    blocks = [part.split("```")[0] for part in page.split("```python\n")[1:]]
+    assert len(blocks) >= 5
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/evaluation.md", "exec"), names)
+    for option in ("--outcomes", "--strong-price", "--benchmark", "--data", "--field", "--strong-fraction"):
+        assert option in page

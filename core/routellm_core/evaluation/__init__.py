@@ -5,6 +5,7 @@ Importing this package needs numpy only; the report and its figures load matplot
 
 from __future__ import annotations
 
+from routellm_core.evaluation.benchmarks import Benchmark, load_benchmark, load_outcomes
 from routellm_core.evaluation.metrics import (
     Comparison,
     Curve,
@@ -21,20 +22,28 @@ from routellm_core.evaluation.metrics import (
     pgr,
     prompt_length,
 )
+from routellm_core.evaluation.targets import Target, budget_target, quality_target, share_target
 
 __all__ = [
+    "Benchmark",
     "Comparison",
     "Curve",
     "Estimate",
     "RouterEvaluation",
+    "Target",
     "apgr",
     "bootstrap",
+    "budget_target",
     "compare_routers",
     "cost_saving_ratio",
     "cpt",
     "curve",
     "evaluate_router",
     "hull_area",
+    "load_benchmark",
+    "load_outcomes",
     "pgr",
     "prompt_length",
+    "quality_target",
+    "share_target",
 ]
