@@ -70,7 +70,9 @@ _UNICODE_WORDS: Callable[[str], list[str]] = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)*").findall
 _OPTIONS = re.compile(r"\n\(?([A-J])[.):] ?([^\n]*)").findall
 _SENTENCES = re.compile(r"[.!?](?=\s|$)").findall
-_CODE_MARKS = re.compile(r"```|\bdef \w+\(|[;{}]\s*\n|\w\(\w*\)|</\w+>|\bimport \w+|==|!=|=>|->|::").findall
+# each alternative starts with a rare character, so that the scan skips ordinary text
+_CODE_MARKS = re.compile(r"```|</|==|!=|=>|->|::|[;{}][ \t]*\n").findall
+_CALLS = re.compile(r"(?<=\w)\(\w*\)").findall
 # a command, or a formula between dollar signs; two prices in a sentence are no formula
 _LATEX = re.compile(r"\\[a-zA-Z\[\]()]|\$[a-zA-Z]\$|\$[^$\n\\^_=]{0,40}[\\^_=][^$\n]{0,80}\$").findall
 _MAX_WORD_CHARS = 100
@@ -172,7 +174,10 @@ def surface_features(text: str, words: Sequence[str], pieces: int) -> list[float
     options = _OPTIONS(seen) if "\nB" in seen or "\n(B" in seen else ()
     numbers = _NUMBERS(seen)
     sentences = len(_SENTENCES(seen))
-    code_marks = len(_CODE_MARKS(seen))
+    find = seen.count
+    code_marks = len(_CODE_MARKS(seen)) + find("def ") + find("import ")
+    if "(" in seen:
+        code_marks += len(_CALLS(seen))
     latex = len(_LATEX(seen)) if "\\" in seen or "$" in seen else 0
     choice = len(options) >= 2
     code = not choice and code_marks >= 3
@@ -186,7 +191,6 @@ def surface_features(text: str, words: Sequence[str], pieces: int) -> list[float
     non_ascii = 0 if ascii_only else sum(c > "\x7f" for c in seen)
     non_latin = 0 if ascii_only else sum(c > "\u02ff" and not "\u2000" <= c <= "\u2bff" for c in seen)
     stripped = seen.rstrip()
-    find = seen.count
     digits = sum(map(len, numbers))
     operators = find("+") + find("*") + find("/") + find("^") + find("<") + find(">")
     equals = find("=")
