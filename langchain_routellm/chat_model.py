@@ -27,6 +27,7 @@ from langchain_routellm.options import (
     checked_options,
     model_name_of,
     profile_of,
+    replaced_model,
     with_fields,
 )
 from langchain_routellm.switching import adapted
@@ -85,8 +86,10 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
     strong: Runnable[Any, Any]
     weak: Runnable[Any, Any]
 
-    # what the bound tools or schema ask of a model, for the capability guard
+    # what the bound tools ask of a model, for the capability guard
     _needs: tuple[str, ...] = PrivateAttr(default=())
+    # of a copy with tools bound: the sides as they were, so that binding again starts from them
+    _unbound: tuple[Any, Any] | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -424,14 +427,15 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         """Bind tools to both models, each by its own `bind_tools`; every call is still routed."""
         if tool_choice is not None:
             kwargs["tool_choice"] = tool_choice
+        strong, weak = self._unbound or (self.strong, self.weak)
         bound = self.model_copy(
             update={
-                "strong": _bound(self.strong, "strong", tools, kwargs),
-                "weak": _bound(self.weak, "weak", tools, kwargs),
+                "strong": _changed(strong, "strong", "bind tools", lambda model: model.bind_tools(tools, **kwargs)),
+                "weak": _changed(weak, "weak", "bind tools", lambda model: model.bind_tools(tools, **kwargs)),
             }
         )
-        if tools and TOOL_CALLING not in bound._needs:
-            bound._needs = (*bound._needs, TOOL_CALLING)
+        bound._unbound = (strong, weak)
+        bound._needs = (TOOL_CALLING,) if tools else ()
         return RunnableBinding(bound=bound, kwargs={}, config={})
 
     def with_structured_output(self, schema: Any, *, include_raw: bool = False, **kwargs: Any) -> RouteLLMRunnable:
@@ -444,11 +448,16 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         need = {"function_calling": (TOOL_CALLING,), "json_mode": ()}.get(
             str(kwargs.get("method")), (STRUCTURED_OUTPUT,)
         )
+
+        def structured(model: Any) -> Any:
+            return model.with_structured_output(schema, include_raw=include_raw, **kwargs)
+
+        strong, weak = self._unbound or (self.strong, self.weak)
         return RouteLLMRunnable._of_chat_model(
             self,
-            strong=_structured(self.strong, "strong", schema, include_raw, kwargs),
-            weak=_structured(self.weak, "weak", schema, include_raw, kwargs),
-            needs=(*self._needs, *need),
+            strong=_changed(strong, "strong", "give structured output", structured),
+            weak=_changed(weak, "weak", "give structured output", structured),
+            needs=need,
         )
 
     # --- tokens ---
@@ -494,19 +503,11 @@ def _with_decision(event: Any, config: RunnableConfig) -> Any:
     return {**event, "metadata": {**(event.get("metadata") or {}), KEY: decision}}
 
 
-def _bound(side: Any, name: str, tools: Sequence[Any], kwargs: dict[str, Any]) -> Runnable[Any, Any]:
+def _changed(side: Any, name: str, what: str, change: Callable[[Any], Any]) -> Runnable[Any, Any]:
     try:
-        return cast("Runnable[Any, Any]", side.bind_tools(tools, **kwargs))
+        return cast("Runnable[Any, Any]", replaced_model(side, change))
     except NotImplementedError as exc:
-        exc.add_note(f"the {name} model, {model_name_of(side)}, cannot bind tools")
-        raise
-
-
-def _structured(side: Any, name: str, schema: Any, include_raw: bool, kwargs: dict[str, Any]) -> Runnable[Any, Any]:
-    try:
-        return cast("Runnable[Any, Any]", side.with_structured_output(schema, include_raw=include_raw, **kwargs))
-    except NotImplementedError as exc:
-        exc.add_note(f"the {name} model, {model_name_of(side)}, has no structured output")
+        exc.add_note(f"the {name} model, {model_name_of(side)}, cannot {what}")
         raise
 
 

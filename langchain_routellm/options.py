@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from langchain_core.language_models import BaseChatModel
@@ -123,19 +123,30 @@ def bound_kwargs(runnable: Any) -> dict[str, Any]:
     return kwargs
 
 
-def with_fields(runnable: Any, fields: Mapping[str, Any]) -> Any:
-    """A copy of a chat model (inside bindings too) with these fields set; the given one is not changed."""
-    if isinstance(runnable, BaseChatModel):
-        return runnable.model_copy(update=dict(fields))
+def replaced_model(runnable: Any, change: Callable[[Any], Any]) -> Any:
+    """A copy of a side with its chat model changed inside bindings, retries and fallbacks; the given one stays.
+
+    LangChain's own way (``model.bind(temperature=0).bind_tools(tools)``) would drop what was bound before.
+    """
     if isinstance(runnable, RunnableBindingBase):
-        return runnable.model_copy(update={"bound": with_fields(runnable.bound, fields)})
+        bound = replaced_model(runnable.bound, change)
+        newer = bound_kwargs(bound)
+        kwargs = {name: value for name, value in runnable.kwargs.items() if name not in newer}
+        return runnable.model_copy(update={"bound": bound, "kwargs": kwargs})
     if isinstance(runnable, RunnableWithFallbacks):
         update = {
-            "runnable": with_fields(runnable.runnable, fields),
-            "fallbacks": [with_fields(f, fields) for f in runnable.fallbacks],
+            "runnable": replaced_model(runnable.runnable, change),
+            "fallbacks": [replaced_model(fallback, change) for fallback in runnable.fallbacks],
         }
         return runnable.model_copy(update=update)
-    return runnable
+    return change(runnable)
+
+
+def with_fields(runnable: Any, fields: Mapping[str, Any]) -> Any:
+    """A copy of a side whose chat model has these fields set."""
+    return replaced_model(
+        runnable, lambda model: model.model_copy(update=dict(fields)) if isinstance(model, BaseChatModel) else model
+    )
 
 
 def profile_of(runnable: Any) -> dict[str, Any] | None:
