@@ -246,6 +246,10 @@ class OnlineCalibration:
             raise CheckpointError(f"{file} is not readable JSON: {exc}") from exc
         return cls.from_dict(data)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # the lock cannot be copied to another process; the state can
+        return type(self).from_dict, (self.to_dict(),)
+
     def __repr__(self) -> str:
         return (
             f"OnlineCalibration(strong_fraction={self.strong_fraction}, window={self.window}, observed={self.observed})"

@@ -129,6 +129,30 @@ def test_the_authors_layout(tmp_path):
         load_benchmark("gsm8k", root)
 
 
+def test_malformed_files_of_the_authors_are_named(tmp_path):
+    root = authors_repository(tmp_path)
+    folder = root / "routellm" / "evals" / "mt_bench"
+    write_lines(folder / "judgements.jsonl", [{"question_id": 81, "score": 3}])
+    with pytest.raises(DataError, match=r"judgements\.jsonl, line 1: no field 'model'"):
+        load_benchmark("mt-bench", root)
+    write_lines(folder / "judgements.jsonl", [{"question_id": 81, "model": "m", "score": "ten"}])
+    with pytest.raises(DataError, match="expected a finite number"):
+        load_benchmark("mt-bench", root)
+    write_lines(folder / "contaminated_prompts.jsonl", [{"prompt": "x"}])
+    with pytest.raises(DataError, match="no field 'eval_prompt'"):
+        load_benchmark("mt-bench", root)
+    (root / "routellm" / "evals" / "gsm8k" / "gsm8k_responses.csv").write_bytes(b"prompt,a\n\xff\xfe,True\n")
+    with pytest.raises(DataError, match="not CSV in UTF-8"):
+        load_benchmark("gsm8k", root)
+
+
+def test_a_file_too_large_to_hold_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("routellm_core.evaluation.benchmarks.MAX_PROMPT_CHARS", 100)
+    file = write_lines(tmp_path / "huge.jsonl", [row("x" * 30)] * 10)
+    with pytest.raises(DataError, match=r"line 4: more than 100 characters of prompts.*shuf -n 50000 huge\.jsonl"):
+        load_outcomes(file)
+
+
 def test_outcomes_of_two_models_need_no_names(tmp_path):
     file = write_lines(
         tmp_path / "mine.jsonl",

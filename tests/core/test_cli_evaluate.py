@@ -255,6 +255,39 @@ def test_explanation_of_the_bundled_router_adds_up():
     assert len(found.words) > 3
 
 
+class LetterEmbedder:
+    """Counts of three letters."""
+
+    dimension = 3
+
+    def embed(self, texts):
+        return np.array([[t.count("a"), t.count("b"), t.count("c")] for t in texts], dtype=np.float32)
+
+    async def aembed(self, texts):
+        return self.embed(texts)
+
+
+def test_explanation_of_ranking_names_the_nearest_battles():
+    from routellm_core.routers import SimilarityWeightedRouter
+
+    battles = [
+        ("big", "small", "model_a"),
+        ("small", "big", "model_a"),
+        ("big", "small", "tie"),
+        ("big", "small", "model_a"),
+    ]
+    embeddings = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [3, 1, 0]], dtype=np.float32)
+    router = SimilarityWeightedRouter(
+        battles, embeddings, embedder=LetterEmbedder(), strong="big", weak="small", num_tiers=2
+    )
+    best, worst = router.tiers["big"], router.tiers["small"]
+    found = explanation(router, "aaa", top=2).battles
+    assert [b["similarity"] for b in found] == pytest.approx([1.0, 3 / np.sqrt(10)], abs=1e-6)
+    assert {(b["first_tier"], b["second_tier"], b["speaks_for"]) for b in found} == {(best, worst, "strong")}
+    assert explanation(router, "bbb", top=1).battles[0]["speaks_for"] == "weak"
+    assert explanation(router, "ccc", top=1).battles[0]["speaks_for"] == "neither"
+
+
 def test_explain_prints_for_people_and_programs():
     result = run("explain", "Prove [bold]it[/bold]", "-r", "random")
     assert "win rate 0." in result.stdout

@@ -1,6 +1,7 @@
 """OnlineCalibration: the share stays on target while traffic changes, and the change is told."""
 
 import json
+import pickle
 import threading
 
 import numpy as np
@@ -141,6 +142,15 @@ def test_state_goes_on_exactly_after_a_restart(tmp_path):
     assert restored.to_dict() == online.to_dict()
     assert restored.drift == online.drift
     assert "observed=550" in repr(restored)
+
+
+def test_state_goes_to_another_process():
+    online = OnlineCalibration([0.2, 0.4, 0.9], 0.3, window=50)
+    online.observe_batch([0.1, 0.8, 0.5])
+    copied = pickle.loads(pickle.dumps(online))
+    assert copied.to_dict() == online.to_dict()
+    copied.observe(0.7)
+    assert (online.observed, copied.observed) == (3, 4)
 
 
 def test_state_is_bounded():

@@ -59,6 +59,8 @@ class Explanation:
         words: Words by what leaving them out takes from the win rate; positive speaks for the strong model.
         features: For a factorization over the bundled embedding: what each surface feature, and all words
             together, add to the logit of the win rate. Features are relative to an average training prompt.
+        battles: For similarity-weighted ranking: the stored battles with the most similar prompts, the tiers that met
+            (0 is best), and which side their outcome speaks for (a tie for neither).
     """
 
     router: str
@@ -68,6 +70,7 @@ class Explanation:
     targets: list[dict[str, Any]]
     words: list[dict[str, Any]]
     features: list[dict[str, Any]]
+    battles: list[dict[str, Any]]
 
 
 def explanation(router: Router, prompt: str, calibration: Calibration | None = None, *, top: int = 8) -> Explanation:
@@ -102,6 +105,7 @@ def explanation(router: Router, prompt: str, calibration: Calibration | None = N
         targets=targets,
         words=[item for item in effects if abs(item["effect"]) > 1e-9][:top],
         features=_features(router, prompt, top),
+        battles=_battles(router, prompt, top),
     )
 
 
@@ -118,6 +122,27 @@ def _features(router: Router, prompt: str, top: int) -> list[dict[str, Any]]:
     named |= {name: float(value) for name, value in zip(SURFACE_NAMES, parts[text:-1], strict=True)}
     ranked = sorted(named.items(), key=lambda item: -abs(item[1]))[:top]
     return [{"feature": name, "logit": value} for name, value in ranked if value != 0.0]
+
+
+def _battles(router: Router, prompt: str, top: int) -> list[dict[str, Any]]:
+    """The stored battles nearest to the prompt; empty for other routers."""
+    import numpy as np
+
+    from routellm_core.routers.sw_ranking import SimilarityWeightedRouter
+
+    if not isinstance(router, SimilarityWeightedRouter):
+        return []
+    # The router keeps battles sorted by kind, (winner's tier, other tier, outcome), and not one by one.
+    similarity = router._similarities(router.embedder.embed([prompt]))[0]
+    kinds = np.repeat(router._keys, router._counts)
+    out = []
+    for row in np.argsort(-similarity, kind="stable")[:top]:
+        first, second = divmod(int(kinds[row]) // 3, router.num_tiers)
+        outcome = {2: "won", 1: "tied", 0: "lost"}[int(kinds[row]) % 3]
+        side = "neither" if outcome == "tied" or first == second else "strong" if first < second else "weak"
+        found = {"similarity": float(similarity[row]), "first_tier": first, "second_tier": second}
+        out.append({**found, "outcome": outcome, "speaks_for": side})
+    return out
 
 
 def _print(result: Explanation) -> None:
@@ -158,6 +183,18 @@ def _print(result: Explanation) -> None:
         "features: share of the logit",
         ("feature", "logit"),
         [(f["feature"], f"{f['logit']:+.3f}") for f in result.features],
+    )
+    show(
+        "nearest battles (tier 0 is best)",
+        ("battle", "similarity", "speaks for"),
+        [
+            (
+                f"tier {b['first_tier']} {b['outcome']} against tier {b['second_tier']}",
+                f"{b['similarity']:.3f}",
+                b["speaks_for"],
+            )
+            for b in result.battles
+        ],
     )
     if not result.targets:
         console.print(Text("no calibration: fit one with routellm calibrate, or give --calibration FILE", "yellow"))

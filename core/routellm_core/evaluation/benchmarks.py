@@ -18,6 +18,8 @@ from routellm_core.traffic import MAX_RECORD_CHARS
 
 STRONG = "gpt-4-1106-preview"
 WEAK = "mixtral-8x7b-instruct-v0.1"
+# A sample of this size decides whatever can be decided; more would only fill the memory.
+MAX_PROMPT_CHARS = 400_000_000
 BENCHMARKS = ("mmlu", "gsm8k", "mt-bench")
 TITLES = {"mmlu": "MMLU", "gsm8k": "GSM8K", "mt-bench": "MT-Bench"}
 # All that is kept of a row, so that answers stored beside the scores cost no memory.
@@ -127,7 +129,7 @@ def load_benchmark(
     root = Path(path)
     tidy = _find_tidy(root, key)
     if tidy is not None:
-        return _from_rows(key, list(_rows(tidy)), tidy, strong, weak, split)
+        return _from_rows(key, _bounded_rows(tidy), tidy, strong, weak, split)
     evals = next(
         (p for p in (root / "routellm" / "evals", root / "evals", root) if (p / _evals_dir(key)).is_dir()), None
     )
@@ -157,7 +159,7 @@ def load_outcomes(path: str | Path, *, strong: str | None = None, weak: str | No
         ConfigurationError: `strong` or `weak` is needed, or is not in the file.
     """
     file = Path(path)
-    rows = list(_rows(file))
+    rows = _bounded_rows(file)
     stem = file.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
     if not rows:
         raise DataError(f"{file} is empty: expected JSON lines with 'prompt' and 'scores'")
@@ -275,6 +277,20 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{file} is damaged or not UTF-8: {exc}") from exc
 
 
+def _bounded_rows(file: Path) -> list[tuple[int, dict[str, Any]]]:
+    """All rows of a file, or a `DataError` before they fill the memory."""
+    rows, chars = [], 0
+    for number, row in _rows(file):
+        chars += len(str(row.get("prompt") or row.get("turns") or ""))
+        if chars > MAX_PROMPT_CHARS:
+            raise DataError(
+                f"{file}, line {number}: more than {MAX_PROMPT_CHARS:,} characters of prompts. A random sample of "
+                f"50,000 rows is measured to within half a point: shuf -n 50000 {file.name} > sample.jsonl"
+            )
+        rows.append((number, row))
+    return rows
+
+
 def _find_tidy(root: Path, key: str) -> Path | None:
     if root.is_file():
         return root
@@ -291,13 +307,23 @@ def _contaminated(folder: Path) -> set[str]:
     file = folder / "contaminated_prompts.jsonl"
     if not file.is_file():
         raise DataError(f"no {file}: the authors' list of contaminated prompts belongs to the benchmark")
-    return {str(row["eval_prompt"]) for _, row in _rows(file)}
+    return {_field(row, "eval_prompt", number, file) for number, row in _rows(file)}
+
+
+def _field(row: dict[str, Any], name: str, number: int, file: Path) -> Any:
+    """A field that a file of the authors has in every row."""
+    if name not in row:
+        raise DataError(f"{file}, line {number}: no field {name!r}; is it the file of lm-sys/RouteLLM?")
+    return row[name]
 
 
 def _csv_rows(file: Path) -> Iterator[dict[str, str]]:
     csv.field_size_limit(1 << 24)
-    with file.open(encoding="utf-8", newline="") as lines:
-        yield from csv.DictReader(lines)
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            yield from csv.DictReader(lines)
+    except (csv.Error, UnicodeDecodeError) as exc:
+        raise DataError(f"{file} is not CSV in UTF-8: {exc}") from exc
 
 
 _TRUTH = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
@@ -334,17 +360,17 @@ def _gsm8k(folder: Path) -> list[tuple[int, dict[str, Any]]]:
 def _mt_bench(folder: Path) -> list[tuple[int, dict[str, Any]]]:
     """Questions with the mean of their judged turns; a question goes when either of its turns is contaminated."""
     dirty = _contaminated(folder)
+    judgements, questions = folder / "judgements.jsonl", folder / "question.jsonl"
     judged: dict[Any, dict[str, list[float]]] = {}
-    for _, row in _rows(folder / "judgements.jsonl"):
-        judged.setdefault(row["question_id"], {}).setdefault(str(row["model"]), []).append(float(row["score"]))
-    return [
-        (
-            number,
-            {
-                "turns": row["turns"],
-                "scores": {m: float(np.mean(s)) for m, s in judged.get(row["question_id"], {}).items()},
-                "contaminated": any(turn in dirty for turn in row["turns"]),
-            },
-        )
-        for number, row in _rows(folder / "question.jsonl")
-    ]
+    for number, row in _rows(judgements):
+        question, model = (_field(row, name, number, judgements) for name in ("question_id", "model"))
+        score = _score({"scores": row}, "score", number, judgements)
+        judged.setdefault(question, {}).setdefault(str(model), []).append(score)
+    out = []
+    for number, row in _rows(questions):
+        turns = _field(row, "turns", number, questions)
+        scores = judged.get(_field(row, "question_id", number, questions), {})
+        dirty_turn = any(turn in dirty for turn in turns)
+        means = {m: float(np.mean(s)) for m, s in scores.items()}
+        out.append((number, {"turns": turns, "scores": means, "contaminated": dirty_turn}))
+    return out
