@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,12 +26,16 @@ logger = logging.getLogger(__name__)
 # Order of the published checkpoint's labels, which its config leaves unnamed.
 LABELS = ("strong wins", "tie", "weak wins")
 DEFAULT_MAX_LENGTH = 512
+# On a CPU the activations of one pass should stay in cache; a GPU wants all it can get.
+_CPU_PASS_TOKENS = 2048
+# Longest over shortest prompt of a pass: beyond it, what padding costs exceeds what a pass less saves.
+_SLACK = 1.15
 
 
 class BERTRouter(Router):
     """Win rate = softmax(logits)[0] of a classifier over strong wins, tie, weak wins (RouteLLM, section 4.2).
 
-    A batch is sorted by length and padded within buckets of `batch_size`, so a short prompt is not carried at the
+    A batch is sorted by length and padded within buckets of like length, so a short prompt is not carried at the
     length of the longest. Padding is masked, yet it changes the order of floating-point sums: a win rate of a batch
     equals that of its prompt alone to 1e-6 in float32, not to the bit.
 
@@ -41,7 +46,7 @@ class BERTRouter(Router):
         tokenizer: Its fast tokenizer.
         device: Where it runs, for example "cuda"; None: where the model is (`from_pretrained`: on the CPU).
         max_length: Longest prompt in tokens, special tokens included; None: 512, or the model's limit if less.
-        batch_size: Prompts in one pass.
+        batch_size: Most prompts in one pass; on a CPU passes also hold at most 2,048 tokens.
 
     Raises:
         ConfigurationError: A parameter has a value that is not allowed, or the model has other than 3 labels.
@@ -57,7 +62,7 @@ class BERTRouter(Router):
         *,
         device: str | None = None,
         max_length: int | None = None,
-        batch_size: int = 16,
+        batch_size: int = 64,
     ) -> None:
         import_transformers(type(self).__name__)
         labels = getattr(getattr(model, "config", None), "num_labels", None)
@@ -83,11 +88,9 @@ class BERTRouter(Router):
         import torch
 
         rows = self._encoded(prompts)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         device = self.model.device
         out = np.empty(len(rows), dtype=np.float64)
-        for start in range(0, len(order), self.batch_size):
-            bucket = order[start : start + self.batch_size]
+        for bucket in self._buckets([len(row) for row in rows]):
             width = len(rows[bucket[-1]])
             ids = torch.full((len(bucket), width), self.tokenizer.pad_token_id, dtype=torch.long)
             mask = torch.zeros((len(bucket), width), dtype=torch.long)
@@ -98,6 +101,21 @@ class BERTRouter(Router):
                 logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
             out[bucket] = torch.softmax(logits.double().cpu(), dim=1)[:, 0].numpy()
         return out
+
+    def _buckets(self, lengths: list[int]) -> Iterator[list[int]]:
+        """Indices of prompts for one pass each, alike in length, shortest first."""
+        tokens = _CPU_PASS_TOKENS if self.model.device.type == "cpu" else 1 << 30
+        bucket: list[int] = []
+        for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+            if bucket and (
+                len(bucket) == self.batch_size
+                or lengths[i] * (len(bucket) + 1) > tokens
+                or lengths[i] > _SLACK * lengths[bucket[0]] + 4
+            ):
+                yield bucket
+                bucket = []
+            bucket.append(i)
+        yield bucket
 
     def _encoded(self, prompts: list[str]) -> list[list[int]]:
         # The tokenizer is written in Rust, whose strings cannot hold a lone surrogate.
@@ -141,7 +159,7 @@ class BERTRouter(Router):
         device: str | None = None,
         dtype: str | None = None,
         max_length: int | None = None,
-        batch_size: int = 16,
+        batch_size: int = 64,
     ) -> BERTRouter:
         transformers = import_transformers(cls.__name__)
         labels = config.get("num_labels", len(config.get("id2label", (0, 1))))
