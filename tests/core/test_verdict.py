@@ -37,6 +37,12 @@ def test_a_router_that_knows_gains():
     json.dumps(found.to_dict(), allow_nan=False)
 
 
+def test_without_prices_the_sentence_speaks_of_calls_and_not_of_cost_saved():
+    sentence = verdict(*outcomes(3000, 0.5)).sentence
+    assert "fewer strong calls than the static mix of the same quality" in sentence
+    assert "costs" not in sentence
+
+
 def test_a_router_that_has_it_backwards_loses():
     found = verdict(*outcomes(3000, -0.5))
     assert found.outcome == "loses"
@@ -84,7 +90,7 @@ def test_a_saving_is_promised_only_when_its_whole_interval_is_one(seed, n, skill
         assert found.saving.low > 0
         assert found.gain.low > 0
     else:
-        assert "less than the static mix" not in found.sentence
+        assert "than the static mix" not in found.sentence
     assert (found.outcome == "gains") == (found.gain.low > 0)
 
 

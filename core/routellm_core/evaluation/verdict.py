@@ -204,7 +204,9 @@ def verdict(
         confidence=confidence,
         notes=_notes(rates, means, strong, weak),
     )
-    object.__setattr__(result, "sentence", _sentence(result, strong, weak, means))
+    # With the default costs nothing but strong calls is counted, and the sentence must not speak of money.
+    priced = not (np.ndim(strong_cost) == np.ndim(weak_cost) == 0 and strong_cost == 1.0 and weak_cost == 0.0)
+    object.__setattr__(result, "sentence", _sentence(result, strong, weak, means, priced))
     return result
 
 
@@ -270,7 +272,7 @@ def _notes(rates: Floats, means: Mapping[str, tuple[float, float]], strong: str,
     return tuple(notes)
 
 
-def _sentence(v: Verdict, strong: str, weak: str, means: Mapping[str, tuple[float, float]]) -> str:
+def _sentence(v: Verdict, strong: str, weak: str, means: Mapping[str, tuple[float, float]], priced: bool) -> str:
     level = f"{v.confidence:.0%}"
     gain = f"{v.gain.value:+.3f} (interval {v.gain.low:+.3f} to {v.gain.high:+.3f})"
     risk = (
@@ -282,8 +284,9 @@ def _sentence(v: Verdict, strong: str, weak: str, means: Mapping[str, tuple[floa
     if v.outcome == "gains":
         saves = ""
         if v.saving is not None:
+            less = f"costs {v.saving.value:.0%} less" if priced else f"needs {v.saving.value:.0%} fewer strong calls"
             saves = (
-                f" and costs {v.saving.value:.0%} less than the static mix of the same quality "
+                f" and {less} than the static mix of the same quality "
                 f"(interval {v.saving.low:.0%} to {v.saving.high:.0%})"
             )
         return f"Routing gains: {at} it scores {gain} over a static mix of the same cost{saves}; {risk}."
