@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -274,6 +274,37 @@ def estimate_answering(
     return CallEstimate(len(rows), len(missing), 0, tokens, out, cost)
 
 
+def recall_answers(
+    rows: Sequence[AnsweredPrompt], models: Mapping[str, str], journal: str | Path
+) -> list[AnsweredPrompt]:
+    """Add the answers that an earlier `generate_answers` left in the journal; asks nothing.
+
+    Args:
+        rows: Prompts, with or without some answers.
+        models: The model's name at its service by the name that its answers get.
+        journal: The journal; may be absent.
+    """
+    if not models or not Path(journal).is_file():
+        return list(rows)
+    with Journal(journal) as opened:
+        return [_with_answers(row, models, lambda key: _valid(opened, key)) for row in rows]
+
+
+def _valid(journal: Journal, key: str) -> dict[str, Any] | None:
+    return next((entry["value"] for entry in journal.entries(key) if entry["value"] is not None), None)
+
+
+def _with_answers(
+    row: AnsweredPrompt, models: Mapping[str, str], look_up: Callable[[str], dict[str, Any] | None]
+) -> AnsweredPrompt:
+    answers = dict(row.answers)
+    for name, model in models.items():
+        value = None if name in answers else look_up(_key("answer", model, row.prompt))
+        if value is not None:
+            answers[name] = value["text"]
+    return row.model_copy(update={"answers": answers})
+
+
 def estimated_tokens(text: str) -> int:
     """Tokens of a text, roughly: one for every four ASCII characters and one for every other."""
     other = 0 if text.isascii() else sum(c > "\x7f" for c in text)
@@ -473,12 +504,5 @@ async def generate_answers(
             backoff=backoff,
             progress=progress,
         )
-    answered = []
-    for row in rows:
-        answers = dict(row.answers)
-        for name, model in models.items():
-            value = results.get(_key("answer", model.name, row.prompt))
-            if name not in answers and value is not None:
-                answers[name] = value["text"]
-        answered.append(row.model_copy(update={"answers": answers}))
-    return answered, tally
+    names = {name: model.name for name, model in models.items()}
+    return [_with_answers(row, names, results.get) for row in rows], tally

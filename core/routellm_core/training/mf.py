@@ -22,6 +22,8 @@ Progress = Callable[[dict[str, Any]], None]
 # almost nothing but the intercept.
 L2_GRID = tuple(float(x) for x in 10.0 ** np.arange(-3.0, 2.01, 0.5))
 _FOLDS = 5
+# Rows times squared columns, the cost of a Newton step, from which one fold is enough.
+_MUCH_DATA = 2e10
 
 
 @dataclass(frozen=True)
@@ -303,7 +305,7 @@ def _penalty(x: npt.NDArray[Any], l2: float) -> Floats:
     return np.where(constant, 1e-6, l2 * max(scale, 1e-12))
 
 
-def _solve(x: npt.NDArray[Any], y: Floats, w: Floats, l2: float, start: Floats) -> Floats:
+def _solve(x: npt.NDArray[Any], y: Floats, w: Floats, l2: float, start: Floats, tolerance: float = 1e-9) -> Floats:
     """Newton's method with a halved step where a whole one would not do: exact, in some five steps."""
     x = np.asarray(x, dtype=np.float64)
     w = w / w.sum()
@@ -317,7 +319,7 @@ def _solve(x: npt.NDArray[Any], y: Floats, w: Floats, l2: float, start: Floats) 
     for _ in range(50):
         p = _sigmoid(x @ v)
         gradient = x.T @ (w * (p - y)) + penalty * v
-        if float(np.abs(gradient).max()) < 1e-9:
+        if float(np.abs(gradient).max()) < tolerance:
             break
         hessian = x.T @ (x * (w * p * (1.0 - p))[:, None]) + np.diag(penalty)
         step = np.linalg.solve(hessian, -gradient)
@@ -338,14 +340,17 @@ def _choose_l2(
         return 1.0  # too few prompts to choose by; a strong penalty is the safe end
     fold = (np.random.default_rng(seed).permutation(len(ids)) % _FOLDS)[position]
     losses = np.zeros(len(L2_GRID))
-    for k in range(_FOLDS):
+    # on much data one held-out fifth tells as much as five do on little, in a fifth of the time
+    folds = 1 if len(x) * x.shape[1] ** 2 > _MUCH_DATA else _FOLDS
+    for k in range(folds):
         train, held = fold != k, fold == k
         if not w[train].any():
             continue
+        x_train = x[train].astype(np.float64)
         v = np.zeros(x.shape[1])
         # from the strongest penalty to the weakest, each started at the solution before it
         for i in reversed(range(len(L2_GRID))):
-            v = _solve(x[train], y[train], w[train], L2_GRID[i], v)
+            v = _solve(x_train, y[train], w[train], L2_GRID[i], v, tolerance=1e-6)
             losses[i] += float(w[held] @ _loss(x[held] @ v, y[held])) / w.sum()
     best = int(np.argmin(losses))
     if progress is not None:

@@ -1,0 +1,168 @@
+"""`routellm data`: clean preference data (duplicates, contamination), and convert them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from routellm_core.commands.label import _told_bad
+from routellm_core.errors import ConfigurationError
+
+app = typer.Typer(
+    name="data",
+    help="Check, clean and convert preference data.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Data = Annotated[Path, typer.Option("--data", "-d", help="Outcomes or battles: .jsonl, .csv (also .gz) or .parquet.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave malformed rows out, count and report them.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, for a program.")]
+
+
+@app.command()
+def clean(
+    data: Data,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Evaluation set that training must not have seen: any file of prompts; may be given again."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write what is left.", show_default="only report")
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Similarity from which prompts count as near duplicates.")] = 0.8,
+    duplicates: Annotated[bool, typer.Option(help="Also look for repeats within the data.")] = True,
+    show: Annotated[int, typer.Option(help="Findings to list by their row.", min=0)] = 10,
+    skip_bad: SkipBad = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find prompts that repeat others or an evaluation set, exactly or nearly, and leave them out.
+
+    Exit code 1 if the evaluation set is contaminated and nothing was written (for use in a script).
+
+    Example: routellm data clean --data train.jsonl --against benchmark.jsonl --out clean.jsonl
+    """
+    from routellm_core.preference import (
+        ContaminationIndex,
+        DuplicateFinder,
+        SkippedRows,
+        read_preferences,
+        write_records,
+    )
+    from routellm_core.preference.files import format_of
+
+    if out is not None:
+        format_of(out)
+        if out.resolve() == data.resolve():
+            raise ConfigurationError(f"--out {out} is the data themselves: give another file")
+    index = ContaminationIndex(_prompts(against or []), threshold=threshold)
+    finder = DuplicateFinder(threshold=threshold) if duplicates else None
+    bad = SkippedRows()
+    counts = {"rows": 0, "contaminated": 0, "contaminated_exact": 0, "duplicates": 0, "duplicates_exact": 0, "kept": 0}
+    found: list[dict[str, Any]] = []
+
+    def kept() -> Iterator[Any]:
+        seen: set[bytes] = set()
+        asked: list[int] = []  # row of each prompt that the finder was asked about
+        for number, record in enumerate(read_preferences(data, skip_bad=bad if skip_bad else None)):
+            counts["rows"] += 1
+            match = index.match(record.prompt)
+            repeat = None
+            if match is None and finder is not None:
+                # equal prompts with other models or winners are data, not repeats: the whole row must be the same
+                key = hashlib.blake2b(record.model_dump_json(exclude={"id"}).encode(), digest_size=16).digest()
+                repeat = finder.add(record.prompt)
+                asked.append(number)
+                if repeat is not None and repeat.exact and key not in seen:
+                    repeat = None
+                seen.add(key)
+            hit = match or repeat
+            if hit is None:
+                counts["kept"] += 1
+                yield record
+                continue
+            kind = "contaminated" if match is not None else "duplicates"
+            counts[kind] += 1
+            counts[f"{kind}_exact"] += hit.exact
+            of = hit.position if match is not None else asked[hit.position]
+            if len(found) < show:
+                found.append({"row": number, "id": record.id, "kind": kind, "of": of, "similarity": hit.similarity})
+
+    if out is not None:
+        write_records(out, kept())
+    else:
+        for _ in kept():
+            pass
+    _told_bad(bad)
+    report = {
+        **counts,
+        "evaluation_prompts": index.count,
+        "skipped": bad.count,
+        "found": found,
+        "out": out and str(out),
+    }
+    if as_json:
+        print(json.dumps(report))
+    else:
+        print(f"{counts['rows']} rows, {index.count} evaluation prompts")
+        for kind, what in (("contaminated", "repeat an evaluation prompt"), ("duplicates", "repeat an earlier row")):
+            exact = counts[f"{kind}_exact"]
+            print(f"{counts[kind]} {what} ({exact} exactly, {counts[kind] - exact} nearly)")
+        for item in found:
+            name = f" ({item['id']})" if item["id"] else ""
+            other = "evaluation prompt" if item["kind"] == "contaminated" else "row"
+            print(f"  row {item['row']}{name}: {other} {item['of']}, similarity {item['similarity']:.2f}")
+        print(f"{counts['kept']} rows left" + (f" -> {out}" if out else ""))
+    if counts["contaminated"] and out is None:
+        raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .jsonl, .csv (also .gz) or .parquet.")],
+    battles: Annotated[bool, typer.Option("--battles", help="Turn outcomes into battles.")] = False,
+    strong: Annotated[str | None, typer.Option(help="With --battles: only this model against --weak.")] = None,
+    weak: Annotated[str | None, typer.Option(help="See --strong.", show_default="every pair")] = None,
+    tie_margin: Annotated[float, typer.Option(help="Scores that differ by no more are a tie.", min=0.0)] = 0.0,
+    skip_bad: SkipBad = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert between formats, from the Arena's form to battles, and from outcomes to battles.
+
+    Example: routellm data convert --data outcomes.csv --battles --out battles.jsonl.gz
+    """
+    from routellm_core.preference import SkippedRows, outcomes_to_battles, read_preferences, write_records
+    from routellm_core.preference.records import Outcome
+
+    if (strong is None) != (weak is None) or (strong is not None and not battles):
+        raise ConfigurationError("--strong and --weak go together, and with --battles")
+    pair = None if strong is None or weak is None else (strong, weak)
+    bad = SkippedRows()
+
+    def rows() -> Iterator[Any]:
+        for record in read_preferences(data, skip_bad=bad if skip_bad else None):
+            if battles and isinstance(record, Outcome):
+                yield from outcomes_to_battles([record], pair=pair, tie_margin=tie_margin)
+            elif pair is None or (not isinstance(record, Outcome) and {record.model_a, record.model_b} == set(pair)):
+                yield record
+
+    count = write_records(out, rows())
+    _told_bad(bad)
+    if as_json:
+        print(json.dumps({"rows": count, "skipped": bad.count, "out": str(out)}))
+    else:
+        print(f"{count} rows -> {out}", file=sys.stdout)
+
+
+def _prompts(files: list[Path]) -> Iterator[str]:
+    from routellm_core.traffic import read_prompts
+
+    for file in files:
+        yield from read_prompts(file)

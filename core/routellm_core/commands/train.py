@@ -1,0 +1,504 @@
+"""`routellm train`: a router of your own from battles or outcomes, one subcommand for each kind."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from routellm_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from routellm_core.embedders.base import Embedder
+    from routellm_core.training.finetune import FineTuning
+    from routellm_core.training.summary import Record, TrainingSummary
+
+app = typer.Typer(
+    name="train",
+    help="Train a router on your own data, for your own pair of models.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Data = Annotated[
+    list[Path],
+    typer.Option("--data", "-d", help="Outcomes or battles: .jsonl, .csv (also .gz) or .parquet; may be given again."),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Directory to save the router to.")]
+Strong = Annotated[str, typer.Option(help="Strong model, as the data names it.")]
+Weak = Annotated[str, typer.Option(help="Weak model, as the data names it.")]
+Strongs = Annotated[list[str], typer.Option("--strong", help="Strong model; again for others that stand for it.")]
+Weaks = Annotated[list[str], typer.Option("--weak", help="Weak model; again for others that stand for it.")]
+TieMargin = Annotated[float, typer.Option(help="Scores that differ by no more than this are a tie.", min=0.0)]
+HeldOut = Annotated[float, typer.Option(help="Share of the prompts kept for the metrics.", min=0.0, max=0.9)]
+Validation = Annotated[float, typer.Option(help="Share of the prompts for early stopping.", min=0.0, max=0.9)]
+SourceWeight = Annotated[
+    list[str] | None, typer.Option(help="SOURCE=NUMBER: factor on the rows of a source; may be given again.")
+]
+Embedding = Annotated[
+    str,
+    typer.Option(help="bundled (no key, no network), the directory of a static embedder, or openai:MODEL."),
+]
+EmbeddingCache = Annotated[
+    Path | None, typer.Option(help="File that keeps embeddings of a service between runs.", show_default=False)
+]
+Seed = Annotated[int, typer.Option(help="Seed of the split and of what is random in training.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave malformed rows out, count and report them.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a router that is there already.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, for a program.")]
+Base = Annotated[str, typer.Option(help="Directory or hub id of the model to start from (safetensors only).")]
+Resume = Annotated[bool, typer.Option(help="Go on from the last checkpoint of an interrupted run.")]
+Balance = Annotated[bool, typer.Option(help="Give each label the same share of the loss.")]
+MaxSteps = Annotated[int, typer.Option(help="Most optimizer steps.", min=1)]
+Epochs = Annotated[float, typer.Option(help="Passes over the data, unless --max-steps ends it before.")]
+Accumulate = Annotated[int, typer.Option(help="Forward passes of one optimizer step.", min=1)]
+Evaluations = Annotated[int, typer.Option(help="Looks at the validation loss, and checkpoints, over the run.", min=1)]
+Patience = Annotated[int, typer.Option(help="Looks without a better loss before the run stops.", min=1)]
+Checkpointing = Annotated[bool, typer.Option("--gradient-checkpointing", help="Trade time for memory.")]
+
+
+@app.command()
+def mf(
+    data: Data,
+    strong: Strong,
+    weak: Weak,
+    out: Out,
+    embedder: Embedding = "bundled",
+    embedding_cache: EmbeddingCache = None,
+    method: Annotated[
+        str, typer.Option(help="pair (convex, exact), sgd (model vectors), or auto: pair for two models.")
+    ] = "auto",
+    all_models: Annotated[bool, typer.Option("--all-models", help="Learn from every pair of models.")] = False,
+    l2: Annotated[float | None, typer.Option(help="Penalty of pair.", show_default="by cross-validation")] = None,
+    dim: Annotated[int | None, typer.Option(help="Length of a model vector of sgd.", show_default="64", min=1)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most passes of sgd.", show_default="30", min=1)] = None,
+    noise: Annotated[float | None, typer.Option(help="Noise on the prompt vectors of sgd.", show_default="0.1")] = None,
+    tie_margin: TieMargin = 0.0,
+    held_out: HeldOut = 0.2,
+    source_weight: SourceWeight = None,
+    seed: Seed = 0,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Matrix factorization: the paper's recommended router; seconds on a laptop.
+
+    Example: routellm train mf --data outcomes.jsonl --strong gpt-4o --weak gpt-4o-mini --out my-router
+    """
+    options = {"method": method, "l2": l2, "dim": dim, "epochs": epochs, "noise": noise}
+    _embedding_router(
+        "mf",
+        data,
+        out,
+        _embedder(embedder, embedding_cache),
+        skip_bad,
+        as_json,
+        strong=strong,
+        weak=weak,
+        all_models=all_models,
+        tie_margin=tie_margin,
+        held_out=held_out,
+        source_weights=_weights(source_weight),
+        seed=seed,
+        overwrite=overwrite,
+        **{name: value for name, value in options.items() if value is not None},
+    )
+
+
+@app.command()
+def knn(
+    data: Data,
+    strong: Strong,
+    weak: Weak,
+    out: Out,
+    embedder: Embedding = "bundled",
+    embedding_cache: EmbeddingCache = None,
+    neighbors: Annotated[
+        int | None, typer.Option(help="How many neighbours vote.", show_default="by leave-one-out", min=1)
+    ] = None,
+    tie_margin: TieMargin = 0.0,
+    held_out: HeldOut = 0.2,
+    source_weight: SourceWeight = None,
+    seed: Seed = 0,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Nearest neighbours over outcomes: the simple baseline that is hard to beat.
+
+    Example: routellm train knn --data outcomes.jsonl --strong gpt-4o --weak gpt-4o-mini --out my-router
+    """
+    _embedding_router(
+        "knn",
+        data,
+        out,
+        _embedder(embedder, embedding_cache),
+        skip_bad,
+        as_json,
+        strong=strong,
+        weak=weak,
+        tie_margin=tie_margin,
+        held_out=held_out,
+        source_weights=_weights(source_weight),
+        seed=seed,
+        overwrite=overwrite,
+        **({} if neighbors is None else {"neighbors": neighbors}),
+    )
+
+
+@app.command("sw_ranking")
+def sw_ranking(
+    data: Data,
+    strong: Strong,
+    weak: Weak,
+    out: Out,
+    embedder: Embedding = "bundled",
+    embedding_cache: EmbeddingCache = None,
+    all_models: Annotated[bool, typer.Option(help="Use the battles of every pair of models.")] = True,
+    num_tiers: Annotated[int, typer.Option(help="Tiers that the models are grouped in.", min=1)] = 10,
+    base: Annotated[float, typer.Option(help="Base of the weights; small embeddings need more than 10.")] = 10.0,
+    nearest: Annotated[
+        int | None, typer.Option(help="Use only so many most similar battles.", show_default="all", min=1)
+    ] = None,
+    tie_margin: TieMargin = 0.0,
+    held_out: HeldOut = 0.2,
+    seed: Seed = 0,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Similarity-weighted ranking: Bradley-Terry ratings weighted by similar battles; nothing is trained.
+
+    Example: routellm train sw_ranking --data arena.parquet --strong gpt-4-1106-preview --weak mixtral-8x7b --out sw
+    """
+    _embedding_router(
+        "sw_ranking",
+        data,
+        out,
+        _embedder(embedder, embedding_cache),
+        skip_bad,
+        as_json,
+        strong=strong,
+        weak=weak,
+        all_models=all_models,
+        tie_margin=tie_margin,
+        held_out=held_out,
+        seed=seed,
+        overwrite=overwrite,
+        num_tiers=num_tiers,
+        base=base,
+        nearest=nearest,
+    )
+
+
+@app.command()
+def bert(
+    data: Data,
+    strong: Strongs,
+    weak: Weaks,
+    out: Out,
+    base: Base,
+    max_steps: MaxSteps = 2000,
+    epochs: Epochs = 3.0,
+    batch_size: Annotated[int, typer.Option(help="Rows of one forward pass on one device.", min=1)] = 16,
+    accumulate: Accumulate = 1,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-5,
+    weight_decay: Annotated[float, typer.Option(help="Decoupled weight decay.")] = 0.01,
+    max_length: Annotated[
+        int | None, typer.Option(help="Longest prompt in tokens.", show_default="512, or the model's limit")
+    ] = None,
+    balance: Balance = True,
+    evaluations: Evaluations = 10,
+    patience: Patience = 3,
+    gradient_checkpointing: Checkpointing = False,
+    tie_margin: TieMargin = 0.0,
+    validation: Validation = 0.1,
+    held_out: HeldOut = 0.2,
+    source_weight: SourceWeight = None,
+    seed: Seed = 0,
+    resume: Resume = True,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune an encoder with three labels: strong wins, tie, weak wins.
+
+    Example: routellm train bert --data labels.jsonl --strong A --weak B --base FacebookAI/xlm-roberta-base --out bert
+
+    Several GPUs: accelerate launch -m routellm_core.cli train bert ... (or torchrun --nproc-per-node 8 -m ...)
+    """
+    from routellm_core.training.bert import train_bert
+    from routellm_core.training.finetune import FineTuning
+
+    how = FineTuning(
+        epochs=epochs,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        evaluations=evaluations,
+        patience=patience,
+        gradient_checkpointing=gradient_checkpointing,
+        seed=seed,
+    )
+    _fine_tuned(
+        train_bert,
+        data,
+        out,
+        skip_bad,
+        as_json,
+        how,
+        base=base,
+        strong=strong,
+        weak=weak,
+        balance=balance,
+        max_length=max_length,
+        tie_margin=tie_margin,
+        validation=validation,
+        held_out=held_out,
+        source_weights=_weights(source_weight),
+        overwrite=overwrite,
+        resume=resume,
+    )
+
+
+@app.command("causal_llm")
+def causal_llm(
+    data: Data,
+    strong: Strongs,
+    weak: Weaks,
+    out: Out,
+    base: Base,
+    lora: Annotated[int, typer.Option(help="Rank of the LoRA updates; 0 trains all weights.", min=0)] = 16,
+    max_steps: MaxSteps = 2000,
+    epochs: Epochs = 3.0,
+    batch_size: Annotated[int, typer.Option(help="Rows of one forward pass on one device.", min=1)] = 8,
+    accumulate: Accumulate = 1,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Highest learning rate.", show_default="1e-4 with LoRA, else 1e-6")
+    ] = None,
+    weight_decay: Annotated[float, typer.Option(help="Decoupled weight decay.")] = 0.0,
+    max_length: Annotated[
+        int | None, typer.Option(help="Most tokens of a text.", show_default="2048, or the model's limit")
+    ] = None,
+    balance: Balance = True,
+    evaluations: Evaluations = 10,
+    patience: Patience = 3,
+    gradient_checkpointing: Checkpointing = False,
+    tie_margin: TieMargin = 0.0,
+    validation: Validation = 0.1,
+    held_out: HeldOut = 0.2,
+    source_weight: SourceWeight = None,
+    seed: Seed = 0,
+    resume: Resume = True,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune an LLM to rate prompts by the label tokens [[1]] to [[5]].
+
+    Strong wins is taught as [[1]], a tie as [[4]], weak wins as [[5]].
+
+    Example: routellm train causal_llm --data labels.jsonl --strong A --weak B --base ./llama-3.2-1b --out llm
+
+    Several GPUs: accelerate launch -m routellm_core.cli train causal_llm ...
+    """
+    from routellm_core.training.causal_llm import train_causal_llm
+    from routellm_core.training.finetune import FineTuning
+
+    how = FineTuning(
+        epochs=epochs,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        learning_rate=learning_rate or (1e-4 if lora else 1e-6),
+        weight_decay=weight_decay,
+        evaluations=evaluations,
+        patience=patience,
+        gradient_checkpointing=gradient_checkpointing,
+        seed=seed,
+    )
+    _fine_tuned(
+        train_causal_llm,
+        data,
+        out,
+        skip_bad,
+        as_json,
+        how,
+        base=base,
+        strong=strong,
+        weak=weak,
+        lora=lora or None,
+        balance=balance,
+        max_length=max_length,
+        tie_margin=tie_margin,
+        validation=validation,
+        held_out=held_out,
+        source_weights=_weights(source_weight),
+        overwrite=overwrite,
+        resume=resume,
+    )
+
+
+def _embedding_router(
+    kind: Any, data: list[Path], out: Path, embedder: Embedder | None, skip_bad: bool, as_json: bool, **options: Any
+) -> None:
+    from routellm_core.training.embedding_routers import train_embedding_router
+
+    reader = _Reader(data, skip_bad)
+    with _progress("embedding") as progress:
+        summary = train_embedding_router(
+            kind, reader.records(), out, embedder=embedder, skipped=reader.skipped, progress=progress, **options
+        )
+    _report(summary, reader, as_json)
+
+
+def _fine_tuned(
+    train: Callable[..., TrainingSummary | None],
+    data: list[Path],
+    out: Path,
+    skip_bad: bool,
+    as_json: bool,
+    how: FineTuning,
+    **options: Any,
+) -> None:
+    _quiet_transformers()
+    reader = _Reader(data, skip_bad)
+    with _progress("training") as progress:
+        summary = train(reader.records, out, how=how, skipped=reader.skipped, progress=progress, **options)
+    if summary is not None:  # else this is not the first process of a distributed run
+        _report(summary, reader, as_json)
+
+
+def _quiet_transformers() -> None:
+    """Its bars and loading reports are not for this command's output; its errors still are."""
+    try:
+        from transformers.utils import logging
+    except ImportError:
+        return  # the trainer says which extra is missing
+    quiet: Any = logging  # its functions have no types
+    quiet.disable_progress_bar()
+    quiet.set_verbosity_error()
+
+
+class _Reader:
+    """The rows of the data files, as often as they are asked for; malformed ones are counted on the last pass."""
+
+    def __init__(self, paths: list[Path], skip_bad: bool) -> None:
+        from routellm_core.preference.files import SkippedRows
+
+        self.paths, self._skip = paths, skip_bad
+        self.bad = SkippedRows()
+
+    def records(self) -> Iterator[Record]:
+        from routellm_core.preference.files import SkippedRows, read_preferences
+
+        self.bad = SkippedRows()
+        bad = self.bad if self._skip else None
+        return chain.from_iterable([read_preferences(path, skip_bad=bad) for path in self.paths])
+
+    def skipped(self) -> int:
+        return self.bad.count
+
+
+def _embedder(name: str, cache: Path | None) -> Embedder | None:
+    embedder: Embedder | None
+    if name == "bundled":
+        embedder = None
+    elif name.startswith("openai:"):
+        from routellm_core.embedders import OpenAIEmbedder
+
+        embedder = OpenAIEmbedder(name.removeprefix("openai:"))
+    elif Path(name).is_dir():
+        from routellm_core.embedders import StaticEmbedder
+
+        embedder = StaticEmbedder.from_pretrained(name)
+    else:
+        raise ConfigurationError(
+            f"--embedder {name!r}: expected bundled, openai:MODEL, or a directory that a static embedder is saved in"
+        )
+    if cache is not None:
+        from routellm_core.embedders import CachedEmbedder, bundled_embedder
+
+        embedder = CachedEmbedder(embedder or bundled_embedder(), cache)
+    return embedder
+
+
+def _weights(given: list[str] | None) -> dict[str, float]:
+    out = {}
+    for item in given or []:
+        name, _, value = item.rpartition("=")
+        try:
+            out[name] = float(value)
+        except ValueError:
+            name = ""
+        if not name:
+            raise ConfigurationError(f"--source-weight {item!r}: expected SOURCE=NUMBER, such as judge=0.5")
+    return out
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr where a person sees it; nothing in a pipe."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield advance
+
+
+def _report(summary: TrainingSummary, reader: _Reader, as_json: bool) -> None:
+    if reader.bad.count:
+        print(f"left out {reader.bad.count} malformed rows; the first:", file=sys.stderr)
+        for message in reader.bad.first:
+            print(f"  {message}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"directory": str(summary.directory), **summary.to_dict()}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=120)  # a pipe has no width; 80 would break the table
+    rows = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in summary.rows.items() if count)
+    console.print(f"{summary.router} router for {summary.strong} (strong) and {summary.weak} (weak)", markup=False)
+    console.print(f"rows: {rows}; {summary.seconds:.1f} s\n", markup=False)
+    lines = summary.table()
+    if lines:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for i, title in enumerate(lines[0]):
+            table.add_column(title, justify="right" if i else "left")
+        for row in lines[1:]:
+            table.add_row(*row)
+        console.print(table)
+    evaluation = summary.evaluation
+    if evaluation is not None:
+        console.print(
+            f"\n{evaluation.count:,} held-out prompts, {evaluation.confidence:.0%} intervals. Strong alone "
+            f"{evaluation.strong_quality:.4g}, weak alone {evaluation.weak_quality:.4g}.",
+            markup=False,
+        )
+        for note in evaluation.notes:
+            console.print(note, markup=False)
+    if summary.gain is not None:
+        console.print(f"APGR over the bundled default: {summary.gain.difference}", markup=False)
+    console.print(
+        f"\nsaved to {summary.directory}; use it with load_router({str(summary.directory)!r})",
+        markup=False,
+        soft_wrap=True,
+    )
