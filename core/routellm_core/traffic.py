@@ -46,6 +46,8 @@ _PROMPT_KEYS = (
     "messages",
     "prompts",
 )
+# Fields that hold the prompt itself: a prompt that happens to be JSON is left as it is.
+_VERBATIM_KEYS = frozenset({"prompt", "question", "query", "instruction", "text"})
 _USER_ROLES = {"user", "human"}
 _ROLES = {*_USER_ROLES, "system", "developer", "assistant", "ai", "tool", "function"}
 # What an export marks calls of a model with; other steps of a trace would count the same prompt again.
@@ -207,7 +209,7 @@ def routed_text(value: Any) -> str | None:
         if role is not None:
             return _content(content) if role in _USER_ROLES else None
         for key in ("messages", *_PROMPT_KEYS):
-            if value.get(key) not in (None, "", []) and (text := routed_text(_parsed(value[key]))):
+            if value.get(key) not in (None, "", []) and (text := routed_text(_parsed_field(key, value[key]))):
                 return text
         strings = [v for v in value.values() if isinstance(v, str) and v.strip()]
         return strings[0] if len(strings) == 1 and len(value) == 1 else None
@@ -288,6 +290,10 @@ def _parsed(value: Any) -> Any:
     return value
 
 
+def _parsed_field(name: str, value: Any) -> Any:
+    return value if name.strip().lower() in _VERBATIM_KEYS else _parsed(value)
+
+
 def _lines(stream: io.TextIOWrapper, path: Path) -> Iterator[str]:
     number = 0
     while line := stream.readline(MAX_RECORD_CHARS + 1):
@@ -353,7 +359,7 @@ def _csv_rows(stream: io.TextIOWrapper, path: Path) -> Iterator[tuple[str, Any]]
     reader = csv.DictReader(_lines(stream, path), delimiter=delimiter)
     try:
         for row in reader:
-            record = {k: _parsed(v) for k, v in row.items() if k is not None and v}
+            record = {k: _parsed_field(k, v) for k, v in row.items() if k is not None and v}
             lowered = {k.strip().lower(): v for k, v in record.items()}
             yield f"line {reader.line_num}", {**lowered, **record}
     except csv.Error as exc:

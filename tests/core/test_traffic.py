@@ -1,5 +1,6 @@
 """Readers of traffic: every format and export, streamed, with clear words for what is malformed."""
 
+import csv
 import gzip
 import json
 import tracemalloc
@@ -296,3 +297,15 @@ values = st.recursive(
 def test_any_recorded_input_gives_a_text_or_none(value):
     found = routed_text(value)
     assert found is None or (isinstance(found, str) and found.strip())
+
+
+@pytest.mark.parametrize("prompt", ['["x", "y"]', '{"question": "inner?"}', "[1, 2]", '{"a": 1}', '"quoted"'])
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_prompt_that_happens_to_be_json_is_left_as_it_is(tmp_path, prompt, kind):
+    file = tmp_path / f"p.{kind}"
+    if kind == "jsonl":
+        file.write_text(json.dumps({"prompt": prompt}) + "\n")
+    else:
+        with file.open("w", newline="") as out:
+            csv.writer(out).writerows([["prompt"], [prompt]])
+    assert list(read_prompts(file)) == [prompt]

@@ -112,7 +112,7 @@ def _header_file(output: Path) -> Path:
 
 def _fit(router: Router, reader: PromptReader, output: Path, limit: int | None, restart: bool) -> Calibration:
     """Score the prompts into a file beside the output, going on where an earlier run stopped, and count them up."""
-    from routellm_core.commands.evaluate import progress_bar
+    from routellm_core.commands.progress import progress_bar
 
     output.parent.mkdir(parents=True, exist_ok=True)
     scores, header = _scores_file(output), _header_file(output)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from routellm_core.calibration import Calibration
+from routellm_core.commands.progress import progress_bar
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy import RoutingPolicy
 from routellm_core.routers import load_router
@@ -83,7 +84,6 @@ class _Source:
 
     def __init__(self, prompts: list[str], file: Path | None, field: str | None) -> None:
         self.name = "the command line" if file is None else ("stdin" if str(file) == "-" else str(file))
-        self.total: int | None = None
         self.skipped = 0
         self._reader: Any = None
         self._items: Iterator[str]
@@ -95,23 +95,18 @@ class _Source:
             from routellm_core.traffic import read_prompts
 
             self._reader = read_prompts(file, field=field)
-            self.total = self._reader.total_bytes
             self._items = iter(self._reader)
 
     def batches(self, *, quiet: bool) -> Iterator[list[str]]:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("routing"), BarColumn(), TextColumn("{task.percentage:.0f}%"), TimeRemainingColumn())
-        # a bar only for a file, and only where a person sees it
-        hidden = quiet or self.total is None or not console.is_terminal
-        with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-            task = progress.add_task("routing", total=self.total)
-            while batch := list(islice(self._items, _BATCH)):
-                yield batch
-                if self._reader is not None:
-                    progress.update(task, completed=self._reader.bytes_read)
+        if self._reader is None or quiet:
+            yield from iter(lambda: list(islice(self._items, _BATCH)), [])
+        else:
+            with progress_bar("routing", self._reader.total_bytes) as advance:
+                done = 0
+                while batch := list(islice(self._items, _BATCH)):
+                    yield batch
+                    advance(self._reader.bytes_read - done)
+                    done = self._reader.bytes_read
         if self._reader is not None:
             self.skipped = self._reader.skipped
 
