@@ -130,7 +130,8 @@ class _Table:
 
         self._limit = limit
         self._count = 0
-        self._table = Table("prompt", box=None, pad_edge=False, header_style="bold")
+        self._table = Table(box=None, pad_edge=False, header_style="bold")
+        self._table.add_column("prompt", no_wrap=True, overflow="ellipsis")
         for name in ("win rate", "threshold", "model"):
             self._table.add_column(name, justify="right" if name != "model" else "left", no_wrap=True)
 
@@ -158,4 +159,4 @@ class _Table:
         hidden = self._count - self._limit if self._limit else 0
         if hidden > 0:
             console.print(f"... and {hidden} more (--limit 0 shows all, --json writes all)", markup=False)
-        console.print(summary, markup=False)
+        console.print(summary, markup=False, soft_wrap=True)
