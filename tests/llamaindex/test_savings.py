@@ -1,0 +1,152 @@
+"""Usage per side from LlamaIndex's events: each answer once, whichever way it was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from llama_index.core.base.llms.types import ChatMessage, CompletionResponse
+from llama_index.core.llms.callbacks import llm_completion_callback
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.tools import FunctionTool
+from llama_index_instrumentation import get_dispatcher
+from pydantic import BaseModel
+
+from llamaindex_routellm import RouteLLM, SavingsEventHandler
+from routellm_core import ConfigurationError
+from routellm_core.savings import Price
+from tests.fakes_llamaindex import FakeLLM, Reply, SurvivableError
+from tests.routers import ScriptedRouter
+
+EASY, HARD = "p=0.1 When?", "p=0.9 Why?"
+PRICES = {"strong": Price(10, 30), "weak": Price(1, 2)}
+
+
+@pytest.fixture
+def savings() -> Iterator[SavingsEventHandler]:
+    root = get_dispatcher()
+    before = list(root.event_handlers)
+    handler = SavingsEventHandler(PRICES)
+    root.add_event_handler(handler)
+    yield handler
+    root.event_handlers = before
+
+
+class Sum(BaseModel):
+    """A sum."""
+
+    value: int
+
+
+def ask_chat(llm: RouteLLM) -> None:
+    llm.chat([ChatMessage(content=EASY)])
+
+
+def ask_stream(llm: RouteLLM) -> None:
+    list(llm.stream_complete(EASY))
+
+
+def ask_async(llm: RouteLLM) -> None:
+    asyncio.run(llm.achat([ChatMessage(content=EASY)]))
+
+
+def ask_predict(llm: RouteLLM) -> None:
+    llm.predict(PromptTemplate("{query_str}"), query_str=EASY)
+
+
+def ask_streamed_prompt(llm: RouteLLM) -> None:
+    list(llm.stream(PromptTemplate("{query_str}"), query_str=EASY))
+
+
+def ask_object(llm: RouteLLM) -> None:
+    llm.weak.reply_next(Reply(tools=[("Sum", {"value": 1})]))
+    llm.as_structured_llm(Sum).chat([ChatMessage(content=EASY)])
+
+
+def ask_tools(llm: RouteLLM) -> None:
+    llm.weak.reply_next(Reply(tools=[("add", {"a": 1, "b": 2})]))
+    llm.predict_and_call([FunctionTool.from_defaults(lambda a, b: a + b, name="add", description="x")], EASY)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [ask_chat, ask_stream, ask_async, ask_predict, ask_streamed_prompt, ask_object, ask_tools],
+    ids=lambda ask: ask.__name__,
+)
+def test_one_answer_counts_once(ask: Any, llm: RouteLLM, savings: SavingsEventHandler) -> None:
+    ask(llm)
+    summary = savings.summary()
+    assert (summary.weak.calls, summary.weak.input_tokens, summary.weak.output_tokens) == (1, 10, 5)
+    assert summary.strong.calls == 0
+    assert summary.cost == pytest.approx((10 * 1 + 5 * 2) / 1e6)
+    assert summary.cost_always_strong == pytest.approx((10 * 10 + 5 * 30) / 1e6)
+
+
+def test_a_model_that_completes_through_its_chat_counts_once(
+    strong: FakeLLM, router: ScriptedRouter, savings: SavingsEventHandler
+) -> None:
+    class Chatty(FakeLLM):
+        @llm_completion_callback()
+        def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+            answer = self.chat([ChatMessage(content=prompt)])
+            return CompletionResponse(text=answer.message.content or "", raw=answer.raw)
+
+    llm = RouteLLM(strong=strong, weak=Chatty("weak"), router=router, threshold=0.5)
+    llm.complete(EASY)
+    llm.complete(EASY)
+    assert savings.summary().weak.calls == 2
+    assert savings.summary().weak.input_tokens == 20
+
+
+def test_answers_that_share_their_raw_form_all_count(
+    strong: FakeLLM, router: ScriptedRouter, savings: SavingsEventHandler
+) -> None:
+    raw = {"usage": {"prompt_tokens": 10, "completion_tokens": 5}}
+
+    class Canned(FakeLLM):
+        def _raw(self, reply: Reply) -> dict[str, Any]:
+            return raw
+
+    llm = RouteLLM(strong=strong, weak=Canned("weak"), router=router, threshold=0.5)
+    for _ in range(3):
+        llm.chat([ChatMessage(content=EASY)])
+        llm.complete(EASY)
+    assert savings.summary().weak.calls == 6
+
+
+def test_a_failover_counts_for_the_side_that_answered(
+    strong: FakeLLM, weak: FakeLLM, router: ScriptedRouter, savings: SavingsEventHandler
+) -> None:
+    llm = RouteLLM(strong=strong, weak=weak, router=router, threshold=0.5, failover=True)
+    weak.reply_next(SurvivableError("down"), Reply("x", error=SurvivableError("down")))
+    llm.chat([ChatMessage(content=EASY)])
+    list(llm.stream_chat([ChatMessage(content=EASY)]))
+    summary = savings.summary()
+    assert (summary.strong.calls, summary.weak.calls, summary.failovers) == (2, 0, 2)
+
+
+def test_unreported_usage_and_models_that_are_not_routed(llm: RouteLLM, savings: SavingsEventHandler) -> None:
+    llm.weak.reply_next(Reply("x", usage=None))
+    llm.chat([ChatMessage(content=EASY)])
+    llm.weak.chat([ChatMessage(content="direct")])
+    summary = savings.summary()
+    assert (summary.weak.calls, summary.weak.without_usage, summary.weak.input_tokens) == (1, 1, 0)
+
+
+def test_a_raw_answer_of_another_form(strong: FakeLLM, router: ScriptedRouter, savings: SavingsEventHandler) -> None:
+    class Odd(FakeLLM):
+        def _raw(self, reply: Reply) -> Any:
+            return 42
+
+    RouteLLM(strong=strong, weak=Odd("weak"), router=router, threshold=0.5).complete(EASY)
+    assert savings.summary().weak.without_usage == 1
+
+
+def test_without_prices_money_is_unknown(llm: RouteLLM) -> None:
+    handler = SavingsEventHandler()
+    assert handler.summary().cost is None
+    assert handler.summary().strong_fraction is None
+    with pytest.raises(ConfigurationError, match="prices="):
+        SavingsEventHandler({"strong": Price(1, 1)})
