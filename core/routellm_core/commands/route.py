@@ -133,7 +133,9 @@ class _Table:
         self._table = Table(box=None, pad_edge=False, header_style="bold")
         self._table.add_column("prompt", no_wrap=True, overflow="ellipsis")
         for name in ("win rate", "threshold", "model"):
-            self._table.add_column(name, justify="right" if name != "model" else "left", no_wrap=True)
+            # a minimum width: on a narrow terminal it is the prompt that gives way
+            side = "left" if name == "model" else "right"
+            self._table.add_column(name, justify=side, no_wrap=True, min_width=max(len(name), len("strong")))
 
     def row(self, index: int, prompt: str, decision: RoutingDecision) -> None:
         self._count += 1
