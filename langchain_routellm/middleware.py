@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import replace
 from typing import Annotated, Any, Literal, NotRequired, get_args
+from weakref import WeakKeyDictionary
 
 from langchain.agents.middleware.types import (
     AgentMiddleware,
@@ -21,7 +21,7 @@ from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langgraph.types import Command
 
 from langchain_routellm.dispatch import KEY, Dispatch, TokenWatch, stamped
@@ -35,9 +35,6 @@ from routellm_core.errors import ConfigurationError
 logger = logging.getLogger("langchain_routellm")
 
 Scope = Literal["run", "call"]
-
-# what failed last in this model step: (id of the step's state, model that the request came with)
-_failed: ContextVar[tuple[int, int] | None] = ContextVar("routellm_failed", default=None)
 
 
 class RouteLLMState(AgentState[Any]):
@@ -104,6 +101,8 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         self.scope = scope
         self._lookback: int = options["lookback"]
         self._route_on = options["route_on"]
+        # step of a graph -> model that its request came with when it failed; forgotten with the step
+        self._failed: WeakKeyDictionary[BaseCallbackManager, int] = WeakKeyDictionary()
         self._dispatch = Dispatch(
             "RouteLLMMiddleware",
             _unbound(checked_chat_side(strong, "strong"), "strong"),
@@ -151,7 +150,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
                 decision = self._dispatch.second(decision, exc, watch)
                 response = handler(self._routed(request, decision)[0])
         except Exception:
-            _failed.set((id(request.state), id(request.model)))
+            self._note_failure(request)
             raise
         return self._response(request, response, decision)
 
@@ -173,7 +172,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
                 decision = self._dispatch.second(decision, exc, watch)
                 response = await handler(self._routed(request, decision)[0])
         except Exception:
-            _failed.set((id(request.state), id(request.model)))
+            self._note_failure(request)
             raise
         return self._response(request, response, decision)
 
@@ -198,12 +197,17 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
                 return self._dispatch.noted(decision, ensure_config())
         return decision
 
-    @staticmethod
-    def _overruled(request: ModelRequest[Any]) -> bool:
-        failed = _failed.get()
-        if failed is None or failed[0] != id(request.state) or failed[1] == id(request.model):
+    def _note_failure(self, request: ModelRequest[Any]) -> None:
+        step = _step()
+        if step is not None:
+            self._failed[step] = id(request.model)
+
+    def _overruled(self, request: ModelRequest[Any]) -> bool:
+        """Whether the same step comes back with another model after a failure: a fallback outside set it."""
+        step = _step()
+        if step is None or self._failed.get(step, id(request.model)) == id(request.model):
             return False
-        logger.info("a fallback outside RouteLLMMiddleware set the model after a failure; it is left alone")
+        logger.info("a fallback listed before RouteLLMMiddleware set the model after a failure; it is left alone")
         return True
 
     # --- running ---
@@ -243,6 +247,12 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         if request.state.get(KEY) == state:
             return response
         return ExtendedModelResponse(model_response=response, command=Command(update={KEY: state}))
+
+
+def _step() -> BaseCallbackManager | None:
+    """What stands for the running step of the graph: its callback manager, which lives as long as the step."""
+    callbacks = (var_child_runnable_config.get() or {}).get("callbacks")
+    return callbacks if isinstance(callbacks, BaseCallbackManager) else None
 
 
 def _arguments(request: ModelRequest[Any]) -> dict[str, Any]:
