@@ -126,16 +126,16 @@ class _Table:
     """A table of the first rows, then the summary."""
 
     def __init__(self, limit: int) -> None:
+        from rich.console import Console
         from rich.table import Table
 
         self._limit = limit
         self._count = 0
-        self._table = Table(box=None, pad_edge=False, header_style="bold")
-        self._table.add_column("prompt", no_wrap=True, overflow="ellipsis")
+        self._console = Console(highlight=False)
+        self._width = max(16, self._console.width - 32)  # what the three other columns leave
+        self._table = Table("prompt", box=None, pad_edge=False, header_style="bold")
         for name in ("win rate", "threshold", "model"):
-            # a minimum width: on a narrow terminal it is the prompt that gives way
-            side = "left" if name == "model" else "right"
-            self._table.add_column(name, justify=side, no_wrap=True, min_width=max(len(name), len("strong")))
+            self._table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
 
     def row(self, index: int, prompt: str, decision: RoutingDecision) -> None:
         self._count += 1
@@ -143,22 +143,17 @@ class _Table:
             return
         from rich.text import Text
 
-        # Text: a prompt is not markup; one line, printable characters only
-        line = " ".join(prompt.split())
-        line = "".join(c if c.isprintable() else "�" for c in line)
-        short = line if len(line) <= 72 else line[:71] + "…"
+        # one line of printable characters; Text, because a prompt is not markup
+        line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(prompt.split()))
+        text = Text(line or "(empty)", no_wrap=True)
+        text.truncate(self._width, overflow="ellipsis")
         color = "magenta" if decision.model == "strong" else "green"
         win_rate = "-" if decision.win_rate is None else f"{decision.win_rate:.4f}"
-        self._table.add_row(
-            Text(short or "(empty)"), win_rate, f"{decision.threshold:.4f}", Text(decision.model, color)
-        )
+        self._table.add_row(text, win_rate, f"{decision.threshold:.4f}", Text(decision.model, color))
 
     def end(self, summary: str) -> None:
-        from rich.console import Console
-
-        console = Console(highlight=False)
-        console.print(self._table)
+        self._console.print(self._table)
         hidden = self._count - self._limit if self._limit else 0
         if hidden > 0:
-            console.print(f"... and {hidden} more (--limit 0 shows all, --json writes all)", markup=False)
-        console.print(summary, markup=False, soft_wrap=True)
+            self._console.print(f"... and {hidden} more (--limit 0 shows all, --json writes all)", markup=False)
+        self._console.print(summary, markup=False, soft_wrap=True)
