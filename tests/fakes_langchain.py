@@ -40,7 +40,6 @@ class ScriptedChatModel(BaseChatModel):
         error: Raised by every call before the first token.
         error_after: Raise `error` only after this many words (of a stream; an invoke fails at once).
         delay: Seconds before an answer; asyncio sleep in async calls, so that they can be cancelled.
-        native_async: False leaves async calls to LangChain's thread fallback.
     """
 
     model: str = "scripted"

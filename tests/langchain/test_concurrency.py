@@ -1,0 +1,146 @@
+"""Many calls at once: no mixed-up answers, a free event loop, and cancellation that reaches the model."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from langchain_routellm import ChatRouteLLM, RouteLLMRunnable, routing_decision
+from tests.fakes_langchain import ScriptedChatModel
+from tests.langchain.conftest import Pair
+from tests.routers import ScriptedRouter
+
+
+def _prompt(i: int) -> str:
+    return f"p=0.{i % 10} call {i}"
+
+
+def _check(i: int, answer: Any) -> None:
+    side = "strong" if i % 10 >= 7 else "weak"
+    assert answer.text == f"{side}-model answers: {_prompt(i)}"
+    decision = routing_decision(answer)
+    assert decision is not None
+    assert (decision.model, decision.win_rate) == (side, (i % 10) / 10)
+
+
+async def test_a_thousand_concurrent_calls_are_not_mixed_up(pair: Pair) -> None:
+    llm = pair.llm()
+    answers = await asyncio.gather(*(llm.ainvoke(_prompt(i)) for i in range(1000)))
+    for i, answer in enumerate(answers):
+        _check(i, answer)
+
+
+async def test_a_thousand_concurrent_streams_are_not_mixed_up(pair: Pair) -> None:
+    llm = pair.llm()
+
+    async def collect(i: int) -> Any:
+        chunks = [c async for c in llm.astream(_prompt(i))]
+        return chunks[0] + chunks[1:]
+
+    for i, answer in enumerate(await asyncio.gather(*(collect(i) for i in range(1000)))):
+        _check(i, answer)
+
+
+def test_sixty_four_threads_are_not_mixed_up(pair: Pair) -> None:
+    llm = pair.llm(sticky=True, failover=True)
+    barrier = threading.Barrier(64)
+
+    def work(worker: int) -> list[Any]:
+        barrier.wait()
+        config: Any = {"configurable": {"routellm_threshold": 0.7}}
+        return [(i, llm.invoke(_prompt(i), config)) for i in range(worker * 10, worker * 10 + 10)]
+
+    with ThreadPoolExecutor(64) as pool:
+        for answers in pool.map(work, range(64)):
+            for i, answer in answers:
+                _check(i, answer)
+
+
+async def test_settings_of_one_call_do_not_leak_into_another(pair: Pair) -> None:
+    llm = pair.llm()
+    sides = ["strong", "weak"] * 100
+    answers = await asyncio.gather(
+        *(llm.ainvoke(f"call {i}", {"configurable": {"routellm_force": side}}) for i, side in enumerate(sides))
+    )
+    assert [routing_decision(a).model for a in answers] == sides  # type: ignore[union-attr]
+
+
+async def test_a_router_that_computes_does_not_hold_up_the_loop(pair: Pair) -> None:
+    """While the router sleeps in its thread, the loop goes on turning: no clock is needed to see that."""
+    started, release = threading.Event(), threading.Event()
+
+    class Waiting(ScriptedRouter):
+        def _win_rates(self, prompts: list[str]) -> Any:
+            started.set()
+            assert release.wait(10)
+            return super()._win_rates(prompts)
+
+    llm = pair.llm(router=Waiting())
+    call = asyncio.ensure_future(llm.ainvoke("p=0.9 hi"))
+    while not started.is_set():
+        await asyncio.sleep(0)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not call.done()
+    release.set()
+    assert (await call).text == "strong-model answers: p=0.9 hi"
+
+
+WAYS: dict[str, Any] = {
+    "ainvoke": lambda llm: llm.ainvoke("p=0.9"),
+    "astream": lambda llm: anext(llm.astream("p=0.9")),
+    "abatch": lambda llm: llm.abatch(["p=0.9", "p=0.8"]),
+    "agenerate": lambda llm: llm.agenerate_prompt([_value()]),
+    "structured": lambda llm: llm.with_structured_output({"title": "T", "description": "d", "type": "object"}).ainvoke(
+        "p=0.9"
+    ),
+    "runnable": lambda llm: RouteLLMRunnable(strong=llm, weak=llm, router=ScriptedRouter(), threshold=0.5).ainvoke(
+        "p=0.9"
+    ),
+}
+
+
+def _value() -> Any:
+    from langchain_core.prompt_values import StringPromptValue
+
+    return StringPromptValue(text="p=0.9")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_cancellation_reaches_the_model(pair: Pair, way: str) -> None:
+    pair.strong.delay = 60
+    task = asyncio.ensure_future(WAYS[way](pair.llm(failover=True)))
+    while not pair.strong.calls:
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert pair.strong.cancelled == len(pair.strong.calls)
+    assert pair.weak.calls == []
+
+
+async def test_a_time_limit_around_a_call_works(pair: Pair) -> None:
+    pair.strong.delay = 60
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await pair.llm().ainvoke("p=0.9")
+    assert pair.strong.cancelled == 1
+
+
+async def test_a_model_without_async_of_its_own_is_called_in_a_thread(pair: Pair) -> None:
+    class SyncOnly(ScriptedChatModel):
+        async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
+            from langchain_core.runnables.config import run_in_executor
+
+            kwargs.pop("run_manager", None)
+            return await run_in_executor(None, self._generate, *args, **kwargs)
+
+    strong = SyncOnly(model="strong-model")
+    llm = ChatRouteLLM(strong=strong, weak=pair.weak, router=pair.router, threshold=0.7)
+    answers = await asyncio.gather(*(llm.ainvoke(_prompt(i)) for i in range(50)))
+    for i, answer in enumerate(answers):
+        _check(i, answer)
