@@ -5,9 +5,31 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_MODULES = {"BattleArrays": "mf", "fit_mf": "mf", "fit_pair": "mf", "pair_router": "mf"}
+_MODULES = {
+    "BattleArrays": "mf",
+    "FineTuning": "finetune",
+    "TrainingSummary": "summary",
+    "fit_knn": "knn",
+    "fit_mf": "mf",
+    "fit_pair": "mf",
+    "pair_router": "mf",
+    "train_bert": "bert",
+    "train_causal_llm": "causal_llm",
+    "train_embedding_router": "embedding_routers",
+}
 
-__all__ = ["BattleArrays", "fit_mf", "fit_pair", "pair_router"]
+__all__ = [
+    "BattleArrays",
+    "FineTuning",
+    "TrainingSummary",
+    "fit_knn",
+    "fit_mf",
+    "fit_pair",
+    "pair_router",
+    "train_bert",
+    "train_causal_llm",
+    "train_embedding_router",
+]
 
 
 def __getattr__(name: str) -> Any:
