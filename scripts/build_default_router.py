@@ -529,6 +529,8 @@ change at a time:
   {of_pair} on {n_pair} votes between this very pair and
   {of_all} on {n_all:,} votes over all pairs. People prefer a model for its writing as
   much as for being right; this router predicts who is *right* on questions that have an answer.
+- On GSM8K it is no better than prompt length, which is most of what it knows there.
+- Short questions with "how many" look like word problems to it ("How many days are in a week?" scores far too high).
 - MT-Bench has 72 questions: a random router's APGR there has a standard deviation of 0.07.
 - English only in its words. Other scripts are scored by length and symbols alone, Latin languages by fragments.
 - It reads the first 800 and the last 400 characters.
