@@ -46,20 +46,19 @@ PUBLISHED_EMBEDDING_MODEL = "text-embedding-3-small"
 # The published embeddings hold exactly the battles whose first turn has this many characters after strip.
 MIN_PROMPT_CHARACTERS = 16
 
-# Rows a product takes at once: as float32 of 1,536 dimensions 1.5 MB, which stays in cache while every prompt of a
-# batch is multiplied with it. Part of the result: the rounding of a product depends on its shape.
-_BLOCK_ROWS = 256
+# Numbers of the rows that a product takes at once: as float32 1.2 MB, which stay in cache while each prompt of a batch
+# is multiplied with it. Products take two prompts each: numpy's BLAS has a kernel for small ones that reads the rows
+# where they lie, half as dear for each prompt as a product with one. Both numbers are part of the result, since the
+# rounding of a product depends on its shape.
+_BLOCK_NUMBERS = 300_000
+_TOGETHER = 2
 # Prompts at once: bounds the similarities to some tens of megabytes, however long the batch.
 _CHUNK = 64
-# float16 rows are stored 256 times larger, so that hardly a component falls among the imprecise subnormals.
-_HALF_GAIN = 8
-# Shifting a half's bits into a single's place divides its value by 2^112, the distance of the exponent biases.
-_HALF_BIAS = 112
-_HALF_MASK = np.int32(-1879048193)  # 0x8fffffff: the sign and the bits below the single's three highest of exponent
 # No battle weighs less than this share of the heaviest one: whatever the base, each rating keeps a finite optimum.
 _LEAST_WEIGHT = 1e-9
-_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "int8": np.dtype("i1")}
-_SAFETENSORS_DTYPES = {"F32": "<f4", "F16": "<f2", "I8": "|i1", "I64": "<i8"}
+# A float16 row is an array of pairs, see `_paired`.
+_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<u4"), "int8": np.dtype("i1")}
+_SAFETENSORS_DTYPES = {"F32": "<f4", "U32": "<u4", "I8": "|i1", "I64": "<i8"}
 
 
 class SimilarityWeightedRouter(Router):
@@ -84,7 +83,8 @@ class SimilarityWeightedRouter(Router):
         num_tiers: Number of tiers, see `compute_tiers`.
         same_tier: A battle within one tier carries no information and is ignored; "routellm" lets it act as the
             authors' package does, for holders of thresholds from there (it moves win rates by up to 0.02).
-        dtype: Storage of the embeddings: "float32"; "float16", half the memory, moves win rates by less than 1e-5; or
+        dtype: Storage of the embeddings: "float32"; "float16", half the memory, moves win rates by less than 1e-4 (in
+            the bfloat16 form, the upper half of a float32: numpy converts the other form too slowly to gain by it); or
             "int8" with one scale a row, a quarter, by less than 1e-3.
         base: Base of the weights, > 1. 10 is the paper's; greater ones follow the similar battles more sharply, which
             small embeddings need.
@@ -138,11 +138,25 @@ class SimilarityWeightedRouter(Router):
         keys, counts = np.unique(key, return_counts=True)
         rows, scales = _stored(matrix, order, dtype)
         self._set_up(
-            rows, scales, keys, counts, ratings, tiers, num_tiers, strong, weak, same_tier, base, nearest, embedder
+            matrix.shape[1],
+            rows,
+            scales,
+            keys,
+            counts,
+            ratings,
+            tiers,
+            num_tiers,
+            strong,
+            weak,
+            same_tier,
+            base,
+            nearest,
+            embedder,
         )
 
     def _set_up(
         self,
+        dimension: int,
         rows: npt.NDArray[Any],
         scales: npt.NDArray[np.float32] | None,
         keys: npt.NDArray[Any],
@@ -169,7 +183,7 @@ class SimilarityWeightedRouter(Router):
                 raise ConfigurationError(f"{parameter}={model!r} took part in no battle; known models: {some}")
         if strong == weak:
             raise ConfigurationError(f"strong and weak are both {strong!r}: give two models")
-        self.dimension = int(rows.shape[1])
+        self.dimension = int(dimension)
         require_dimension(embedder, self.dimension, "the sw_ranking router")
         if tiers[strong] == tiers[weak]:
             logger.warning(
@@ -186,9 +200,10 @@ class SimilarityWeightedRouter(Router):
         self._starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.intp)
         # Tiers in use, numbered without gaps.
         used = np.unique(list(tiers.values()))
-        self._first, self._second = np.searchsorted(used, np.divmod(keys // 3, num_tiers))
+        first, second = np.searchsorted(used, np.divmod(keys // 3, num_tiers))
         self._strong_row, self._weak_row = np.searchsorted(used, [tiers[strong], tiers[weak]])
-        self._size, self._outcome = len(used), keys % 3
+        self._size = len(used)
+        self._cells = _cells(first, second, keys % 3, len(used), own=same_tier == "routellm")
         wins, fixed = self._tables(counts[None].astype(np.float64))
         self._prior = nearest is not None or not is_bounded(wins[0], fixed[0])
         if self._prior:
@@ -230,50 +245,52 @@ class SimilarityWeightedRouter(Router):
     def _similarities(self, embeddings: FloatMatrix) -> npt.NDArray[np.float32]:
         """Cosines (b, n) of b prompts with the stored rows.
 
-        One matrix-vector product a block and prompt, not one matrix product: only then does the rounding of a cosine
-        not depend on how many prompts came together. The block stays in cache, so that the rows cross the memory bus
-        once for all prompts.
+        Blocks of rows by pairs of prompts, not one great product: the rounding of a cosine then does not depend on how
+        many prompts came together, and a block crosses the memory bus once for all of them.
         """
+        count, n = len(embeddings), len(self._rows)
         norms = np.sqrt((embeddings.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
-        unit = embeddings / np.where(norms > 0.0, norms, 1.0)
-        if self._rows.dtype == _DTYPES["float16"]:
-            unit *= 2.0 ** (_HALF_BIAS - _HALF_GAIN)
-        queries = np.ascontiguousarray(unit, dtype=np.float32)
-        n = len(self._rows)
-        out = np.empty((len(queries), n), dtype=np.float32)
-        for start, block in self._blocks():
-            for i, query in enumerate(queries):
-                np.dot(block, query, out=out[i, start : start + len(block)])
+        padded = -(-count // _TOGETHER) * _TOGETHER
+        queries = np.zeros((padded, self.dimension + self.dimension % 2), dtype=np.float32)
+        queries[:count, : self.dimension] = embeddings / np.where(norms > 0.0, norms, 1.0)
+        halves = self._rows.dtype == _DTYPES["float16"]
+        parts = [queries[:, 1::2], queries[:, 0::2]] if halves else [queries[:, : self.dimension]]
+        parts = [np.ascontiguousarray(part) for part in parts]
+        out = np.empty((padded, n), dtype=np.float32)
+        for start, blocks in self._blocks():
+            columns = slice(start, start + len(blocks[0]))
+            for i in range(0, padded, _TOGETHER):
+                pair = slice(i, i + _TOGETHER)
+                product = np.dot(parts[0][pair], blocks[0].T)
+                if halves:
+                    product += np.dot(parts[1][pair], blocks[1].T)
+                out[pair, columns] = product
         if self._scales is not None:
             out *= self._scales
-        return out
+        return out[:count]
 
-    def _blocks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        """Blocks of rows as float32; those of smaller storage share one buffer."""
+    def _blocks(self) -> Iterator[tuple[int, list[npt.NDArray[np.float32]]]]:
+        """Blocks of rows as float32; where they have to be made they share one buffer.
+
+        float16 rows come as two: their odd components, which are the rows themselves read as float32, and the even.
+        """
         rows = self._rows
-        if rows.dtype == _DTYPES["float32"]:
-            for start in range(0, len(rows), _BLOCK_ROWS):
-                yield start, np.asarray(rows[start : start + _BLOCK_ROWS])
-            return
-        buffer = np.empty((min(_BLOCK_ROWS, len(rows)), rows.shape[1]), dtype=np.float32)
-        half = rows.dtype == _DTYPES["float16"]
-        for start in range(0, len(rows), _BLOCK_ROWS):
-            part = rows[start : start + _BLOCK_ROWS]
+        height = _block_rows(self.dimension)
+        buffer = np.empty((min(height, len(rows)), rows.shape[1]), dtype=np.float32)
+        for start in range(0, len(rows), height):
+            part = np.asarray(rows[start : start + height])
             block = buffer[: len(part)]
-            if half:
-                # numpy converts halves one by one; moving their bits is eight times faster. The sign-extended half
-                # shifted by 13 has sign and mantissa in place, and an exponent that is 112 too small.
-                bits = block.view(np.int32)
-                np.copyto(bits, part.view(np.int16))
-                np.left_shift(bits, 13, out=bits)
-                np.bitwise_and(bits, _HALF_MASK, out=bits)
+            if rows.dtype == _DTYPES["float32"]:
+                yield start, [part]
+            elif rows.dtype == _DTYPES["float16"]:
+                np.left_shift(part, 16, out=block.view(np.uint32))
+                yield start, [part.view(np.float32), block]
             else:
                 np.copyto(block, part)
-            yield start, block
+                yield start, [block]
 
-    def _weights(self, similarities: npt.NDArray[np.float32]) -> tuple[FloatArray, int]:
+    def _weights(self, cosines: npt.NDArray[np.float32]) -> tuple[FloatArray, int]:
         """Weight (n,) of each battle, up to the common factor base^2, and the number that is not zero."""
-        cosines = similarities.astype(np.float64)
         number = len(cosines)
         top = cosines.max()
         if top <= 0.0:
@@ -287,21 +304,15 @@ class SimilarityWeightedRouter(Router):
             near = cosines >= np.partition(cosines, number - self.nearest)[number - self.nearest]
             weights *= near
             number = int(np.count_nonzero(near))
-        return weights, number
+        return weights.astype(np.float64), number
 
     def _tables(self, sums: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Weight of each kind of battle (b, m) -> wins (b, t, t) and results against the fixed player (b, 2, t)."""
-        wins = np.zeros((len(sums), self._size, self._size))
-        fixed = np.zeros((len(sums), 2, self._size))
-        for weight, i, j, outcome in zip(sums.T, self._first, self._second, self._outcome, strict=True):
-            score = 0.5 * outcome
-            if i != j:
-                wins[:, i, j] += score * weight
-                wins[:, j, i] += (1.0 - score) * weight
-            elif self.same_tier == "routellm":
-                fixed[:, 0, i] += (1.0 - score) * weight
-                fixed[:, 1, i] += score * weight
-        return wins, fixed
+        flat = np.zeros((len(sums), self._size * (self._size + 2)))
+        for kinds, cells, share in self._cells:
+            flat[:, cells] += share * sums[:, kinds]
+        wins, fixed = flat[:, : self._size**2], flat[:, self._size**2 :]
+        return wins.reshape(-1, self._size, self._size), fixed.reshape(-1, 2, self._size)
 
     @cached_property
     def _digest(self) -> str:
@@ -347,6 +358,7 @@ class SimilarityWeightedRouter(Router):
             "num_tiers": self.num_tiers,
             "same_tier": self.same_tier,
             "dtype": self.dtype,
+            "dimension": self.dimension,
             "base": self.base,
             "nearest": self.nearest,
             "ratings": self.ratings,
@@ -368,7 +380,7 @@ class SimilarityWeightedRouter(Router):
         base: float | None = None,
         nearest: int | None = None,
     ) -> SimilarityWeightedRouter:
-        missing = [key for key in ("strong", "weak", "num_tiers", "ratings", "tiers") if key not in config]
+        missing = [key for key in ("strong", "weak", "num_tiers", "dimension", "ratings", "tiers") if key not in config]
         if missing:
             raise CheckpointError(
                 f"{path} is no saved sw_ranking router: its config lacks {', '.join(missing)}. The published data sets "
@@ -377,15 +389,17 @@ class SimilarityWeightedRouter(Router):
         tensors = _mapped_tensors(path / WEIGHTS_FILE)
         rows, keys, counts = (tensors.get(name) for name in ("embeddings", "keys", "counts"))
         scales = tensors.get("scales")
-        tiers, num_tiers = config["tiers"], config["num_tiers"]
+        tiers, num_tiers, dimension = config["tiers"], config["num_tiers"], config["dimension"]
         if (
             not isinstance(num_tiers, int)
+            or not isinstance(dimension, int)
             or num_tiers < 1
             or rows is None
             or keys is None
             or counts is None
             or rows.ndim != 2
             or rows.dtype not in _DTYPES.values()
+            or rows.shape[1] != (-(-dimension // 2) if rows.dtype == _DTYPES["float16"] else dimension)
             or keys.shape != counts.shape
             or counts.sum() != len(rows)
             or (scales is None) != (rows.dtype != _DTYPES["int8"])
@@ -403,6 +417,7 @@ class SimilarityWeightedRouter(Router):
             embedder = load_embedder(config["embedder"])
         router = cls.__new__(cls)
         router._set_up(
+            dimension,
             rows,
             scales,
             np.array(keys),
@@ -469,14 +484,44 @@ class SimilarityWeightedRouter(Router):
         return cls(records, matrix, embedder=embedder, strong=strong, weak=weak, **options)
 
 
+def _block_rows(dimension: int) -> int:
+    return max(32, min(1024, _BLOCK_NUMBERS // dimension))
+
+
+def _cells(
+    first: npt.NDArray[np.intp], second: npt.NDArray[np.intp], outcome: npt.NDArray[Any], size: int, *, own: bool
+) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], float]]:
+    """Where each kind of battle counts: (kinds, cells of the flat table, share), no cell twice in one entry.
+
+    The flat table is wins (size, size), then wins and losses (2, size) against the fixed player.
+    """
+    there, back = first * size + second, second * size + first
+    cross, within = first != second, (first == second) & own
+    won, tied, lost = outcome == 2, outcome == 1, outcome == 0
+    # Within a tier the package scores model_b against the fixed player: what model_a won is a loss there.
+    wins, losses = size * size + first, size * size + size + first
+    plan = [
+        (cross & won, there, 1.0),
+        (cross & tied, there, 0.5),
+        (cross & tied, back, 0.5),
+        (within & lost, wins, 1.0),
+        (within & tied, wins, 0.5),
+        (within & tied, losses, 0.5),
+        (within & won, losses, 1.0),
+    ]
+    return [(np.flatnonzero(kinds), cells[kinds], share) for kinds, cells, share in plan if kinds.any()]
+
+
 def _stored(
     matrix: npt.NDArray[Any], order: npt.NDArray[np.intp], dtype: str
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32] | None]:
     """Unit rows in `order` as `dtype`, block by block: no second copy of the matrix."""
-    rows: npt.NDArray[Any] = np.empty(matrix.shape, dtype=_DTYPES[dtype])
-    scales = np.empty(len(matrix), dtype=np.float32) if dtype == "int8" else None
-    for start in range(0, len(matrix), _BLOCK_ROWS):
-        index = order[start : start + _BLOCK_ROWS]
+    n, dimension = matrix.shape
+    rows: npt.NDArray[Any] = np.empty((n, -(-dimension // 2) if dtype == "float16" else dimension), _DTYPES[dtype])
+    scales = np.empty(n, dtype=np.float32) if dtype == "int8" else None
+    height = _block_rows(dimension)
+    for start in range(0, n, height):
+        index = order[start : start + height]
         block = matrix[index].astype(np.float64)
         # Scaled first: the square of a tiny or huge component would leave the range of a float.
         largest = np.abs(block).max(axis=1, keepdims=True)
@@ -491,10 +536,26 @@ def _stored(
             scale = np.abs(block).max(axis=1) / 127.0
             scales[start : start + len(index)] = scale
             block = np.rint(block / scale[:, None])
-        elif dtype == "float16":
-            block *= 2.0**_HALF_GAIN
-        rows[start : start + len(index)] = block
+        rows[start : start + len(index)] = _paired(block) if dtype == "float16" else block
     return rows, scales
+
+
+def _paired(block: FloatArray) -> npt.NDArray[np.uint32]:
+    """Two components a word, as bfloat16: the even one in the lower half, the odd one in the upper.
+
+    Read as a float32 a word is the odd component, with the bits of the even one as the end of its mantissa. The upper
+    half is rounded with those bits in place, so the whole is as close to the component as a bfloat16 comes, and the
+    rows serve as odd components without any conversion.
+    """
+    width = block.shape[1]
+    single = np.zeros((len(block), width + width % 2), dtype=np.float32)
+    single[:, :width] = block
+    bits = single.view(np.uint32).astype(np.int64)
+    lower = (bits[:, 0::2] + 0x8000) >> 16
+    odd = bits[:, 1::2]
+    sign, magnitude = odd & 0x80000000, odd & 0x7FFFFFFF
+    upper = np.maximum((magnitude - lower + 0x8000) >> 16, 0) << 16
+    return np.asarray(sign | upper | lower, dtype=np.uint32)
 
 
 def _mapped_tensors(file: Path) -> dict[str, npt.NDArray[Any]]:
