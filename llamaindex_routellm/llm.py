@@ -43,6 +43,7 @@ from routellm_core.capability import (
     IMAGE_INPUTS,
     MAX_INPUT_TOKENS,
     PDF_INPUTS,
+    STRUCTURED_OUTPUT,
     TOOL_CALLING,
     VIDEO_INPUTS,
     capability_gap,
@@ -62,12 +63,14 @@ if TYPE_CHECKING:
 dispatcher = get_dispatcher(__name__)
 
 T = TypeVar("T")
-_NEEDS = {
+_BLOCK_NEEDS = {
     ImageBlock: IMAGE_INPUTS,
     AudioBlock: AUDIO_INPUTS,
     VideoBlock: VIDEO_INPUTS,
     DocumentBlock: PDF_INPUTS,
 }
+_ARGUMENT_NEEDS = {"tools": TOOL_CALLING, "response_format": STRUCTURED_OUTPUT}
+_PROFILE_KEYS = (*_BLOCK_NEEDS.values(), TOOL_CALLING, STRUCTURED_OUTPUT, MAX_INPUT_TOKENS)
 _USER_INFO = re.compile(r"://[^/@\s]+@")
 _SECRET = ("key", "token", "secret", "password", "credential", "auth", "header", "cookie")
 
@@ -79,7 +82,7 @@ class _Ask:
     options: CallOptions
     messages: Sequence[ChatMessage]
     retrieval: Retrieval | None
-    tools: bool = False
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -198,9 +201,12 @@ class RouteLLM(FunctionCallingLLM):
                 )
         if not isinstance(failover, bool):
             raise ConfigurationError(f"failover={failover!r:.80}: expected True or False")
-        if weak_profile is not None and not isinstance(weak_profile, Mapping):
+        if weak_profile is not None and not (
+            isinstance(weak_profile, Mapping) and set(weak_profile) <= {*_PROFILE_KEYS}
+        ):
             raise ConfigurationError(
-                f"weak_profile={weak_profile!r:.80}: expected a mapping such as {{'image_inputs': True}}"
+                f"weak_profile={weak_profile!r:.80}: expected a mapping such as {{'image_inputs': True}}, with keys "
+                f"among {', '.join(_PROFILE_KEYS)}"
             )
         routing = Routing(
             policy=policy,
@@ -233,6 +239,12 @@ class RouteLLM(FunctionCallingLLM):
     def class_name(cls) -> str:
         """Name in serialized form and in traces."""
         return "RouteLLM"
+
+    def __repr__(self) -> str:
+        # not pydantic's, which would spell out the keys of both models
+        return f"RouteLLM(strong={type(self.strong).__name__}, weak={type(self.weak).__name__}, policy={self.policy!r})"
+
+    __str__ = __repr__
 
     @property
     def policy(self) -> RoutingPolicy:
@@ -467,13 +479,16 @@ class RouteLLM(FunctionCallingLLM):
 
     # -- what a call is routed on --
 
-    def _of_messages(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], tools: bool = False) -> _Ask:
+    def _of_messages(
+        self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], needs: tuple[str, ...] = ()
+    ) -> _Ask:
         if isinstance(messages, str) or not all(isinstance(m, ChatMessage) for m in messages):
             raise PromptError(f"messages={messages!r:.80}: expected a sequence of ChatMessage")
         if not messages:
             raise PromptError("messages is empty: give at least one ChatMessage")
         options = self._routing.options(kwargs)
-        return _Ask(options, messages, retrieval_of_messages(messages), tools or bool(kwargs.get("tools")))
+        needs += tuple(need for name, need in _ARGUMENT_NEEDS.items() if kwargs.get(name))
+        return _Ask(options, messages, retrieval_of_messages(messages), needs)
 
     def _of_text(self, prompt: str, kwargs: dict[str, Any]) -> _Ask:
         if not isinstance(prompt, str):
@@ -488,22 +503,25 @@ class RouteLLM(FunctionCallingLLM):
         if user_msg is not None:
             given = user_msg if isinstance(user_msg, ChatMessage) else ChatMessage(role="user", content=user_msg)
             messages.append(given)
-        return self._of_messages(messages, kwargs, tools=True)
+        return self._of_messages(messages, kwargs, (TOOL_CALLING,))
 
     def _of_prompt(
         self, prompt: BasePromptTemplate, prompt_args: dict[str, Any], llm_kwargs: dict[str, Any] | None = None
     ) -> _Ask:
         options = self._routing.options(prompt_args, llm_kwargs)
         messages = prompt.format_messages(llm=self, **prompt_args)
-        return _Ask(options, messages, retrieval_of_prompt(prompt, prompt_args) or retrieval_of_messages(messages))
+        retrieval = retrieval_of_prompt(prompt, prompt_args) or retrieval_of_messages(messages)
+        return _Ask(options, messages, retrieval, () if llm_kwargs is None else (STRUCTURED_OUTPUT,))
 
     def _gap(self, ask: _Ask) -> str | None:
         """What the weak model lacks for this call, if anything is known to be lacking."""
         strong, weak = (_profile(model.metadata) for model in (self.strong, self.weak))
-        weak = {**dict.fromkeys(_NEEDS.values(), False), **weak, **self._weak_profile}
-        needs = [need for m in ask.messages for b in m.blocks for kind, need in _NEEDS.items() if isinstance(b, kind)]
-        if ask.tools:
-            needs.append(TOOL_CALLING)
+        weak = {**dict.fromkeys(_BLOCK_NEEDS.values(), False), **weak, **self._weak_profile}
+        blocks = (block for message in ask.messages for block in message.blocks)
+        needs = [
+            *ask.needs,
+            *(need for block in blocks for kind, need in _BLOCK_NEEDS.items() if isinstance(block, kind)),
+        ]
         return capability_gap(needs, weak, strong, lambda: sum(estimated_tokens(m.content or "") for m in ask.messages))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -649,9 +667,12 @@ def _with_tools(model: LLM) -> FunctionCallingLLM:
 
 
 def _profile(metadata: LLMMetadata) -> dict[str, Any]:
-    # the window holds prompt and answer; num_output is -1 where the answer has no limit of its own
+    profile: dict[str, Any] = {TOOL_CALLING: metadata.is_function_calling_model}
+    # the window holds prompt and answer; some models state -1 where they do not know either
     room = metadata.context_window - max(metadata.num_output, 0)
-    return {TOOL_CALLING: metadata.is_function_calling_model, MAX_INPUT_TOKENS: room}
+    if room > 0:
+        profile[MAX_INPUT_TOKENS] = room
+    return profile
 
 
 def _is_empty(piece: Any) -> bool:

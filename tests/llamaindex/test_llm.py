@@ -621,6 +621,25 @@ class TestCapability:
         decision = llm.complete(spills).additional_kwargs["routellm"]
         assert (decision["reason"], decision["detail"]) == ("capability", "max_input_tokens")
 
+    def test_a_model_that_states_no_window_takes_any_prompt(self, strong: FakeLLM, router: ScriptedRouter) -> None:
+        llm = RouteLLM(strong=strong, weak=FakeLLM("weak", window=-1), router=router, threshold=0.5)
+        assert llm.complete("p=0.1 " + "a" * 10_000).additional_kwargs["routellm"]["model"] == "weak"
+
+    def test_structured_output_that_the_weak_model_is_known_to_lack(
+        self, strong: FakeLLM, weak: FakeLLM, router: ScriptedRouter, events: Recorder
+    ) -> None:
+        profile = {"structured_output": False}
+        llm = RouteLLM(strong=strong, weak=weak, router=router, threshold=0.5, weak_profile=profile)
+        strong.reply_next(Reply(tools=[("Album", {"title": "Blue", "year": 1971})]))
+        llm.structured_predict(Album, PromptTemplate("{query_str}"), query_str=EASY)
+        llm.chat([user(EASY)], response_format={"type": "json_object"})
+        llm.chat([user(EASY)])
+        assert [(d["model"], d["detail"]) for d in events.decisions] == [
+            ("strong", "structured_output"),
+            ("strong", "structured_output"),
+            ("weak", None),
+        ]
+
     def test_a_forced_side_is_the_callers_word(self, llm: RouteLLM) -> None:
         message = ChatMessage(role="user", blocks=[ImageBlock(image=b"\x89PNG")])
         assert llm.chat([message], routellm_force="weak").additional_kwargs["routellm"]["model"] == "weak"
@@ -739,6 +758,8 @@ class TestAsAnLLM:
             llm.model_dump(),
             llm.dict(),
             llm.json(),
+            repr(llm),
+            str(llm),
             nested.to_json(),
             llm.as_structured_llm(Album).to_dict(),
             repr(llm.to_payload()) if hasattr(llm, "to_payload") else "",
@@ -835,6 +856,7 @@ class TestBadInput:
             ({"route_on": "question"}, "route_on='question'"),
             ({"sticky": 3}, "sticky=3"),
             ({"weak_profile": ["image_inputs"]}, "weak_profile="),
+            ({"weak_profile": {"images": True}}, "with keys among image_inputs"),
             ({"threshold": None}, "neither threshold nor strong_fraction"),
             ({"strong_fraction": 0.3}, "both given"),
             ({"threshold": float("nan")}, "threshold=nan"),
