@@ -39,7 +39,10 @@ def embedder_config(embedder: Embedder) -> dict[str, Any] | None:
 
 
 def embedder_identity(embedder: Embedder) -> dict[str, Any]:
-    """What tells two embedders apart in a router's fingerprint: the config, or class and dimension."""
+    """What tells two embedders apart in a router's fingerprint: its own fingerprint, its config, or its class."""
+    fingerprint = getattr(embedder, "fingerprint", None)
+    if isinstance(fingerprint, str):
+        return {"fingerprint": fingerprint}  # not the config: that may hold the path it was loaded from
     config = embedder_config(embedder)
     if config is not None:
         return config
