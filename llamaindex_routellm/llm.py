@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from llama_index.core.base.llms.types import (
@@ -85,19 +85,23 @@ class _Ask:
     needs: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
 class _Call:
     """One call on its way: its decision, which is told exactly once, when it is final."""
 
-    decision: RoutingDecision
-    may_fail_over: bool
-    span_id: str | None = field(default_factory=active_span_id.get)
-    told: bool = False
+    def __init__(self, decision: RoutingDecision, may_fail_over: bool) -> None:
+        self.may_fail_over = may_fail_over
+        self._span_id = active_span_id.get()
+        self._told = False
+        self._decide(decision)
+
+    def _decide(self, decision: RoutingDecision) -> None:
+        self.decision = decision
+        self._stamp = decision.to_dict()  # once, not for every streamed piece
 
     def tell(self) -> None:
-        if not self.told:
-            self.told = True
-            dispatcher.event(RouteLLMDecisionEvent(decision=self.decision.to_dict(), span_id=self.span_id))
+        if not self._told:
+            self._told = True
+            dispatcher.event(RouteLLMDecisionEvent(decision=self._stamp.copy(), span_id=self._span_id))
 
     def answered(self) -> None:
         """The chosen model has begun to answer: from here on nothing changes the decision."""
@@ -109,20 +113,20 @@ class _Call:
         survives = self.may_fail_over and is_survivable(exc)
         if survives:
             side = self.decision.model
-            self.decision = replace(self.decision, model=other_side(side), failover=side, detail=type(exc).__name__)
+            self._decide(replace(self.decision, model=other_side(side), failover=side, detail=type(exc).__name__))
         self.answered()
         if not survives:
             raise exc
 
     def running(self) -> AbstractContextManager[None]:
         """Around the chosen model: every event that it emits carries the decision among its tags."""
-        return instrument_tags({**active_instrument_tags.get(), DECISION_KEY: self.decision.to_dict()})
+        return instrument_tags({**active_instrument_tags.get(), DECISION_KEY: self._stamp})
 
     def stamped(self, answer: T) -> T:
         """The answer with the decision on it, as a copy: the model may hold on to its own."""
         if isinstance(answer, ChatResponse | CompletionResponse):
-            stamp = {**answer.additional_kwargs, DECISION_KEY: self.decision.to_dict()}
-            return cast(T, answer.model_copy(update={"additional_kwargs": stamp}))
+            stamped = {**answer.additional_kwargs, DECISION_KEY: self._stamp.copy()}
+            return cast(T, answer.model_copy(update={"additional_kwargs": stamped}))
         return answer
 
 
