@@ -6,24 +6,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from routellm_core.errors import MissingExtraError
 
-try:
-    import llama_index.core  # noqa: F401
-except ModuleNotFoundError as exc:
-    if exc.name not in ("llama_index", "llama_index.core"):
-        raise  # llama_index is there and something that it needs is not: its own message is the better one
-    raise MissingExtraError("llamaindex_routellm", "llamaindex") from None
-
-from llamaindex_routellm.events import RouteLLMDecisionEvent, SavingsEventHandler
-from llamaindex_routellm.llm import RouteLLM
-from llamaindex_routellm.question import Retrieval
-from llamaindex_routellm.selector import RouteLLMSelector
-
 if TYPE_CHECKING:
     from llamaindex_routellm.embeddings import LlamaIndexEmbedder
+    from llamaindex_routellm.events import RouteLLMDecisionEvent, SavingsEventHandler
+    from llamaindex_routellm.llm import RouteLLM
+    from llamaindex_routellm.question import Retrieval
+    from llamaindex_routellm.selector import RouteLLMSelector
 
 __all__ = [
     "LlamaIndexEmbedder",
@@ -34,10 +27,27 @@ __all__ = [
     "SavingsEventHandler",
 ]
 
+# name -> module; a module, and LlamaIndex with it, is imported when its name is asked for
+_MODULES = {
+    "LlamaIndexEmbedder": "embeddings",
+    "Retrieval": "question",
+    "RouteLLM": "llm",
+    "RouteLLMDecisionEvent": "events",
+    "RouteLLMSelector": "selector",
+    "SavingsEventHandler": "events",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "LlamaIndexEmbedder":
-        from llamaindex_routellm.embeddings import LlamaIndexEmbedder
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    except ModuleNotFoundError as exc:
+        if exc.name not in ("llama_index", "llama_index.core", "llama_index_instrumentation"):
+            raise  # LlamaIndex is there and something that it needs is not: its own message is the better one
+        raise MissingExtraError(f"{__name__}.{name}", "llamaindex") from None
 
-        return LlamaIndexEmbedder
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
