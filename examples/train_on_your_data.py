@@ -3,9 +3,9 @@
     python examples/train_on_your_data.py                     # a made-up help desk
     python examples/train_on_your_data.py --data outcomes.jsonl --strong gpt-4o --weak gpt-4o-mini
 
-An outcomes file has one line a prompt: {"prompt": "...", "scores": {"gpt-4o": 1, "gpt-4o-mini": 0}}. Where do scores come
-from? From right answers (`routellm label gold`), from a judge (`routellm label judge`), from your users' thumbs, or from
-your own tests.
+An outcomes file has one line a prompt: {"prompt": "...", "scores": {"gpt-4o": 1, "gpt-4o-mini": 0}}. Where do scores
+come from? From right answers (`routellm label gold`), from a judge (`routellm label judge`), from your users' thumbs,
+or from your own tests.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KINDS = {
     "Why was my refund for order {n} only {m} dollars?": 0.30,
     "Can two accounts share contract {n} after the merger?": 0.35,
     "Where is my parcel {n}?": 0.93,
-    "Please write an order form for {m} chairs and {n} lamps, with quantities, prices, delivery dates and a total": 0.94,
+    "Please write an order form for {m} chairs and {n} lamps, with quantities, prices, dates and a total": 0.94,
     "Translate this notice for customer {n}: the shop is closed for {m} days": 0.95,
     "Reset the password of account {n}": 0.96,
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from routellm_core import ConfigurationError, DataError, load_router
-from routellm_core.preference import Battle, Outcome
+from routellm_core.preference import Battle, Outcome, write_records
 from routellm_core.training.finetune import FineTuning, class_weights, label_stream, survey
 from routellm_core.training.summary import Split
 from tests.core.tiny_models import labelled_outcomes, tiny_encoder
@@ -87,6 +89,28 @@ def test_an_interrupted_run_goes_on_where_it_was(encoder: Path, tmp_path: Path) 
     assert resumed.settings["validation_loss"] == whole.settings["validation_loss"]
     one, two = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_two_processes_train_as_one_with_the_same_rows_a_step(encoder: Path, tmp_path: Path) -> None:
+    rows = labelled_outcomes(100)
+    write_records(tmp_path / "rows.jsonl", rows)
+    script = tmp_path / "train.py"
+    script.write_text("import sys; from routellm_core.commands import train; train.app(sys.argv[1:])")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    files = ["--data", str(tmp_path / "rows.jsonl"), "--base", str(encoder), "--out", str(tmp_path / "two")]
+    sizes = ["--max-steps", "3", "--batch-size", "4", "--learning-rate", "1e-3", "--evaluations", "3"]
+    subprocess.run(
+        [*launcher, "bert", *files, *sizes, "--strong", "big", "--weak", "small"],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    two = json.loads((tmp_path / "two" / "metrics.json").read_text())["settings"]
+    how = FineTuning(max_steps=3, batch_size=8, learning_rate=1e-3, evaluations=3)
+    one = train(encoder, tmp_path / "one", rows=rows, how=how).settings
+    assert two["steps"] == one["steps"] == 3
+    # dropout is drawn by each process for itself, so the two runs are alike, not equal
+    assert two["validation_loss"] == pytest.approx(one["validation_loss"], rel=0.05)
 
 
 def test_without_resume_old_checkpoints_are_dropped(encoder: Path, tmp_path: Path) -> None:

@@ -267,6 +267,8 @@ def fine_tune(
         learning_rate=how.learning_rate,
         weight_decay=how.weight_decay,
         lr_scheduler_type="linear",
+        # said, not found out: else several processes without a GPU would each train alone
+        use_cpu=not torch.accelerator.is_available(),
         bf16=cuda and torch.cuda.is_bf16_supported(),
         seed=how.seed,
         data_seed=how.seed,
