@@ -17,7 +17,7 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.runnables.utils import get_unique_config_specs
 from pydantic import PrivateAttr
 
-from langchain_routellm.dispatch import CONFIG_SPECS, KEY, Dispatch
+from langchain_routellm.dispatch import CONFIG_SPECS, KEY, Dispatch, flat
 from langchain_routellm.messages import as_messages, chat_needs, chat_texts, chat_tokens
 from langchain_routellm.options import (
     RoutingOptions,
@@ -31,7 +31,7 @@ from langchain_routellm.options import (
     with_fields,
 )
 from langchain_routellm.switching import adapted
-from routellm_core import RoutingPolicy
+from routellm_core import RoutingDecision, RoutingPolicy
 from routellm_core.capability import STRUCTURED_OUTPUT, TOOL_CALLING, capability_gap
 from routellm_core.decision import Side
 from routellm_core.errors import ConfigurationError
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from langchain_routellm.runnable import RouteLLMRunnable
 
 # fields of every chat model that hold for the side that answers, when they are set on the wrapper
-_PASSED_ON = ("disable_streaming", "output_version", "rate_limiter")
+_PASSED_ON = frozenset({"disable_streaming", "output_version", "rate_limiter"})
 
 
 class ChatRouteLLM(RoutingOptions, BaseChatModel):
@@ -126,7 +126,7 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         }
         sides: dict[str, Any] = {"strong": checked_chat_side(strong, "strong"), "weak": checked_chat_side(weak, "weak")}
         super().__init__(**sides, **checked_options(options), **kwargs)
-        self.routing_policy  # noqa: B018  # built now, so that a wrong option fails here
+        self._policy  # noqa: B018  # made now, so that a wrong option fails here
 
     # --- what it is ---
 
@@ -191,15 +191,16 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
 
     # --- routing ---
 
-    def _dispatch(self) -> Dispatch:
-        passed_on = {name: getattr(self, name) for name in _PASSED_ON if name in self.model_fields_set}
-        strong = with_fields(self.strong, passed_on) if passed_on else self.strong
-        weak = with_fields(self.weak, passed_on) if passed_on else self.weak
+    def _new_dispatch(self) -> Dispatch:
+        strong, weak = self.strong, self.weak
+        if not _PASSED_ON.isdisjoint(self.model_fields_set):
+            passed_on = {name: getattr(self, name) for name in _PASSED_ON & self.model_fields_set}
+            strong, weak = with_fields(strong, passed_on), with_fields(weak, passed_on)
         return Dispatch(
             self.name or "ChatRouteLLM",
             strong,
             weak,
-            self.routing_policy,
+            self._policy,
             self._texts,
             self._gap,
             self.failover,
@@ -234,25 +235,25 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> AIMessage:
         """Route one call; the answer is the chosen model's, with the decision in its response metadata."""
-        return cast("AIMessage", self._dispatch().invoke(input, config, _with_stop(stop, kwargs)))
+        return cast("AIMessage", self._dispatch.invoke(input, config, _with_stop(stop, kwargs)))
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> AIMessage:
         """Async twin of `invoke`."""
-        return cast("AIMessage", await self._dispatch().ainvoke(input, config, _with_stop(stop, kwargs)))
+        return cast("AIMessage", await self._dispatch.ainvoke(input, config, _with_stop(stop, kwargs)))
 
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
         """Route one call and stream the chosen model; the first chunk carries the decision."""
-        yield from self._dispatch().stream(input, config, _with_stop(stop, kwargs))
+        yield from self._dispatch.stream(input, config, _with_stop(stop, kwargs))
 
     async def astream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         """Async twin of `stream`."""
-        async with aclosing(self._dispatch().astream(input, config, _with_stop(stop, kwargs))) as stream:
+        async with aclosing(self._dispatch.astream(input, config, _with_stop(stop, kwargs))) as stream:
             async for chunk in stream:
                 yield chunk
 
@@ -265,7 +266,7 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Route a batch with one call of the router; order and exceptions are kept as usual."""
-        return self._dispatch().batch(list(inputs), config, return_exceptions, kwargs)
+        return self._dispatch.batch(list(inputs), config, return_exceptions, kwargs)
 
     async def abatch(
         self,
@@ -276,19 +277,19 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Async twin of `batch`."""
-        return await self._dispatch().abatch(list(inputs), config, return_exceptions, kwargs)
+        return await self._dispatch.abatch(list(inputs), config, return_exceptions, kwargs)
 
     def batch_as_completed(  # the base spells it as two overloads
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> Iterator[tuple[int, Any]]:
         """Route a batch with one call of the router and yield (index, answer) as they come."""
-        yield from self._dispatch().batch_as_completed(inputs, config, return_exceptions, kwargs)
+        yield from self._dispatch.batch_as_completed(inputs, config, return_exceptions, kwargs)
 
     async def abatch_as_completed(  # the base spells it as two overloads
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> AsyncIterator[tuple[int, Any]]:
         """Async twin of `batch_as_completed`."""
-        async for item in self._dispatch().abatch_as_completed(inputs, config, return_exceptions, kwargs):
+        async for item in self._dispatch.abatch_as_completed(inputs, config, return_exceptions, kwargs):
             yield item
 
     def generate(
@@ -304,7 +305,7 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         **kwargs: Any,
     ) -> LLMResult:
         """Route each list of messages to the chosen model's own `generate`."""
-        dispatch = self._dispatch()
+        dispatch = self._dispatch
         configs = _generate_configs(len(messages), callbacks, tags, metadata, run_name, run_id)
         plan = dispatch.plan(messages, configs, kwargs, False)
 
@@ -334,7 +335,7 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         **kwargs: Any,
     ) -> LLMResult:
         """Async twin of `generate`; the lists run at the same time, as for any chat model."""
-        dispatch = self._dispatch()
+        dispatch = self._dispatch
         configs = _generate_configs(len(messages), callbacks, tags, metadata, run_name, run_id)
         plan = await dispatch.aplan(messages, configs, kwargs, False)
 
@@ -362,11 +363,11 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         """The chosen model's own typed stream; its ``message-finish`` event and message carry the decision."""
         arguments = _with_stop(stop, kwargs)
         stream = ChatModelStream()
-        events = self._dispatch().stream(
+        events = self._dispatch.stream(
             input,
             config,
             arguments,
-            lambda side, item, child: _events_of(side, item, child, arguments),
+            lambda side, item, child, decision: _events_of(side, item, child, decision, arguments),
             lambda _: stream.output_message,
         )
 
@@ -390,11 +391,11 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         """Async twin of `_chat_model_stream_v3`."""
         arguments = _with_stop(stop, kwargs)
         stream = AsyncChatModelStream()
-        events = self._dispatch().astream(
+        events = self._dispatch.astream(
             input,
             config,
             arguments,
-            lambda side, item, child: _aevents_of(side, item, child, arguments),
+            lambda side, item, child, decision: _aevents_of(side, item, child, decision, arguments),
             lambda _: stream.output_message,
         )
 
@@ -484,23 +485,26 @@ def _with_stop(stop: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     return kwargs if stop is None else {"stop": stop, **kwargs}
 
 
-def _events_of(side: Any, value: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> Iterator[Any]:
+def _events_of(
+    side: Any, value: Any, config: RunnableConfig, decision: RoutingDecision, kwargs: dict[str, Any]
+) -> Iterator[Any]:
     for event in side.stream_events(value, config, version="v3", **kwargs):
-        yield _with_decision(event, config)
+        yield _with_decision(event, decision)
 
 
-async def _aevents_of(side: Any, value: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> AsyncIterator[Any]:
+async def _aevents_of(
+    side: Any, value: Any, config: RunnableConfig, decision: RoutingDecision, kwargs: dict[str, Any]
+) -> AsyncIterator[Any]:
     # closed on the way out: the model's stream is a task of its own, which would run on
     async with await side.astream_events(value, config, version="v3", **kwargs) as stream:
         async for event in stream:
-            yield _with_decision(event, config)
+            yield _with_decision(event, decision)
 
 
-def _with_decision(event: Any, config: RunnableConfig) -> Any:
+def _with_decision(event: Any, decision: RoutingDecision) -> Any:
     if event.get("event") != "message-finish":
         return event
-    decision = cast("Any", config["callbacks"]).metadata[KEY]
-    return {**event, "metadata": {**(event.get("metadata") or {}), KEY: decision}}
+    return {**event, "metadata": {**(event.get("metadata") or {}), KEY: flat(decision)}}
 
 
 def _changed(side: Any, name: str, what: str, change: Callable[[Any], Any]) -> Runnable[Any, Any]:

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, cast
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.callbacks.manager import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig
@@ -19,7 +20,6 @@ from langchain_core.runnables.config import (
     get_callback_manager_for_config,
     get_config_list,
     get_executor_for_config,
-    patch_config,
 )
 
 from routellm_core import RoutingDecision, RoutingPolicy, RoutingRequest
@@ -51,6 +51,8 @@ CONFIG_SPECS = [
 ]
 
 Call = Callable[[Runnable[Any, Any], Any, RunnableConfig], Any]
+Source = Callable[[Runnable[Any, Any], Any, RunnableConfig, RoutingDecision], Iterator[Any]]
+AsyncSource = Callable[[Runnable[Any, Any], Any, RunnableConfig, RoutingDecision], AsyncIterator[Any]]
 Planned = RoutingDecision | Exception
 
 
@@ -69,13 +71,18 @@ def routing_decision(answer: Any) -> RoutingDecision | None:
     return RoutingDecision(**found) if isinstance(found, Mapping) else None
 
 
+def flat(decision: RoutingDecision) -> dict[str, Any]:
+    """`RoutingDecision.to_dict`, without the recursion that `dataclasses.asdict` costs on every call."""
+    return {name: getattr(decision, name) for name in RoutingDecision.__slots__}
+
+
 def stamped(output: Any, decision: RoutingDecision) -> Any:
     """A copy of an output that carries the decision, where it has a place for one; never the output changed.
 
     A cache hands the same message to many calls, so it must not be written to.
     """
     if isinstance(output, BaseMessage):
-        return output.model_copy(update={"response_metadata": {**output.response_metadata, KEY: decision.to_dict()}})
+        return output.model_copy(update={"response_metadata": {**output.response_metadata, KEY: flat(decision)}})
     if isinstance(output, dict) and isinstance(output.get("raw"), BaseMessage) and "parsed" in output:
         return {**output, "raw": stamped(output["raw"], decision)}
     if isinstance(output, LLMResult):
@@ -90,7 +97,7 @@ def stamped(output: Any, decision: RoutingDecision) -> Any:
     return output
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Dispatch:
     """One wrapper's way of deciding and running calls.
 
@@ -297,7 +304,7 @@ class Dispatch:
         value: Any,
         config: RunnableConfig | None,
         kwargs: Mapping[str, Any],
-        source: Callable[[Runnable[Any, Any], Any, RunnableConfig], Iterator[Any]] | None = None,
+        source: Source | None = None,
         merged: Callable[[list[Any]], Any] | None = None,
     ) -> Iterator[Any]:
         """Route one call to ``side.stream`` (or `source`); the first chunk carries the decision.
@@ -305,7 +312,7 @@ class Dispatch:
         What the chunks amount to (`merged`) is the output of the router's run.
         """
         merge = merged or _merged
-        open_ = source or (lambda side, item, child: side.stream(item, child, **kwargs))
+        open_ = source or (lambda side, item, child, _: side.stream(item, child, **kwargs))
         config, run = self._start(value, config)
         given: list[Any] = []
         try:
@@ -324,14 +331,14 @@ class Dispatch:
 
     def _chunks(
         self,
-        open_: Callable[[Runnable[Any, Any], Any, RunnableConfig], Iterator[Any]],
+        open_: Source,
         decision: RoutingDecision,
         value: Any,
         config: RunnableConfig,
         run: CallbackManagerForChainRun,
     ) -> Generator[Any]:
         child, _ = self._child(config, run, decision)
-        stream = iter(open_(self.side(decision.model), self.input(decision.model, value), child))
+        stream = iter(open_(self.side(decision.model), self.input(decision.model, value), child, decision))
         held: list[Any] = []
         try:
             for chunk in stream:
@@ -341,7 +348,10 @@ class Dispatch:
         except Exception as exc:
             decision = self.second(decision, exc)
             child, _ = self._child(config, run, decision)
-            held, stream = [], iter(open_(self.side(decision.model), self.input(decision.model, value), child))
+            held, stream = (
+                [],
+                iter(open_(self.side(decision.model), self.input(decision.model, value), child, decision)),
+            )
             held.extend(_first(stream))
         if held:
             yield stamped(held[0], decision)
@@ -353,12 +363,12 @@ class Dispatch:
         value: Any,
         config: RunnableConfig | None,
         kwargs: Mapping[str, Any],
-        source: Callable[[Runnable[Any, Any], Any, RunnableConfig], AsyncIterator[Any]] | None = None,
+        source: AsyncSource | None = None,
         merged: Callable[[list[Any]], Any] | None = None,
     ) -> AsyncGenerator[Any]:
         """Async twin of `stream`."""
         merge = merged or _merged
-        open_ = source or (lambda side, item, child: side.astream(item, child, **kwargs))
+        open_ = source or (lambda side, item, child, _: side.astream(item, child, **kwargs))
         config, run = await self._astart(value, config)
         given: list[Any] = []
         try:
@@ -377,14 +387,14 @@ class Dispatch:
 
     async def _achunks(
         self,
-        open_: Callable[[Runnable[Any, Any], Any, RunnableConfig], AsyncIterator[Any]],
+        open_: AsyncSource,
         decision: RoutingDecision,
         value: Any,
         config: RunnableConfig,
         run: AsyncCallbackManagerForChainRun,
     ) -> AsyncGenerator[Any]:
         child, _ = self._child(config, run, decision)
-        stream = open_(self.side(decision.model), self.input(decision.model, value), child)
+        stream = open_(self.side(decision.model), self.input(decision.model, value), child, decision)
         held: list[Any] = []
         try:
             try:
@@ -395,7 +405,7 @@ class Dispatch:
             except Exception as exc:
                 decision = self.second(decision, exc)
                 child, _ = self._child(config, run, decision)
-                held, stream = [], open_(self.side(decision.model), self.input(decision.model, value), child)
+                held, stream = [], open_(self.side(decision.model), self.input(decision.model, value), child, decision)
                 async for chunk in stream:
                     held.append(chunk)
                     break
@@ -515,8 +525,11 @@ class Dispatch:
         config = ensure_config(config)
         manager = get_callback_manager_for_config(config)
         self._own(manager)
+        run_id = config.pop("run_id", None)
+        if not manager.handlers:
+            return config, cast("CallbackManagerForChainRun", _UnseenRun(manager))
         name = config.get("run_name") or self.name
-        return config, manager.on_chain_start(None, value, name=name, run_id=config.pop("run_id", None))
+        return config, manager.on_chain_start(None, value, name=name, run_id=run_id)
 
     async def _astart(
         self, value: Any, config: RunnableConfig | None
@@ -524,8 +537,11 @@ class Dispatch:
         config = ensure_config(config)
         manager = get_async_callback_manager_for_config(config)
         self._own(manager)
+        run_id = config.pop("run_id", None)
+        if not manager.handlers:
+            return config, cast("AsyncCallbackManagerForChainRun", _AsyncUnseenRun(manager))
         name = config.get("run_name") or self.name
-        return config, await manager.on_chain_start(None, value, name=name, run_id=config.pop("run_id", None))
+        return config, await manager.on_chain_start(None, value, name=name, run_id=run_id)
 
     def _own(self, manager: BaseCallbackManager) -> None:
         # inherited by the chosen side: who set them on a chat model expects to see its model run
@@ -543,14 +559,23 @@ class Dispatch:
         run: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun,
         decision: RoutingDecision,
     ) -> tuple[RunnableConfig, TokenWatch | None]:
+        side = self.side(decision.model)
+        if isinstance(run, _UnseenRun) and isinstance(side, BaseChatModel) and side.callbacks is None:
+            return config, None  # no handler here and none on the model: there is nobody to tell
         manager = run.get_child(f"{KEY}:{decision.model}")
-        manager.add_metadata({KEY: decision.to_dict()})
+        told = {KEY: flat(decision)}
+        manager.metadata = {**manager.metadata, **told}
+        manager.inheritable_metadata = {**manager.inheritable_metadata, **told}
         watch = None
         if self.failover and manager.handlers:
             # someone may be reading tokens from the callbacks of an invoke
             watch = TokenWatch()
             manager.add_handler(watch)
-        return patch_config(config, callbacks=manager), watch
+        # what patch_config does, for a config that is complete and ours already
+        child = config.copy()
+        child["callbacks"] = manager
+        child.pop("run_name", None)
+        return child, watch
 
     def second(self, decision: RoutingDecision, exc: Exception, watch: TokenWatch | None = None) -> RoutingDecision:
         """The decision after a failure: the other side, or `exc` raised again when that is not to be."""
@@ -666,6 +691,36 @@ class _Decided(Runnable[Any, Any]):
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         planned, value = input
         return await self.dispatch.ainvoke(value, config, kwargs, planned)
+
+
+class _UnseenRun:
+    """In the place of a run that nobody watches, which needs no id and no events."""
+
+    handlers: ClassVar[list[BaseCallbackHandler]] = []
+
+    def __init__(self, manager: BaseCallbackManager) -> None:
+        self._manager = manager
+
+    def get_child(self, tag: str) -> BaseCallbackManager:
+        child = self._manager.copy()
+        child.tags = [*child.tags, tag]
+        return child
+
+    def on_chain_end(self, outputs: Any) -> None:
+        pass
+
+    def on_chain_error(self, error: BaseException) -> None:
+        pass
+
+
+class _AsyncUnseenRun(_UnseenRun):
+    """Async twin of `_UnseenRun`."""
+
+    async def on_chain_end(self, outputs: Any) -> None:  # type: ignore[override]
+        pass
+
+    async def on_chain_error(self, error: BaseException) -> None:  # type: ignore[override]
+        pass
 
 
 class TokenWatch(BaseCallbackHandler):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import Any, Self, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
 from langchain_core.runnables.base import RunnableBindingBase, coerce_to_runnable
-from pydantic import BaseModel, ConfigDict, PrivateAttr, SkipValidation
+from pydantic import BaseModel, ConfigDict, SkipValidation
 
+from langchain_routellm.dispatch import Dispatch
 from langchain_routellm.messages import checked_lookback, checked_route_on
 from routellm_core import Calibration, Router, RoutingPolicy
 from routellm_core.errors import ConfigurationError, MissingExtraError
 from routellm_core.stickiness import Stickiness
+
+_POLICY_OPTIONS = frozenset({"policy", "router", "calibration", "threshold", "strong_fraction"})
 
 
 class RoutingOptions(BaseModel):
@@ -32,29 +36,47 @@ class RoutingOptions(BaseModel):
     route_on: Any = None
     sticky: SkipValidation[Stickiness | None] = None
 
-    _resolved: tuple[tuple[Any, ...], RoutingPolicy] | None = PrivateAttr(default=None)
+    @cached_property
+    def _policy(self) -> RoutingPolicy:
+        return RoutingPolicy.of(
+            self.policy,
+            router=self.router,
+            calibration=self.calibration,
+            threshold=self.threshold,
+            strong_fraction=self.strong_fraction,
+        )
+
+    @cached_property
+    def _dispatch(self) -> Dispatch:
+        return self._new_dispatch()
 
     @property
     def routing_policy(self) -> RoutingPolicy:
         """The policy in force: `policy`, or the one that the other options make."""
-        # compared by identity, so that a copy with other options does not keep the old policy
-        options = (self.policy, self.router, self.calibration, self.threshold, self.strong_fraction)
-        resolved = self._resolved
-        if resolved is None or any(a is not b for a, b in zip(resolved[0], options, strict=True)):
-            policy = RoutingPolicy.of(
-                self.policy,
-                router=self.router,
-                calibration=self.calibration,
-                threshold=self.threshold,
-                strong_fraction=self.strong_fraction,
-            )
-            resolved = (options, policy)
-            self._resolved = resolved
-        return resolved[1]
+        return self._policy
+
+    def _new_dispatch(self) -> Dispatch:
+        raise NotImplementedError
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As for any model; a copy with other routing options routes by them."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied._forget(update or ())
+        return copied
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        self._forget((name,))
+
+    def _forget(self, changed: Iterable[str]) -> None:
+        """Drop what was made from fields that have changed since; it is made anew when needed."""
+        self.__dict__.pop("_dispatch", None)
+        if not _POLICY_OPTIONS.isdisjoint(changed):
+            self.__dict__.pop("_policy", None)
 
 
 def checked_options(options: dict[str, Any], *, key_allowed: bool = False) -> dict[str, Any]:
-    """The fields of `RoutingOptions` from what a constructor was given; the policy is checked by `routing_policy`.
+    """The fields of `RoutingOptions` from what a constructor was given; the policy is checked when it is made.
 
     Args:
         options: Every option by name.

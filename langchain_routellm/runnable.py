@@ -87,7 +87,7 @@ class RouteLLMRunnable(RoutingOptions, RunnableSerializable[Any, Any]):
         }
         sides: dict[str, Any] = {"strong": checked_side(strong, "strong"), "weak": checked_side(weak, "weak")}
         super().__init__(**sides, **checked_options(options, key_allowed=True), **kwargs)
-        self.routing_policy  # noqa: B018  # built now, so that a wrong option fails here
+        self._policy  # noqa: B018  # made now, so that a wrong option fails here
 
     @classmethod
     def _of_chat_model(
@@ -145,13 +145,13 @@ class RouteLLMRunnable(RoutingOptions, RunnableSerializable[Any, Any]):
         """Per-call settings: the router's own, and those of both sides."""
         return get_unique_config_specs([*CONFIG_SPECS, *self.strong.config_specs, *self.weak.config_specs])
 
-    def _dispatch(self) -> Dispatch:
+    def _new_dispatch(self) -> Dispatch:
         chat = self._chat
         return Dispatch(
             self.name or "RouteLLMRunnable",
             self.strong,
             self.weak,
-            self.routing_policy,
+            self._policy,
             self._texts,
             self._gap,
             self.failover,
@@ -174,19 +174,19 @@ class RouteLLMRunnable(RoutingOptions, RunnableSerializable[Any, Any]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Route one input."""
-        return self._dispatch().invoke(input, config, kwargs)
+        return self._dispatch.invoke(input, config, kwargs)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Async twin of `invoke`."""
-        return await self._dispatch().ainvoke(input, config, kwargs)
+        return await self._dispatch.ainvoke(input, config, kwargs)
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """Route one input and stream the chosen side."""
-        yield from self._dispatch().stream(input, config, kwargs)
+        yield from self._dispatch.stream(input, config, kwargs)
 
     async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
         """Async twin of `stream`."""
-        async with aclosing(self._dispatch().astream(input, config, kwargs)) as stream:
+        async with aclosing(self._dispatch.astream(input, config, kwargs)) as stream:
             async for chunk in stream:
                 yield chunk
 
@@ -199,7 +199,7 @@ class RouteLLMRunnable(RoutingOptions, RunnableSerializable[Any, Any]):
         **kwargs: Any,
     ) -> list[Any]:
         """Route a batch with one call of the router; each side gets its share as one batch."""
-        return self._dispatch().batch(list(inputs), config, return_exceptions, kwargs)
+        return self._dispatch.batch(list(inputs), config, return_exceptions, kwargs)
 
     async def abatch(
         self,
@@ -210,17 +210,17 @@ class RouteLLMRunnable(RoutingOptions, RunnableSerializable[Any, Any]):
         **kwargs: Any,
     ) -> list[Any]:
         """Async twin of `batch`."""
-        return await self._dispatch().abatch(list(inputs), config, return_exceptions, kwargs)
+        return await self._dispatch.abatch(list(inputs), config, return_exceptions, kwargs)
 
     def batch_as_completed(  # the base spells it as two overloads
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> Iterator[tuple[int, Any]]:
         """Route a batch with one call of the router and yield (index, answer) as they come."""
-        yield from self._dispatch().batch_as_completed(inputs, config, return_exceptions, kwargs)
+        yield from self._dispatch.batch_as_completed(inputs, config, return_exceptions, kwargs)
 
     async def abatch_as_completed(  # the base spells it as two overloads
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> AsyncIterator[tuple[int, Any]]:
         """Async twin of `batch_as_completed`."""
-        async for item in self._dispatch().abatch_as_completed(inputs, config, return_exceptions, kwargs):
+        async for item in self._dispatch.abatch_as_completed(inputs, config, return_exceptions, kwargs):
             yield item

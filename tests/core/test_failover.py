@@ -39,7 +39,6 @@ def test_statuses_of_a_refused_key_or_request(status: int) -> None:
     "exc",
     [
         TimeoutError(),
-        TimeoutError(),
         ConnectionResetError(),
         BrokenPipeError(),
         OSError("unreachable"),

@@ -92,12 +92,12 @@ def test_a_weak_model_that_costs_more_shows_a_loss() -> None:
 
 def test_the_table_lines_up() -> None:
     ledger = SavingsLedger(PRICES)
-    ledger.record("strong", 1_000_000, 5)
+    ledger.record("strong", 1_000_000, 10)
     ledger.record("weak", 7, 8, failover=True)
     lines = ledger.summary().table().splitlines()
     assert len({len(line) for line in lines[:3]}) == 1
     assert lines[0].split() == ["side", "calls", "input", "tokens", "output", "tokens", "cost"]
-    assert lines[1].split() == ["strong", "1", "1000000", "5", "10.0002"]
+    assert lines[1].split() == ["strong", "1", "1000000", "10", "10.0003"]
     assert lines[3] == "strong share 50.0%, failovers 1"
     assert lines[4].startswith("always strong 10.0")
     plain = SavingsLedger()
