@@ -38,15 +38,15 @@ PROMPTS = [
     "Write a short birthday wish for my sister.",
     "Give me three names for a black cat.",
     "Why is the sky blue? One sentence, please.",
-    "A shop sells 3 pens for 2 dollars and 5 notebooks for 12 dollars. Ana buys 9 pens and 10 notebooks and pays with a "
-    "50 dollar note. The shop gives a discount of 10 percent on everything above 20 dollars. How much change does she get?",
+    "A shop sells 3 pens for 2 dollars and 5 notebooks for 12 dollars. Ana buys 9 pens and 10 notebooks and pays with "
+    "a 50 dollar note. The shop takes 10 percent off everything above 20 dollars. How much change does she get?",
     "Prove that there are infinitely many primes, and that there are infinitely many of the form 4k + 3.",
     "Given the recurrence T(n) = 3 T(n/4) + n log n, derive its asymptotic growth step by step, and prove the result "
     "by induction.",
-    "A particle moves in the potential V(x) = a x^4 - b x^2 with a, b > 0. Find its equilibria, decide which are stable, "
-    "and compute the frequency of small oscillations.",
-    "Which of the following statements about monetary policy is incorrect, and why? (A) Open market purchases raise bank "
-    "reserves. (B) A higher reserve requirement lowers the money multiplier. (C) A rise in the discount rate lowers "
+    "A particle moves in the potential V(x) = a x^4 - b x^2 with a, b > 0. Find its equilibria, decide which are "
+    "stable, and compute the frequency of small oscillations.",
+    "Which of the following statements about monetary policy is incorrect, and why? (A) Open market purchases raise "
+    "bank reserves. (B) A higher reserve requirement lowers the money multiplier. (C) A rise in the discount rate lowers "
     "the federal funds rate.",
 ]
 QUESTIONS = [
@@ -110,12 +110,11 @@ def llama_index(policy: RoutingPolicy) -> None:
 
 def main() -> None:
     started = time.perf_counter()
-    router = load_router()
-    policy = RoutingPolicy(router, strong_fraction=STRONG_FRACTION)
+    policy = RoutingPolicy(load_router(), strong_fraction=STRONG_FRACTION)
+    loaded = (time.perf_counter() - started) * 1e3
     print(
-        f"Bundled router loaded in {(time.perf_counter() - started) * 1e3:.0f} ms: no key, no network. A call is strong "
-        f"when its win rate is at least {policy.threshold:.3f}, which sends {STRONG_FRACTION:.0%} of ordinary prompts "
-        "to the strong model.\n"
+        f"Bundled router loaded in {loaded:.0f} ms: no key, no network. A call is strong when its win rate is at least "
+        f"{policy.threshold:.3f}, which sends {STRONG_FRACTION:.0%} of ordinary prompts to the strong model.\n"
     )
     langchain(policy)
     llama_index(policy)

@@ -19,6 +19,7 @@ def build_app() -> Any:
         import typer
     except ImportError:
         raise MissingExtraError("The routellm command", "cli") from None
+    from routellm_core.commands import data, label, train
     from routellm_core.commands.calibrate import calibrate
     from routellm_core.commands.evaluate import evaluate
     from routellm_core.commands.explain import explain
@@ -35,6 +36,8 @@ def build_app() -> Any:
 
     for command in (route, explain, calibrate, evaluate):
         app.command()(command)
+    for module in (train, label, data):
+        app.add_typer(module.app)
     return app
 
 
