@@ -255,16 +255,15 @@ class SimilarityWeightedRouter(Router):
         queries[:count, : self.dimension] = embeddings / np.where(norms > 0.0, norms, 1.0)
         halves = self._rows.dtype == _DTYPES["float16"]
         parts = [queries[:, 1::2], queries[:, 0::2]] if halves else [queries[:, : self.dimension]]
-        parts = [np.ascontiguousarray(part) for part in parts]
+        parts = [np.ascontiguousarray(part).reshape(-1, _TOGETHER, part.shape[1]) for part in parts]
         out = np.empty((padded, n), dtype=np.float32)
+        pairs = out.reshape(-1, _TOGETHER, n)
         for start, blocks in self._blocks():
-            columns = slice(start, start + len(blocks[0]))
-            for i in range(0, padded, _TOGETHER):
-                pair = slice(i, i + _TOGETHER)
-                product = np.dot(parts[0][pair], blocks[0].T)
-                if halves:
-                    product += np.dot(parts[1][pair], blocks[1].T)
-                out[pair, columns] = product
+            # One product a pair: matmul does not join those of a stack.
+            product = np.matmul(parts[0], blocks[0].T)
+            if halves:
+                product += np.matmul(parts[1], blocks[1].T)
+            pairs[:, :, start : start + len(blocks[0])] = product
         if self._scales is not None:
             out *= self._scales
         return out[:count]
