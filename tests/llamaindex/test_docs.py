@@ -1,0 +1,45 @@
+"""The code in docs/llamaindex.md runs as written, from top to bottom, over real HTTP."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llama_index_instrumentation import get_dispatcher
+
+from tests.openai_server import OpenAIServer
+
+DOC = Path(__file__).resolve().parents[2] / "docs" / "llamaindex.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_code_of_the_guide(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    root = get_dispatcher()
+    handlers = list(root.event_handlers)
+    names: dict[str, Any] = {}
+    with OpenAIServer() as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+        monkeypatch.setenv("OPENAI_API_BASE", server.base_url)
+        try:
+            for block in BLOCKS:
+                exec(compile(block, str(DOC), "exec"), names)
+        finally:
+            root.event_handlers = handlers
+            for model in (names["llm"].strong, names["llm"].weak):
+                model._get_client().close()
+        # the second request is the one that is forced to the strong side
+        assert [request.body["model"] for request in server.requests][1] == "gpt-4.1"
+    assert names["response"].metadata["selector_result"].decision["router"] == "mf"
+    assert names["savings"].summary().strong.calls + names["savings"].summary().weak.calls == 1
+    assert "strong share" in capsys.readouterr().out
+
+
+def test_every_option_is_in_the_guide() -> None:
+    import inspect
+
+    from llamaindex_routellm import RouteLLM
+
+    text = DOC.read_text(encoding="utf-8")
+    assert all(name in text for name in inspect.signature(RouteLLM).parameters if name != "callback_manager")
