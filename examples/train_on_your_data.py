@@ -62,9 +62,9 @@ def main() -> None:
             made_up_outcomes(data)
         out = args.out or Path(folder) / "my-router"
 
-        # What `routellm train mf --data FILE --strong A --weak B --out DIR` does.
-        summary = train_embedding_router("mf", read_preferences(data), out, strong=args.strong, weak=args.weak)
-        print(f"trained on {summary.rows['train']} rows in {summary.seconds:.1f} s; on prompts it never saw:\n")
+        # What `routellm train mf --data FILE --strong A --weak B --out DIR --folds 5` does.
+        summary = train_embedding_router("mf", read_preferences(data), out, strong=args.strong, weak=args.weak, folds=5)
+        print(f"trained on {summary.rows['train']} rows in {summary.seconds:.1f} s; measured on prompts not seen:\n")
         for row in summary.table():
             print("  " + "".join(f"{cell:<24}" for cell in row).rstrip())
         if summary.gain is not None:

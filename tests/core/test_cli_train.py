@@ -282,3 +282,34 @@ def test_convert_between_formats_and_forms(tmp_path: Path) -> None:
     assert {(b.model_a, b.model_b) for b in turned} == {("small", "big")}  # type: ignore[union-attr]
     with pytest.raises(ConfigurationError, match="go together"):
         run("data", "convert", "-d", tmp_path / "o.csv", "--strong", "big", "-o", tmp_path / "c.jsonl")
+
+
+def test_folds_measure_unseen_prompts_and_train_on_all(tmp_path: Path, outcomes: Path) -> None:
+    command = ("train", "knn", "--data", outcomes, *PAIR, "--json")
+    report = json.loads(run(*command, "--out", tmp_path / "cv", "--folds", 5).stdout)
+    assert (report["rows"]["train"], report["rows"]["held_out"], report["folds"]) == (600, 0, 5)
+    assert report["held_out"]["count"] == 600
+    run(*command, "--out", tmp_path / "all", "--held-out", 0)
+    assert (tmp_path / "cv" / "model.safetensors").read_bytes() == (tmp_path / "all" / "model.safetensors").read_bytes()
+    assert "5-fold cross-validation" in (tmp_path / "cv" / "README.md").read_text()
+    with pytest.raises(ConfigurationError, match="folds=1"):
+        run(*command, "--out", tmp_path / "x", "--folds", 1)
+
+
+def test_cross_validation_does_not_reward_learning_by_heart(tmp_path: Path) -> None:
+    rng = random.Random(4)
+    rows = [
+        Outcome(prompt=prompt_of(TOPICS[i % 8], rng), scores={"big": float(rng.random() < 0.6), "small": 0.3})
+        for i in range(500)
+    ]
+    write_records(tmp_path / "coins.jsonl", [row for row in rows for _ in range(2)])  # repeats stay in one fold
+    command = ("train", "knn", "--data", tmp_path / "coins.jsonl", *PAIR, "--neighbors", 1, "--json")
+    unseen = json.loads(run(*command, "--out", tmp_path / "cv", "--folds", 5).stdout)
+    assert abs(unseen["held_out"]["metrics"]["apgr"]["value"] - 0.5) < 0.12
+    router = load_router("knn", tmp_path / "cv")
+    seen = router.win_rates([row.prompt for row in rows])
+    won = np.array([row.scores["big"] > 0.5 for row in rows])
+    assert seen[won].mean() > seen[~won].mean() + 0.3
+    # the calibration is of win rates on unseen prompts, too: those of the training prompts would be more extreme
+    assert router.calibration is not None
+    assert router.calibration.fingerprint == router.fingerprint

@@ -37,6 +37,13 @@ Strongs = Annotated[list[str], typer.Option("--strong", help="Strong model; agai
 Weaks = Annotated[list[str], typer.Option("--weak", help="Weak model; again for others that stand for it.")]
 TieMargin = Annotated[float, typer.Option(help="Scores that differ by no more than this are a tie.", min=0.0)]
 HeldOut = Annotated[float, typer.Option(help="Share of the prompts kept for the metrics.", min=0.0, max=0.9)]
+Folds = Annotated[
+    int,
+    typer.Option(
+        help="Cross-validate instead of holding out, and train on everything: best for a few hundred rows. 0: do not.",
+        min=0,
+    ),
+]
 Validation = Annotated[float, typer.Option(help="Share of the prompts for early stopping.", min=0.0, max=0.9)]
 SourceWeight = Annotated[
     list[str] | None, typer.Option(help="SOURCE=NUMBER: factor on the rows of a source; may be given again.")
@@ -81,6 +88,7 @@ def mf(
     noise: Annotated[float | None, typer.Option(help="Noise on the prompt vectors of sgd.", show_default="0.1")] = None,
     tie_margin: TieMargin = 0.0,
     held_out: HeldOut = 0.2,
+    folds: Folds = 0,
     source_weight: SourceWeight = None,
     seed: Seed = 0,
     skip_bad: SkipBad = False,
@@ -104,6 +112,7 @@ def mf(
         all_models=all_models,
         tie_margin=tie_margin,
         held_out=held_out,
+        folds=folds,
         source_weights=_weights(source_weight),
         seed=seed,
         overwrite=overwrite,
@@ -124,6 +133,7 @@ def knn(
     ] = None,
     tie_margin: TieMargin = 0.0,
     held_out: HeldOut = 0.2,
+    folds: Folds = 0,
     source_weight: SourceWeight = None,
     seed: Seed = 0,
     skip_bad: SkipBad = False,
@@ -145,6 +155,7 @@ def knn(
         weak=weak,
         tie_margin=tie_margin,
         held_out=held_out,
+        folds=folds,
         source_weights=_weights(source_weight),
         seed=seed,
         overwrite=overwrite,
@@ -168,6 +179,7 @@ def sw_ranking(
     ] = None,
     tie_margin: TieMargin = 0.0,
     held_out: HeldOut = 0.2,
+    folds: Folds = 0,
     seed: Seed = 0,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
@@ -189,6 +201,7 @@ def sw_ranking(
         all_models=all_models,
         tie_margin=tie_margin,
         held_out=held_out,
+        folds=folds,
         seed=seed,
         overwrite=overwrite,
         num_tiers=num_tiers,
@@ -489,7 +502,7 @@ def _report(summary: TrainingSummary, reader: _Reader, as_json: bool) -> None:
     evaluation = summary.evaluation
     if evaluation is not None:
         console.print(
-            f"\n{evaluation.count:,} held-out prompts, {evaluation.confidence:.0%} intervals. Strong alone "
+            f"\n{summary.measured_on}; {evaluation.confidence:.0%} intervals. Strong alone "
             f"{evaluation.strong_quality:.4g}, weak alone {evaluation.weak_quality:.4g}.",
             markup=False,
         )

@@ -24,6 +24,7 @@ from routellm_core.training.summary import (
     TrainingSummary,
     check_output,
     finish_training,
+    fold_of,
 )
 
 Progress = Callable[[int, int], None]
@@ -43,6 +44,7 @@ def train_embedding_router(
     all_models: bool | None = None,
     tie_margin: float = 0.0,
     held_out: float = 0.2,
+    folds: int = 0,
     source_weights: Mapping[str, float] | None = None,
     skipped: Callable[[], int] = lambda: 0,
     overwrite: bool = False,
@@ -67,6 +69,8 @@ def train_embedding_router(
             yes. (knn keeps all scores and votes by the pair's.)
         tie_margin: Scores that differ by no more than this are a tie.
         held_out: Share of prompts for the metrics; 0 for none.
+        folds: Measure by so many folds of cross-validation instead, and train the saved router on everything: the
+            choice for a few hundred rows, where every one counts. 0 holds prompts out.
         source_weights: Factor on the weight of records by their source.
         skipped: Called at the end: how many malformed rows were left out, for the report.
         overwrite: Whether to replace a router that is there already.
@@ -87,27 +91,43 @@ def train_embedding_router(
         raise ConfigurationError(f"kind={kind!r}: expected one of {', '.join(_FITS)}")
     check_margin(tie_margin)
     path = check_output(directory, overwrite=overwrite)
-    split = Split(validation=0.0, held_out=held_out, seed=seed)
+    if folds and (isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= 100):
+        raise ConfigurationError(f"folds={folds!r}: expected 0 (hold prompts out) or 2 to 100")
+    split = Split(validation=0.0, held_out=0.0 if folds else held_out, seed=seed)
     data = TrainingData.of(records, split, strong=strong, weak=weak, source_weights=source_weights)
     if embedder is None:
         from routellm_core.embedders import bundled_embedder
 
         embedder = bundled_embedder()
+    recalled = _Recalled(embedder, progress)
+    recalled.read([record.prompt for record in (*data.train, *data.held_out)])
+
+    def fitted(rows: Sequence[Record]) -> tuple[Router, dict[str, Any]]:
+        return _FITS[kind](rows, embedder, recalled, strong, weak, tie_margin, all_models, seed, options)
+
     try:
-        router, settings = _FITS[kind](
-            data.train, embedder, strong, weak, tie_margin, all_models, seed, progress, options
-        )
+        router, settings = fitted(data.train)
     except TypeError as exc:
         if "unexpected keyword argument" not in str(exc):
             raise
         raise ConfigurationError(f"option not known to the training of {kind}: {exc}") from exc
+    unseen: dict[str, float] | None = None
+    if folds:
+        unseen = {}
+        fold = [fold_of(record.prompt, folds, seed) for record in data.train]
+        for k in range(folds):
+            prompts = list({r.prompt: None for r, f in zip(data.train, fold, strict=True) if f == k})
+            if prompts:
+                part, _ = fitted([r for r, f in zip(data.train, fold, strict=True) if f != k])
+                unseen.update(zip(prompts, part.win_rates(prompts).tolist(), strict=True))
+    measured = data.train if folds else data.held_out
     return finish_training(
         router,
         path,
         strong=strong,
         weak=weak,
-        held_out=data.held_out,
-        calibrate_on=distinct_prompts(data.held_out or data.train),
+        held_out=measured,
+        calibrate_on=distinct_prompts(measured or data.train),
         rows={"train": len(data.train), "held_out": len(data.held_out), "skipped": skipped()},
         sources=data.sources,
         settings={
@@ -120,7 +140,29 @@ def train_embedding_router(
         },
         started=started,
         draws=draws,
+        unseen=unseen,
+        folds=folds,
     )
+
+
+class _Recalled:
+    """Embeddings of the data's prompts, made once: each fold asks for them again."""
+
+    def __init__(self, embedder: Embedder, progress: Progress | None) -> None:
+        self._embedder, self._progress = embedder, progress
+        self._at: dict[str, int] = {}
+        self._matrix: FloatMatrix = np.empty((0, 0), np.float32)
+
+    def read(self, prompts: Iterable[str]) -> None:
+        """Embed the prompts, each once."""
+        distinct = list(dict.fromkeys(prompts))
+        self._at = {prompt: i for i, prompt in enumerate(distinct)}
+        self._matrix = embed_prompts(self._embedder, distinct, self._progress)
+
+    def __call__(self, prompts: Sequence[str]) -> FloatMatrix:
+        """Their embeddings (n, d)."""
+        rows: FloatMatrix = self._matrix[[self._at[prompt] for prompt in prompts]]
+        return rows
 
 
 def distinct_prompts(records: Iterable[Record]) -> list[str]:
@@ -162,12 +204,12 @@ def _as_battles(records: Sequence[Record], strong: str, weak: str, tie_margin: f
 def _fit_mf(
     records: Sequence[Record],
     embedder: Embedder,
+    embed: _Recalled,
     strong: str,
     weak: str,
     tie_margin: float,
     all_models: bool | None,
     seed: int,
-    progress: Progress | None,
     options: dict[str, Any],
 ) -> tuple[Router, dict[str, Any]]:
     battles = _as_battles(records, strong, weak, tie_margin, bool(all_models))
@@ -183,7 +225,7 @@ def _fit_mf(
     )
     told: list[dict[str, Any]] = []
     router = fit_mf(
-        embed_prompts(embedder, prompts, progress),
+        embed(prompts),
         arrays,
         models=models,
         strong=strong,
@@ -205,12 +247,12 @@ def _fit_mf(
 def _fit_knn(
     records: Sequence[Record],
     embedder: Embedder,
+    embed: _Recalled,
     strong: str,
     weak: str,
     tie_margin: float,
     all_models: bool | None,
     seed: int,
-    progress: Progress | None,
     options: dict[str, Any],
 ) -> tuple[Router, dict[str, Any]]:
     from routellm_core.training.knn import fit_knn
@@ -224,7 +266,7 @@ def _fit_knn(
         for name, value in table.items():
             scores[row, at[name]] = value
     router = fit_knn(
-        embed_prompts(embedder, prompts, progress)[position],
+        embed(prompts)[position],
         scores,
         models=models,
         strong=strong,
@@ -249,12 +291,12 @@ def _scores_of(record: Record) -> dict[str, float]:
 def _fit_sw_ranking(
     records: Sequence[Record],
     embedder: Embedder,
+    embed: _Recalled,
     strong: str,
     weak: str,
     tie_margin: float,
     all_models: bool | None,
     seed: int,
-    progress: Progress | None,
     options: dict[str, Any],
 ) -> tuple[Router, dict[str, Any]]:
     from routellm_core.routers.sw_ranking import SimilarityWeightedRouter
@@ -263,7 +305,7 @@ def _fit_sw_ranking(
     prompts, position = _positions(battles)
     router = SimilarityWeightedRouter(
         [(b.model_a, b.model_b, b.winner) for b in battles],
-        embed_prompts(embedder, prompts, progress)[position],
+        embed(prompts)[position],
         embedder=embedder,
         strong=strong,
         weak=weak,

@@ -6,12 +6,13 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from routellm_core.calibration import Calibration
 from routellm_core.errors import ConfigurationError, DataError, RouteLLMError
@@ -68,11 +69,22 @@ class Split:
 
     def part(self, prompt: str) -> Part:
         """The part that a prompt is in."""
-        digest = hashlib.blake2b(prompt_key(prompt), digest_size=8, salt=(self.seed % 2**63).to_bytes(8, "big"))
-        at = int.from_bytes(digest.digest(), "big") / 2**64
+        at = _position(prompt, self.seed)
         if at < self.held_out:
             return "held_out"
         return "validation" if at < self.held_out + self.validation else "train"
+
+
+def fold_of(prompt: str, folds: int, seed: int) -> int:
+    """The fold, 0 to folds - 1, that a prompt is in; repeats of a prompt are in one."""
+    return int(_position(prompt, seed) * folds)
+
+
+def _position(prompt: str, seed: int) -> float:
+    """A number in [0, 1) that follows from the prompt and the seed."""
+    digest = hashlib.blake2b(prompt_key(prompt), digest_size=8, salt=(seed % 2**63).to_bytes(8, "big")).digest()
+    # 53 bits: more would round up to 1
+    return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
 @dataclass
@@ -150,6 +162,7 @@ class TrainingSummary:
         evaluation: Metrics on the held-out prompts with the baselines; None without any.
         bundled: Metrics of the bundled default on the same prompts; None where it could not be asked.
         gain: APGR of this router minus the bundled default's, paired; None where there is no such number.
+        folds: Number of folds where the metrics are cross-validated; 0 where they are of prompts held out.
     """
 
     router: str
@@ -163,6 +176,7 @@ class TrainingSummary:
     evaluation: RouterEvaluation | None
     bundled: dict[str, Estimate] | None = None
     gain: Comparison | None = None
+    folds: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: what metrics.json holds."""
@@ -174,10 +188,22 @@ class TrainingSummary:
             "sources": self.sources,
             "settings": self.settings,
             "seconds": round(self.seconds, 3),
+            "folds": self.folds,
             "held_out": None if self.evaluation is None else self.evaluation.to_dict(),
             "bundled_default": self.bundled and {name: value.to_dict() for name, value in self.bundled.items()},
             "gain_over_bundled_default": None if self.gain is None else self.gain.difference.to_dict(),
         }
+
+    @property
+    def measured_on(self) -> str:
+        """What the metrics are of, in words."""
+        assert self.evaluation is not None
+        if self.folds:
+            return (
+                f"{self.evaluation.count:,} prompts, each scored by a router that was not trained on it "
+                f"({self.folds}-fold cross-validation); the saved router is trained on all of them"
+            )
+        return f"{self.evaluation.count:,} held-out prompts"
 
     def table(self) -> list[list[str]]:
         """Header and rows of the metrics, for a table; empty without held-out prompts."""
@@ -186,7 +212,7 @@ class TrainingSummary:
         measured = {"router": self.evaluation.metrics, **self.evaluation.baselines}
         if self.bundled is not None:
             measured["bundled"] = self.bundled
-        header = ["held-out prompts", *_METRICS.values()]
+        header = [f"{self.folds}-fold cross-validated" if self.folds else "held-out prompts", *_METRICS.values()]
         return [header] + [
             [title, *(str(measured[key][metric]) for metric in _METRICS)]
             for key, title in _ROWS.items()
@@ -207,6 +233,8 @@ def finish_training(
     settings: Mapping[str, Any],
     started: float,
     draws: int = 1000,
+    unseen: Mapping[str, float] | None = None,
+    folds: int = 0,
 ) -> TrainingSummary:
     """Calibrate, measure and save a router: its directory is complete when this returns.
 
@@ -222,13 +250,21 @@ def finish_training(
         settings: What it was trained with; JSON values.
         started: ``time.monotonic()`` at the start.
         draws: Bootstrap draws of the intervals.
+        unseen: Win rate of each prompt by a router that was not trained on it, to measure and calibrate by; None takes
+            those of `router`.
+        folds: Number of folds that `unseen` comes from.
 
     Returns:
         The summary.
     """
     path = Path(directory)
-    router.calibration = Calibration.fit(router, calibrate_on).condensed()
-    evaluation, bundled, gain = _measure(router, held_out, strong, weak, draws)
+
+    def rates_of(prompts: Sequence[str]) -> npt.NDArray[np.float64]:
+        return router.win_rates(prompts) if unseen is None else np.array([unseen[prompt] for prompt in prompts])
+
+    calibration = Calibration.from_win_rates(rates_of(calibrate_on), router=router.name, fingerprint=router.fingerprint)
+    router.calibration = calibration.condensed()
+    evaluation, bundled, gain = _measure(rates_of, router.name, held_out, strong, weak, draws)
     summary = TrainingSummary(
         router=router.name,
         strong=strong,
@@ -241,6 +277,7 @@ def finish_training(
         evaluation=evaluation,
         bundled=bundled,
         gain=gain,
+        folds=folds,
     )
     router.save_pretrained(path)
     (path / METRICS_FILE).write_text(json.dumps(summary.to_dict(), indent=2) + "\n", encoding="utf-8")
@@ -249,14 +286,19 @@ def finish_training(
 
 
 def _measure(
-    router: Router, held_out: Sequence[Record], strong: str, weak: str, draws: int
+    rates_of: Callable[[Sequence[str]], npt.NDArray[np.float64]],
+    name: str,
+    held_out: Sequence[Record],
+    strong: str,
+    weak: str,
+    draws: int,
 ) -> tuple[RouterEvaluation | None, dict[str, Estimate] | None, Comparison | None]:
     try:
         pair: PairScores = pair_scores(held_out, strong=strong, weak=weak)
     except DataError:
         return None, None, None
-    rates = router.win_rates(pair.prompts)
-    measured = evaluate_router(rates, pair.prompts, pair.strong, pair.weak, name=router.name, draws=draws)
+    rates = rates_of(pair.prompts)
+    measured = evaluate_router(rates, pair.prompts, pair.strong, pair.weak, name=name, draws=draws)
     try:
         from routellm_core.routers import load_router
 
@@ -319,7 +361,7 @@ def model_card(summary: TrainingSummary) -> str:
         lines.append("None: no prompts were held out. Measure it with `routellm evaluate` before you rely on it.")
     else:
         lines += [
-            f"On {summary.evaluation.count:,} held-out prompts; strong alone scores "
+            f"On {summary.measured_on}. Strong alone scores "
             f"{summary.evaluation.strong_quality:.4g}, weak alone {summary.evaluation.weak_quality:.4g}. "
             f"{summary.evaluation.confidence:.0%} bootstrap intervals. APGR: 0.5 is random, higher is better. CPT: "
             "share of strong calls that recovers so much of the gap, lower is better.",
