@@ -46,8 +46,8 @@ PROMPTS = [
     "A particle moves in the potential V(x) = a x^4 - b x^2 with a, b > 0. Find its equilibria, decide which are "
     "stable, and compute the frequency of small oscillations.",
     "Which of the following statements about monetary policy is incorrect, and why? (A) Open market purchases raise "
-    "bank reserves. (B) A higher reserve requirement lowers the money multiplier. (C) A rise in the discount rate lowers "
-    "the federal funds rate.",
+    "bank reserves. (B) A higher reserve requirement lowers the money multiplier. (C) A rise in the discount "
+    "rate lowers the federal funds rate.",
 ]
 QUESTIONS = [
     "When was the bridge opened?",
