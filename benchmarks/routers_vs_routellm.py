@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,7 @@ def compare_plain(theirs: str, rounds: int, router: str, setup: str, *arguments:
         off = sorted(abs(x - y) for x, y in zip(a["win_rates"], b["win_rates"], strict=True))
         yield {
             "router": router,
+            "checkpoint": Path(arguments[0]).name,
             "prompts": len(prompts),
             "routellm_ms_per_prompt": b["seconds"] / len(prompts) * 1e3,
             "ours_ms_per_prompt": a["seconds"] / len(prompts) * 1e3,
@@ -305,12 +307,23 @@ def mixed_prompts() -> list[str]:
     return [" ".join(dice.choices(words, k=min(180, int(dice.lognormvariate(3.0, 1.0)) + 2))) for _ in range(200)]
 
 
-def long_prefix(folder: Path) -> Path:
-    """A copy of the tiny checkpoint whose system text makes the common prefix about 300 tokens long."""
-    target = folder / "causal"
+def long_prefix(folder: Path, name: str, label_scale: float = 1.0) -> Path:
+    """A copy of the tiny checkpoint whose system text makes the common prefix about 300 tokens long.
+
+    The checkpoint is random and mostly writes other tokens first. With its label rows scaled up it answers with a label
+    at once, as a trained one does.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    target = folder / name
     shutil.copytree(GOLDEN / "causal_tiny", target, copy_function=shutil.copyfile)
     text = (target / "system_ft_v5.txt").read_text()
-    (target / "system_ft_v5.txt").write_text(text + " " + " ".join(text.split()[:45]) * 2)
+    (target / "system_ft_v5.txt").write_text(text + " " + " ".join(text.split()[:30]) * 2)
+    tensors = load_file(target / "model.safetensors")
+    with torch.no_grad():
+        tensors["lm_head.weight"][-5:] *= label_scale
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     return target
 
 
@@ -353,7 +366,11 @@ def main() -> None:
             elif router == "bert":
                 results = compare_plain(theirs, options.rounds, router, "bert", str(GOLDEN / "bert_tiny"))
             elif router == "causal_llm":
-                results = compare_plain(theirs, options.rounds, router, "causal", str(long_prefix(Path(name))))
+                writes_on = long_prefix(Path(name), "label late")
+                at_once = long_prefix(Path(name), "label at once", 8.0)
+                results = chain.from_iterable(
+                    compare_plain(theirs, options.rounds, router, "causal", str(path)) for path in (at_once, writes_on)
+                )
             else:
                 parser.error(f"unknown router {router!r}")
             for result in results:
