@@ -628,7 +628,8 @@ class RouteLLM(FunctionCallingLLM):
             call.answered()
             yield from map(call.stamped, held)
         finally:
-            stream.close()
+            if isinstance(stream, Generator):  # some models stream by another kind of iterator
+                stream.close()
 
     async def _arelay(
         self,
@@ -661,7 +662,8 @@ class RouteLLM(FunctionCallingLLM):
             for ready in held:
                 yield call.stamped(ready)
         finally:
-            await stream.aclose()
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
 
 
 def _with_tools(model: LLM) -> FunctionCallingLLM:

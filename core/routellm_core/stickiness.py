@@ -133,6 +133,17 @@ class Stickiness:
         self._holds.move_to_end(conversation)
         return hold
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_lock"], state["_holds"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # another process: the same rule, and conversations of its own
+        self.__dict__.update(state)
+        self._holds = OrderedDict()
+        self._lock = threading.Lock()
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Stickiness:
         # a copied model is the same model in the same conversations (and a lock cannot be copied)
         return self

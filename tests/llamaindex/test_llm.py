@@ -283,6 +283,41 @@ class TestStreams:
         await stream.aclose()
         assert weak.closed == 1
 
+    async def test_a_model_that_streams_by_another_kind_of_iterator(
+        self, strong: FakeLLM, router: ScriptedRouter
+    ) -> None:
+        class Pieces:
+            def __init__(self, pieces: list[ChatResponse]) -> None:
+                self.pieces = pieces
+
+            def __iter__(self) -> Pieces:
+                return self
+
+            def __next__(self) -> ChatResponse:
+                if not self.pieces:
+                    raise StopIteration
+                return self.pieces.pop(0)
+
+            def __aiter__(self) -> Pieces:
+                return self
+
+            async def __anext__(self) -> ChatResponse:
+                if not self.pieces:
+                    raise StopAsyncIteration
+                return self.pieces.pop(0)
+
+        class Odd(FakeLLM):
+            def stream_chat(self, messages: Any, **kwargs: Any) -> Any:
+                return Pieces([ChatResponse(message=assistant("a"), delta="a")])
+
+            async def astream_chat(self, messages: Any, **kwargs: Any) -> Any:
+                return Pieces([ChatResponse(message=assistant("a"), delta="a")])
+
+        llm = RouteLLM(strong=strong, weak=Odd("weak"), router=router, threshold=0.5)
+        for way in (stream_chat, astream_chat):
+            (piece,) = await way(llm, EASY)
+            assert (piece.delta, piece.additional_kwargs["routellm"]["model"]) == ("a", "weak")
+
     # not with stream_complete: LlamaIndex's own callback cannot end an empty stream of completions
     @pytest.mark.parametrize("way", [stream_chat, astream_chat], ids=lambda way: way.__name__)
     async def test_an_empty_stream_stays_empty(
@@ -793,6 +828,20 @@ class TestAsAnLLM:
         prompts = [f"prompt {i}" for i in range(20)]
         expected = [llm.complete(p).additional_kwargs["routellm"] for p in prompts]
         assert [other.complete(p).additional_kwargs["routellm"] for p in prompts] == expected
+        assert caplog.records == []
+
+    def test_pickles_with_the_memory_of_conversations(self, caplog: pytest.LogCaptureFixture) -> None:
+        from llama_index.core.llms import MockLLM
+
+        llm = RouteLLM(
+            strong=MockLLM(), weak=MockLLM(), router="random", strong_fraction=0.5, sticky=True, failover=True
+        )
+        llm.complete("x", routellm_force="strong", routellm_thread_id="ann")
+        other = pickle.loads(pickle.dumps(llm))
+        assert other.failover is True
+        # what was held stays in the process that held it
+        fresh = llm.complete("easy?").additional_kwargs["routellm"]
+        assert other.complete("easy?", routellm_thread_id="ann").additional_kwargs["routellm"] == fresh
         assert caplog.records == []
 
     def test_program_mode_and_system_prompt_that_both_share_are_the_wrappers_too(self, router: ScriptedRouter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -241,6 +242,21 @@ class TestRetrievalSignal:
         hooked, seen = self.hooked(llm, router)
         await engine(hooked, ResponseMode.COMPACT).aquery(QUESTION)
         assert seen[0][1].best_score == pytest.approx(0.8)
+
+    async def test_queries_at_once_do_not_mix(self, llm: RouteLLM, router: ScriptedRouter) -> None:
+        class Scored(Passages):
+            async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+                await asyncio.sleep(0)
+                number = int(query_bundle.query_str.split()[-1])
+                return [NodeWithScore(node=TextNode(text="x" * number), score=0.5 + number / 100)]
+
+        hooked, seen = self.hooked(llm, router)
+        asked = RetrieverQueryEngine(Scored(), get_response_synthesizer(llm=hooked))
+        answers = await asyncio.gather(*(asked.aquery(f"p=0.{i % 10} number {i}") for i in range(40)))
+        assert [str(a).split(":")[0] for a in answers] == [("weak", "strong")[i % 10 >= 5] for i in range(40)]
+        for _, retrieval in seen:
+            number = int(retrieval.question.split()[-1])
+            assert retrieval.best_score == pytest.approx(0.5 + number / 100)
 
     def test_the_signal_may_decide(self, llm: RouteLLM, router: ScriptedRouter) -> None:
         class Unsure(Passages):
