@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -399,6 +400,8 @@ def _quiet_transformers() -> None:
     quiet: Any = logging  # its functions have no types
     quiet.disable_progress_bar()
     quiet.set_verbosity_error()
+    # peft reads names that transformers is about to give up: nothing that a user of this command can mend
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 class _Reader:

@@ -335,7 +335,7 @@ def _pyarrow(what: str) -> tuple[Any, Any]:
 def _write_jsonl(part: Path, records: Iterable[BaseModel], packed: bool) -> int:
     count = 0
     # mtime 0: equal records give equal bytes
-    with part.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if packed else raw as file:
+    with part.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) if packed else raw as file:
         for record in records:
             file.write(json.dumps(record.model_dump(exclude_defaults=True), ensure_ascii=False).encode() + b"\n")
             count += 1
@@ -349,7 +349,7 @@ def _flat(record: BaseModel) -> Row:
 
 def _write_csv(part: Path, records: Iterable[BaseModel], packed: bool) -> int:
     count = 0
-    with part.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if packed else raw as file:
+    with part.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) if packed else raw as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         iterator = iter(records)
         first = next(iterator, None)
