@@ -10,7 +10,6 @@ import weakref
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -74,8 +73,10 @@ class OpenAIEmbedder:
         max_retries: int = 3,
         max_input_tokens: int = MAX_INPUT_TOKENS,
     ) -> None:
-        if find_spec("openai") is None:
-            raise MissingExtraError("OpenAIEmbedder", "openai")
+        try:
+            import openai  # noqa: F401 - needed at the first call; said here, where the embedder is configured
+        except ImportError:
+            raise MissingExtraError("OpenAIEmbedder", "openai") from None
         if not isinstance(model, str) or not model:
             raise ConfigurationError(f"model={model!r}: expected the name of an embedding model")
         for parameter, value, least in (
