@@ -52,7 +52,7 @@ from routellm_core.capability import (
 from routellm_core.decision import RoutingDecision, Side, other_side
 from routellm_core.errors import ConfigurationError, PromptError
 from routellm_core.failover import is_survivable
-from routellm_core.policy import RoutingPolicy
+from routellm_core.policy import RoutingPolicy, RoutingRequest
 from routellm_core.routers.base import Router
 from routellm_core.stickiness import Stickiness
 
@@ -179,6 +179,7 @@ class RouteLLM(FunctionCallingLLM):
 
     _routing: Routing = PrivateAttr()
     _weak_profile: dict[str, Any] = PrivateAttr()
+    _handed_on: dict[Side, CallbackManager] = PrivateAttr(default_factory=dict)
 
     def __init__(
         self,
@@ -528,19 +529,13 @@ class RouteLLM(FunctionCallingLLM):
         ]
         return capability_gap(needs, weak, strong, lambda: sum(estimated_tokens(m.content or "") for m in ask.messages))
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        before = self.callback_manager if name == "callback_manager" else None
-        super().__setattr__(name, value)
-        if name == "callback_manager":
-            for model in (self.strong, self.weak):
-                if model.callback_manager is before:
-                    model.callback_manager = self.callback_manager
-
     def _model(self, side: Side) -> LLM:
         model = self.strong if side == "strong" else self.weak
-        # Settings and query engines set the manager of the LLM that they hold, which is this one
-        if self.callback_manager.handlers and not model.callback_manager.handlers:
-            model.callback_manager = self.callback_manager
+        # Settings and query engines set the manager of the LLM that they hold, which is this one; a manager with
+        # handlers that the model did not get from here is the user's choice for that model
+        ours, its = self.callback_manager, model.callback_manager
+        if its is not ours and (its is self._handed_on.get(side) or (ours.handlers and not its.handlers)):
+            model.callback_manager = self._handed_on[side] = ours
         return model
 
     # -- decide, then run --
@@ -552,15 +547,15 @@ class RouteLLM(FunctionCallingLLM):
             call.tell()
         return call
 
-    def _decide(self, ask: _Ask) -> _Call:
+    def _request(self, ask: _Ask) -> RoutingRequest:
         gap = self._gap(ask) if ask.options.force is None else None
-        request = self._routing.request(ask.messages, ask.retrieval, ask.options, gap)
-        return self._called(self._routing.decide(request, ask.options))
+        return self._routing.request(ask.messages, ask.retrieval, ask.options, gap)
+
+    def _decide(self, ask: _Ask) -> _Call:
+        return self._called(self._routing.decide(self._request(ask), ask.options))
 
     async def _adecide(self, ask: _Ask) -> _Call:
-        gap = self._gap(ask) if ask.options.force is None else None
-        request = self._routing.request(ask.messages, ask.retrieval, ask.options, gap)
-        return self._called(await self._routing.adecide(request, ask.options))
+        return self._called(await self._routing.adecide(self._request(ask), ask.options))
 
     def _answer(self, call: _Call, run: Callable[[LLM], T]) -> T:
         """Start the chosen model, or on a failure that it survives the other one."""

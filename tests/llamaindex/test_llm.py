@@ -25,7 +25,7 @@ from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugH
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
 from llama_index.core.types import PydanticProgramMode
-from llama_index_instrumentation.dispatcher import instrument_tags
+from llama_index_instrumentation.dispatcher import active_instrument_tags, instrument_tags
 from pydantic import BaseModel, Field
 
 from llamaindex_routellm import RouteLLM
@@ -245,6 +245,12 @@ class TestEveryWay:
 
 
 class TestStreams:
+    def test_between_two_pieces_the_callers_tags_are_as_they_were(self, llm: RouteLLM, weak: FakeLLM) -> None:
+        weak.reply_next("one two")
+        with instrument_tags({"user": "ann"}):
+            for _ in llm.stream_chat([user(EASY)]):
+                assert active_instrument_tags.get() == {"user": "ann"}
+
     @streams
     async def test_deltas_add_up_to_the_answer(self, way: Way, llm: RouteLLM, weak: FakeLLM) -> None:
         weak.reply_next("one two three four")
@@ -777,6 +783,22 @@ class TestAsAnLLM:
         llm.callback_manager = CallbackManager([second])
         llm.complete(EASY)
         assert len(counter.llm_token_counts) == len(second.llm_token_counts) == 1
+
+    def test_what_was_handed_on_is_taken_back_and_what_was_not_stays(
+        self, strong: FakeLLM, weak: FakeLLM, router: ScriptedRouter, counter: TokenCountingHandler
+    ) -> None:
+        shared = CallbackManager([counter])
+        weak.callback_manager = shared
+        llm = RouteLLM(strong=strong, weak=weak, router=router, threshold=0.5, callback_manager=shared)
+        llm.complete(EASY)
+        llm.complete(HARD)
+        assert len(counter.llm_token_counts) == 2
+        llm.callback_manager = CallbackManager([])  # as a query engine without one does
+        llm.complete(EASY)
+        llm.complete(HARD)
+        assert weak.callback_manager is shared
+        assert strong.callback_manager is llm.callback_manager
+        assert len(counter.llm_token_counts) == 3
 
     def test_the_dict_holds_no_secret_at_any_depth(self, router: ScriptedRouter) -> None:
         class Remote(FakeLLM):
