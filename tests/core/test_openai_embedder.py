@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 import traceback
 from collections.abc import Iterator
 
@@ -244,6 +245,6 @@ def test_a_missing_key_fails_at_construction(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ImportError, match=r"routellm-adapters\[openai\]"):
         OpenAIEmbedder(api_key=KEY)
