@@ -228,7 +228,7 @@ async def test_a_service_that_fails_stalls_and_talks_nonsense(
         *[stalled] * 2,
         *[Failure(status=503, retry_after="nonsense")] * 2,
     )
-    caplog.set_level("DEBUG", logger="routellm_core")
+    caplog.set_level("DEBUG")
     async with model_at(server, timeout=1.0) as judge:
         battles, report = await judge_battles(
             rows, judge, strong="big", weak="small", journal=tmp_path / "j", concurrency=8, retries=8, backoff=0.01
@@ -363,6 +363,15 @@ async def test_equal_rows_are_asked_once(server: OpenAIServer, tmp_path: Path) -
     assert len(battles) == 5
     assert report.strong_wins == 5
     assert len(server.requests) == 2
+
+
+async def test_equal_answers_are_a_tie_that_costs_nothing(server: OpenAIServer, tmp_path: Path) -> None:
+    rows = [AnsweredPrompt(prompt="p", answers={"big": "42", "small": "42"}), *rows_of(1)]
+    assert estimate_judging(rows, strong="big", weak="small").calls == 2
+    async with model_at(server) as judge:
+        battles, report = await judge_battles(rows, judge, strong="big", weak="small", journal=tmp_path / "j")
+    assert [b.winner for b in battles] == ["tie", "model_a"]
+    assert (report.ties, report.strong_wins, len(server.requests)) == (1, 1, 2)
 
 
 async def test_a_missing_answer_is_an_error_that_shows_no_prompt(server: OpenAIServer, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import sys
@@ -38,6 +39,33 @@ def test_every_option_of_the_page_exists(command: str) -> None:
     assert len(options) >= 2
     for option in options:
         assert re.search(rf"{option}\b", shown.stdout), option
+
+
+def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from langchain_core.language_models import FakeListChatModel
+
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"prompt": f"{w} {i}", "scores": {"gpt-4o": 1, "gpt-4o-mini": int(w == "hi")}}
+        for i in range(40)
+        for w in ("hi", "prove")
+    ]
+    answers = [{"prompt": "p", "answers": {"gpt-4o": "one", "gpt-4o-mini": "two"}}]
+    for name, lines in (("outcomes.jsonl", rows), ("answers.jsonl", answers)):
+        Path(name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    first = next(c for c in commands() if c.startswith("train mf"))
+    result = CliRunner().invoke(train.app, first.split()[1:])
+    assert result.exception is None
+    model = FakeListChatModel(responses=["[[A]]", "[[B]]"])
+    names: dict[str, Any] = {"gpt_4o": model, "gpt_4o_mini": model, "my_llm": model}
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(compile(block, "docs/training.md", "exec"), names)
+    assert names["llm"].invoke("hi").response_metadata["routellm"]["router"] == "mf"
+    assert names["report"].rows == 1
+    assert names["summary"].folds == 5
 
 
 def test_the_page_names_what_there_is() -> None:

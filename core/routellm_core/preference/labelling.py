@@ -247,6 +247,8 @@ def estimate_judging(
     asked = remembered = tokens = 0
     for row in rows:
         answers = [row.answers.get(name) for name in (strong, weak)]
+        if answers[0] is not None and answers[0] == answers[1]:
+            continue  # a tie without asking
         size = estimated_tokens(instructions) + estimated_tokens(row.prompt) + 30
         size += sum(answer_tokens if a is None else estimated_tokens(a) for a in answers)
         for order in (0, 1):
@@ -325,7 +327,7 @@ class JudgeReport:
     Attributes:
         strong_wins: Rows that both orders gave to the strong model.
         weak_wins: Rows that both orders gave to the weak one.
-        ties: Rows that both orders called a tie.
+        ties: Rows that both orders called a tie, or whose answers are equal.
         disagreements: Rows on which the two orders differ: labelled as ties.
         invalid: Rows without a label because a reply made no sense even after asking again.
         failed: Rows without a label because a call failed; another run tries them again.
@@ -373,7 +375,8 @@ async def judge_battles(
 ) -> tuple[list[Battle], JudgeReport]:
     """Let a chat model compare two answers to each prompt, in both orders.
 
-    Asking both orders cancels the judge's preference for a position: where they disagree the label is a tie. Every
+    Asking both orders cancels the judge's preference for a position: where they disagree the label is a tie. Equal
+    answers are a tie without asking. Every
     reply is in the journal before it is used, so that a run that crashed goes on where it was and pays nothing twice.
     (A call that was cut off after the service had worked on it may be charged by the service; that cannot be known.)
 
@@ -397,7 +400,7 @@ async def judge_battles(
         DataError: A row lacks an answer.
         CallError: Every further call would fail alike; what has been paid for is in the journal.
     """
-    keys: list[tuple[str, str]] = []
+    keys: list[tuple[str, str] | None] = []
     calls: list[Call] = []
     for number, row in enumerate(rows):
         for name in (strong, weak):
@@ -407,6 +410,9 @@ async def judge_battles(
                     f"{', '.join(row.answers) or 'none'}. Generate the answers first (generate_answers)"
                 )
         s, w = row.answers[strong], row.answers[weak]
+        if s == w:
+            keys.append(None)
+            continue
         pair = []
         for first, second in ((s, w), (w, s)):
             key = _key("judge", judge.name, instructions, row.prompt, first, second)
@@ -424,20 +430,22 @@ async def judge_battles(
             backoff=backoff,
             progress=progress,
         )
-        asked = {key for pair in keys for key in pair}
+        asked = {call.key for call in calls}
         senseless = sum(entry["value"] is None for key in asked for entry in opened.entries(key))
     report = JudgeReport(calls=tally, invalid_replies=senseless)
     battles = []
-    for row, (forward, backward) in zip(rows, keys, strict=True):
-        if forward not in results or backward not in results:
-            report.failed += 1
-            continue
-        one, other = results[forward], results[backward]
-        if one is None or other is None:
-            report.invalid += 1
-            continue
-        # in the second order the strong model's answer is B
-        verdict = one["verdict"], {"A": "B", "B": "A", "C": "C"}[other["verdict"]]
+    for row, both in zip(rows, keys, strict=True):
+        verdict = ("C", "C")
+        if both is not None:
+            if not all(key in results for key in both):
+                report.failed += 1
+                continue
+            one, other = (results[key] for key in both)
+            if one is None or other is None:
+                report.invalid += 1
+                continue
+            # in the second order the strong model's answer is B
+            verdict = one["verdict"], {"A": "B", "B": "A", "C": "C"}[other["verdict"]]
         winner: Literal["model_a", "model_b", "tie"] = "tie"
         if verdict == ("A", "A"):
             report.strong_wins, winner = report.strong_wins + 1, "model_a"
