@@ -23,6 +23,7 @@ from langchain_routellm.options import (
     RoutingOptions,
     bound_kwargs,
     chat_model_of,
+    check_names,
     checked_chat_side,
     checked_options,
     model_name_of,
@@ -76,7 +77,8 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         sticky: Keep a conversation strong once it was: True (by ``thread_id``), the name of another configurable
             key, or a `Stickiness`.
         **kwargs: Fields of any chat model (``callbacks``, ``tags``, ``metadata``, ``disable_streaming``,
-            ``output_version``, ``rate_limiter``, ...): they hold for whichever side answers.
+            ``output_version``, ``rate_limiter``, ...): they hold for whichever side answers. Arguments of a
+            provider (``temperature``, ``api_key``, ...) belong on the two models; here they have no effect.
 
     Raises:
         ConfigurationError: An option is not allowed, or ``cache`` is given: a cache belongs on the two models.
@@ -107,6 +109,7 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         sticky: Any = None,
         **kwargs: Any,
     ) -> None:
+        check_names(kwargs, type(self).model_fields, strict=False)
         # checked here and not in validators: pydantic would wrap the error and bury the remedy
         if kwargs.get("cache") is not None:
             raise ConfigurationError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Self, cast
 
@@ -93,6 +94,25 @@ def checked_options(options: dict[str, Any], *, key_allowed: bool = False) -> di
         "route_on": checked_route_on(options["route_on"], key=key_allowed),
         "sticky": Stickiness.of(options["sticky"]),
     }
+
+
+def check_names(given: Iterable[str], known: Iterable[str], *, strict: bool) -> None:
+    """Refuse arguments that are misspelt options.
+
+    Args:
+        given: Names of further arguments.
+        known: Names that exist.
+        strict: Refuse every unknown name, and not only those close to a known one. A chat model has to let others
+            pass: LangChain constructs any of them with ``temperature=``, ``api_key=`` and the like.
+
+    Raises:
+        ConfigurationError: There is no such option.
+    """
+    names = set(known)
+    for name in set(given) - names:
+        close = get_close_matches(name, names, n=1, cutoff=0.8)
+        if close or strict:
+            raise ConfigurationError(f"{name}=: no such option" + (f"; is {close[0]}= meant?" if close else ""))
 
 
 def checked_chat_side(value: Any, parameter: str) -> Runnable[Any, Any]:

@@ -20,6 +20,7 @@ from langchain_routellm.messages import (
 from langchain_routellm.options import (
     RoutingOptions,
     bound_kwargs,
+    check_names,
     checked_options,
     checked_side,
     profile_of,
@@ -74,6 +75,7 @@ class RouteLLMRunnable(RoutingOptions, RunnableSerializable[Any, Any]):
         sticky: Any = None,
         **kwargs: Any,
     ) -> None:
+        check_names(kwargs, type(self).model_fields, strict=True)
         options = {
             "policy": policy,
             "router": router,

@@ -165,6 +165,8 @@ def test_a_failing_router_follows_the_policy(pair: Pair) -> None:
         ({"threshold": 0.5, "lookback": True}, "lookback=True"),
         ({"threshold": 0.5, "route_on": "question"}, "route_on='question': expected a function of the messages"),
         ({"threshold": 0.5, "sticky": 3}, "sticky=3: expected None, True"),
+        ({"threshold": 0.5, "failver": True}, "failver=: no such option; is failover= meant"),
+        ({"threshhold": 0.5}, "threshhold=: no such option; is threshold= meant"),
         ({"threshold": 0.5, "cache": True}, "cache=True: .* set cache= on the strong and the weak"),
         ({"threshold": 0.5, "cache": InMemoryCache()}, "set cache= on the strong and the weak"),
     ],

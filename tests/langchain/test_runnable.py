@@ -79,6 +79,8 @@ def test_an_input_without_a_question_is_named(pair: Pair, value: Any, options: d
         ({"route_on": 3}, "route_on=3: expected a function of the input, the key of a dict input, or None"),
         ({"threshold": 2}, "threshold=2"),
         ({"lookback": 0}, "lookback=0"),
+        ({"temperature": 0}, "temperature=: no such option"),
+        ({"route_onn": "x"}, "route_onn=: no such option; is route_on= meant"),
     ],
 )
 def test_a_wrong_option_is_named(pair: Pair, options: dict[str, Any], message: str) -> None:
