@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from llama_index.core.agent.react.formatter import ReActChatFormatter
 from llama_index.core.agent.react.output_parser import ReActOutputParser
 from llama_index.core.agent.workflow import AgentWorkflow, CodeActAgent, FunctionAgent, ReActAgent
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.tools import FunctionTool
 from llama_index_instrumentation.dispatcher import instrument_tags
@@ -238,6 +241,18 @@ class TestAgentWorkflow:
         adder = FunctionAgent(name="adder", description="Adds", llm=cheap, tools=[add])
         workflow = AgentWorkflow(agents=[first, adder], root_agent="first")
         assert str(await workflow.run(HARD, memory=memory())) == "five"
+
+
+@pytest.mark.parametrize("kind", [FunctionAgent, ReActAgent], ids=lambda kind: kind.__name__)
+async def test_tokens_are_counted_once(kind: type[Any], llm: RouteLLM, counter: TokenCountingHandler) -> None:
+    llm.callback_manager = CallbackManager([counter])
+    if kind is FunctionAgent:
+        llm.weak.reply_next(Reply(tools=[("add", {"a": 2, "b": 3})]), "five")  # type: ignore[attr-defined]
+    else:
+        llm.weak.reply_next(*TestReActAgent.STEPS)  # type: ignore[attr-defined]
+    assert str(await kind(llm=llm, tools=[add]).run(EASY, memory=memory())) == "five"
+    assert len(counter.llm_token_counts) == 2
+    assert counter.total_llm_token_count == 2 * 15
 
 
 class TestMixedProviders:
