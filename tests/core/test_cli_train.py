@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -313,3 +315,18 @@ def test_cross_validation_does_not_reward_learning_by_heart(tmp_path: Path) -> N
     # the calibration is of win rates on unseen prompts, too: those of the training prompts would be more extreme
     assert router.calibration is not None
     assert router.calibration.fingerprint == router.fingerprint
+
+
+@pytest.mark.parametrize(
+    "arguments", [("train", "mf"), ("train", "bert", "--base", "x"), ("data", "clean"), ("label", "gold")]
+)
+def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    pair = PAIR if arguments[0] == "train" else ()
+    command = [*arguments, "--data", "none.jsonl", *pair, "--out", "out.jsonl"]
+    result = subprocess.run(
+        [sys.executable, "-m", "routellm_core.cli", *command], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr == "routellm: none.jsonl: no such file\n"
+    assert not list(tmp_path.iterdir())

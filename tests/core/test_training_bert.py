@@ -145,6 +145,12 @@ def test_what_cannot_be_trained_is_said(encoder: Path, tmp_path: Path) -> None:
         train(encoder, tmp_path / "a", strong="nobody")
     with pytest.raises(DataError, match="too few to split"):
         train(encoder, tmp_path / "b", rows=labelled_outcomes(1))
+    with pytest.raises(
+        ConfigurationError, match="'votes' to weight does not occur in the data; it has: easy, hard, what"
+    ):
+        train(encoder, tmp_path / "b", source_weights={"votes": 2.0})
+    with pytest.raises(ConfigurationError, match="weight -1"):
+        train(encoder, tmp_path / "b", source_weights={"easy": -1})
     with pytest.raises(ConfigurationError, match="not a usable encoder"):
         train(tmp_path / "nowhere", tmp_path / "c")
     (tmp_path / "d").mkdir()

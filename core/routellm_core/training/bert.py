@@ -25,7 +25,7 @@ from routellm_core.training.finetune import (
     survey,
     weighted,
 )
-from routellm_core.training.summary import Split, TrainingSummary, check_output, finish_training
+from routellm_core.training.summary import Split, TrainingSummary, check_output, check_sources, finish_training
 
 _LABELS = {0: "strong wins", 1: "tie", 2: "weak wins"}
 
@@ -99,6 +99,7 @@ def train_bert(
         return weighted(source(), source_weights)
 
     found = survey(records, split, strong=strongs, weak=weaks, tie_margin=tie_margin)
+    check_sources(source_weights, found.sources)
     factors = torch.tensor(class_weights(found, balance))
     transformers.set_seed(how.seed)  # the new head starts alike in every run
     try:

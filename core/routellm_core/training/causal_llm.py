@@ -27,7 +27,7 @@ from routellm_core.training.finetune import (
     survey,
     weighted,
 )
-from routellm_core.training.summary import Split, TrainingSummary, check_output, finish_training
+from routellm_core.training.summary import Split, TrainingSummary, check_output, check_sources, finish_training
 
 SYSTEM = """\
 You estimate how well a small language model would answer a message that a user wrote. Rate it from 1 to 5:
@@ -132,6 +132,7 @@ def train_causal_llm(
         return weighted(source(), source_weights)
 
     found = survey(records, split, strong=strongs, weak=weaks, tie_margin=tie_margin)
+    check_sources(source_weights, found.sources)
     factors = torch.tensor(class_weights(found, balance))
     transformers.set_seed(how.seed)  # new rows and updates start alike in every run
     # full training keeps float32 weights (the Trainer computes in bfloat16 where a GPU can); frozen ones need less

@@ -120,9 +120,6 @@ class TrainingData:
             ConfigurationError: A source to weight does not occur, or its weight is not a number >= 0.
         """
         weights = dict(source_weights or {})
-        for name, value in weights.items():
-            if not 0.0 <= value < float("inf"):
-                raise ConfigurationError(f"weight {value} of source {name!r}: expected a number >= 0")
         data = cls()
         models: set[str] = set()
         pairs = 0
@@ -136,14 +133,21 @@ class TrainingData:
             getattr(data, split.part(record.prompt)).append(record)
         if not pairs:
             raise DataError(no_pair(strong, weak, models))
-        unknown = sorted(set(weights) - set(data.sources))
-        if unknown:
-            known = ", ".join(sorted(map(str, data.sources)))
-            raise ConfigurationError(f"source {unknown[0]!r} to weight does not occur in the data; it has: {known}")
+        check_sources(weights, data.sources)
         for name, share in (("train", 1.0), ("validation", split.validation), ("held_out", split.held_out)):
             if share and not getattr(data, name):
                 raise DataError(f"{sum(data.sources.values())} rows are too few to split: the {name} part is empty")
         return data
+
+
+def check_sources(weights: Mapping[str, float] | None, sources: Mapping[str | None, int]) -> None:
+    """Raise a `ConfigurationError` unless each source to weight occurs, and its weight is a number >= 0."""
+    for name, value in (weights or {}).items():
+        if not 0.0 <= value < float("inf"):
+            raise ConfigurationError(f"weight {value} of source {name!r}: expected a number >= 0")
+        if name not in sources:
+            known = ", ".join(sorted(map(str, sources)))
+            raise ConfigurationError(f"source {name!r} to weight does not occur in the data; it has: {known}")
 
 
 @dataclass(frozen=True)
