@@ -65,6 +65,19 @@ class RoutingOptions(BaseModel):
         copied._forget(update or ())
         return copied
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        memo = {} if memo is None else memo
+        # shared, as a policy is: a router may be gigabytes, and holds no state
+        memo.update({id(part): part for part in (self.router, self.calibration)})
+        memo[id(self.__dict__.get("_dispatch"))] = None
+        copied = super().__deepcopy__(memo)
+        copied._forget(())
+        return copied
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        return {**state, "__dict__": {k: v for k, v in state["__dict__"].items() if k != "_dispatch"}}
+
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         self._forget((name,))

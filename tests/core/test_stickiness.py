@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -116,6 +117,15 @@ def test_threads_do_not_lose_holds() -> None:
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda i: _go(sticky, str(i), STRONG), range(2000)))
     assert all(sticky.held(str(i)) for i in range(2000))
+
+
+def test_pickling_keeps_the_rules_and_not_the_holds() -> None:
+    sticky = Stickiness("user", release_after=2)
+    _go(sticky, "a", STRONG)
+    back = pickle.loads(pickle.dumps(sticky))
+    assert (back.key, back.release_after, back.held("a")) == ("user", 2, False)
+    assert _go(back, "a", STRONG) == STRONG
+    assert back.held("a")
 
 
 def test_of() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from langchain_core.caches import InMemoryCache
+from langchain_core.language_models import FakeListChatModel
 from langchain_core.language_models.base import LanguageModelInput
 from langchain_core.load import dumpd, load
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
@@ -226,13 +227,32 @@ def test_a_copy_with_another_threshold_routes_by_it(pair: Pair) -> None:
     assert llm.invoke("p=0.9").response_metadata["model_name"] == "strong-model"
 
 
-def test_copies_share_the_policy_and_pickle_keeps_it(pair: Pair) -> None:
-    llm = ChatRouteLLM(
-        strong=ScriptedChatModel(model="s"), weak=ScriptedChatModel(model="w"), threshold=0.5, router="random"
-    )
-    assert copy.deepcopy(llm).routing_policy is llm.routing_policy
-    policy = pickle.loads(pickle.dumps(llm.routing_policy))
-    assert policy.threshold == 0.5
+def test_copies_share_the_router_and_its_policy(pair: Pair) -> None:
+    llm = pair.llm(sticky=True)
+    llm.invoke("p=0.9")
+    for twin in (copy.deepcopy(llm), copy.copy(llm), llm.model_copy()):
+        assert twin.router is llm.router
+        assert twin.routing_policy is llm.routing_policy
+        assert twin.sticky is llm.sticky
+        assert twin.invoke("p=0.9 again").text.startswith("strong-model")
+
+
+def test_it_can_be_sent_to_another_process() -> None:
+    models = [FakeListChatModel(responses=[name] * 20) for name in ("strong", "weak")]
+    llm = ChatRouteLLM(strong=models[0], weak=models[1], threshold=0.5, router="random", sticky=True)
+    expected = [llm.invoke(prompt).text for prompt in "abcdefgh"]
+    back = pickle.loads(pickle.dumps(llm))
+    assert [back.invoke(prompt).text for prompt in "abcdefgh"] == expected
+    assert set(expected) == {"strong", "weak"}
+
+
+def test_an_option_that_is_set_later_holds(pair: Pair) -> None:
+    llm = pair.llm(threshold=0.7)
+    llm.invoke("p=0.9")
+    llm.threshold = 0.95
+    assert llm.invoke("p=0.9").text.startswith("weak-model")
+    with pytest.raises(ConfigurationError, match="threshold=2"):
+        llm.model_copy(update={"threshold": 2}).invoke("p=0.9")
 
 
 # --- what a chat model can do ---
