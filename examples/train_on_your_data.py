@@ -5,7 +5,7 @@
 
 An outcomes file has one line a prompt: {"prompt": "...", "scores": {"gpt-4o": 1, "gpt-4o-mini": 0}}. Where do scores
 come from? From right answers (`routellm label gold`), from a judge (`routellm label judge`), from your users' thumbs,
-or from your own tests.
+or from your own tests. See `stand_ins` for real models.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import random
 import tempfile
 from pathlib import Path
 
-from langchain_core.language_models import FakeListChatModel
+import stand_ins
 
 from langchain_routellm import ChatRouteLLM, routing_decision
 from routellm_core import load_router
@@ -70,19 +70,14 @@ def main() -> None:
         if summary.gain is not None:
             print(f"\nAPGR gained over the bundled default: {summary.gain.difference} (95 % interval)")
 
-        # Real models work the same: ChatRouteLLM(strong=ChatOpenAI(model="gpt-4o"), weak=ChatOpenAI(...), ...)
-        llm = ChatRouteLLM(
-            strong=FakeListChatModel(responses=["the large model's answer"]),
-            weak=FakeListChatModel(responses=["the small model's answer"]),
-            router=load_router(out),
-            strong_fraction=0.4,
-        )
         print()
+        strong, weak = stand_ins.models()
+        llm = ChatRouteLLM(strong=strong, weak=weak, router=load_router(out), strong_fraction=0.4)
         for prompt in ("Invoice 4711 is wrong, the discount of 5 percent is missing", "Where is my parcel 4711?"):
             answer = llm.invoke(prompt)
             decision = routing_decision(answer)
             assert decision is not None
-            print(f"{decision.model:<6}  win rate {decision.win_rate:.2f}  {prompt!r} -> {answer.content}")
+            print(f"{decision.model:<6}  win rate {decision.win_rate:.2f}  {prompt!r}\n        {answer.content}")
 
 
 if __name__ == "__main__":
