@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.embedders import embedder_config, embedder_identity, load_embedder
-from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings, require_dimension
+from routellm_core.embedders import embedder_config, embedder_identity
+from routellm_core.embedders.base import Embedder, FloatMatrix, require_dimension
 from routellm_core.errors import CheckpointError, ConfigurationError
-from routellm_core.routers.base import WEIGHTS_FILE, Router, WinRates, read_tensors
+from routellm_core.routers.base import WEIGHTS_FILE, WinRates, read_tensors
+from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 
 Floats = npt.NDArray[np.float64]
 
@@ -20,10 +21,9 @@ DEFAULT_NEIGHBORS = 40
 _EMBEDDINGS, _SCORES, _WEIGHTS = "embeddings", "scores", "weights"
 # Weight of the overall win rate, in neighbours of similarity 1: a prompt unlike all others gets that win rate.
 _PRIOR = 1.0
-_CHUNK = 4096
 
 
-class KNNRouter(Router):
+class KNNRouter(EmbeddingRouter):
     """k nearest neighbours over outcomes: the share of similar prompts on which the strong model did better.
 
     ``win rate = (sum_i s_i w_i y_i + prior) / (sum_i s_i w_i + 1)`` over the `neighbors` stored prompts of highest
@@ -51,6 +51,7 @@ class KNNRouter(Router):
     """
 
     name: ClassVar[str] = "knn"
+    _slow: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -110,16 +111,7 @@ class KNNRouter(Router):
         self._weight = weight[used]
         self._prior = float(self._weight @ self._labels / self._weight.sum())
 
-    def _win_rates(self, prompts: list[str]) -> WinRates:
-        chunks = [prompts[i : i + _CHUNK] for i in range(0, len(prompts), _CHUNK)]
-        return np.concatenate([self._rates_of(self.embedder.embed(chunk), len(chunk)) for chunk in chunks])
-
-    async def _awin_rates(self, prompts: list[str]) -> WinRates:
-        chunks = [prompts[i : i + _CHUNK] for i in range(0, len(prompts), _CHUNK)]
-        return np.concatenate([self._rates_of(await self.embedder.aembed(chunk), len(chunk)) for chunk in chunks])
-
-    def _rates_of(self, embeddings: FloatMatrix, count: int) -> WinRates:
-        matrix = checked_embeddings(embeddings, count, self.dimension, type(self.embedder).__name__)
+    def _of_embeddings(self, matrix: FloatMatrix) -> WinRates:
         unit = _unit(matrix - self._center)
         # one product per prompt, not one for all: BLAS rounds a row differently in another batch
         return np.array([self._vote(self._unit @ row) for row in unit])
@@ -165,12 +157,7 @@ class KNNRouter(Router):
     ) -> KNNRouter:
         tensors = read_tensors(path / WEIGHTS_FILE, (_EMBEDDINGS, _SCORES, _WEIGHTS))
         if embedder is None:
-            if not config.get("embedder"):
-                raise ConfigurationError(
-                    f"{path} was saved with an embedder that cannot be rebuilt from its config: pass embedder=, the "
-                    "one that its prompts were embedded with"
-                )
-            embedder = load_embedder(config["embedder"])
+            embedder = saved_embedder(path, config)
         try:
             return cls(
                 tensors[_EMBEDDINGS],

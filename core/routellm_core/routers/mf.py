@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from routellm_core.embedders import embedder_config, embedder_identity, load_embedder
-from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings, require_dimension
+from routellm_core.embedders.base import Embedder, FloatMatrix, require_dimension
 from routellm_core.errors import CheckpointError, ConfigurationError
-from routellm_core.routers.base import WEIGHTS_FILE, Router, WinRates, read_tensors
+from routellm_core.routers.base import WEIGHTS_FILE, WinRates, read_tensors
+from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 
 # Row i of the published checkpoint's P.weight is the model at position i of this ASCII-sorted list.
 ARENA_MODELS = tuple(
@@ -33,11 +34,9 @@ zephyr-7b-beta
 PUBLISHED_EMBEDDING_MODEL = "text-embedding-3-small"
 # the authors' names of the tensors, so that their checkpoints and ours are one form
 _MODELS, _PROJECTION, _OUTPUT = "P.weight", "text_proj.0.weight", "classifier.0.weight"
-# prompts per embed call: bounds the embedding matrix to some megabytes, however long the batch
-_CHUNK = 4096
 
 
-class MatrixFactorizationRouter(Router):
+class MatrixFactorizationRouter(EmbeddingRouter):
     """Matrix factorization over (model, prompt): ``win rate = sigmoid(delta(strong, q) - delta(weak, q))``.
 
     ``delta(M, q) = w2 . (P_M / ||P_M|| * (W1 e_q))`` with e_q the prompt's embedding (RouteLLM, section 4.2). For
@@ -115,18 +114,10 @@ class MatrixFactorizationRouter(Router):
         """The pair folded into one vector v (d,): the logit of the win rate is ``v . e_q``."""
         return self._vector.copy()
 
-    def _win_rates(self, prompts: list[str]) -> WinRates:
-        chunks = [prompts[i : i + _CHUNK] for i in range(0, len(prompts), _CHUNK)]
-        return np.concatenate([self._rates_of(self.embedder.embed(chunk), len(chunk)) for chunk in chunks])
-
-    async def _awin_rates(self, prompts: list[str]) -> WinRates:
-        chunks = [prompts[i : i + _CHUNK] for i in range(0, len(prompts), _CHUNK)]
-        return np.concatenate([self._rates_of(await self.embedder.aembed(chunk), len(chunk)) for chunk in chunks])
-
-    def _rates_of(self, embeddings: FloatMatrix, count: int) -> WinRates:
-        matrix = checked_embeddings(embeddings, count, self.dimension, type(self.embedder).__name__)
-        # a sum per row, not a matrix product: BLAS rounds a row differently in another batch
-        logits = (matrix * self._vector).sum(axis=1)
+    def _of_embeddings(self, matrix: FloatMatrix) -> WinRates:
+        # a stack of one-row products, not one matrix product: BLAS rounds a row differently in another batch
+        rows = matrix.astype(np.float64)[:, None, :]
+        logits = np.matmul(rows, self._vector[:, None])[:, 0, 0]
         return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -700.0, 700.0))), dtype=np.float64)
 
     def _fingerprint_parts(self) -> dict[str, Any]:
@@ -171,8 +162,13 @@ class MatrixFactorizationRouter(Router):
                 f"{path} has {len(tensors[_MODELS])} model vectors but no list of names: expected the "
                 f"{len(ARENA_MODELS)} of the published form, or 'models' in config.json"
             )
-        if embedder is None:
-            embedder = load_embedder(config.get("embedder") or _published_embedder(path, config, published))
+        if embedder is None and published:
+            # the authors' checkpoints do not say it, and all were trained on this one
+            embedder = load_embedder(
+                {"type": "openai", "model": PUBLISHED_EMBEDDING_MODEL, "dimensions": config.get("text_dim")}
+            )
+        elif embedder is None:
+            embedder = saved_embedder(path, config)
         try:
             return cls(
                 tensors[_MODELS],
@@ -187,12 +183,3 @@ class MatrixFactorizationRouter(Router):
             if "expected (n_models" in str(exc) or "NaN" in str(exc):
                 raise CheckpointError(f"{path / WEIGHTS_FILE}: {exc}") from exc
             raise
-
-
-def _published_embedder(path: Path, config: dict[str, Any], published: bool) -> dict[str, Any]:
-    if not published:
-        raise ConfigurationError(
-            f"{path} was saved with an embedder that cannot be rebuilt from its config: pass embedder=, the one it "
-            "was trained with"
-        )
-    return {"type": "openai", "model": PUBLISHED_EMBEDDING_MODEL, "dimensions": config.get("text_dim")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import logging
@@ -16,8 +15,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.embedders import embedder_config, embedder_identity, load_embedder
-from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings, require_dimension
+from routellm_core.embedders import embedder_config, embedder_identity
+from routellm_core.embedders.base import Embedder, FloatMatrix, require_dimension
 from routellm_core.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -33,7 +32,8 @@ from routellm_core.preference.bradley_terry import (
     solve_bradley_terry,
 )
 from routellm_core.preference.tiers import compute_tiers
-from routellm_core.routers.base import WEIGHTS_FILE, Router, WinRates
+from routellm_core.routers.base import WEIGHTS_FILE, WinRates
+from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ MIN_PROMPT_CHARACTERS = 16
 _BLOCK_NUMBERS = 450_000
 _TOGETHER = 2
 # Prompts at once: bounds the similarities to some tens of megabytes, however long the batch.
-_CHUNK = 64
+_TABLES = 64
 # No battle weighs less than this share of the heaviest one: whatever the base, each rating keeps a finite optimum.
 _LEAST_WEIGHT = 1e-9
 # A float16 row is an array of pairs, see `_paired`.
@@ -61,7 +61,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.d
 _SAFETENSORS_DTYPES = {"F32": "<f4", "U32": "<u4", "I8": "|i1", "I64": "<i8"}
 
 
-class SimilarityWeightedRouter(Router):
+class SimilarityWeightedRouter(EmbeddingRouter):
     """Rates model tiers anew for each prompt, from battles weighted by the similarity of their prompts.
 
     Battle i weighs ``base * base^S_i`` with ``S_i = cos(e, e_i) / max_j cos(e, e_j)``; the Bradley-Terry ratings of
@@ -96,6 +96,7 @@ class SimilarityWeightedRouter(Router):
     """
 
     name: ClassVar[str] = "sw_ranking"
+    _slow: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -216,16 +217,9 @@ class SimilarityWeightedRouter(Router):
         """Storage of the embeddings."""
         return next(name for name, dtype in _DTYPES.items() if dtype == self._rows.dtype)
 
-    def _win_rates(self, prompts: list[str]) -> WinRates:
-        return self._rates_of(self.embedder.embed(prompts), len(prompts))
-
-    async def _awin_rates(self, prompts: list[str]) -> WinRates:
-        embeddings = await self.embedder.aembed(prompts)
-        return await asyncio.to_thread(self._rates_of, embeddings, len(prompts))
-
-    def _rates_of(self, embeddings: FloatMatrix, count: int) -> WinRates:
-        matrix = checked_embeddings(embeddings, count, self.dimension, type(self.embedder).__name__)
-        return np.concatenate([self._chunk_rates(matrix[i : i + _CHUNK]) for i in range(0, count, _CHUNK)])
+    def _of_embeddings(self, matrix: FloatMatrix) -> WinRates:
+        parts = [self._chunk_rates(matrix[i : i + _TABLES]) for i in range(0, len(matrix), _TABLES)]
+        return np.concatenate(parts)
 
     def _chunk_rates(self, embeddings: FloatMatrix) -> WinRates:
         similarities = self._similarities(embeddings)
@@ -412,12 +406,7 @@ class SimilarityWeightedRouter(Router):
         ):
             raise CheckpointError(f"{path / WEIGHTS_FILE} does not fit its config.json: the checkpoint is damaged")
         if embedder is None:
-            if not config.get("embedder"):
-                raise ConfigurationError(
-                    f"{path} was saved with an embedder that cannot be rebuilt from its config: pass embedder=, the "
-                    "one that embedded its battles"
-                )
-            embedder = load_embedder(config["embedder"])
+            embedder = saved_embedder(path, config)
         router = cls.__new__(cls)
         router._set_up(
             dimension,
