@@ -15,7 +15,9 @@ SHARED = Path(os.environ.get("ROUTELLM_SHARED", Path(__file__).resolve().parents
 GOLDEN = SHARED / "golden"
 DATA = SHARED / "data"
 
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"golden values are not at {GOLDEN} (set ROUTELLM_SHARED)")
+needs_golden = pytest.mark.skipif(
+    not GOLDEN.is_dir(), reason=f"golden values are not at {GOLDEN} (set ROUTELLM_SHARED)"
+)
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"data is not at {DATA} (set ROUTELLM_SHARED)")
 
 
