@@ -2,62 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.examples import run_example
 from tests.openai_server import ChatReply, OpenAIServer
 
-ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ["rag", "agent", "router_engine", "extraction"]
-
-# runs a script in a process that can reach the given host only
-GUARD = """
-import runpy, socket, sys
-allowed, script = sys.argv[1:3]
-connect = socket.socket.connect
-def guarded(self, address):
-    if self.family != socket.AF_UNIX and address[0] != allowed:
-        raise OSError(f"the example wanted to reach {address}")
-    return connect(self, address)
-socket.socket.connect = guarded
-lookup = socket.getaddrinfo
-def guarded_lookup(host, *args, **kwargs):
-    if host != allowed:
-        raise OSError(f"the example wanted to look up {host}")
-    return lookup(host, *args, **kwargs)
-socket.getaddrinfo = guarded_lookup
-sys.argv = [script]
-runpy.run_path(script, run_name="__main__")
-"""
-
-
-def run(name: str, tmp_path: Path, allowed: str = "nobody", **settings: str) -> str:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "ROUTELLM_"))}
-    environment |= {
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "core"), str(ROOT), str(ROOT / "examples")]),
-        "OMP_NUM_THREADS": "1",
-        **settings,
-    }
-    script = ROOT / "examples" / f"llamaindex_{name}.py"
-    done = subprocess.run(
-        [sys.executable, "-c", GUARD, allowed, str(script)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_with_no_key_and_no_network(name: str, tmp_path: Path) -> None:
-    output = run(name, tmp_path)
+    output = run_example(f"llamaindex_{name}.py", cwd=tmp_path)
     assert "STAND-INS answer" in output
     assert "weak" in output
     assert "strong" in output
@@ -91,10 +48,9 @@ def test_with_real_clients(name: str, tmp_path: Path) -> None:
 
     with OpenAIServer() as server:
         server.chat = answer
-        output = run(
-            name,
-            tmp_path,
-            allowed="127.0.0.1",
+        output = run_example(
+            f"llamaindex_{name}.py",
+            cwd=tmp_path,
             OPENAI_BASE_URL=server.base_url,
             OPENAI_API_KEY="sk-test",
             ROUTELLM_STRONG="gpt-4.1",
