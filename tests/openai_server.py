@@ -197,6 +197,8 @@ class OpenAIServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    # the default of 5 drops connections of a client that opens many at once; they come back a second later
+    request_queue_size = 128
     # A handler thread may sit in a kept-alive connection that the client never closes: never wait for it.
     block_on_close = False
     owner: OpenAIServer
