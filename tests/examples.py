@@ -9,6 +9,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# LlamaIndex looks at every attribute of a workflow's models, deprecated ones of pydantic too
+_WARNINGS = ("-W", "error", "-W", "ignore:The `__fields", "-W", "ignore:Accessing the 'model_")
+
 _GUARDED = """
 import runpy, socket, sys
 allowed, script, folder = sys.argv[1:4]
@@ -40,8 +43,7 @@ def run_example(script: str | Path, *, cwd: Path, typed: str = "", **environment
     done = subprocess.run(
         [
             sys.executable,
-            "-W",
-            "error",
+            *_WARNINGS,
             "-c",
             _GUARDED,
             allowed,

@@ -118,7 +118,8 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         # a stack of one-row products, not one matrix product: BLAS rounds a row differently in another batch
         rows = matrix.astype(np.float64)[:, None, :]
         logits = np.matmul(rows, self._vector[:, None])[:, 0, 0]
-        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -700.0, 700.0))), dtype=np.float64)
+        # below -700 exp would overflow, and the win rate is 0 to all digits
+        return np.asarray(1.0 / (1.0 + np.exp(-np.maximum(logits, -700.0))), dtype=np.float64)
 
     def _fingerprint_parts(self) -> dict[str, Any]:
         return {"router": self.name, "vector": self._vector, "embedder": embedder_identity(self.embedder)}
