@@ -17,6 +17,7 @@ from routellm_core.errors import ConfigurationError, DeadlineError, PromptError,
 from routellm_core.routers.base import Router
 
 if TYPE_CHECKING:
+    from routellm_core.coalescing import Coalescer
     from routellm_core.routers.base import WinRates
 
 logger = logging.getLogger("routellm_core")
@@ -134,6 +135,7 @@ class RoutingPolicy:
         self.cache_size = cache_size
         self._cache: OrderedDict[bytes, float] = OrderedDict()
         self._lock = threading.Lock()
+        self._joint: Coalescer | None = None
 
     def _online(self, online: bool | OnlineCalibration) -> OnlineCalibration | None:
         if online is False or online is None:
@@ -211,7 +213,7 @@ class RoutingPolicy:
     async def adecide(
         self, prompt: str | RoutingRequest, *, threshold: float | None = None, force: Side | None = None
     ) -> RoutingDecision:
-        """Like `decide`, without blocking the event loop."""
+        """Like `decide`, without blocking the event loop; concurrent calls share one call of the router."""
         return (await self.adecide_batch([prompt], threshold=threshold, force=force))[0]
 
     async def adecide_batch(
@@ -249,12 +251,17 @@ class RoutingPolicy:
         return result[0]
 
     async def _ascore(self, prompts: list[str]) -> WinRates:
+        if self._joint is None:
+            # loads asyncio: loaded wherever this runs, and at the top most of what importing this package costs
+            from routellm_core.coalescing import Coalescer
+
+            self._joint = Coalescer(self.router.awin_rates)
         if self.deadline is None:
-            return await self.router.awin_rates(prompts)
-        import asyncio  # loaded wherever this runs; at the top it would be most of what importing this package costs
+            return await self._joint(prompts)
+        import asyncio
 
         # not wait_for: it would also turn a TimeoutError of the router itself into a missed deadline
-        task = asyncio.ensure_future(self.router.awin_rates(prompts))
+        task = asyncio.ensure_future(self._joint(prompts))
         try:
             done, _ = await asyncio.wait({task}, timeout=self.deadline)
         except asyncio.CancelledError:
@@ -294,13 +301,14 @@ class RoutingPolicy:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_lock"], state["_cache"]
+        del state["_lock"], state["_cache"], state["_joint"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._cache = OrderedDict()
         self._lock = threading.Lock()
+        self._joint = None
 
     def __repr__(self) -> str:
         target = "" if self.strong_fraction is None else f", strong_fraction={self.strong_fraction}"

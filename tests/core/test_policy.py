@@ -350,3 +350,59 @@ def test_online_keeps_the_share_while_traffic_changes():
 def test_online_refuses_what_does_not_fit(options):
     with pytest.raises(ConfigurationError, match="online="):
         RoutingPolicy(**{"router": load_router("random"), **options})
+
+
+async def test_concurrent_tasks_share_one_call_of_the_router():
+    router = LengthRouter()
+    policy = RoutingPolicy(router, threshold=0.5)
+    decisions = await asyncio.gather(*(policy.adecide("x" * n) for n in range(100)))
+    assert [d.win_rate for d in decisions] == [n / 100 for n in range(100)]
+    assert len(router.calls) == 1
+    await asyncio.gather(policy.adecide("y"), policy.adecide_batch(["z", "zz"]))
+    assert router.calls[1:] == [["y", "z", "zz"]]
+
+
+class RefusingRouter(LengthRouter):
+    """Fails on any batch that holds the one prompt that it cannot bear."""
+
+    def _win_rates(self, prompts):
+        rates = super()._win_rates(prompts)
+        if "unbearable" in prompts:
+            raise RuntimeError
+        return rates
+
+
+async def test_one_tasks_failure_is_not_anothers():
+    policy = RoutingPolicy(RefusingRouter(), threshold=0.5, on_error="weak")
+    good, bad, other = await asyncio.gather(*(policy.adecide(p) for p in ("x" * 60, "unbearable", "x" * 70)))
+    assert (good.win_rate, other.win_rate) == (0.6, 0.7)
+    assert bad.reason == "error"
+
+
+async def test_a_cancelled_task_takes_no_other_with_it():
+    policy = RoutingPolicy(LengthRouter(delay=0.1), threshold=0.5)
+    tasks = [asyncio.create_task(policy.adecide("x" * n)) for n in (10, 20, 30)]
+    await asyncio.sleep(0.02)
+    tasks[1].cancel()
+    first, second, third = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (first.win_rate, third.win_rate) == (0.1, 0.3)
+    assert isinstance(second, asyncio.CancelledError)
+
+
+def test_loops_in_many_threads_share_a_policy():
+    policy = RoutingPolicy(LengthRouter(), threshold=0.5, cache_size=0)
+    wrong = []
+
+    async def ask():
+        return await asyncio.gather(*(policy.adecide("x" * n) for n in range(1, 60)))
+
+    def work():
+        for _ in range(10):
+            wrong.extend(d for n, d in enumerate(asyncio.run(ask()), 1) if d.win_rate != n / 100)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
