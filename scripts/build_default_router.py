@@ -41,6 +41,7 @@ sys.path.insert(0, str(ROOT / "core"))
 from routellm_core.calibration import Calibration
 from routellm_core.embedders.static import SURFACE_NAMES, StaticEmbedder, surface_features, window, words_of
 from routellm_core.evaluation.metrics import apgr, evaluate_router
+from routellm_core.preference import ContaminationIndex
 from routellm_core.routers.mf import MatrixFactorizationRouter
 from routellm_core.training.mf import fit_pair, pair_router
 
@@ -229,6 +230,18 @@ def mean_score(rows: Sequence[dict[str, Any]], models: Sequence[str]) -> np.ndar
     return np.array([np.mean([r["scores"][m] for m in models if m in r["scores"]]) for r in rows])
 
 
+def test_prompts() -> ContaminationIndex:
+    """Every prompt of the test splits, to keep repeats of them out of training."""
+    prompts = [
+        r["prompt"]
+        for name in ("mmlu", "gsm8k")
+        for r in read_rows(f"benchmarks/{name}.jsonl.gz")
+        if r["split"] == "test"
+    ]
+    prompts += [turn for r in read_rows("benchmarks/mt_bench.jsonl.gz") for turn in r["turns"]]
+    return ContaminationIndex(prompts)
+
+
 def training_mixture() -> tuple[dict[str, Source], list[str]]:
     """The sources by name, and Arena prompts kept out of training to check the calibration."""
     mixture = {}
@@ -248,6 +261,8 @@ def training_mixture() -> tuple[dict[str, Source], list[str]]:
         gain = mean_score(rows, MATH_CODE_STRONG) - mean_score(rows, MATH_CODE_WEAK)
         mixture[name] = Source([r["prompt"] for r in rows], gain)
     turns = list(dict.fromkeys(r["turns"][0] for r in read_rows("preferences/arena.jsonl.gz")))
+    seen = test_prompts()
+    turns = [turn for turn in turns if seen.match(turn) is None]  # a few chats paste a benchmark's question
     rng = np.random.default_rng(0)
     order = rng.permutation(len(turns))
     held, used = [turns[i] for i in order[:2000]], [turns[i] for i in order[2000:]]
@@ -482,7 +497,8 @@ For another pair it is a guess at difficulty; a few hundred outcomes of your own
 {weights}
 
 Labels are (1 + gain) / 2, gain = correctness of the strong side minus that of the weak side, under a logistic loss with
-L2 = {L2}. No `test` row of any benchmark, no vote and no MT-Bench question was used. The files themselves are not part
+L2 = {L2}. No `test` row of any benchmark, no vote and no MT-Bench question was used; chats that repeat one (a handful of
+the Arena prompts; `ContaminationIndex`) are left out. The files themselves are not part
 of the package.
 
 Licences: RouteLLM's evaluation data, the Arena 55k preference data, MMLU-Pro results and ZeroEval results, each
