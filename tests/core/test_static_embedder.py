@@ -242,3 +242,19 @@ def _bundled_directory() -> Path:
     import routellm_core
 
     return Path(routellm_core.__file__).parent / "pretrained" / "embedder"
+
+
+def test_no_number_is_read_before_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = bundled_embedder()
+    prompts = ["hi", "", "Ann buys 3 pens for 2 dollars each and 5 more for 1 dollar. How much does she spend?"]
+    expected = embedder.embed(prompts)
+
+    def fresh(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        # fresh memory may hold anything; here it always holds what no sum may touch, signalling NaNs
+        memory = np.zeros(shape, dtype)
+        memory.view(f"u{memory.itemsize}")[...] = {4: 0x7FA00000, 8: 0x7FF4000000000000}[memory.itemsize]
+        return memory
+
+    monkeypatch.setattr(np, "empty", fresh)
+    with np.errstate(all="raise"):
+        assert (embedder.embed(prompts) == expected).all()

@@ -365,9 +365,9 @@ class StaticEmbedder:
         problems = np.flatnonzero(surface[:, _PROBLEM])
         np.clip((surface - self._mean) / self._std, -self._clip, self._clip, out=surface)
         out[:, d:-1] = surface
-        if problems.size:
-            out[problems] *= self._problem_factors
         out[:, -1] = 1.0
+        if problems.size:
+            out[problems, :-1] *= self._problem_factors[:-1]
         return out
 
     async def aembed(self, texts: Sequence[str]) -> FloatMatrix:
