@@ -157,4 +157,7 @@ class SavingsLedger:
 
 
 def _money(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    if value is None:
+        return "-"
+    # small sums keep their leading digits: a hundred cheap calls are no 0.0000
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.01 else f"{value:.6f}"
