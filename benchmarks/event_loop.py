@@ -5,7 +5,7 @@
 
 For the weak model alone, for ChatRouteLLM over the same model, and for the policy's decisions alone, it prints the
 longest single step of the loop (one task's turn: what another task has to wait for at least) and the longest pass over
-all tasks that are ready (with a thousand of them, a thousand turns of whatever they run), fastest of five. Prompts are 2
+all tasks that are ready (with a thousand, a thousand turns of whatever they run), fastest of five. Prompts are 2
 to 60 words, none twice, and nothing is cached, so every call is scored by the bundled router.
 """
 
