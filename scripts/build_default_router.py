@@ -497,8 +497,8 @@ For another pair it is a guess at difficulty; a few hundred outcomes of your own
 {weights}
 
 Labels are (1 + gain) / 2, gain = correctness of the strong side minus that of the weak side, under a logistic loss with
-L2 = {L2}. No `test` row of any benchmark, no vote and no MT-Bench question was used; chats that repeat one (a handful of
-the Arena prompts; `ContaminationIndex`) are left out. The files themselves are not part
+L2 = {L2}. No `test` row of any benchmark, no vote and no MT-Bench question was used; chats that repeat one
+(a handful of the Arena prompts, found by `ContaminationIndex`) are left out. The files themselves are not part
 of the package.
 
 Licences: RouteLLM's evaluation data, the Arena 55k preference data, MMLU-Pro results and ZeroEval results, each
