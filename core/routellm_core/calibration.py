@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, PromptError
+
+if TYPE_CHECKING:
+    from routellm_core.evaluation.targets import Target
 
 FORMAT = 1
 
@@ -155,6 +159,48 @@ class Calibration:
     def realised_fraction(self, *, strong_fraction: float) -> float:
         """The strong share on the sample that the threshold for `strong_fraction` reaches: the closest possible."""
         return self.strong_fraction(threshold=self.threshold(strong_fraction=strong_fraction))
+
+    def share_target(self, strong_fraction: float, **options: Any) -> Target:
+        """The threshold for a share of strong calls with what it really gives: interval, held-out value, sample size.
+
+        Args:
+            strong_fraction: Wanted share of strong calls, in [0, 1].
+            **options: Further arguments of `routellm_core.evaluation.share_target`.
+        """
+        from routellm_core.evaluation.targets import share_target
+
+        return share_target(self, strong_fraction, **options)
+
+    def budget_target(self, budget: float, **options: Any) -> Target:
+        """The threshold that spends a budget on prompts like the sample, with what it really gives.
+
+        Args:
+            budget: Money for ``calls`` calls (default 1).
+            **options: ``strong_price``, ``weak_price`` and ``tokens``, and further arguments of
+                `routellm_core.evaluation.budget_target`.
+        """
+        from routellm_core.evaluation.targets import budget_target
+
+        return budget_target(self, budget, **options)
+
+    def quality_target(
+        self, win_rates: npt.ArrayLike, strong_scores: npt.ArrayLike, weak_scores: npt.ArrayLike, **options: Any
+    ) -> Target:
+        """The threshold for a quality level, and the share of strong calls that it means on the prompts of the sample.
+
+        The sample has win rates only, so prompts with known outcomes say which threshold reaches the quality.
+
+        Args:
+            win_rates: Float (n,), win rates that the same router gave to the prompts with outcomes.
+            strong_scores: Float (n,), scores of the strong model, higher is better.
+            weak_scores: Float (n,), scores of the weak model.
+            **options: ``pgr`` or ``quality``, and further arguments of `routellm_core.evaluation.quality_target`.
+        """
+        from routellm_core.evaluation.targets import quality_target, share_interval
+
+        found = quality_target(win_rates, strong_scores, weak_scores, **options)
+        level = {name: options[name] for name in ("confidence", "seed") if name in options}
+        return replace(found, strong_fraction=share_interval(self, found.threshold, **level))
 
     def percentile(self, win_rate: float) -> float:
         """Share of the sample, in [0, 1], whose win rate lies below `win_rate`, half of the tied ones counted."""

@@ -125,6 +125,40 @@ def test_evaluate_names_what_is_wrong(args, error, words, outcomes, tmp_path):
     assert re.search(words, message)
 
 
+def test_evaluate_reads_the_outcomes_that_training_reads(outcomes, tmp_path):
+    from routellm_core.preference import read_outcomes, write_records
+
+    found = {}
+    for file in (outcomes, tmp_path / "mine.csv", tmp_path / "mine.csv.gz", tmp_path / "mine.parquet"):
+        if file != outcomes:
+            write_records(file, read_outcomes(outcomes))
+        command = [
+            "evaluate",
+            "-r",
+            "random",
+            "--outcomes",
+            file,
+            "--strong",
+            "big",
+            "--weak",
+            "small",
+            "--draws",
+            "50",
+        ]
+        found[file.name] = json.loads(run(*command, "--output", tmp_path / "out", "--json").stdout)
+    assert found["mine.csv"] == found["mine.csv.gz"] == found["mine.parquet"] == found["mine.jsonl"]
+    assert found["mine.jsonl"][0]["title"] == "mine, 120 prompts"
+
+
+def test_evaluate_refuses_a_price_of_a_model_that_is_not_there(outcomes, tmp_path):
+    command = ["evaluate", "-r", "random", "--outcomes", outcomes, "--strong", "big", "--weak", "small"]
+    prices = ["--strong-price", "10", "--weak-price", "1", "--price", "middle=3"]
+    message = run(*command, *prices, "--output", tmp_path / "out", error=ConfigurationError)
+    assert "middle" in message
+    assert "big, small, mid" in message
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def traffic(tmp_path):
     file = tmp_path / "traffic.jsonl"
@@ -177,6 +211,48 @@ def test_calibrate_goes_on_where_it_was_stopped(traffic, tmp_path, monkeypatch):
     # another file is another run, whatever lies there
     run("calibrate", "-p", traffic, "-o", out, "--limit", "50")
     assert Calibration.load(out).count == 50
+
+
+def test_calibrate_is_limited_to_fewer_prompts_than_an_earlier_run_scored(traffic, tmp_path, monkeypatch):
+    import routellm_core.commands.calibrate as module
+
+    monkeypatch.setattr(module, "_BATCH", 100)
+    original, out = ScriptedRouter._win_rates, tmp_path / "c.json"
+    router = ScriptedRouter()
+    monkeypatch.setattr("routellm_core.routers.load_router", lambda *a, **k: router)
+
+    def stop_at_fourth(self, prompts):
+        if len(self.calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, prompts)
+
+    monkeypatch.setattr(ScriptedRouter, "_win_rates", stop_at_fourth)
+    assert CliRunner().invoke(app, ["calibrate", "-p", str(traffic), "-o", str(out)]).exit_code != 0
+    result = run("calibrate", "-p", traffic, "-o", out, "--limit", "150")
+    assert "going on after 300 prompts" in result.stderr
+    assert Calibration.load(out) == Calibration.fit(ScriptedRouter(), [f"prompt {i}" for i in range(150)])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--strong-fraction", "3"], "strong_fraction=3.0"),
+        (["--precision", "0"], "precision=0.0"),
+        (["--budget", "-1", "--strong-price", "2", "--weak-price", "1", "--tokens", "9"], "budget=-1.0"),
+        (["--budget", "1", "--strong-price", "1", "--weak-price", "2", "--tokens", "9"], "not dearer"),
+    ],
+)
+def test_calibrate_tells_a_wrong_option_before_it_scores_anything(options, said, traffic, tmp_path, monkeypatch):
+    monkeypatch.setattr("routellm_core.routers.load_router", lambda *a, **k: pytest.fail("a router was loaded"))
+    assert said in run("calibrate", "-p", traffic, "-o", tmp_path / "c.json", *options, error=ConfigurationError)
+
+
+def test_calibrate_says_once_that_a_share_is_out_of_reach(tmp_path):
+    file = tmp_path / "same.jsonl"
+    file.write_text('{"prompt": "the same"}\n' * 50)
+    result = run("calibrate", "-p", file, "-r", "random", "-o", tmp_path / "c.json", "--strong-fraction", "0.3")
+    assert "no threshold reaches 0.3" in " ".join(result.stdout.split())
+    assert result.stdout.count("oo few prompts") == 1
 
 
 def test_calibrate_reads_gzip_exports_and_a_budget(tmp_path):
@@ -301,6 +377,20 @@ def test_explain_refuses_a_calibration_of_another_router(tmp_path):
     Calibration.fit(load_router("random", seed=5), ["a", "b"]).save(tmp_path / "c.json")
     message = run("explain", "hi", "-r", "random", "--calibration", tmp_path / "c.json", error=ConfigurationError)
     assert "fingerprint" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("evaluate", "[default: (mf)]"),
+        ("calibrate", "[default: (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)]"),
+        ("explain", "[default: (the router's own)]"),
+    ],
+)
+def test_help_shows_the_defaults(name, default, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")
+    monkeypatch.setenv("TERMINAL_WIDTH", "240")
+    assert default in " ".join(run(name, "--help").stdout.split())
 
 
 @pytest.mark.parametrize("name", ["evaluate", "calibrate", "explain"])

@@ -84,6 +84,17 @@ def test_gold_labels_a_file(tmp_path: Path) -> None:
         run(*command, "--kind", "odd")
 
 
+@pytest.mark.parametrize("command", [("gold",), ("judge", "--strong", "big", "--weak", "small", "--judge", "ref")])
+def test_labels_never_replace_the_answers(command: tuple[str, ...], tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    file.write_text('{"prompt": "2+2?", "answers": {"big": "4", "small": "5"}, "gold": 4}\n')
+    before = file.read_bytes()
+    same = tmp_path / "." / "answers.jsonl"
+    with pytest.raises(ConfigurationError, match="is the data themselves"):
+        run(command[0], "--data", file, "--out", same, *command[1:])
+    assert file.read_bytes() == before
+
+
 def test_judge_labels_a_file_and_reports_the_cost(server: OpenAIServer, tmp_path: Path) -> None:
     write_records(tmp_path / "answers.jsonl", rows_of(6))
     prices = ("--price-in", 2, "--price-out", 10)

@@ -284,6 +284,13 @@ def test_convert_between_formats_and_forms(tmp_path: Path) -> None:
     assert {(b.model_a, b.model_b) for b in turned} == {("small", "big")}  # type: ignore[union-attr]
     with pytest.raises(ConfigurationError, match="go together"):
         run("data", "convert", "-d", tmp_path / "o.csv", "--strong", "big", "-o", tmp_path / "c.jsonl")
+    before = (tmp_path / "o.csv").read_bytes(), (tmp_path / "c.jsonl").read_bytes()
+    with pytest.raises(ConfigurationError, match="the data themselves"):
+        run("data", "convert", "-d", tmp_path / "o.csv", "--battles", "-o", tmp_path / "o.csv")
+    typo = ("--strong", "bigg", "--weak", "small")
+    with pytest.raises(DataError, match="compares 'bigg' with 'small'"):
+        run("data", "convert", "-d", tmp_path / "o.csv", "--battles", *typo, "-o", tmp_path / "c.jsonl")
+    assert before == ((tmp_path / "o.csv").read_bytes(), (tmp_path / "c.jsonl").read_bytes())
 
 
 def test_folds_measure_unseen_prompts_and_train_on_all(tmp_path: Path, outcomes: Path) -> None:

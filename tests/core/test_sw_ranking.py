@@ -499,3 +499,29 @@ def test_an_odd_dimension_is_stored_in_every_way(tmp_path: Path) -> None:
         router.save_pretrained(tmp_path)
         again = SimilarityWeightedRouter.from_pretrained(tmp_path, embedder=Hashed(11))
         np.testing.assert_array_equal(again.win_rates(prompts), router.win_rates(prompts))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_nearest_battles_are_those_of_the_most_similar_prompts(dtype: str) -> None:
+    battles, embeddings = some_battles(60)
+    router = SimilarityWeightedRouter(
+        battles, embeddings, embedder=Hashed(), strong="m0", weak="m4", num_tiers=4, dtype=dtype
+    )
+    query = Hashed().embed(["which?"])[0]
+    cosines = embeddings @ query / np.linalg.norm(embeddings, axis=1) / np.linalg.norm(query)
+    expected = []
+    for i in np.argsort(-cosines)[:5]:
+        a, b, winner = battles[i]
+        first, second = router.tiers[a], router.tiers[b]
+        outcome = {"model_a": "won", "model_b": "lost"}.get(winner, "tied")
+        if first != second and (outcome == "lost" or (outcome == "tied" and first > second)):
+            first, second, outcome = second, first, outcome.replace("lost", "won")
+        expected.append((first, second, outcome))
+    found = router.nearest_battles("which?", 5)
+    assert [(b.first_tier, b.second_tier, b.outcome) for b in found] == expected
+    np.testing.assert_allclose([b.similarity for b in found], np.sort(cosines)[::-1][:5], atol=2e-2)
+    assert len(router.nearest_battles("which?", 1000)) == 60
+    with pytest.raises(ConfigurationError, match="k=0"):
+        router.nearest_battles("which?", 0)
+    with pytest.raises(TypeError, match="expected str"):
+        router.nearest_battles(None)  # type: ignore[arg-type]

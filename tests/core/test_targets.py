@@ -256,3 +256,24 @@ def test_bad_quality_targets_are_named():
         quality_target([0.1, 1.5], [1.0, 1.0], [0.0, 0.0], pgr=0.5)
     with pytest.raises(DataError, match="strong_scores"):
         quality_target([0.1, 0.5], [1.0, float("nan")], [0.0, 0.0], pgr=0.5)
+
+
+def test_a_calibration_gives_every_kind_of_target():
+    rates = np.random.default_rng(3).random(800)
+    calibration = Calibration.from_win_rates(rates)
+    assert calibration.share_target(0.3, precision=0.01) == share_target(rates, 0.3, precision=0.01)
+    money = {"strong_price": 10, "weak_price": 1, "tokens": 1000, "calls": 100}
+    found = calibration.budget_target(0.4, **money)
+    # the draws of the interval follow the order of the prompts, which a calibration does not keep
+    assert (found.threshold, found.realised.value) == pytest.approx(
+        (budget_target(rates, 0.4, **money).threshold, 0.004), rel=1e-2
+    )
+
+    # the threshold is that of the prompts with outcomes, the share of strong calls that of the calibration's
+    hard, strong, weak = outcomes(1500)
+    traffic = Calibration.from_win_rates(rates**2)
+    direct, found = quality_target(hard, strong, weak, pgr=0.8), traffic.quality_target(hard, strong, weak, pgr=0.8)
+    assert (found.threshold, found.realised) == (direct.threshold, direct.realised)
+    share = float((rates**2 >= found.threshold).mean())
+    assert found.strong_fraction.value == share != direct.strong_fraction.value
+    assert found.strong_fraction.low < share < found.strong_fraction.high

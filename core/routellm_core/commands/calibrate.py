@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from routellm_core.calibration import Calibration
+    from routellm_core.evaluation.targets import Target
     from routellm_core.routers.base import Router
     from routellm_core.traffic import PromptReader
 
 _BATCH = 4096
+_SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 # Win rates read back at once when the distribution is built: bounds the memory, however many prompts there are.
 _CHUNK = 1 << 20
 
@@ -44,7 +46,11 @@ def calibrate(
         str | None, typer.Option(help="Field or column that holds the prompt, such as inputs.text.")
     ] = None,
     strong_fraction: Annotated[
-        list[float] | None, typer.Option(help="Share of strong calls to give a threshold for; may be given again.")
+        list[float] | None,
+        typer.Option(
+            help="Share of strong calls to give a threshold for; may be given again.",
+            show_default=", ".join(map(str, _SHARES)),
+        ),
     ] = None,
     budget: Annotated[float | None, typer.Option(help="Money for --calls calls; needs prices and --tokens.")] = None,
     calls: Annotated[float, typer.Option(help="How many calls the budget is for.")] = 1.0,
@@ -53,7 +59,9 @@ def calibrate(
     tokens: Annotated[float | None, typer.Option(help="Mean tokens of a call.")] = None,
     limit: Annotated[int | None, typer.Option(help="Read at most so many prompts.", min=1)] = None,
     precision: Annotated[float, typer.Option(help="Wanted precision of a share: 0.02 is ±2 points.")] = 0.02,
-    restart: Annotated[bool, typer.Option(help="Start anew instead of going on where an earlier run stopped.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start anew instead of going on where an earlier run stopped.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the thresholds as JSON, for a program.")] = False,
 ) -> None:
     """Calibrate a router on your own prompts: thresholds for a share of strong calls or a budget.
@@ -62,7 +70,7 @@ def calibrate(
 
     Example: routellm calibrate --prompts traffic.jsonl --strong-fraction 0.3 --output calibration.json
     """
-    from routellm_core.evaluation.targets import budget_target, share_target
+    from routellm_core.calibration import Calibration
     from routellm_core.routers import load_router
     from routellm_core.traffic import read_prompts
 
@@ -73,16 +81,19 @@ def calibrate(
             if value is None
         ]
         raise ConfigurationError(f"--budget needs {', '.join(lacking)} too")
+
+    def targets_of(fitted: Calibration) -> list[Target]:
+        found = [fitted.share_target(share, precision=precision) for share in strong_fraction or _SHARES]
+        if budget is not None:
+            money: dict[str, Any] = {"strong_price": strong_price, "weak_price": weak_price, "tokens": tokens}
+            found.append(fitted.budget_target(budget, calls=calls, **money))
+        return found
+
+    targets_of(Calibration.from_win_rates([0.5]))  # a wrong option is better told before a million prompts than after
     reader = read_prompts(prompts, format=format, field=field)  # type: ignore[arg-type]  # checked there
     found = load_router(router)
     fitted = _fit(found, reader, output, limit, restart)
-    targets = [
-        share_target(fitted, share, precision=precision) for share in strong_fraction or (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
-    ]
-    if budget is not None:
-        targets.append(
-            budget_target(fitted, budget, calls=calls, strong_price=strong_price, weak_price=weak_price, tokens=tokens)
-        )
+    targets = targets_of(fitted)
     fitted.condensed().save(output)
     _scores_file(output).unlink(missing_ok=True)
     _header_file(output).unlink(missing_ok=True)
@@ -139,13 +150,12 @@ def _fit(router: Router, reader: PromptReader, output: Path, limit: int | None, 
         for _ in islice(items, done):
             pass
         position = 0
-        while batch := list(islice(items, _BATCH if limit is None else min(_BATCH, limit - done))):
+        # an earlier run may have scored more than this one is limited to
+        while batch := list(islice(items, _BATCH if limit is None else max(0, min(_BATCH, limit - done)))):
             file.write(router.win_rates(batch).astype("<f8").tobytes())
             done += len(batch)
             advance(reader.bytes_read - position)
             position = reader.bytes_read
-            if limit is not None and done >= limit:
-                break
     if not done:
         scores.unlink()
         header.unlink()
@@ -190,7 +200,7 @@ def _read_json(file: Path) -> Any:
         return None
 
 
-def _print(targets: list[Any], fitted: Calibration, reader: PromptReader, output: Path) -> None:
+def _print(targets: list[Target], fitted: Calibration, reader: PromptReader, output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -219,10 +229,8 @@ def _print(targets: list[Any], fitted: Calibration, reader: PromptReader, output
         console.print(Text(message, "yellow"))
 
 
-def _warnings(targets: list[Any]) -> Iterator[str]:
-    for target in targets:
-        if not target.reached:
-            yield target.message
-    needed = max(t.needed for t in targets)
+def _warnings(targets: list[Target]) -> Iterator[str]:
+    yield from (target.message for target in targets if not target.reached)
+    needed = max((t.needed for t in targets if t.reached), default=0)  # the message of the others says it already
     if needed > targets[0].count:
         yield f"Too few prompts for the wanted precision: about {needed:,} would do."

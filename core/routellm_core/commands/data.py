@@ -6,13 +6,14 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from routellm_core.commands.label import _told_bad
-from routellm_core.errors import ConfigurationError
+from routellm_core.commands.label import _told_bad, check_output
+from routellm_core.errors import ConfigurationError, DataError
 
 app = typer.Typer(
     name="data",
@@ -55,12 +56,9 @@ def clean(
         read_preferences,
         write_records,
     )
-    from routellm_core.preference.files import format_of
 
     if out is not None:
-        format_of(out)
-        if out.resolve() == data.resolve():
-            raise ConfigurationError(f"--out {out} is the data themselves: give another file")
+        check_output(out, data)
     index = ContaminationIndex(_prompts(against or []), threshold=threshold)
     finder = DuplicateFinder(threshold=threshold) if duplicates else None
     bad = SkippedRows()
@@ -143,6 +141,7 @@ def convert(
 
     if (strong is None) != (weak is None) or (strong is not None and not battles):
         raise ConfigurationError("--strong and --weak go together, and with --battles")
+    check_output(out, data)
     pair = None if strong is None or weak is None else (strong, weak)
     bad = SkippedRows()
 
@@ -153,7 +152,11 @@ def convert(
             elif pair is None or (not isinstance(record, Outcome) and {record.model_a, record.model_b} == set(pair)):
                 yield record
 
-    count = write_records(out, rows())
+    found = rows()
+    first = next(found, None)
+    if first is None and pair is not None:
+        raise DataError(f"{data}: no row compares {strong!r} with {weak!r}; are the names those of the data?")
+    count = write_records(out, () if first is None else chain([first], found))
     _told_bad(bad)
     if as_json:
         print(json.dumps({"rows": count, "skipped": bad.count, "out": str(out)}))

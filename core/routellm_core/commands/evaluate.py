@@ -26,7 +26,7 @@ _BATCH = 512
 def evaluate(
     router: Annotated[
         list[str] | None,
-        typer.Option("--router", "-r", help="Router: a name or a directory; may be given again. [default: mf]"),
+        typer.Option("--router", "-r", help="Router: a name or a directory; may be given again.", show_default="mf"),
     ] = None,
     benchmark: Annotated[
         list[str] | None,
@@ -37,7 +37,11 @@ def evaluate(
     ] = None,
     outcomes: Annotated[
         list[Path] | None,
-        typer.Option("--outcomes", "-o", help='Your own results: JSON lines {"prompt", "scores": {model: number}}.'),
+        typer.Option(
+            "--outcomes",
+            "-o",
+            help='Your own results, "prompt" and "scores" {model: number}: .jsonl, .csv or .parquet.',
+        ),
     ] = None,
     strong: Annotated[str | None, typer.Option(help="Strong model, as the data names it.")] = None,
     weak: Annotated[str | None, typer.Option(help="Weak model, as the data names it.")] = None,
@@ -87,6 +91,13 @@ def evaluate(
     elif others:
         raise ConfigurationError("--price needs --strong-price and --weak-price beside it")
 
+    unknown = sorted(set(others).difference(*(found.scores for found in loaded)))
+    if unknown:
+        raise ConfigurationError(
+            f"--price {unknown[0]}=...: no outcomes have scores of this model in every row; they have: "
+            f"{', '.join(dict.fromkeys(model for found in loaded for model in found.scores))}"
+        )
+
     routers = _routers(_several(router) or ["mf"])
     results = []
     for found in loaded:
@@ -97,14 +108,16 @@ def evaluate(
     text = json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False)
     (output / "results.json").write_text(text + "\n", encoding="utf-8")
     (output / "report.html").write_text(render_html(results), encoding="utf-8")
+    written = f"{output / 'report.html'}, {output / 'results.json'}"
     try:
         save_figures(results, output)
+        written += " and the figures beside them"
     except MissingExtraError as exc:
         print(f"routellm: no figures written. {exc}", file=sys.stderr)
     if as_json:
         print(text)
     else:
-        _print(results, output)
+        _print(results, written)
 
 
 def _several(values: Sequence[str] | None) -> list[str]:
@@ -154,7 +167,7 @@ def _win_rates(routers: Mapping[str, Router], benchmark: Benchmark) -> dict[str,
     return out
 
 
-def _print(results: Sequence[Mapping[str, Any]], output: Path) -> None:
+def _print(results: Sequence[Mapping[str, Any]], written: str) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -186,4 +199,4 @@ def _print(results: Sequence[Mapping[str, Any]], output: Path) -> None:
             for note in dict.fromkeys((*router["notes"], *router["verdict"]["notes"])):
                 console.print(Text(f"note: {note}", "yellow"))
         console.print()
-    console.print(Text(f"written: {output / 'report.html'}, {output / 'results.json'} and the figures beside them"))
+    console.print(Text(f"written: {written}"))

@@ -24,7 +24,7 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*", re.UNICODE)
 def explain(
     prompt: Annotated[str, typer.Argument(help="The prompt.")],
     router: Annotated[str, typer.Option("--router", "-r", help="Router: a name or a directory.")] = "mf",
-    calibration: Annotated[Path | None, typer.Option(help="Calibration file; default: the router's own.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Calibration file.", show_default="the router's own")] = None,
     top: Annotated[int, typer.Option(help="How many words and features to show.", min=1)] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for a program.")] = False,
 ) -> None:
@@ -126,22 +126,18 @@ def _features(router: Router, prompt: str, top: int) -> list[dict[str, Any]]:
 
 def _battles(router: Router, prompt: str, top: int) -> list[dict[str, Any]]:
     """The stored battles nearest to the prompt; empty for other routers."""
-    import numpy as np
-
     from routellm_core.routers.sw_ranking import SimilarityWeightedRouter
 
     if not isinstance(router, SimilarityWeightedRouter):
         return []
-    # The router keeps battles sorted by kind, (winner's tier, other tier, outcome), and not one by one.
-    similarity = router._similarities(router.embedder.embed([prompt]))[0]
-    kinds = np.repeat(router._keys, router._counts)
+    strong, weak = router.tiers[router.strong], router.tiers[router.weak]
     out = []
-    for row in np.argsort(-similarity, kind="stable")[:top]:
-        first, second = divmod(int(kinds[row]) // 3, router.num_tiers)
-        outcome = {2: "won", 1: "tied", 0: "lost"}[int(kinds[row]) % 3]
-        side = "neither" if outcome == "tied" or first == second else "strong" if first < second else "weak"
-        found = {"similarity": float(similarity[row]), "first_tier": first, "second_tier": second}
-        out.append({**found, "outcome": outcome, "speaks_for": side})
+    for battle in router.nearest_battles(prompt, top):
+        if battle.outcome == "tied" or battle.first_tier == battle.second_tier or strong == weak:
+            side = "neither"
+        else:  # battles of two tiers have the winner first
+            side = "strong" if (battle.first_tier < battle.second_tier) == (strong < weak) else "weak"
+        out.append({**asdict(battle), "speaks_for": side})
     return out
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from routellm_core.commands.train import _progress
+from routellm_core.commands.progress import counted_progress_bar
 from routellm_core.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def gold(
     from routellm_core.preference import SkippedRows, gold_outcomes, read_answers, write_records
     from routellm_core.preference.labelling import GoldReport
 
+    check_output(out, data)
     report, bad = GoldReport(), SkippedRows()
     rows = read_answers(data, skip_bad=bad if skip_bad else None)
     write_records(out, gold_outcomes(rows, kind=kind, report=report))  # type: ignore[arg-type]  # checked by grade
@@ -110,10 +111,9 @@ def judge(
     Rows without answers: --answer-strong and --answer-weak let the models write them first.
     """
     from routellm_core.preference import SkippedRows, estimate_judging, read_answers, write_records
-    from routellm_core.preference.files import format_of
     from routellm_core.preference.labelling import estimate_answering, recall_answers
 
-    format_of(out)  # before anything is paid
+    check_output(out, data)  # before anything is paid
     if (price_in is None) != (price_out is None):
         raise ConfigurationError("--price-in and --price-out go together")
     prices = None if price_in is None or price_out is None else (price_in, price_out)
@@ -194,12 +194,12 @@ async def _judged(
     answered: CallTally | None = None
     try:
         if models:
-            with _progress("answering") as progress:
+            with counted_progress_bar("answering") as progress:
                 rows, answered = await generate_answers(
                     rows, models, journal=journal, concurrency=concurrency, retries=retries, progress=progress
                 )
         complete = [row for row in rows if strong in row.answers and weak in row.answers]
-        with _progress("judging") as progress:
+        with counted_progress_bar("judging") as progress:
             battles, report = await judge_battles(
                 complete,
                 referee,
@@ -232,6 +232,15 @@ def _model(name: str, url: str | None, key_env: str, timeout: float) -> OpenAICh
 
 def _cost(calls: CallTally, prices: tuple[float, float]) -> float:
     return (calls.prompt_tokens * prices[0] + calls.completion_tokens * prices[1]) / 1e6
+
+
+def check_output(out: Path, data: Path) -> None:
+    """Refuse an output that could not be written, or that would replace the data it is made from."""
+    from routellm_core.preference.files import format_of
+
+    format_of(out)
+    if out.resolve() == data.resolve():
+        raise ConfigurationError(f"--out {out} is the data themselves: give another file")
 
 
 def _told_bad(bad: SkippedRows) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from routellm_core.calibration import Calibration
 from routellm_core.commands.progress import progress_bar
-from routellm_core.errors import ConfigurationError
+from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.policy import RoutingPolicy
 from routellm_core.routers import load_router
 
@@ -34,11 +34,14 @@ def route(
     ] = None,
     field: Annotated[str | None, typer.Option(help="Field or column of the file that holds the prompt.")] = None,
     strong_fraction: Annotated[
-        float | None, typer.Option(help=f"Wanted share of strong calls, 0 to 1. [default: {_DEFAULT_SHARE}]")
+        float | None, typer.Option(help="Wanted share of strong calls, 0 to 1.", show_default=str(_DEFAULT_SHARE))
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="Threshold itself, instead of a share.")] = None,
     router: Annotated[str, typer.Option(help="Router: a name or a directory that save_pretrained wrote.")] = "mf",
-    calibration: Annotated[Path | None, typer.Option(help="Calibration file, fitted on your own prompts.")] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Calibration file, fitted on your own prompts.", show_default="the router's own"),
+    ] = None,
     limit: Annotated[int, typer.Option(help="Rows of the table to show; 0 shows all.", min=0)] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for a program.")] = False,
 ) -> None:
@@ -70,7 +73,10 @@ def route(
             show.row(count, prompt, decision)
             count += 1
     if not count:
-        raise ConfigurationError(f"{source.name} holds no prompt")
+        raise DataError(
+            f"{source.name} holds no prompt"
+            + (f" in its {source.skipped} records; --field names the one that does" if source.skipped else "")
+        )
     wanted = "" if strong_fraction is None else f", wanted {strong_fraction:.1%} of prompts like the calibration's"
     left_out = f"; {source.skipped} records without a prompt left out" if source.skipped else ""
     show.end(

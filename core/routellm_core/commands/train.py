@@ -6,13 +6,13 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from routellm_core.commands.progress import counted_progress_bar
 from routellm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -367,7 +367,7 @@ def _embedding_router(
     from routellm_core.training.embedding_routers import train_embedding_router
 
     reader = _Reader(data, skip_bad)
-    with _progress("embedding") as progress:
+    with counted_progress_bar("embedding") as progress:
         summary = train_embedding_router(
             kind, reader.records(), out, embedder=embedder, skipped=reader.skipped, progress=progress, **options
         )
@@ -385,7 +385,7 @@ def _fine_tuned(
 ) -> None:
     _quiet_transformers()
     reader = _Reader(data, skip_bad)
-    with _progress("training") as progress:
+    with counted_progress_bar("training") as progress:
         summary = train(reader.records, out, how=how, skipped=reader.skipped, progress=progress, **options)
     if summary is not None:  # else this is not the first process of a distributed run
         _report(summary, reader, as_json)
@@ -458,23 +458,6 @@ def _weights(given: list[str] | None) -> dict[str, float]:
         if not name:
             raise ConfigurationError(f"--source-weight {item!r}: expected SOURCE=NUMBER, such as judge=0.5")
     return out
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr where a person sees it; nothing in a pipe."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-
-        def advance(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield advance
 
 
 def _report(summary: TrainingSummary, reader: _Reader, as_json: bool) -> None:

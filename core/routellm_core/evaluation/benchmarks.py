@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ def load_benchmark(
     root = Path(path)
     tidy = _find_tidy(root, key)
     if tidy is not None:
-        return _from_rows(key, _bounded_rows(tidy), tidy, strong, weak, split)
+        return _from_rows(key, _bounded(tidy, _rows(tidy)), tidy, strong, weak, split)
     evals = next(
         (p for p in (root / "routellm" / "evals", root / "evals", root) if (p / _evals_dir(key)).is_dir()), None
     )
@@ -144,13 +145,14 @@ def load_benchmark(
 
 
 def load_outcomes(path: str | Path, *, strong: str | None = None, weak: str | None = None) -> Benchmark:
-    """Load outcomes of your own: JSON lines with ``prompt`` and ``scores`` {model: number}.
+    """Load outcomes of your own: rows with ``prompt`` and ``scores`` {model: number}.
 
-    Rows marked ``"contaminated": true`` are left out. With more than two models, name the pair; the others stand as
-    alternatives in the verdict.
+    JSON lines (whatever the file is called), or what training reads as well: CSV and parquet by the file's name, see
+    `routellm_core.preference.read_outcomes`. Rows of JSON lines that are marked ``"contaminated": true`` are left out.
+    With more than two models, name the pair; the others stand as alternatives in the verdict.
 
     Args:
-        path: The file, plain or gzip.
+        path: The file; JSON lines and CSV plain or gzip.
         strong: Name of the strong model; may be left out with exactly two models (then the better one on average).
         weak: Name of the weak model.
 
@@ -159,10 +161,10 @@ def load_outcomes(path: str | Path, *, strong: str | None = None, weak: str | No
         ConfigurationError: `strong` or `weak` is needed, or is not in the file.
     """
     file = Path(path)
-    rows = _bounded_rows(file)
-    stem = file.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
+    rows = _bounded(file, _outcome_rows(file))
+    stem = re.sub(r"(\.(jsonl|json|ndjson|csv|parquet))?(\.gz)?$", "", file.name)
     if not rows:
-        raise DataError(f"{file} is empty: expected JSON lines with 'prompt' and 'scores'")
+        raise DataError(f"{file} is empty: expected rows with 'prompt' and 'scores'")
     models = _models(rows, file)
     if (strong is None) != (weak is None):
         raise ConfigurationError(
@@ -200,7 +202,7 @@ def _from_rows(
     name: str, rows: list[tuple[int, dict[str, Any]]], file: Path, strong: str, weak: str, split: str
 ) -> Benchmark:
     if not rows:
-        raise DataError(f"{file} is empty: expected JSON lines with 'prompt' and 'scores'")
+        raise DataError(f"{file} is empty: expected rows with 'prompt' and 'scores'")
     clean = [(n, row) for n, row in rows if not row.get("contaminated", False)]
     kept = [(n, row) for n, row in clean if split == "all" or row.get("split", "test") == split]
     if not kept:
@@ -277,10 +279,19 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{file} is damaged or not UTF-8: {exc}") from exc
 
 
-def _bounded_rows(file: Path) -> list[tuple[int, dict[str, Any]]]:
+def _outcome_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of the user's file with their numbers: JSON lines, CSV or parquet."""
+    if not {".csv", ".parquet"} & {suffix.lower() for suffix in file.suffixes}:
+        return _rows(file)
+    from routellm_core.preference.files import read_outcomes  # loads pydantic, which JSON lines do without
+
+    return enumerate(({"prompt": row.prompt, "scores": row.scores} for row in read_outcomes(file)), start=1)
+
+
+def _bounded(file: Path, numbered: Iterator[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[str, Any]]]:
     """All rows of a file, or a `DataError` before they fill the memory."""
     rows, chars = [], 0
-    for number, row in _rows(file):
+    for number, row in numbered:
         chars += len(str(row.get("prompt") or row.get("turns") or ""))
         if chars > MAX_PROMPT_CHARS:
             raise DataError(

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routellm_core.embedders import embedder_config, embedder_identity
-from routellm_core.embedders.base import Embedder, FloatMatrix, require_dimension
+from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings, require_dimension
 from routellm_core.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -32,13 +33,15 @@ from routellm_core.preference.bradley_terry import (
     solve_bradley_terry,
 )
 from routellm_core.preference.tiers import compute_tiers
-from routellm_core.routers.base import WEIGHTS_FILE, WinRates
+from routellm_core.routers.base import WEIGHTS_FILE, WinRates, checked_prompts
 from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 
 logger = logging.getLogger(__name__)
 
 SameTier = Literal["ignore", "routellm"]
 Storage = Literal["float32", "float16", "int8"]
+# by the last digit of a kind's key
+_OUTCOMES: tuple[Literal["lost", "tied", "won"], ...] = ("lost", "tied", "won")
 
 PUBLISHED_BATTLES = ("lmsys/lmsys-arena-human-preference-55k", "routellm/gpt4_judge_battles")
 PUBLISHED_EMBEDDINGS = ("routellm/arena_battles_embeddings", "routellm/gpt4_judge_battles_embeddings")
@@ -59,6 +62,23 @@ _LEAST_WEIGHT = 1e-9
 # A float16 row is an array of pairs, see `_paired`.
 _DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<u4"), "int8": np.dtype("i1")}
 _SAFETENSORS_DTYPES = {"F32": "<f4", "U32": "<u4", "I8": "|i1", "I64": "<i8"}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBattle:
+    """A battle that a router keeps, as seen from a prompt.
+
+    Attributes:
+        similarity: Cosine of its prompt with the prompt, in [-1, 1].
+        first_tier: Tier of one model; 0 is best.
+        second_tier: Tier of the other one.
+        outcome: How the first did: ``"won"`` or ``"tied"``; ``"lost"`` only where both are of one tier.
+    """
+
+    similarity: float
+    first_tier: int
+    second_tier: int
+    outcome: Literal["won", "tied", "lost"]
 
 
 class SimilarityWeightedRouter(EmbeddingRouter):
@@ -216,6 +236,26 @@ class SimilarityWeightedRouter(EmbeddingRouter):
     def dtype(self) -> str:
         """Storage of the embeddings."""
         return next(name for name, dtype in _DTYPES.items() if dtype == self._rows.dtype)
+
+    def nearest_battles(self, prompt: str, k: int = 8) -> list[StoredBattle]:
+        """The k stored battles with the most similar prompts, the most similar first: what the win rate rests on most.
+
+        Raises:
+            PromptError: `prompt` is not a str.
+            ConfigurationError: `k` is not an int >= 1.
+        """
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise ConfigurationError(f"k={k!r}: expected an int >= 1")
+        embeddings = self.embedder.embed(checked_prompts([prompt]))
+        cosines = self._similarities(checked_embeddings(embeddings, 1, self.dimension, type(self.embedder).__name__))[0]
+        nearest = np.argsort(-cosines, kind="stable")[:k]
+        # battles are kept sorted by kind
+        keys = self._keys[np.searchsorted(self._starts, nearest, side="right") - 1]
+        out = []
+        for cosine, key in zip(cosines[nearest].tolist(), keys.tolist(), strict=True):
+            first, second = divmod(key // 3, self.num_tiers)
+            out.append(StoredBattle(cosine, first, second, _OUTCOMES[key % 3]))
+        return out
 
     def _of_embeddings(self, matrix: FloatMatrix) -> WinRates:
         parts = [self._chunk_rates(matrix[i : i + _TABLES]) for i in range(0, len(matrix), _TABLES)]
