@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -43,6 +44,8 @@ def build_app() -> Any:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; an error that the user can mend is one line on stderr and exit code 2."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' bars as well: none in a pipe
     try:
         build_app()(argv)
     except RouteLLMError as exc:

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from routellm_core import Calibration, RoutingPolicy, load_router
+from tests.shared import GOLDEN, needs_golden
 
 EASY, HARD = "hi", "Prove that there are infinitely many primes, and explain each step of the argument."
 
@@ -131,9 +132,30 @@ def test_a_broken_file_names_the_line(tmp_path):
     result = routellm("route", "-f", file)
     assert result.returncode == 2
     assert "line 2" in result.stderr
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n1,2\n")
+    assert "holds no prompt in its 1 records; --field" in routellm("route", "-f", other).stderr
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     assert "holds no prompt" in routellm("route", "-f", empty).stderr
+
+
+def test_help_shows_the_defaults():
+    shown = " ".join(routellm("route", "--help").stdout.replace("│", " ").split())
+    assert "[default: (0.5)]" in shown
+    assert "[default: (the router's own)]" in shown
+
+
+@needs_golden
+def test_a_model_that_loads_shows_no_bar_in_a_pipe(tmp_path):
+    pytest.importorskip("transformers")
+    config = json.loads((GOLDEN / "bert_tiny" / "config.json").read_text())
+    for file in (GOLDEN / "bert_tiny").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "router": "bert"}))
+    result = routellm("route", "hi", "--router", tmp_path, "--threshold", "0.5", "--json")
+    assert decisions(result)[0]["router"] == "bert"
+    assert result.stderr == "1 prompts, 0 strong (0.0%), threshold 0.5000, router bert\n"
 
 
 def test_help_shows_an_example():

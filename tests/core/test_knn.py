@@ -184,3 +184,14 @@ def test_repeats_of_a_prompt_do_not_vote_on_themselves() -> None:
     grouped = fit_knn(embeddings, np.repeat(coin, 6, axis=0), groups=np.repeat(np.arange(60), 6), **options)
     assert leaking.neighbors == 5
     assert grouped.neighbors > 5
+
+
+def test_options_of_loading_are_checked_too(tmp_path: Path) -> None:
+    router_of().save_pretrained(tmp_path)
+    for options, said in (
+        ({"neighbors": 0}, "neighbors=0"),
+        ({"strong": ""}, "strong=''"),
+        ({"weak": "s"}, "both 's'"),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
+            KNNRouter.from_pretrained(tmp_path, embedder=Planar(), **options)

@@ -221,6 +221,11 @@ def test_a_router_whose_embedder_is_not_in_its_config_asks_for_it(tmp_path):
 def test_unknown_names_and_options():
     with pytest.raises(ConfigurationError, match=r"'nope'.*random, mf, sw_ranking, bert, causal_llm"):
         load_router("nope")
+    with pytest.raises(ConfigurationError, match=r"'\./my-router'.*or a directory"):
+        load_router("./my-router")
+    for nothing in (None, "", 3, b"mf"):
+        with pytest.raises(ConfigurationError, match="router name"):
+            load_router(nothing)
     with pytest.raises(ConfigurationError, match="not bundled"):
         load_router("bert")
     with pytest.raises(ConfigurationError, match="sed"):

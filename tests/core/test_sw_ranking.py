@@ -525,3 +525,10 @@ def test_nearest_battles_are_those_of_the_most_similar_prompts(dtype: str) -> No
         router.nearest_battles("which?", 0)
     with pytest.raises(TypeError, match="expected str"):
         router.nearest_battles(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", [{"base": 0}, {"nearest": 0}, {"strong": ""}, {"weak": "m0"}, {"same_tier": ""}])
+def test_options_of_loading_are_checked_too(option: dict[str, Any], tmp_path: Path) -> None:
+    some_router().save_pretrained(tmp_path)
+    with pytest.raises(ConfigurationError, match=next(iter(option)) if option != {"weak": "m0"} else "both 'm0'"):
+        SimilarityWeightedRouter.from_pretrained(tmp_path, embedder=Hashed(), **option)

@@ -84,8 +84,15 @@ def load_router(
         CheckpointError: The checkpoint is corrupt or holds another router.
         MissingExtraError: An optional dependency is missing; the message gives the install command.
     """
-    if source is None and str(name) not in _ROUTERS and Path(name).is_dir():
-        return _with_options(Router, Path(name), options)  # type: ignore[type-abstract]  # it dispatches on the config
+    if not isinstance(name, str | Path) or not str(name):
+        raise ConfigurationError(f"router name {name!r:.80}: expected one of {', '.join(_ROUTERS)}, or a directory")
+    if source is None and str(name) not in _ROUTERS:
+        if Path(name).is_dir():
+            return _with_options(Router, Path(name), options)  # type: ignore[type-abstract]  # dispatches on the config
+        raise ConfigurationError(
+            f"router name {str(name)!r}: expected one of {', '.join(_ROUTERS)}, or a directory, and there is none of "
+            "this name"
+        )
     cls = router_class(str(name))
     if source is not None:
         return _with_options(cls, _directory(source, revision), options)

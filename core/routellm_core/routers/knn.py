@@ -94,6 +94,8 @@ class KNNRouter(EmbeddingRouter):
                 raise ConfigurationError(
                     f"{parameter}={name!r} is not a model of this router; it has: {', '.join(self.models[:12])}"
                 )
+        if strong == weak:
+            raise ConfigurationError(f"strong and weak are both {strong!r}: give two models")
         self.strong, self.weak = strong, weak
         self.neighbors, self.tie_margin = neighbors, float(tie_margin)
         self.dimension = int(stored.shape[1])
@@ -163,11 +165,11 @@ class KNNRouter(EmbeddingRouter):
                 tensors[_EMBEDDINGS],
                 tensors[_SCORES],
                 models=config["models"],
-                strong=strong or config["strong"],
-                weak=weak or config["weak"],
+                strong=config["strong"] if strong is None else strong,
+                weak=config["weak"] if weak is None else weak,
                 embedder=embedder,
                 weights=tensors[_WEIGHTS],
-                neighbors=neighbors or config["neighbors"],
+                neighbors=config["neighbors"] if neighbors is None else neighbors,
                 tie_margin=config["tie_margin"],
             )
         except (KeyError, TypeError) as exc:

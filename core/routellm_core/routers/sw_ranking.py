@@ -457,11 +457,11 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             config["ratings"],
             tiers,
             num_tiers,
-            strong or config["strong"],
-            weak or config["weak"],
-            same_tier or config.get("same_tier", "ignore"),
-            base or config.get("base", 10.0),
-            nearest or config.get("nearest"),
+            config["strong"] if strong is None else strong,
+            config["weak"] if weak is None else weak,
+            config.get("same_tier", "ignore") if same_tier is None else same_tier,
+            config.get("base", 10.0) if base is None else base,
+            config.get("nearest") if nearest is None else nearest,
             embedder,
         )
         if isinstance(config.get("digest"), str):
