@@ -102,7 +102,7 @@ class Calibration:
             PromptError: No prompt, or one that is not a str.
             RouterError: The router failed.
         """
-        if isinstance(prompts, str | bytes):
+        if isinstance(prompts, str | bytes) or not isinstance(prompts, Iterable):
             raise PromptError(
                 f"prompts={type(prompts).__name__}: expected several strings; wrap a single one in a list"
             )

@@ -214,7 +214,7 @@ class OnlineCalibration:
             out = cls(Calibration.from_dict(data["calibration"]), data["strong_fraction"], window=data["window"])
             recent = [checked_fraction(v, "recent") for v in data["recent"]]
             observed, strong, owed = int(data["observed"]), int(data["strong"]), float(data["owed"])
-        except (TypeError, KeyError, ValueError, AttributeError, ConfigurationError) as exc:
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as exc:
             raise CheckpointError(f"not a saved online calibration: {exc}") from exc
         if len(recent) != out.window or not 0 <= strong <= observed or not math.isfinite(owed):
             raise CheckpointError("not a saved online calibration: its numbers contradict each other")

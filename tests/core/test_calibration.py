@@ -150,7 +150,7 @@ def test_bad_win_rates_are_refused(bad):
         Calibration.from_win_rates(bad)
 
 
-@pytest.mark.parametrize("bad", [[], "one string", b"bytes", [None], [1]])
+@pytest.mark.parametrize("bad", [None, 3, [], "one string", b"bytes", [None], [1]])
 def test_bad_prompts_are_refused(bad):
     with pytest.raises(PromptError):
         Calibration.fit(load_router("random"), bad)

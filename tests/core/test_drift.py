@@ -170,6 +170,7 @@ def test_state_is_bounded():
         lambda d: d["recent"].__setitem__(0, 7.0),
         lambda d: d.update(strong=10**9),
         lambda d: d.update(owed=float("nan")),
+        lambda d: d.update(observed=float("inf")),
         lambda d: d.update(calibration=None),
     ],
 )

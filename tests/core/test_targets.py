@@ -240,6 +240,48 @@ def test_tokens_prompt_by_prompt_need_win_rates():
         budget_target([0.1, 0.9], 1.0, strong_price=10, weak_price=1, tokens=np.array([1, 2, 3]))
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"confidence": 95}, "confidence=95"), ({"confidence": math.nan}, "confidence=nan"), ({"draws": 0}, "draws=0")],
+)
+def test_bad_intervals_are_named(options, words):
+    for target in (
+        lambda: share_target([0.1, 0.9], 0.5, **options),
+        lambda: budget_target([0.1, 0.9], 1, strong_price=2, weak_price=1, tokens=9, **options),
+        lambda: quality_target([0.1, 0.9], [1, 1], [0, 1], pgr=0.5, **options),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            target()
+
+
+@pytest.mark.parametrize("budget", ["5", None, math.inf])
+def test_a_budget_is_a_number(budget):
+    with pytest.raises(ConfigurationError, match="budget"):
+        budget_target([0.1, 0.9], budget, strong_price=2, weak_price=1, tokens=9)
+
+
+def test_models_that_score_the_same_still_have_a_quality():
+    rates, scores = np.linspace(0, 1, 60), np.tile([0.0, 1.0], 30)
+    found = quality_target(rates, scores, scores, quality=0.5)
+    assert found.reached
+    assert (found.realised.value, found.threshold) == (0.5, 1.0)
+    assert found.precision == 0.05  # in the unit of the scores: there is no gap
+    assert not quality_target(rates, scores, scores, quality=0.6).reached
+
+
+@pytest.mark.parametrize("count", [1, 2, 29])
+def test_a_handful_of_prompts_is_never_enough(count):
+    """All of them alike, so that the bootstrap sees no spread at all."""
+    rates, ones = np.linspace(0.2, 0.8, count), np.ones(count)
+    for found in (
+        share_target(rates, 0.5),
+        budget_target(rates, 1e9, strong_price=2, weak_price=1, tokens=9),
+        quality_target(rates, ones, 0 * ones, pgr=0.5),
+    ):
+        assert not found.enough
+        assert "too few prompts" in found.message
+
+
 def test_bad_quality_targets_are_named():
     good = ([0.1, 0.9], [1.0, 1.0], [0.0, 1.0])
     with pytest.raises(ConfigurationError, match="exactly one"):

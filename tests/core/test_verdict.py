@@ -178,3 +178,5 @@ def test_bad_input_is_named():
         verdict(rates, strong, weak, threshold=2)
     with pytest.raises(ConfigurationError, match="confidence"):
         verdict(rates, strong, weak, confidence=95)
+    with pytest.raises(ConfigurationError, match="draws=0"):
+        verdict(rates, strong, weak, draws=0)

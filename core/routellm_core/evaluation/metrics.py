@@ -522,7 +522,7 @@ def compare_routers(
         seed: Seed of the draws.
 
     Raises:
-        ConfigurationError: Unknown `metric`.
+        ConfigurationError: Unknown `metric`, `draws` or `confidence` not allowed.
         DataError: Malformed arrays, or the strong model is not better than the weak one on them.
     """
     levels: tuple[float, ...] = ()
@@ -530,6 +530,7 @@ def compare_routers(
         levels = (_fraction("metric", int(metric.split("_")[1]) / 100.0),)
     elif metric not in {"apgr", "auc", "hull_area"}:
         raise ConfigurationError(f"metric={metric!r}: expected 'apgr', 'auc', 'hull_area', 'cpt_50' or 'saving_50'")
+    check_bootstrap(draws, confidence)
     values, samples = [], []
     for rates in (first, second):
         checked, strong, weak = _checked(rates, strong_scores, weak_scores)
@@ -585,9 +586,7 @@ def evaluate_router(
         ConfigurationError: A level or share outside [0, 1], both a threshold and a share, no prompts for a router.
         RouterError: The router failed.
     """
-    _positive("draws", draws)
-    if not 0.0 < confidence < 1.0:
-        raise ConfigurationError(f"confidence={confidence!r}: expected a number between 0 and 1, such as 0.95")
+    check_bootstrap(draws, confidence)
     if threshold is not None and strong_fraction is not None:
         raise ConfigurationError(f"threshold={threshold!r}, strong_fraction={strong_fraction!r}: give at most one")
     if hasattr(router, "win_rates"):
@@ -787,6 +786,13 @@ def _ratio(top: Floats, bottom: Floats) -> Floats:
     out: Floats = np.full(np.shape(bottom), np.nan)
     np.divide(top, bottom, out=out, where=bottom > 0)
     return out
+
+
+def check_bootstrap(draws: int, confidence: float) -> None:
+    """Refuse a number of bootstrap draws or a level of an interval that is none."""
+    _positive("draws", draws)
+    if not 0.0 < confidence < 1.0:
+        raise ConfigurationError(f"confidence={confidence!r}: expected a number between 0 and 1, such as 0.95")
 
 
 def checked_scores(name: str, values: npt.ArrayLike) -> Floats:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from routellm_core.calibration import Calibration, checked_fraction
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.evaluation.metrics import Estimate, Floats, checked_scores, resample
+from routellm_core.evaluation.metrics import Estimate, Floats, check_bootstrap, checked_scores, resample
 
 TargetKind = Literal["strong_fraction", "budget", "quality", "pgr"]
 Price = float | tuple[float, float]
@@ -24,6 +24,8 @@ Tokens = npt.ArrayLike | tuple[npt.ArrayLike, npt.ArrayLike]
 
 # Above this many rows the bootstrap of a mean is normal in every digit that is shown, and is drawn as such.
 _NORMAL_FROM = 50_000
+# Below this many rows a bootstrap of a mean sees too little of the spread to say how many rows would do.
+_FEWEST = 30
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def share_target(
     fitted = _calibration(calibration)
     wanted = checked_fraction(strong_fraction, "strong_fraction")
     _check_precision(precision)
+    check_bootstrap(draws, confidence)
     threshold = fitted.threshold(strong_fraction=wanted)
     realised = share_interval(fitted, threshold, confidence=confidence, draws=draws, seed=seed)
     spread = (realised.high - realised.low) / 2.0
@@ -218,7 +221,8 @@ def budget_target(
             "of a call (a mean will do)"
         )
     _check_precision(precision)
-    if not (np.isfinite(budget) and budget > 0 and np.isfinite(calls) and calls > 0):
+    check_bootstrap(draws, confidence)
+    if not all(isinstance(v, int | float | np.number) and 0 < v < np.inf for v in (budget, calls)):
         raise ConfigurationError(f"budget={budget!r}, calls={calls!r}: expected positive numbers")
     wanted = float(budget) / float(calls)
     strong_cost, weak_cost = call_cost(strong_price, tokens), call_cost(weak_price, tokens)
@@ -292,7 +296,8 @@ def quality_target(
         weak_scores: (n,) scores of the weak model.
         pgr: Wanted share of the performance gap, in [0, 1].
         quality: Or the wanted mean score, in the unit of the scores.
-        precision: Wanted half-width of the interval: in PGR, or for `quality` as a share of the gap.
+        precision: Wanted half-width of the interval: in PGR, or for `quality` as a share of the gap (where there is
+            none, in the unit of the scores).
         confidence: Level of the interval.
         draws: Bootstrap draws.
         seed: Seed of the draws and of the split into halves.
@@ -304,6 +309,7 @@ def quality_target(
     if (pgr is None) == (quality is None):
         raise ConfigurationError(f"pgr={pgr!r}, quality={quality!r}: give exactly one of the two")
     _check_precision(precision)
+    check_bootstrap(draws, confidence)
     rates = _rates(win_rates)
     strong = checked_scores("strong_scores", strong_scores)
     weak = checked_scores("weak_scores", weak_scores)
@@ -350,7 +356,8 @@ def quality_target(
     if level is None:
         routed = weak + gain * chosen
         realised = _mean_interval(routed, float(routed.mean()), confidence, draws, seed)
-        wanted, width = float(quality or 0.0), precision * abs(gap)
+        # without a gap a precision can only be in the unit of the scores
+        wanted, width = float(quality or 0.0), precision * (abs(gap) or 1.0)
     else:
         realised = _ratio_interval(gain * chosen, gain, confidence, draws, seed)
         wanted, width = level, precision
@@ -397,7 +404,7 @@ def _finish(
         held_out=held_out if held_out is None or np.isfinite(held_out) else None,
         count=n,
         precision=width,
-        needed=_needed(n, (realised.high - realised.low) / 2.0, width),
+        needed=max(_FEWEST, _needed(n, (realised.high - realised.low) / 2.0, width)),
         reached=reached,
     )
 

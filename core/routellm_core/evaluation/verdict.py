@@ -18,6 +18,7 @@ from routellm_core.evaluation.metrics import (
     Curve,
     Estimate,
     Floats,
+    check_bootstrap,
     check_costs,
     checked_scores,
     curve,
@@ -141,6 +142,7 @@ def verdict(
     check_costs(float(cs.mean()), float(cw.mean()))
     if threshold is not None and not 0.0 <= threshold <= 1.0:
         raise ConfigurationError(f"threshold={threshold!r}: expected a number from 0 to 1")
+    check_bootstrap(draws, confidence)
     if not 0.5 < confidence < 1.0:
         raise ConfigurationError(f"confidence={confidence!r}: expected a number between 0.5 and 1, such as 0.95")
 
