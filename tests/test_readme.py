@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from routellm_core import RoutingPolicy
 from tests.examples import ROOT, run_example
 from tests.openai_server import ChatReply, OpenAIServer
 
@@ -66,6 +67,13 @@ def test_the_python_blocks_run(number: int, tmp_path: Path) -> None:
         if "OpenAI" in block:
             assert {r.body["model"] for r in server.requests} <= {"gpt-4.1", "gpt-4.1-mini"}
             assert server.requests
+
+
+def test_the_prompt_that_the_readme_calls_hard_goes_to_the_strong_model() -> None:
+    policy = RoutingPolicy(strong_fraction=0.3)
+    assert README.count("Prove that the square root of 2 is irrational.") >= 4
+    assert policy.decide("Prove that the square root of 2 is irrational.").model == "strong"
+    assert policy.decide("hi").model == "weak"
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
