@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 import warnings
@@ -17,7 +18,6 @@ from routellm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from routellm_core.embedders.base import Embedder
-    from routellm_core.training.finetune import FineTuning
     from routellm_core.training.summary import Record, TrainingSummary
 
 app = typer.Typer(
@@ -65,20 +65,141 @@ Resume = Annotated[bool, typer.Option(help="Go on from the last checkpoint of an
 Balance = Annotated[bool, typer.Option(help="Give each label the same share of the loss.")]
 MaxSteps = Annotated[int, typer.Option(help="Most optimizer steps.", min=1)]
 Epochs = Annotated[float, typer.Option(help="Passes over the data, unless --max-steps ends it before.")]
+BatchSize = Annotated[int, typer.Option(help="Rows of one forward pass on one device.", min=1)]
+WeightDecay = Annotated[float, typer.Option(help="Decoupled weight decay.")]
 Accumulate = Annotated[int, typer.Option(help="Forward passes of one optimizer step.", min=1)]
 Evaluations = Annotated[int, typer.Option(help="Looks at the validation loss, and checkpoints, over the run.", min=1)]
 Patience = Annotated[int, typer.Option(help="Looks without a better loss before the run stops.", min=1)]
 Checkpointing = Annotated[bool, typer.Option("--gradient-checkpointing", help="Trade time for memory.")]
 
 
-@app.command()
-def mf(
+def _embedding_router(
+    kind: Any,
+    own: dict[str, Any],
+    /,
     data: Data,
     strong: Strong,
     weak: Weak,
     out: Out,
     embedder: Embedding = "bundled",
     embedding_cache: EmbeddingCache = None,
+    tie_margin: TieMargin = 0.0,
+    held_out: HeldOut = 0.2,
+    folds: Folds = 0,
+    seed: Seed = 0,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a router over embeddings: what its commands share; `own` is what one of them adds."""
+    from routellm_core.training.embedding_routers import train_embedding_router
+
+    encoder, reader = _embedder(embedder, embedding_cache), _Reader(data, skip_bad)
+    with counted_progress_bar("embedding") as progress:
+        summary = train_embedding_router(
+            kind,
+            reader.records(),
+            out,
+            embedder=encoder,
+            skipped=reader.skipped,
+            progress=progress,
+            strong=strong,
+            weak=weak,
+            tie_margin=tie_margin,
+            held_out=held_out,
+            folds=folds,
+            seed=seed,
+            overwrite=overwrite,
+            **own,
+        )
+    _report(summary, reader, as_json)
+
+
+def _fine_tuned(
+    train: Callable[..., Any],
+    how: dict[str, Any],
+    own: dict[str, Any],
+    /,
+    data: Data,
+    strong: Strongs,
+    weak: Weaks,
+    out: Out,
+    base: Base,
+    max_steps: MaxSteps = 2000,
+    epochs: Epochs = 3.0,
+    accumulate: Accumulate = 1,
+    balance: Balance = True,
+    evaluations: Evaluations = 10,
+    patience: Patience = 3,
+    gradient_checkpointing: Checkpointing = False,
+    tie_margin: TieMargin = 0.0,
+    validation: Validation = 0.1,
+    held_out: HeldOut = 0.2,
+    source_weight: SourceWeight = None,
+    seed: Seed = 0,
+    resume: Resume = True,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune a router: what its commands share; `how` and `own` are what one of them adds."""
+    from routellm_core.training.finetune import FineTuning
+
+    _quiet_transformers()
+    reader = _Reader(data, skip_bad)
+    with counted_progress_bar("training") as progress:
+        summary: TrainingSummary | None = train(
+            reader.records,
+            out,
+            how=FineTuning(
+                epochs=epochs,
+                max_steps=max_steps,
+                accumulate=accumulate,
+                evaluations=evaluations,
+                patience=patience,
+                gradient_checkpointing=gradient_checkpointing,
+                seed=seed,
+                **how,
+            ),
+            skipped=reader.skipped,
+            progress=progress,
+            base=base,
+            strong=strong,
+            weak=weak,
+            balance=balance,
+            tie_margin=tie_margin,
+            validation=validation,
+            held_out=held_out,
+            source_weights=_weights(source_weight),
+            overwrite=overwrite,
+            resume=resume,
+            **own,
+        )
+    if summary is not None:  # else this is not the first process of a distributed run
+        _report(summary, reader, as_json)
+
+
+def _with_options_of(shared: Callable[..., None]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Show a command's ``**shared`` to typer as the options of `shared`, those that must be given first."""
+
+    def extended(command: Callable[..., None]) -> Callable[..., None]:
+        # with the annotations themselves: typer does not resolve the names in a signature that is set
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        every = inspect.signature(shared, eval_str=True).parameters.values()
+        common = [p for p in every if p.kind is not p.POSITIONAL_ONLY]
+        options = [p.replace(kind=p.KEYWORD_ONLY) for p in (*common, *own)]
+        options.sort(key=lambda p: (p.default is not p.empty, p.name not in signature.parameters))
+        command.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in options}
+        return command
+
+    return extended
+
+
+@app.command()
+@_with_options_of(_embedding_router)
+def mf(
     method: Annotated[
         str, typer.Option(help="pair (convex, exact), sgd (model vectors), or auto: pair for two models.")
     ] = "auto",
@@ -87,159 +208,69 @@ def mf(
     dim: Annotated[int | None, typer.Option(help="Length of a model vector of sgd.", show_default="64", min=1)] = None,
     epochs: Annotated[int | None, typer.Option(help="Most passes of sgd.", show_default="30", min=1)] = None,
     noise: Annotated[float | None, typer.Option(help="Noise on the prompt vectors of sgd.", show_default="0.1")] = None,
-    tie_margin: TieMargin = 0.0,
-    held_out: HeldOut = 0.2,
-    folds: Folds = 0,
     source_weight: SourceWeight = None,
-    seed: Seed = 0,
-    skip_bad: SkipBad = False,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    **shared: Any,
 ) -> None:
     """Matrix factorization: the paper's recommended router; seconds on a laptop.
 
     Example: routellm train mf --data outcomes.jsonl --strong gpt-4o --weak gpt-4o-mini --out my-router
     """
-    options = {"method": method, "l2": l2, "dim": dim, "epochs": epochs, "noise": noise}
-    _embedding_router(
-        "mf",
-        data,
-        out,
-        _embedder(embedder, embedding_cache),
-        skip_bad,
-        as_json,
-        strong=strong,
-        weak=weak,
-        all_models=all_models,
-        tie_margin=tie_margin,
-        held_out=held_out,
-        folds=folds,
-        source_weights=_weights(source_weight),
-        seed=seed,
-        overwrite=overwrite,
-        **{name: value for name, value in options.items() if value is not None},
-    )
+    given = {"l2": l2, "dim": dim, "epochs": epochs, "noise": noise}
+    own = {
+        "method": method,
+        "all_models": all_models,
+        "source_weights": _weights(source_weight),
+        **{name: value for name, value in given.items() if value is not None},
+    }
+    _embedding_router("mf", own, **shared)
 
 
 @app.command()
+@_with_options_of(_embedding_router)
 def knn(
-    data: Data,
-    strong: Strong,
-    weak: Weak,
-    out: Out,
-    embedder: Embedding = "bundled",
-    embedding_cache: EmbeddingCache = None,
     neighbors: Annotated[
         int | None, typer.Option(help="How many neighbours vote.", show_default="by leave-one-out", min=1)
     ] = None,
-    tie_margin: TieMargin = 0.0,
-    held_out: HeldOut = 0.2,
-    folds: Folds = 0,
     source_weight: SourceWeight = None,
-    seed: Seed = 0,
-    skip_bad: SkipBad = False,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    **shared: Any,
 ) -> None:
     """Nearest neighbours over outcomes: the simple baseline that is hard to beat.
 
     Example: routellm train knn --data outcomes.jsonl --strong gpt-4o --weak gpt-4o-mini --out my-router
     """
-    _embedding_router(
-        "knn",
-        data,
-        out,
-        _embedder(embedder, embedding_cache),
-        skip_bad,
-        as_json,
-        strong=strong,
-        weak=weak,
-        tie_margin=tie_margin,
-        held_out=held_out,
-        folds=folds,
-        source_weights=_weights(source_weight),
-        seed=seed,
-        overwrite=overwrite,
-        **({} if neighbors is None else {"neighbors": neighbors}),
-    )
+    own = {} if neighbors is None else {"neighbors": neighbors}
+    _embedding_router("knn", {"source_weights": _weights(source_weight), **own}, **shared)
 
 
 @app.command("sw_ranking")
+@_with_options_of(_embedding_router)
 def sw_ranking(
-    data: Data,
-    strong: Strong,
-    weak: Weak,
-    out: Out,
-    embedder: Embedding = "bundled",
-    embedding_cache: EmbeddingCache = None,
     all_models: Annotated[bool, typer.Option(help="Use the battles of every pair of models.")] = True,
     num_tiers: Annotated[int, typer.Option(help="Tiers that the models are grouped in.", min=1)] = 10,
     base: Annotated[float, typer.Option(help="Base of the weights; small embeddings need more than 10.")] = 10.0,
     nearest: Annotated[
         int | None, typer.Option(help="Use only so many most similar battles.", show_default="all", min=1)
     ] = None,
-    tie_margin: TieMargin = 0.0,
-    held_out: HeldOut = 0.2,
-    folds: Folds = 0,
-    seed: Seed = 0,
-    skip_bad: SkipBad = False,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    **shared: Any,
 ) -> None:
     """Similarity-weighted ranking: Bradley-Terry ratings weighted by similar battles; nothing is trained.
 
     Example: routellm train sw_ranking --data arena.parquet --strong gpt-4-1106-preview --weak mixtral-8x7b --out sw
     """
-    _embedding_router(
-        "sw_ranking",
-        data,
-        out,
-        _embedder(embedder, embedding_cache),
-        skip_bad,
-        as_json,
-        strong=strong,
-        weak=weak,
-        all_models=all_models,
-        tie_margin=tie_margin,
-        held_out=held_out,
-        folds=folds,
-        seed=seed,
-        overwrite=overwrite,
-        num_tiers=num_tiers,
-        base=base,
-        nearest=nearest,
-    )
+    own = {"all_models": all_models, "num_tiers": num_tiers, "base": base, "nearest": nearest}
+    _embedding_router("sw_ranking", own, **shared)
 
 
 @app.command()
+@_with_options_of(_fine_tuned)
 def bert(
-    data: Data,
-    strong: Strongs,
-    weak: Weaks,
-    out: Out,
-    base: Base,
-    max_steps: MaxSteps = 2000,
-    epochs: Epochs = 3.0,
-    batch_size: Annotated[int, typer.Option(help="Rows of one forward pass on one device.", min=1)] = 16,
-    accumulate: Accumulate = 1,
+    batch_size: BatchSize = 16,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-5,
-    weight_decay: Annotated[float, typer.Option(help="Decoupled weight decay.")] = 0.01,
+    weight_decay: WeightDecay = 0.01,
     max_length: Annotated[
         int | None, typer.Option(help="Longest prompt in tokens.", show_default="512, or the model's limit")
     ] = None,
-    balance: Balance = True,
-    evaluations: Evaluations = 10,
-    patience: Patience = 3,
-    gradient_checkpointing: Checkpointing = False,
-    tie_margin: TieMargin = 0.0,
-    validation: Validation = 0.1,
-    held_out: HeldOut = 0.2,
-    source_weight: SourceWeight = None,
-    seed: Seed = 0,
-    resume: Resume = True,
-    skip_bad: SkipBad = False,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    **shared: Any,
 ) -> None:
     """Fine-tune an encoder with three labels: strong wins, tie, weak wins.
 
@@ -248,73 +279,24 @@ def bert(
     Several GPUs: accelerate launch -m routellm_core.cli train bert ... (or torchrun --nproc-per-node 8 -m ...)
     """
     from routellm_core.training.bert import train_bert
-    from routellm_core.training.finetune import FineTuning
 
-    how = FineTuning(
-        epochs=epochs,
-        max_steps=max_steps,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        evaluations=evaluations,
-        patience=patience,
-        gradient_checkpointing=gradient_checkpointing,
-        seed=seed,
-    )
-    _fine_tuned(
-        train_bert,
-        data,
-        out,
-        skip_bad,
-        as_json,
-        how,
-        base=base,
-        strong=strong,
-        weak=weak,
-        balance=balance,
-        max_length=max_length,
-        tie_margin=tie_margin,
-        validation=validation,
-        held_out=held_out,
-        source_weights=_weights(source_weight),
-        overwrite=overwrite,
-        resume=resume,
-    )
+    how = {"batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay}
+    _fine_tuned(train_bert, how, {"max_length": max_length}, **shared)
 
 
 @app.command("causal_llm")
+@_with_options_of(_fine_tuned)
 def causal_llm(
-    data: Data,
-    strong: Strongs,
-    weak: Weaks,
-    out: Out,
-    base: Base,
     lora: Annotated[int, typer.Option(help="Rank of the LoRA updates; 0 trains all weights.", min=0)] = 16,
-    max_steps: MaxSteps = 2000,
-    epochs: Epochs = 3.0,
-    batch_size: Annotated[int, typer.Option(help="Rows of one forward pass on one device.", min=1)] = 8,
-    accumulate: Accumulate = 1,
+    batch_size: BatchSize = 8,
     learning_rate: Annotated[
         float | None, typer.Option(help="Highest learning rate.", show_default="1e-4 with LoRA, else 1e-6")
     ] = None,
-    weight_decay: Annotated[float, typer.Option(help="Decoupled weight decay.")] = 0.0,
+    weight_decay: WeightDecay = 0.0,
     max_length: Annotated[
         int | None, typer.Option(help="Most tokens of a text.", show_default="2048, or the model's limit")
     ] = None,
-    balance: Balance = True,
-    evaluations: Evaluations = 10,
-    patience: Patience = 3,
-    gradient_checkpointing: Checkpointing = False,
-    tie_margin: TieMargin = 0.0,
-    validation: Validation = 0.1,
-    held_out: HeldOut = 0.2,
-    source_weight: SourceWeight = None,
-    seed: Seed = 0,
-    resume: Resume = True,
-    skip_bad: SkipBad = False,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    **shared: Any,
 ) -> None:
     """Fine-tune an LLM to rate prompts by the label tokens [[1]] to [[5]].
 
@@ -325,70 +307,11 @@ def causal_llm(
     Several GPUs: accelerate launch -m routellm_core.cli train causal_llm ...
     """
     from routellm_core.training.causal_llm import train_causal_llm
-    from routellm_core.training.finetune import FineTuning
 
-    how = FineTuning(
-        epochs=epochs,
-        max_steps=max_steps,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        learning_rate=learning_rate or (1e-4 if lora else 1e-6),
-        weight_decay=weight_decay,
-        evaluations=evaluations,
-        patience=patience,
-        gradient_checkpointing=gradient_checkpointing,
-        seed=seed,
-    )
-    _fine_tuned(
-        train_causal_llm,
-        data,
-        out,
-        skip_bad,
-        as_json,
-        how,
-        base=base,
-        strong=strong,
-        weak=weak,
-        lora=lora or None,
-        balance=balance,
-        max_length=max_length,
-        tie_margin=tie_margin,
-        validation=validation,
-        held_out=held_out,
-        source_weights=_weights(source_weight),
-        overwrite=overwrite,
-        resume=resume,
-    )
-
-
-def _embedding_router(
-    kind: Any, data: list[Path], out: Path, embedder: Embedder | None, skip_bad: bool, as_json: bool, **options: Any
-) -> None:
-    from routellm_core.training.embedding_routers import train_embedding_router
-
-    reader = _Reader(data, skip_bad)
-    with counted_progress_bar("embedding") as progress:
-        summary = train_embedding_router(
-            kind, reader.records(), out, embedder=embedder, skipped=reader.skipped, progress=progress, **options
-        )
-    _report(summary, reader, as_json)
-
-
-def _fine_tuned(
-    train: Callable[..., TrainingSummary | None],
-    data: list[Path],
-    out: Path,
-    skip_bad: bool,
-    as_json: bool,
-    how: FineTuning,
-    **options: Any,
-) -> None:
-    _quiet_transformers()
-    reader = _Reader(data, skip_bad)
-    with counted_progress_bar("training") as progress:
-        summary = train(reader.records, out, how=how, skipped=reader.skipped, progress=progress, **options)
-    if summary is not None:  # else this is not the first process of a distributed run
-        _report(summary, reader, as_json)
+    if learning_rate is None:
+        learning_rate = 1e-4 if lora else 1e-6
+    how = {"batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay}
+    _fine_tuned(train_causal_llm, how, {"lora": lora or None, "max_length": max_length}, **shared)
 
 
 def _quiet_transformers() -> None:
