@@ -143,7 +143,7 @@ def test_a_tier_stands_for_a_model(encoder: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_trained_is_said(encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="models in the data: big, small"):
         train(encoder, tmp_path / "a", strong="nobody")
-    with pytest.raises(DataError, match="too few to split"):
+    with pytest.raises(DataError, match="too few distinct prompts to split"):
         train(encoder, tmp_path / "b", rows=labelled_outcomes(1))
     with pytest.raises(
         ConfigurationError, match="'votes' to weight does not occur in the data; it has: easy, hard, what"

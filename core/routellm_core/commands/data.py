@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from routellm_core.commands.label import _told_bad, check_output
+from routellm_core.commands.records import SkipBad, check_output, told_bad
 from routellm_core.errors import ConfigurationError, DataError
 
 app = typer.Typer(
@@ -23,7 +23,6 @@ app = typer.Typer(
 )
 
 Data = Annotated[Path, typer.Option("--data", "-d", help="Outcomes or battles: .jsonl, .csv (also .gz) or .parquet.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave malformed rows out, count and report them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, for a program.")]
 
 
@@ -97,7 +96,7 @@ def clean(
     else:
         for _ in kept():
             pass
-    _told_bad(bad)
+    told_bad(bad)
     report = {
         **counts,
         "evaluation_prompts": index.count,
@@ -157,7 +156,7 @@ def convert(
     if first is None and pair is not None:
         raise DataError(f"{data}: no row compares {strong!r} with {weak!r}; are the names those of the data?")
     count = write_records(out, () if first is None else chain([first], found))
-    _told_bad(bad)
+    told_bad(bad)
     if as_json:
         print(json.dumps({"rows": count, "skipped": bad.count, "out": str(out)}))
     else:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from routellm_core.commands.progress import counted_progress_bar
+from routellm_core.commands.records import SkipBad, check_output, told_bad
 from routellm_core.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
-    from routellm_core.preference.files import SkippedRows
     from routellm_core.preference.labelling import CallEstimate
     from routellm_core.preference.paid_calls import CallTally, OpenAIChatModel
     from routellm_core.preference.records import AnsweredPrompt
@@ -33,7 +33,6 @@ Data = Annotated[
     typer.Option("--data", "-d", help='Rows with "prompt" and "answers" {model: text}: .jsonl, .csv or .parquet.'),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write: .jsonl, .csv (also .gz) or .parquet.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave malformed rows out, count and report them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, for a program.")]
 
 
@@ -58,7 +57,7 @@ def gold(
     report, bad = GoldReport(), SkippedRows()
     rows = read_answers(data, skip_bad=bad if skip_bad else None)
     write_records(out, gold_outcomes(rows, kind=kind, report=report))  # type: ignore[arg-type]  # checked by grade
-    _told_bad(bad)
+    told_bad(bad)
     if as_json:
         print(json.dumps({**asdict(report), "skipped": bad.count, "out": str(out)}))
         return
@@ -135,7 +134,7 @@ def judge(
         if missing:
             estimates[f"answers of {name}"] = estimate_answering(rows, model=name)
     estimates["judge"] = estimate_judging(rows, strong=strong, weak=weak, judge=judge, journal=kept, prices=prices)
-    _told_bad(bad)
+    told_bad(bad)
     for what, estimate in estimates.items():
         known = f" ({estimate.remembered} more are in {kept})" if estimate.remembered else ""
         cost = "" if estimate.cost is None else f", about {estimate.cost:.2f} at these prices"
@@ -232,22 +231,6 @@ def _model(name: str, url: str | None, key_env: str, timeout: float) -> OpenAICh
 
 def _cost(calls: CallTally, prices: tuple[float, float]) -> float:
     return (calls.prompt_tokens * prices[0] + calls.completion_tokens * prices[1]) / 1e6
-
-
-def check_output(out: Path, data: Path) -> None:
-    """Refuse an output that could not be written, or that would replace the data it is made from."""
-    from routellm_core.preference.files import format_of
-
-    format_of(out)
-    if out.resolve() == data.resolve():
-        raise ConfigurationError(f"--out {out} is the data themselves: give another file")
-
-
-def _told_bad(bad: SkippedRows) -> None:
-    if bad.count:
-        print(f"left out {bad.count} malformed rows; the first:", file=sys.stderr)
-        for message in bad.first:
-            print(f"  {message}", file=sys.stderr)
 
 
 def _print_report(result: dict[str, Any], out: Path, journal: Path) -> None:

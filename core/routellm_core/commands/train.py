@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from routellm_core.commands.progress import counted_progress_bar
+from routellm_core.commands.records import SkipBad, told_bad
 from routellm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -57,7 +57,6 @@ EmbeddingCache = Annotated[
     Path | None, typer.Option(help="File that keeps embeddings of a service between runs.", show_default=False)
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the split and of what is random in training.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave malformed rows out, count and report them.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a router that is there already.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, for a program.")]
 Base = Annotated[str, typer.Option(help="Directory or hub id of the model to start from (safetensors only).")]
@@ -384,10 +383,7 @@ def _weights(given: list[str] | None) -> dict[str, float]:
 
 
 def _report(summary: TrainingSummary, reader: _Reader, as_json: bool) -> None:
-    if reader.bad.count:
-        print(f"left out {reader.bad.count} malformed rows; the first:", file=sys.stderr)
-        for message in reader.bad.first:
-            print(f"  {message}", file=sys.stderr)
+    told_bad(reader.bad)
     if as_json:
         print(json.dumps({"directory": str(summary.directory), **summary.to_dict()}))
         return

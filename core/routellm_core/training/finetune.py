@@ -129,7 +129,7 @@ def survey(source: Source, split: Split, *, strong: list[str], weak: list[str], 
         ("held-out", split.held_out, len(out.held_out)),
     ):
         if share and not count:
-            raise DataError(f"{sum(out.rows.values())} rows are too few to split: the {name} part is empty")
+            raise DataError(f"{sum(out.rows.values())} rows have too few distinct prompts to split: no {name} part")
     return out
 
 

@@ -136,7 +136,9 @@ class TrainingData:
         check_sources(weights, data.sources)
         for name, share in (("train", 1.0), ("validation", split.validation), ("held_out", split.held_out)):
             if share and not getattr(data, name):
-                raise DataError(f"{sum(data.sources.values())} rows are too few to split: the {name} part is empty")
+                raise DataError(
+                    f"{sum(data.sources.values())} rows have too few distinct prompts to split: no {name} part"
+                )
         return data
 
 
