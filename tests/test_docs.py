@@ -15,4 +15,4 @@ def test_the_routers_page_runs(tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join([*blocks, "print(ranking.win_rates(['hi', 'Prove it.']).shape)"]), encoding="utf-8")
     assert run_example(script, cwd=tmp_path) == "(2,)\n"
-    assert (tmp_path / "my-router" / "model.safetensors").is_file()
+    assert (tmp_path / "saved-router" / "model.safetensors").is_file()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from routellm_core import RoutingPolicy
+from routellm_core import Calibration, RoutingPolicy, load_router
 from tests.examples import ROOT, run_example
 from tests.openai_server import ChatReply, OpenAIServer
 
@@ -58,6 +58,8 @@ def test_the_python_blocks_run(number: int, tmp_path: Path) -> None:
         "from llama_index.core import Document, MockEmbedding, VectorStoreIndex\n"
         "index = VectorStoreIndex.from_documents([Document(text='A page.')], embed_model=MockEmbedding(8))\n"
     )
+    if "calibration.json" in block:
+        Calibration.fit(load_router(), ["hi", "Prove it."]).save(tmp_path / "calibration.json")
     script = tmp_path / "block.py"
     script.write_text((setup if "index." in block else "") + block, encoding="utf-8")
     with OpenAIServer() as server:

@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Any
 
+from routellm_core import __version__
 from routellm_core.errors import MissingExtraError, RouteLLMError
 
 
@@ -46,6 +47,9 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line; an error that the user can mend is one line on stderr and exit code 2."""
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' bars as well: none in a pipe
+    if (sys.argv[1:] if argv is None else argv) == ["--version"]:
+        print(f"routellm-adapters {__version__}")
+        return
     try:
         build_app()(argv)
     except RouteLLMError as exc:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import routellm_core
 from routellm_core import Calibration, RoutingPolicy, load_router
 from tests.shared import GOLDEN, needs_golden
 
@@ -174,3 +175,7 @@ def test_without_the_extra_the_command_says_what_to_install(tmp_path):
     )  # fmt: skip
     assert result.returncode == 2
     assert "pip install 'routellm-adapters[cli]'" in result.stderr
+
+
+def test_the_version():
+    assert routellm("--version").stdout == f"routellm-adapters {routellm_core.__version__}\n"

@@ -47,7 +47,7 @@ def route(
 ) -> None:
     """Score prompts and say which model each goes to.
 
-    Example: routellm route "Prove that there are infinitely many primes." --strong-fraction 0.3
+    Example: routellm route "Prove that the square root of 2 is irrational." --strong-fraction 0.3
 
     Example: routellm route --file prompts.jsonl --strong-fraction 0.3 --json > decisions.jsonl
     """

@@ -176,8 +176,8 @@ class MatrixFactorizationRouter(EmbeddingRouter):
                 tensors.get(_PROJECTION),
                 tensors[_OUTPUT],
                 models=models,
-                strong=strong or config.get("strong", "gpt-4-1106-preview"),
-                weak=weak or config.get("weak", "mixtral-8x7b-instruct-v0.1"),
+                strong=config.get("strong", "gpt-4-1106-preview") if strong is None else strong,
+                weak=config.get("weak", "mixtral-8x7b-instruct-v0.1") if weak is None else weak,
                 embedder=embedder,
             )
         except ConfigurationError as exc:
