@@ -81,12 +81,12 @@ def section(found: dict[str, Router]) -> str:
         HEADING,
         "One command gives all of this section, with the data beside the checkout:",
         "```console\n$ python benchmarks/results_table.py --write docs/evaluation.md\n```",
-        "The routers marked (gold rows) were trained on 1,500 rows of MMLU and 200 of GSM8K alone, in seconds, over the "
-        "bundled embedder. None uses a service or a GPU; the published ones use OpenAI embeddings or a fine-tuned "
-        "language model, and MMLU there includes the rows that are `gold` here. Brackets are 95 % intervals; of random "
-        "routing, the range of guesses. A BERT router joins with `--bert ENCODER` (any encoder on disk; half an hour of "
-        "one core for one of 22 million parameters); a causal LLM router is not here: it needs a language model to "
-        "start from.",
+        "The routers marked (gold rows) were trained on 1,500 rows of MMLU and 200 of GSM8K alone, in seconds, over "
+        "the bundled embedder. None uses a service or a GPU; the published ones use OpenAI embeddings or a fine- "
+        "tuned language model, and MMLU there includes the rows that are `gold` here. Brackets are 95 % intervals; "
+        "of random routing, the range of guesses. A BERT router joins with `--bert ENCODER` (any encoder on disk; "
+        "half an hour of one core for one of 22 million parameters); a causal LLM router is not here: it needs a "
+        "language model to start from.",
     ]
     for name in ("mmlu", "gsm8k", "mt-bench"):
         benchmark = load_benchmark(name, DATA)
