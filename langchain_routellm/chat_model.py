@@ -480,6 +480,8 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """Number of tokens of messages by the strong model's tokenizer."""
+        if self.custom_get_token_ids is not None:
+            return super().get_num_tokens_from_messages(messages, tools)
         arguments = {} if tools is None else {"tools": tools}
         return cast("int", chat_model_of(self.strong).get_num_tokens_from_messages(messages, **arguments))
 

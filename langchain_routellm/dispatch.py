@@ -32,6 +32,8 @@ from routellm_core.stickiness import Stickiness
 KEY = "routellm"
 THRESHOLD_KEY = "routellm_threshold"
 FORCE_KEY = "routellm_force"
+# what with_structured_output(include_raw=True) gives
+_WITH_RAW = frozenset({"raw", "parsed", "parsing_error"})
 
 CONFIG_SPECS = [
     ConfigurableFieldSpec(
@@ -67,8 +69,20 @@ def routing_decision(answer: Any) -> RoutingDecision | None:
     """
     if isinstance(answer, Mapping):
         answer = answer.get("raw")
-    found = getattr(answer, "response_metadata", {}).get(KEY)
-    return RoutingDecision(**found) if isinstance(found, Mapping) else None
+    return recalled(getattr(answer, "response_metadata", {}).get(KEY))
+
+
+def recalled(found: Any) -> RoutingDecision | None:
+    """The decision in a stored dict; None when there is none.
+
+    Messages and agent states outlive a version of this package, so what a dict has beyond a decision is passed over.
+    """
+    if not isinstance(found, Mapping):
+        return None
+    try:
+        return RoutingDecision(**{name: found[name] for name in RoutingDecision.__slots__ if name in found})
+    except TypeError:  # too little to be a decision
+        return None
 
 
 def flat(decision: RoutingDecision) -> dict[str, Any]:
@@ -83,7 +97,8 @@ def stamped(output: Any, decision: RoutingDecision) -> Any:
     """
     if isinstance(output, BaseMessage):
         return output.model_copy(update={"response_metadata": {**output.response_metadata, KEY: flat(decision)}})
-    if isinstance(output, dict) and isinstance(output.get("raw"), BaseMessage) and "parsed" in output:
+    # include_raw=True; a stream of it opens with the raw message alone
+    if isinstance(output, dict) and isinstance(output.get("raw"), BaseMessage) and output.keys() <= _WITH_RAW:
         return {**output, "raw": stamped(output["raw"], decision)}
     if isinstance(output, LLMResult):
         generations = [
@@ -744,10 +759,21 @@ class TokenWatch(BaseCallbackHandler):
 def _carries_token(chunk: Any) -> bool:
     # providers open a stream with an empty chunk that only says "assistant"
     if isinstance(chunk, AIMessageChunk):
-        return bool(chunk.content or chunk.tool_call_chunks or chunk.tool_calls or chunk.additional_kwargs)
+        return _has_content(chunk.content) or bool(
+            chunk.tool_call_chunks or chunk.tool_calls or chunk.additional_kwargs
+        )
+    if isinstance(chunk, str):  # that chunk behind a StrOutputParser
+        return bool(chunk)
     if isinstance(chunk, Mapping) and "event" in chunk:
         return str(chunk["event"]).startswith("content-block")
     return True
+
+
+def _has_content(content: str | list[Any]) -> bool:
+    # a text block is opened empty, too
+    if isinstance(content, str):
+        return bool(content)
+    return any(not (isinstance(b, dict) and b.get("type") == "text" and not b.get("text")) for b in content if b)
 
 
 def _first(stream: Iterator[Any]) -> Iterator[Any]:

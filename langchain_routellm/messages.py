@@ -200,7 +200,9 @@ def _chosen(value: Any, parameter: str) -> tuple[str, ...]:
     texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
     if texts and all(isinstance(text, str) for text in texts):
         return texts
-    raise PromptError(f"{parameter} returned {value!r:.80}: expected a str, or a non-empty list of str")
+    # its type alone: the value may hold prompt text
+    what = f"an empty {type(value).__name__}" if value in ([], ()) else type(value).__name__
+    raise PromptError(f"{parameter} returned {what}: expected a str, or a non-empty list of str")
 
 
 def _described(value: Any) -> str:

@@ -24,7 +24,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langgraph.types import Command
 
-from langchain_routellm.dispatch import KEY, Dispatch, TokenWatch, stamped
+from langchain_routellm.dispatch import KEY, Dispatch, TokenWatch, recalled, stamped
 from langchain_routellm.messages import chat_needs, chat_texts, chat_tokens
 from langchain_routellm.options import checked_chat_side, checked_options, profile_of
 from langchain_routellm.switching import adapted, drops_cache_markers, tool_without_cache_markers, without_cache_markers
@@ -185,10 +185,9 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
 
     def _of_run(self, request: ModelRequest[Any], arguments: Mapping[str, Any]) -> RoutingDecision | None:
         """The decision of the run, unless each call has its own or the run has none (yet)."""
-        found = request.state.get(KEY)
-        if self.scope != "run" or not isinstance(found, Mapping):
+        decision = recalled(request.state.get(KEY)) if self.scope == "run" else None
+        if decision is None:
             return None
-        decision = RoutingDecision(**found)
         # tools, schema and tool results are known only now
         if decision.model == "weak" and decision.reason != "forced" and decision.failover is None:
             gap = self._gap(request.messages, arguments)

@@ -488,7 +488,9 @@ class RouteLLM(FunctionCallingLLM):
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], needs: tuple[str, ...] = ()
     ) -> _Ask:
         if isinstance(messages, str) or not all(isinstance(m, ChatMessage) for m in messages):
-            raise PromptError(f"messages={messages!r:.80}: expected a sequence of ChatMessage")
+            kinds = {type(m).__name__ for m in messages if not isinstance(m, ChatMessage)}
+            what = "str" if isinstance(messages, str) else f"a {type(messages).__name__} of {', '.join(sorted(kinds))}"
+            raise PromptError(f"messages is {what}: expected a sequence of ChatMessage")
         if not messages:
             raise PromptError("messages is empty: give at least one ChatMessage")
         options = self._routing.options(kwargs)

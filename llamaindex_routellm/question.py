@@ -146,7 +146,7 @@ def human_turns(messages: Sequence[ChatMessage]) -> list[str]:
     message gives the text of its last message that has some.
     """
     turns: list[str] = []
-    before = ""
+    before, answered = "", False
     for message in messages:
         text = message.content or ""
         if message.role == MessageRole.USER:
@@ -155,10 +155,11 @@ def human_turns(messages: Sequence[ChatMessage]) -> list[str]:
             elif not _agent_written(text, before):
                 state = _STATE.fullmatch(text)
                 turn = state["message"] if state else text
-                # an agent that tries again repeats the message
-                if not turns or turns[-1] != turn:
+                # an agent that tries again repeats the message; a person who does so after an answer speaks again
+                if answered or not turns or turns[-1] != turn:
                     turns.append(turn)
-        before = text if message.role == MessageRole.ASSISTANT else ""
+        answered = message.role == MessageRole.ASSISTANT
+        before = text if answered else ""
     if not turns:
         turns = [next((m.content for m in reversed(messages) if m.content), "")]
     return turns

@@ -151,12 +151,14 @@ class Routing:
 
 def _as_request(chosen: Any, options: CallOptions) -> RoutingRequest:
     if isinstance(chosen, RoutingRequest):
+        if chosen.force is not None:
+            checked_force(chosen.force, "force")
         return chosen if options.threshold is None else replace(chosen, threshold=options.threshold)
     texts = (chosen,) if isinstance(chosen, str) else tuple(chosen) if isinstance(chosen, list | tuple) else ()
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise PromptError(
-            f"route_on returned {chosen!r:.80}: expected a str, a non-empty list of str, or a RoutingRequest"
-        )
+        # its type alone: the value may hold prompt text
+        what = f"an empty {type(chosen).__name__}" if chosen in ([], ()) else type(chosen).__name__
+        raise PromptError(f"route_on returned {what}: expected a str, a non-empty list of str, or a RoutingRequest")
     return RoutingRequest(texts, options.threshold)
 
 

@@ -62,6 +62,13 @@ def test_the_answer_carries_the_decision(pair: Pair) -> None:
     json.dumps(answer.response_metadata["routellm"])
 
 
+def test_a_decision_is_read_from_what_another_version_stored() -> None:
+    stored = {"model": "weak", "win_rate": 0.1, "threshold": 0.5, "router": "mf", "of_tomorrow": 1}
+    found = routing_decision(AIMessage("x", response_metadata={"routellm": stored}))
+    assert found == RoutingDecision("weak", 0.1, 0.5, "mf")
+    assert routing_decision(AIMessage("x", response_metadata={"routellm": {"model": "weak"}})) is None
+
+
 def test_an_answer_that_was_not_routed_has_no_decision() -> None:
     assert routing_decision(AIMessage("hi")) is None
     assert routing_decision(None) is None
@@ -369,6 +376,16 @@ def test_structured_output_with_tools_bound_before(pair: Pair) -> None:
     assert isinstance(bound.with_structured_output(Answer).invoke("p=0.9"), Answer)
 
 
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_a_streamed_raw_message_carries_the_decision(pair: Pair, method: str) -> None:
+    routed = pair.llm().with_structured_output(Answer, include_raw=True, method=method)
+    total = None
+    for chunk in routed.stream("p=0.9 'no' 5"):
+        total = chunk if total is None else total + chunk
+    assert isinstance(total["parsed"], Answer)  # type: ignore[index]
+    assert routing_decision(total).model == "strong"  # type: ignore[union-attr]
+
+
 def test_a_parsing_failure_is_the_models_own(pair: Pair) -> None:
     pair.strong.reply = lambda messages: "no json"
     routed = pair.llm().with_structured_output(Answer, include_raw=True)
@@ -454,6 +471,7 @@ def test_tokens_are_counted_by_the_strong_model(pair: Pair) -> None:
     assert llm.get_num_tokens_from_messages([HumanMessage("hi")]) == expected
     own = pair.llm(custom_get_token_ids=lambda text: [7])
     assert own.get_num_tokens("any length") == 1
+    assert own.get_num_tokens_from_messages([HumanMessage("any"), HumanMessage("length")]) == 2
 
 
 def test_langsmith_parameters(pair: Pair) -> None:

@@ -86,6 +86,12 @@ def test_a_route_on_without_text_is_named(pair: Pair, value: Any) -> None:
         pair.llm(route_on=lambda messages: value).invoke("hi")
 
 
+def test_an_error_does_not_quote_the_prompt(pair: Pair) -> None:
+    with pytest.raises(PromptError, match="route_on returned HumanMessage: expected a str") as caught:
+        pair.llm(route_on=lambda messages: messages[-1]).invoke("my secret")
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["", " ", "\x00", "\ud800", "x" * 1_000_000, "\u202eabc", "日本語"])
 def test_any_text_is_routed(pair: Pair, text: str) -> None:
     assert _side(pair.llm(router="random").invoke(text)) in ("strong", "weak")

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessageChunk, HumanMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import ChatGenerationChunk
 from langgraph.errors import GraphInterrupt
 from langgraph.graph import START, MessagesState, StateGraph
 
@@ -127,6 +129,24 @@ def test_an_empty_opening_chunk_is_no_token(pair: Pair) -> None:
     pair.strong = OpensThenFails(model="strong-model")
     chunks = list(pair.llm(failover=True).stream("p=0.9 hi"))
     _check(chunks[0] + chunks[1:], ConnectionError())
+
+
+@pytest.mark.parametrize("opening", ["", [], [{"type": "text", "text": "", "index": 0}]])
+@pytest.mark.parametrize("parsed", [False, True])
+def test_nor_is_an_empty_text_block_or_what_a_parser_makes_of_it(pair: Pair, opening: Any, parsed: bool) -> None:
+    class OpensThenFails(type(pair.strong)):  # type: ignore[misc]
+        def _stream(self, *args: Any, **kwargs: Any) -> Any:
+            yield ChatGenerationChunk(message=AIMessageChunk(opening))
+            raise ConnectionError("cut after the opening")
+
+    pair.strong = OpensThenFails(model="strong-model")
+    if not parsed:
+        chunks = list(pair.llm(failover=True).stream("p=0.9 hi"))
+        _check(chunks[0] + chunks[1:], ConnectionError())
+        return
+    sides = {"strong": pair.strong | StrOutputParser(), "weak": pair.weak | StrOutputParser()}
+    chain = RouteLLMRunnable(**sides, router=pair.router, threshold=0.7, failover=True)
+    assert "".join(chain.stream("p=0.9 hi")) == "weak-model answers: p=0.9 hi"
 
 
 def test_never_after_a_graph_has_streamed_tokens_of_an_invoke(pair: Pair) -> None:

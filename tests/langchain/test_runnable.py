@@ -64,7 +64,7 @@ async def test_what_an_input_is_routed_on(pair: Pair, value: Any, options: dict[
         (None, {}, "input is NoneType"),
         ([], {}, "input is list"),
         ({"a": 1}, {"route_on": "a"}, "input is int"),
-        ("x", {"route_on": lambda value: 3}, "route_on returned 3"),
+        ("x", {"route_on": lambda value: 3}, "route_on returned int: expected a str"),
     ],
 )
 def test_an_input_without_a_question_is_named(pair: Pair, value: Any, options: dict[str, Any], message: str) -> None:

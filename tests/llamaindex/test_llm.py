@@ -407,7 +407,15 @@ class TestWhatIsRoutedOn:
 
     def test_route_on_must_give_text(self, strong: FakeLLM, weak: FakeLLM, router: ScriptedRouter) -> None:
         llm = RouteLLM(strong=strong, weak=weak, router=router, threshold=0.5, route_on=lambda messages: 3)
-        with pytest.raises(PromptError, match="route_on returned 3"):
+        with pytest.raises(PromptError, match="route_on returned int: expected a str"):
+            llm.chat([user(EASY)])
+
+    def test_route_on_may_force_no_side_that_is_none(
+        self, strong: FakeLLM, weak: FakeLLM, router: ScriptedRouter
+    ) -> None:
+        settled: Any = RoutingRequest((), force="medium")  # type: ignore[arg-type]
+        llm = RouteLLM(strong=strong, weak=weak, router=router, threshold=0.5, route_on=lambda messages: settled)
+        with pytest.raises(ConfigurationError, match="force='medium': expected 'strong' or 'weak'"):
             llm.chat([user(EASY)])
 
 
@@ -898,10 +906,11 @@ class TestBadInput:
             await llm.achat([])
         with pytest.raises(PromptError, match="messages is empty"):
             llm.chat_with_tools([])
-        with pytest.raises(PromptError, match="expected a sequence of ChatMessage"):
+        # by type alone: an error is no place for what a prompt says
+        with pytest.raises(PromptError, match=r"^messages is str: expected a sequence of ChatMessage$"):
             llm.chat("hello")
-        with pytest.raises(PromptError, match="expected a sequence of ChatMessage"):
-            llm.chat(["hello"])
+        with pytest.raises(PromptError, match=r"^messages is a list of dict, str: expected a sequence of ChatMessage$"):
+            llm.chat([user(EASY), "hello", {"role": "user", "content": "hello"}])
         with pytest.raises(PromptError, match="NoneType"):
             llm.complete(None)
         assert strong.seen == weak.seen == []

@@ -35,6 +35,8 @@ TOOL = ChatMessage(role=MessageRole.TOOL, content="42")
         ([user("Observation: it rains. Why?")], ["Observation: it rains. Why?"]),
         ([user("a"), assistant("<execute>1</execute>"), user("Result of executing the code given:\n\n1")], ["a"]),
         ([user("a"), user("a"), assistant("x"), user("Error while parsing the output: no")], ["a"]),
+        # a person who says the same again takes a turn
+        ([user("a"), assistant("x"), user("go on"), assistant("y"), user("go on")], ["a", "go on", "go on"]),
         ([user("a"), assistant("x"), user("FAILURE: Your previous response was empty.\nYou must")], ["a"]),
         ([user(DEFAULT_STATE_PROMPT.format(state="{'x': 1}", msg="a\nb"))], ["a\nb"]),
         ([user(DEFAULT_STATE_PROMPT.format(state="s\n\nt", msg=""))], [""]),
