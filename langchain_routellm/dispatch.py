@@ -189,7 +189,7 @@ class Dispatch:
         except Exception as exc:
             if not keep_errors:
                 raise
-            return [exc if isinstance(r, RoutingRequest) else r for r in requests]
+            return self._settled(requests, exc, configs)
         return self._planned(requests, decisions, configs)
 
     async def aplan(
@@ -203,7 +203,7 @@ class Dispatch:
         except Exception as exc:
             if not keep_errors:
                 raise
-            return [exc if isinstance(r, RoutingRequest) else r for r in requests]
+            return self._settled(requests, exc, configs)
         return self._planned(requests, decisions, configs)
 
     def _requests(
@@ -228,6 +228,19 @@ class Dispatch:
         ready = iter(decisions)
         return [
             self.noted(next(ready), config) if isinstance(request, RoutingRequest) else request
+            for request, config in zip(requests, configs, strict=True)
+        ]
+
+    def _settled(
+        self, requests: Sequence[RoutingRequest | Exception], exc: Exception, configs: Sequence[RunnableConfig]
+    ) -> list[Planned]:
+        """What is left of a batch whose router raised: calls that are settled without it are not lost with it."""
+        return [
+            request
+            if isinstance(request, Exception)
+            else exc
+            if request.force is None
+            else self.noted(self.policy.decide(request), config)
             for request, config in zip(requests, configs, strict=True)
         ]
 

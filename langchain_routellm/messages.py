@@ -31,6 +31,8 @@ _BLOCK_NEEDS = {
     "audio": AUDIO_INPUTS,
     "input_audio": AUDIO_INPUTS,
     "video": VIDEO_INPUTS,
+    "video_url": VIDEO_INPUTS,
+    "media": PDF_INPUTS,  # Google's, for every kind: its mime type tells which
     "file": PDF_INPUTS,
     "input_file": PDF_INPUTS,
     "document": PDF_INPUTS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -524,7 +524,7 @@ class RouteLLM(FunctionCallingLLM):
         """What the weak model lacks for this call, if anything is known to be lacking."""
         strong, weak = (_profile(model.metadata) for model in (self.strong, self.weak))
         weak = {**dict.fromkeys(_BLOCK_NEEDS.values(), False), **weak, **self._weak_profile}
-        blocks = (block for message in ask.messages for block in message.blocks)
+        blocks = [block for message in ask.messages for block in _flat(message.blocks)]
         needs = [
             *ask.needs,
             *(need for block in blocks for kind, need in _BLOCK_NEEDS.items() if isinstance(block, kind)),
@@ -661,6 +661,17 @@ class RouteLLM(FunctionCallingLLM):
         finally:
             if isinstance(stream, AsyncGenerator):
                 await stream.aclose()
+
+
+def _flat(blocks: Sequence[Any]) -> Iterator[Any]:
+    """Content blocks, and those inside of them: a document to cite from may hold images."""
+    for block in blocks:
+        yield block
+        inner = getattr(block, "content", None) or getattr(block, "cited_content", None)
+        if isinstance(inner, list):
+            yield from _flat(inner)
+        elif inner is not None and not isinstance(inner, str):
+            yield inner
 
 
 def _with_tools(model: LLM) -> FunctionCallingLLM:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from langchain_core.output_parsers import StrOutputParser
@@ -133,6 +133,20 @@ async def test_a_failed_router_is_every_items_exception_if_asked_for(pair: Pair)
     with pytest.raises(RouterError):
         llm.batch(["e", "f"])
     assert [type(x) for _, x in llm.batch_as_completed(["g", "h"], return_exceptions=True)] == [RouterError] * 2
+
+
+async def test_a_failed_router_takes_no_call_along_that_needs_none(pair: Pair) -> None:
+    pair.router.error = RuntimeError("down")
+    llm = pair.llm(policy=RoutingPolicy(pair.router, threshold=0.7, on_error="raise"))
+    configs: list[Any] = [{"configurable": {"routellm_force": "strong"}}, {}]
+    for out in (
+        llm.batch(["a", "b"], configs, return_exceptions=True),
+        await llm.abatch(["a", "b"], configs, return_exceptions=True),
+        [x for _, x in sorted(llm.batch_as_completed(["a", "b"], configs, return_exceptions=True))],
+    ):
+        forced, scored = cast("list[Any]", out)
+        assert routing_decision(forced).reason == "forced"  # type: ignore[union-attr]
+        assert isinstance(scored, RouterError)
 
 
 def test_as_completed_gives_index_and_answer(pair: Pair) -> None:

@@ -49,6 +49,9 @@ CALLS: list[tuple[str, Any]] = [
     ("pdf_inputs", _block(type="file", base64="aa", mime_type="application/pdf")),
     ("pdf_inputs", _block(type="file", file={"file_data": "x"})),
     ("pdf_inputs", _block(type="document", source={})),
+    ("image_inputs", _block(type="media", mime_type="image/png", data="aa")),
+    ("audio_inputs", _block(type="media", mime_type="audio/mpeg", file_uri="gs://a/b")),
+    ("video_inputs", _block(type="video_url", video_url={"url": "https://example.org/a.mp4"})),
     (
         "image_tool_message",
         [

@@ -15,6 +15,7 @@ from llama_index.core.base.llms.types import (
     AudioBlock,
     ChatMessage,
     ChatResponse,
+    CitableBlock,
     CompletionResponse,
     DocumentBlock,
     ImageBlock,
@@ -645,8 +646,9 @@ class TestCapability:
             (ImageBlock(image=b"\x89PNG"), "image_inputs"),
             (AudioBlock(audio=b"RIFF"), "audio_inputs"),
             (DocumentBlock(data=b"%PDF"), "pdf_inputs"),
+            (CitableBlock(title="t", source="s", content=[ImageBlock(image=b"\x89PNG")]), "image_inputs"),
         ],
-        ids=["image", "audio", "document"],
+        ids=["image", "audio", "document", "image to cite from"],
     )
     def test_media_go_to_the_strong_model_unless_the_weak_one_is_known_to_read_them(
         self, block: Any, detail: str, llm: RouteLLM, strong: FakeLLM, weak: FakeLLM, router: ScriptedRouter
