@@ -487,9 +487,11 @@ class RouteLLM(FunctionCallingLLM):
     def _of_messages(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], needs: tuple[str, ...] = ()
     ) -> _Ask:
-        if isinstance(messages, str) or not all(isinstance(m, ChatMessage) for m in messages):
-            kinds = {type(m).__name__ for m in messages if not isinstance(m, ChatMessage)}
-            what = "str" if isinstance(messages, str) else f"a {type(messages).__name__} of {', '.join(sorted(kinds))}"
+        if isinstance(messages, str) or not isinstance(messages, Sequence):
+            raise PromptError(f"messages is {type(messages).__name__}: expected a sequence of ChatMessage")
+        kinds = {type(m).__name__ for m in messages if not isinstance(m, ChatMessage)}
+        if kinds:
+            what = f"a {type(messages).__name__} of {', '.join(sorted(kinds))}"
             raise PromptError(f"messages is {what}: expected a sequence of ChatMessage")
         if not messages:
             raise PromptError("messages is empty: give at least one ChatMessage")

@@ -911,6 +911,8 @@ class TestBadInput:
         # by type alone: an error is no place for what a prompt says
         with pytest.raises(PromptError, match=r"^messages is str: expected a sequence of ChatMessage$"):
             llm.chat("hello")
+        with pytest.raises(PromptError, match="messages is list_iterator: expected a sequence"):
+            llm.chat(iter([user(EASY)]))
         with pytest.raises(PromptError, match=r"^messages is a list of dict, str: expected a sequence of ChatMessage$"):
             llm.chat([user(EASY), "hello", {"role": "user", "content": "hello"}])
         with pytest.raises(PromptError, match="NoneType"):
