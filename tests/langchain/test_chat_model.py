@@ -22,7 +22,7 @@ from langchain_core.tools import tool
 from pydantic import BaseModel
 
 from langchain_routellm import ChatRouteLLM, RouteLLMRunnable, routing_decision
-from routellm_core import Calibration, RoutingDecision, RoutingPolicy, load_router
+from routellm_core import Calibration, RoutingDecision, RoutingPolicy
 from routellm_core.errors import ConfigurationError, PromptError, RouterError
 from tests.fakes_langchain import ScriptedChatModel
 from tests.langchain.conftest import Pair
@@ -516,10 +516,6 @@ def test_it_round_trips_through_dumpd_and_load() -> None:
 
 
 def test_the_bundled_router_round_trips() -> None:
-    try:
-        load_router()
-    except FileNotFoundError:
-        pytest.skip("the bundled router is not there yet")
     llm = ChatRouteLLM(strong=ScriptedChatModel(model="s"), weak=ScriptedChatModel(model="w"), strong_fraction=0.3)
     assert set(dumpd(llm)["kwargs"]) == {"strong", "weak", "strong_fraction", "lookback"}
     assert llm.invoke("hi").response_metadata["routellm"]["router"] == "mf"
