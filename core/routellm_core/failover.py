@@ -18,6 +18,8 @@ _PROGRAMMING_ERRORS = (
     SyntaxError,
     MemoryError,
 )
+# of this machine's files, not of the line to a model
+_LOCAL_FILE_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _REFUSED_BY_NAME = ("Authentication", "PermissionDenied", "BadRequest", "InvalidRequest", "Unauthorized", "Forbidden")
 # how LangGraph pauses a graph or leaves it for another: raised like an error, and none
 _CONTROL_FLOW_BY_NAME = ("GraphBubbleUp",)
@@ -29,7 +31,7 @@ def is_survivable(exc: BaseException) -> bool:
 
     By the HTTP status that provider clients put on their errors where there is one: time-outs, conflicts, rate
     limits and server errors yes; authentication, permission, not found and bad requests no. Else by class: lost
-    connections and time-outs yes, programming errors (`TypeError`, `ValueError`, ...) no, any other `Exception` yes.
+    connections and time-outs yes, programming errors (`TypeError`, `ValueError`, ...) and missing local files no, any other `Exception` yes.
     Cancellation and interrupts never, nor what a graph raises to pause.
     """
     if not isinstance(exc, Exception):
@@ -38,6 +40,8 @@ def is_survivable(exc: BaseException) -> bool:
     if status is not None:
         return status in _SURVIVABLE_STATUS
     names = [cls.__name__ for cls in type(exc).__mro__ if cls is not object]
+    if isinstance(exc, _LOCAL_FILE_ERRORS):
+        return False
     if any(part in name for name in names for part in (*_REFUSED_BY_NAME, *_CONTROL_FLOW_BY_NAME)):
         return False
     if isinstance(exc, OSError) or any(part in name for name in names for part in _SURVIVABLE_BY_NAME):

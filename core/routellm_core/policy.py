@@ -411,6 +411,8 @@ def _requests(prompts: Any, threshold: float | None, force: Side | None) -> list
             raise PromptError(f"prompts[{i}].prompts={item.prompts!r:.80}: expected at least one str")
         if item.threshold is not None:
             checked_fraction(item.threshold, "threshold")
+        if item.force is not None:
+            checked_force(item.force)
         out.append(item)
     return out
 

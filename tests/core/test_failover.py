@@ -73,6 +73,8 @@ def test_lost_connections_and_unknown_failures(exc: Exception) -> None:
         AssertionError(),
         RecursionError(),
         MemoryError(),
+        FileNotFoundError(),
+        PermissionError(),
         _named("AuthenticationError"),
         _named("PermissionDeniedError"),
         _named("BadRequestError"),

@@ -318,6 +318,8 @@ def test_bad_per_call_settings(bad):
         policy.decide("x", force=bad)
     with pytest.raises(ConfigurationError, match="threshold"):
         policy.decide(RoutingRequest(("x",), threshold=bad))
+    with pytest.raises(ConfigurationError, match="force"):
+        policy.decide(RoutingRequest(("x",), force="medium"))
     with pytest.raises(PromptError):
         policy.decide(RoutingRequest(()))
 
