@@ -31,8 +31,8 @@ def is_survivable(exc: BaseException) -> bool:
 
     By the HTTP status that provider clients put on their errors where there is one: time-outs, conflicts, rate
     limits and server errors yes; authentication, permission, not found and bad requests no. Else by class: lost
-    connections and time-outs yes, programming errors (`TypeError`, `ValueError`, ...) and missing local files no, any other `Exception` yes.
-    Cancellation and interrupts never, nor what a graph raises to pause.
+    connections and time-outs yes, programming errors (`TypeError`, `ValueError`, ...) and missing local files no, any
+    other `Exception` yes. Cancellation and interrupts never, nor what a graph raises to pause.
     """
     if not isinstance(exc, Exception):
         return False
