@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 from langchain_core.embeddings import Embeddings
 
-from routellm_core.embedders.base import FloatMatrix, checked_embeddings
+from routellm_core.embedders.base import WrappedEmbedder
 from routellm_core.errors import ConfigurationError
 
 
-class LangChainEmbedder:
+class LangChainEmbedder(WrappedEmbedder):
     """Embeds prompts by a LangChain ``Embeddings`` object; it may be shared between threads if that object may.
 
     A whole batch goes into one ``embed_documents`` call; async calls go to ``aembed_documents``. What the object raises
@@ -28,38 +28,11 @@ class LangChainEmbedder:
             raise ConfigurationError(
                 f"embeddings is a {type(embeddings).__name__} without embed_documents; expected a LangChain Embeddings"
             )
+        super().__init__(embeddings)
         self.embeddings = embeddings
-        self._dimension: int | None = None
 
-    @property
-    def dimension(self) -> int | None:
-        """Length of a vector; None before the first call."""
-        return self._dimension
+    def _embed(self, texts: list[str]) -> Any:
+        return self.embeddings.embed_documents(texts)
 
-    @property
-    def model_name(self) -> str:
-        """Class and, where it says one, model of the wrapped object; tells caches of two models apart."""
-        model = getattr(self.embeddings, "model", None) or getattr(self.embeddings, "model_name", None)
-        name = type(self.embeddings).__qualname__
-        return f"{name}:{model}" if isinstance(model, str) else name
-
-    def __repr__(self) -> str:
-        return f"LangChainEmbedder({self.model_name})"
-
-    def embed(self, texts: Sequence[str]) -> FloatMatrix:
-        """Embed n texts as a float32 matrix (n, dimension).
-
-        Raises:
-            RouterError: Other than one finite vector a text came back, or vectors of another length than before.
-        """
-        return self._checked(self.embeddings.embed_documents(list(texts)), len(texts))
-
-    async def aembed(self, texts: Sequence[str]) -> FloatMatrix:
-        """Like `embed`, without blocking the event loop."""
-        return self._checked(await self.embeddings.aembed_documents(list(texts)), len(texts))
-
-    def _checked(self, vectors: list[list[float]], count: int) -> FloatMatrix:
-        matrix = checked_embeddings(vectors, count, self._dimension, repr(self))
-        # Threads that come here at once write the same number.
-        self._dimension = int(matrix.shape[1])
-        return matrix
+    async def _aembed(self, texts: list[str]) -> Any:
+        return await self.embeddings.aembed_documents(texts)

@@ -42,6 +42,13 @@ def checked_fraction(value: Any, parameter: str) -> float:
     return number
 
 
+def write_json(target: Path, data: Any) -> None:
+    """Write `data` to `target` as one line of JSON; the file appears whole or not at all."""
+    part = target.with_name(target.name + ".part")
+    part.write_text(json.dumps(data) + "\n", encoding="utf-8")
+    part.replace(target)
+
+
 class Calibration:
     """Distribution of win rates over a sample of prompts, exact with ties.
 
@@ -263,10 +270,7 @@ class Calibration:
 
     def save(self, path: str | Path) -> None:
         """Write the calibration to `path` as JSON; the file appears whole or not at all."""
-        target = Path(path)
-        part = target.with_name(target.name + ".part")
-        part.write_text(json.dumps(self.to_dict()) + "\n", encoding="utf-8")
-        part.replace(target)
+        write_json(Path(path), self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

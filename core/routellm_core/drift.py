@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.calibration import Calibration, ScoresPrompts, checked_fraction
+from routellm_core.calibration import Calibration, ScoresPrompts, checked_fraction, write_json
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError
 
 FORMAT = 1
@@ -224,10 +224,7 @@ class OnlineCalibration:
 
     def save(self, path: str | Path) -> None:
         """Write the state to `path` as JSON; the file appears whole or not at all."""
-        target = Path(path)
-        part = target.with_name(target.name + ".part")
-        part.write_text(json.dumps(self.to_dict()) + "\n", encoding="utf-8")
-        part.replace(target)
+        write_json(Path(path), self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

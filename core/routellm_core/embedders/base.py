@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -82,3 +83,59 @@ def require_dimension(embedder: Embedder, dimension: int, owner: str) -> None:
             f"embedder {type(embedder).__name__} gives {got} dimensions but {owner} was trained on {dimension}; "
             "pass the embedder that the router was trained with"
         )
+
+
+class WrappedEmbedder(ABC):
+    """Makes an embedder of a framework's embedding model; it may be shared between threads if that model may.
+
+    A whole batch goes into one call of the model. What the model raises passes through. A subclass says how a batch is
+    asked for.
+
+    Args:
+        model: The framework's embedding model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._dimension: int | None = None
+
+    @abstractmethod
+    def _embed(self, texts: list[str]) -> Any:
+        """The model's vectors of n texts."""
+
+    @abstractmethod
+    async def _aembed(self, texts: list[str]) -> Any:
+        """Like `_embed`, by the model's asynchronous method."""
+
+    @property
+    def dimension(self) -> int | None:
+        """Length of a vector; None before the first call."""
+        return self._dimension
+
+    @property
+    def model_name(self) -> str:
+        """Class and, where it says one, model of the wrapped object; tells caches of two models apart."""
+        model = getattr(self._model, "model", None) or getattr(self._model, "model_name", None)
+        name = type(self._model).__qualname__
+        return f"{name}:{model}" if isinstance(model, str) else name
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model_name})"
+
+    def embed(self, texts: Sequence[str]) -> FloatMatrix:
+        """Embed n texts as a float32 matrix (n, dimension).
+
+        Raises:
+            RouterError: Other than one finite vector a text came back, or vectors of another length than before.
+        """
+        return self._checked(self._embed(list(texts)), len(texts))
+
+    async def aembed(self, texts: Sequence[str]) -> FloatMatrix:
+        """Like `embed`, without blocking the event loop."""
+        return self._checked(await self._aembed(list(texts)), len(texts))
+
+    def _checked(self, vectors: Any, count: int) -> FloatMatrix:
+        matrix = checked_embeddings(vectors, count, self._dimension, repr(self))
+        # Threads that come here at once write the same number.
+        self._dimension = int(matrix.shape[1])
+        return matrix

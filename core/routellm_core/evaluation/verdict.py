@@ -177,9 +177,9 @@ def verdict(
     if n >= MIN_PROMPTS:
         # An interval that touches zero, as that of a policy which is a static one in disguise, decides nothing.
         outcome = "gains" if gain.low > 0 else "loses" if gain.high < 0 else "undecided"
-    saving = estimates["saving"]
-    if outcome != "gains" or not saving.low > 0:
-        saving = None  # type: ignore[assignment]
+    saving: Estimate | None = estimates["saving"]
+    if outcome != "gains" or not estimates["saving"].low > 0:
+        saving = None
     worst = float(np.quantile(sampled[f"vs:{strong}"], 1.0 - confidence))
     half = (gain.high - gain.low) / 2.0
     # The size at which the interval around the present gain would just leave out zero.
