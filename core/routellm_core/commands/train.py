@@ -71,6 +71,10 @@ Evaluations = Annotated[int, typer.Option(help="Looks at the validation loss, an
 Patience = Annotated[int, typer.Option(help="Looks without a better loss before the run stops.", min=1)]
 Checkpointing = Annotated[bool, typer.Option("--gradient-checkpointing", help="Trade time for memory.")]
 
+Bf16 = Annotated[
+    bool | None, typer.Option("--bf16/--no-bf16", help="Compute in bfloat16.", show_default="on a GPU that can")
+]
+
 
 def _embedding_router(
     kind: Any,
@@ -131,6 +135,7 @@ def _fine_tuned(
     evaluations: Evaluations = 10,
     patience: Patience = 3,
     gradient_checkpointing: Checkpointing = False,
+    bf16: Bf16 = None,
     tie_margin: TieMargin = 0.0,
     validation: Validation = 0.1,
     held_out: HeldOut = 0.2,
@@ -157,6 +162,7 @@ def _fine_tuned(
                 evaluations=evaluations,
                 patience=patience,
                 gradient_checkpointing=gradient_checkpointing,
+                bf16=bf16,
                 seed=seed,
                 **how,
             ),

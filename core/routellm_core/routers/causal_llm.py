@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import logging
 import re
@@ -180,6 +181,9 @@ class CausalLLMRouter(Router):
             )
         self.max_length = wanted
         self._stops = _stop_ids(model, tokenizer) - set(self.prompt.label_ids)
+        # transformers 5.24 gave the argument its new name, model by model
+        takes = inspect.signature(model.forward).parameters
+        self._cache_argument = "cache" if "cache" in takes else "past_key_values"
         self._prefix = self._common_prefix()
         self._prefix_cache = self._cached_prefix()
         self._told = False
@@ -206,8 +210,7 @@ class CausalLLMRouter(Router):
         labels = torch.tensor(self.prompt.label_ids)
         with torch.inference_mode():
             for _ in range(MAX_STEPS):
-                output = self.model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
-                logits = output.logits[0, -1].float()
+                logits = self._continued(step, cache)[0, -1].float()
                 token = int(logits.argmax())
                 if token in self.prompt.label_ids:
                     chances = torch.softmax(logits[labels.to(logits.device)].double(), dim=0)
@@ -236,13 +239,12 @@ class CausalLLMRouter(Router):
         cache = DynamicCache(config=self.model.config)
         if self._prefix:
             with torch.inference_mode():
-                self.model(
-                    input_ids=torch.tensor([self._prefix], device=self.model.device),
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
+                self._continued(torch.tensor([self._prefix], device=self.model.device), cache)
         return cache
+
+    def _continued(self, ids: Any, cache: Any) -> Any:
+        """Logits after the last of `ids`, which follow what `cache` holds and are added to it."""
+        return self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **{self._cache_argument: cache}).logits
 
     @cached_property
     def _digest(self) -> str:

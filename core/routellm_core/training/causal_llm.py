@@ -135,8 +135,8 @@ def train_causal_llm(
     check_sources(source_weights, found.sources)
     factors = torch.tensor(class_weights(found, balance))
     transformers.set_seed(how.seed)  # new rows and updates start alike in every run
-    # full training keeps float32 weights (the Trainer computes in bfloat16 where a GPU can); frozen ones need less
-    dtype = torch.bfloat16 if lora is not None and torch.cuda.is_available() else torch.float32
+    # full training keeps float32 weights, whatever it computes in; frozen ones need less
+    dtype = torch.bfloat16 if lora is not None and how.computes_in_bf16() else torch.float32
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(base))
         model = transformers.AutoModelForCausalLM.from_pretrained(str(base), use_safetensors=True, dtype=dtype)

@@ -40,6 +40,8 @@ class FineTuning:
         evaluations: How often, over the run, the validation loss is looked at and a checkpoint written.
         patience: Evaluations without a better validation loss before the run stops.
         gradient_checkpointing: Trade time for memory.
+        bf16: Compute in bfloat16, with the weights that learn kept in float32. None: on a GPU that can. On a CPU it
+            pays where the processor has the instructions (AVX-512 BF16, AMX), and is slower where it has not.
         seed: Of the order, dropout and new weights.
 
     Raises:
@@ -55,9 +57,12 @@ class FineTuning:
     evaluations: int = 10
     patience: int = 3
     gradient_checkpointing: bool = False
+    bf16: bool | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.bf16 not in (None, True, False):
+            raise ConfigurationError(f"bf16={self.bf16!r}: expected True, False, or None to take it where a GPU can")
         for name in ("max_steps", "batch_size", "accumulate", "evaluations", "patience"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -66,6 +71,12 @@ class FineTuning:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
                 raise ConfigurationError(f"{name}={value!r}: expected a positive number")
+
+    def computes_in_bf16(self) -> bool:
+        """Whether this machine is to compute in bfloat16."""
+        import torch
+
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported() if self.bf16 is None else self.bf16
 
 
 @dataclass
@@ -269,7 +280,7 @@ def fine_tune(
         lr_scheduler_type="linear",
         # said, not found out: else several processes without a GPU would each train alone
         use_cpu=not torch.accelerator.is_available(),
-        bf16=cuda and torch.cuda.is_bf16_supported(),
+        bf16=how.computes_in_bf16(),
         seed=how.seed,
         data_seed=how.seed,
         eval_strategy="steps" if validation else "no",
