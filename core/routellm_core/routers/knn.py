@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from routellm_core.embedders import embedder_config, embedder_identity
-from routellm_core.embedders.base import Embedder, FloatMatrix, require_dimension
+from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings, require_dimension
 from routellm_core.errors import CheckpointError, ConfigurationError
-from routellm_core.routers.base import WEIGHTS_FILE, WinRates, read_tensors
+from routellm_core.routers.base import WEIGHTS_FILE, WinRates, checked_prompts, read_tensors
 from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 
 Floats = npt.NDArray[np.float64]
@@ -21,6 +22,23 @@ DEFAULT_NEIGHBORS = 40
 _EMBEDDINGS, _SCORES, _WEIGHTS = "embeddings", "scores", "weights"
 # Weight of the overall win rate, in neighbours of similarity 1: a prompt unlike all others gets that win rate.
 _PRIOR = 1.0
+
+
+@dataclass(frozen=True)
+class StoredOutcome:
+    """A stored prompt near another: how near, and how the pair did on it.
+
+    Attributes:
+        similarity: Cosine similarity, the mean vector taken off, in [-1, 1].
+        strong_score: Score of the strong model.
+        weak_score: Score of the weak model.
+        speaks_for: "strong" or "weak", the side with the higher score; "neither" within the tie margin.
+    """
+
+    similarity: float
+    strong_score: float
+    weak_score: float
+    speaks_for: str
 
 
 class KNNRouter(EmbeddingRouter):
@@ -104,14 +122,35 @@ class KNNRouter(EmbeddingRouter):
         self.embeddings, self.scores, self.weights = stored, table, weight
 
         difference = table[:, self.models.index(strong)] - table[:, self.models.index(weak)]
-        used = np.isfinite(difference) & (weight > 0)
-        if not used.any():
+        used = np.flatnonzero(np.isfinite(difference) & (weight > 0))
+        if not used.size:
             raise ConfigurationError(f"no stored prompt has scores of both {strong!r} and {weak!r}")
         self._center = stored[used].mean(axis=0, dtype=np.float64).astype(np.float32)
         self._unit = _unit(stored[used] - self._center)
+        self._used = used
         self._labels = pair_labels(difference[used], self.tie_margin)
         self._weight = weight[used]
         self._prior = float(self._weight @ self._labels / self._weight.sum())
+
+    def nearest_outcomes(self, prompt: str, k: int = 8) -> list[StoredOutcome]:
+        """The k stored prompts most similar to `prompt`, the most similar first: what its win rate rests on most.
+
+        Raises:
+            PromptError: `prompt` is not a str.
+            ConfigurationError: `k` is not an int >= 1.
+        """
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise ConfigurationError(f"k={k!r}: expected an int >= 1")
+        embeddings = self.embedder.embed(checked_prompts([prompt]))
+        matrix = checked_embeddings(embeddings, 1, self.dimension, type(self.embedder).__name__)
+        similarity = self._unit @ _unit(matrix - self._center)[0]
+        nearest = np.argsort(-similarity, kind="stable")[:k]
+        pair = self.scores[self._used[nearest]][:, [self.models.index(self.strong), self.models.index(self.weak)]]
+        sides = {1.0: "strong", 0.5: "neither", 0.0: "weak"}
+        return [
+            StoredOutcome(float(s), float(scores[0]), float(scores[1]), sides[float(label)])
+            for s, scores, label in zip(similarity[nearest], pair, self._labels[nearest], strict=True)
+        ]
 
     def _of_embeddings(self, matrix: FloatMatrix) -> WinRates:
         unit = _unit(matrix - self._center)
