@@ -22,7 +22,9 @@ from routellm_core.evaluation import (
     pgr,
     prompt_length,
 )
-from routellm_core.evaluation.metrics import curve_band, static_hull, strong_chance
+from routellm_core.evaluation.intervals import curve_band
+from routellm_core.evaluation.metrics import static_hull
+from routellm_core.evaluation.router_evaluation import strong_chance
 from tests.shared import GOLDEN, golden_json, needs_golden
 
 
@@ -314,11 +316,12 @@ def test_bootstrap_equals_resampling_rows_one_draw_at_a_time():
 
 
 def test_bootstrap_blocks_do_not_change_the_draws(monkeypatch):
-    from routellm_core.evaluation import metrics
+    from routellm_core.evaluation import intervals
 
     rates, strong, weak = outcomes(50)
     whole = bootstrap(rates, strong, weak, draws=30, seed=1)["apgr"]
-    monkeypatch.setattr(metrics, "_BLOCK_CELLS", 50 * 7)
+    monkeypatch.setattr(intervals, "BLOCK_CELLS", 50 * 7)
+    assert [len(block) for block in intervals.resample(50, 30, np.random.default_rng(1))] == [7, 7, 7, 7, 2]
     parts = bootstrap(rates, strong, weak, draws=30, seed=1)["apgr"]
     np.testing.assert_allclose(np.sort(whole), np.sort(parts), atol=1e-12)
 

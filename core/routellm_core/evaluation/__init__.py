@@ -6,22 +6,9 @@ Importing this package needs numpy only; the report and its figures load matplot
 from __future__ import annotations
 
 from routellm_core.evaluation.benchmarks import Benchmark, load_benchmark, load_outcomes
-from routellm_core.evaluation.metrics import (
-    Comparison,
-    Curve,
-    Estimate,
-    RouterEvaluation,
-    apgr,
-    bootstrap,
-    compare_routers,
-    cost_saving_ratio,
-    cpt,
-    curve,
-    evaluate_router,
-    hull_area,
-    pgr,
-    prompt_length,
-)
+from routellm_core.evaluation.intervals import Comparison, Estimate, bootstrap, compare_routers
+from routellm_core.evaluation.metrics import Curve, apgr, cost_saving_ratio, cpt, curve, hull_area, pgr, prompt_length
+from routellm_core.evaluation.router_evaluation import RouterEvaluation, evaluate_router
 from routellm_core.evaluation.targets import Target, budget_target, quality_target, share_target
 
 __all__ = [

@@ -19,7 +19,9 @@ import numpy.typing as npt
 from routellm_core.calibration import Calibration
 from routellm_core.errors import MissingExtraError
 from routellm_core.evaluation.benchmarks import PUBLISHED, Benchmark
-from routellm_core.evaluation.metrics import compare_routers, curve_band, evaluate_router, prompt_length
+from routellm_core.evaluation.intervals import compare_routers, curve_band
+from routellm_core.evaluation.metrics import prompt_length
+from routellm_core.evaluation.router_evaluation import evaluate_router
 from routellm_core.evaluation.targets import share_interval
 from routellm_core.evaluation.verdict import verdict
 

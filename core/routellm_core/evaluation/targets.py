@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from routellm_core.calibration import Calibration, checked_fraction
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.evaluation.metrics import Estimate, Floats, check_bootstrap, checked_scores, resample
+from routellm_core.evaluation.intervals import Estimate, check_bootstrap, resample
+from routellm_core.evaluation.metrics import Floats, checked_scores
 
 TargetKind = Literal["strong_fraction", "budget", "quality", "pgr"]
 Price = float | tuple[float, float]

@@ -14,18 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.evaluation.metrics import (
-    Curve,
-    Estimate,
-    Floats,
-    check_bootstrap,
-    check_costs,
-    checked_scores,
-    curve,
-    interval,
-    resample,
-    static_hull,
-)
+from routellm_core.evaluation.intervals import Estimate, check_bootstrap, interval, resample
+from routellm_core.evaluation.metrics import Curve, Floats, check_costs, checked_scores, curve, static_hull
 from routellm_core.evaluation.targets import _cut, _rates
 
 Outcome = Literal["gains", "loses", "undecided"]

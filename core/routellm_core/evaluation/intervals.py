@@ -1,0 +1,237 @@
+"""Bootstrap intervals of the metrics, and the paired comparison of two routers.
+
+Prompts are drawn with replacement. A draw is kept as how often each prompt was drawn, so that all draws of a metric are
+a few operations on matrices, in blocks of bounded size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from routellm_core.errors import ConfigurationError
+from routellm_core.evaluation.metrics import (
+    Floats,
+    Ranked,
+    checked_gap,
+    checked_rows,
+    checked_share,
+    curve_metrics,
+    gains,
+    point_metrics,
+)
+
+LEVELS = (0.5, 0.8)
+# Cells of one block of bootstrap draws: bounds the memory of any call to some tens of MB.
+BLOCK_CELLS = 1 << 21
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its interval.
+
+    Attributes:
+        value: The estimate on the sample; NaN where it is undefined.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def to_dict(self) -> dict[str, float | None]:
+        """The three numbers as JSON scalars; a NaN becomes None."""
+        return {name: _json_number(getattr(self, name)) for name in ("value", "low", "high")}
+
+
+def resample(count: int, draws: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int32]]:
+    """Bootstrap draws as how often each of `count` rows was drawn: blocks (b, count) with `draws` rows in all."""
+    rows = max(1, BLOCK_CELLS // max(1, count))
+    for start in range(0, draws, rows):
+        block = min(rows, draws - start)
+        picked = rng.integers(0, count, size=(block, count), dtype=np.int64)
+        picked += (np.arange(block, dtype=np.int64) * count)[:, None]
+        yield np.bincount(picked.ravel(), minlength=block * count).reshape(block, count).astype(np.int32)
+
+
+def interval(draws: npt.ArrayLike, value: float, confidence: float = 0.95) -> Estimate:
+    """Percentile interval of bootstrap draws around an estimate; undefined (NaN) draws are left out."""
+    values = np.asarray(draws, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if values.size == 0 or not np.isfinite(value):
+        return Estimate(float(value), np.nan, np.nan)
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(values, [tail, 1.0 - tail])
+    return Estimate(float(value), float(low), float(high))
+
+
+def bootstrap(
+    win_rates: npt.ArrayLike,
+    strong_scores: npt.ArrayLike,
+    weak_scores: npt.ArrayLike,
+    *,
+    levels: Sequence[float] = LEVELS,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, Floats]:
+    """Bootstrap distribution of the metrics of one router: prompts are drawn with replacement.
+
+    Args:
+        win_rates: (n,) win rates.
+        strong_scores: (n,) scores of the strong model.
+        weak_scores: (n,) scores of the weak model.
+        levels: PGR levels of the CPT columns.
+        draws: Number of draws.
+        seed: Seed of the draws; the same seed draws the same prompts for every router, so that draws pair up.
+
+    Returns:
+        ``apgr``, ``cpt_50``, ``saving_50``, ..., ``auc`` and ``hull_area`` as arrays (draws,); NaN in the draws in
+        which the strong model is not better than the weak one.
+
+    Raises:
+        DataError: Malformed arrays.
+        ConfigurationError: `draws` is not positive or a level is outside [0, 1].
+    """
+    rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
+    check_positive("draws", draws)
+    ranked = Ranked(rates)
+    parts: list[dict[str, Floats]] = []
+    for counts in resample(rates.size, draws, np.random.default_rng(seed)):
+        size, gain = ranked.grouped(counts, gains(strong, weak))
+        parts.append(curve_metrics(size, gain, counts @ weak / rates.size, levels))
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
+def curve_band(
+    win_rates: npt.ArrayLike,
+    strong_scores: npt.ArrayLike,
+    weak_scores: npt.ArrayLike,
+    strong_fractions: npt.ArrayLike,
+    *,
+    confidence: float = 0.95,
+    draws: int = 300,
+    seed: int = 0,
+) -> tuple[Floats, Floats]:
+    """Pointwise bootstrap band of the curve's height above the straight line from always weak to always strong.
+
+    What all prompts have in common moves both and cancels, so the band shows how sure the gain over a random mix is.
+
+    Args:
+        win_rates: (n,) win rates.
+        strong_scores: (n,) scores of the strong model.
+        weak_scores: (n,) scores of the weak model.
+        strong_fractions: (k,) shares at which the band is wanted.
+        confidence: Level of the band.
+        draws: Bootstrap draws.
+        seed: Seed of the draws.
+
+    Returns:
+        Lower and upper ends (k,), in the unit of the scores, relative to that line.
+    """
+    rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
+    at = np.asarray(strong_fractions, dtype=np.float64)
+    ranked = Ranked(rates)
+    heights = []
+    for counts in resample(rates.size, draws, np.random.default_rng(seed)):
+        size, gain = ranked.grouped(counts, gains(strong, weak))
+        share = np.cumsum(size, axis=1) / rates.size
+        above = np.cumsum(gain, axis=1) / rates.size
+        above -= share * above[:, -1:]
+        heights += [np.interp(at, s, a, left=0.0) for s, a in zip(share, above, strict=True)]
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(np.array(heights), [tail, 1.0 - tail], axis=0)
+    return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Difference of two routers on the same prompts.
+
+    Attributes:
+        metric: Name of the metric.
+        difference: First router minus second, with its paired bootstrap interval.
+        p_value: Two-sided: twice the smaller share of draws on one side of zero, at least 2 / (draws + 1).
+    """
+
+    metric: str
+    difference: Estimate
+    p_value: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return not (self.difference.low <= 0.0 <= self.difference.high)
+
+
+def compare_routers(
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    strong_scores: npt.ArrayLike,
+    weak_scores: npt.ArrayLike,
+    *,
+    metric: str = "apgr",
+    draws: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Paired bootstrap comparison of two routers on the same prompts.
+
+    Both are measured on the same draws, so what makes a prompt hard for both cancels: the interval of the difference
+    is much tighter than two separate intervals suggest.
+
+    Args:
+        first: (n,) win rates of the first router.
+        second: (n,) win rates of the second router, for the same prompts.
+        strong_scores: (n,) scores of the strong model.
+        weak_scores: (n,) scores of the weak model.
+        metric: ``"apgr"``, ``"auc"``, ``"hull_area"`` or ``"cpt_50"`` (any whole percent; smaller is better there).
+        draws: Number of bootstrap draws.
+        confidence: Level of the interval.
+        seed: Seed of the draws.
+
+    Raises:
+        ConfigurationError: Unknown `metric`, `draws` or `confidence` not allowed.
+        DataError: Malformed arrays, or the strong model is not better than the weak one on them.
+    """
+    levels: tuple[float, ...] = ()
+    if metric.startswith(("cpt_", "saving_")) and metric.split("_")[1].isdigit():
+        levels = (checked_share("metric", int(metric.split("_")[1]) / 100.0),)
+    elif metric not in {"apgr", "auc", "hull_area"}:
+        raise ConfigurationError(f"metric={metric!r}: expected 'apgr', 'auc', 'hull_area', 'cpt_50' or 'saving_50'")
+    check_bootstrap(draws, confidence)
+    values, samples = [], []
+    for rates in (first, second):
+        checked, strong, weak = checked_rows(rates, strong_scores, weak_scores)
+        checked_gap(strong, weak)
+        values.append(point_metrics(checked, strong, weak, levels)[metric])
+        samples.append(bootstrap(checked, strong, weak, levels=levels, draws=draws, seed=seed)[metric])
+    difference = samples[0] - samples[1]
+    difference = difference[np.isfinite(difference)]
+    below = (float((difference <= 0).sum()) + 1.0) / (difference.size + 1.0)
+    above = (float((difference >= 0).sum()) + 1.0) / (difference.size + 1.0)
+    return Comparison(
+        metric, interval(difference, values[0] - values[1], confidence), min(1.0, 2.0 * min(below, above))
+    )
+
+
+def check_bootstrap(draws: int, confidence: float) -> None:
+    """Refuse a number of bootstrap draws or a level of an interval that is none."""
+    check_positive("draws", draws)
+    if not 0.0 < confidence < 1.0:
+        raise ConfigurationError(f"confidence={confidence!r}: expected a number between 0 and 1, such as 0.95")
+
+
+def check_positive(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ConfigurationError(f"{name}={value!r}: expected a positive integer")
+
+
+def _json_number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
