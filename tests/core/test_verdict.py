@@ -1,6 +1,7 @@
 """The verdict: right about gains and losses, silent without evidence, and never promising a saving that may be none."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -78,10 +79,11 @@ def test_undecided_says_how_many_prompts_would_tell_and_promises_nothing():
     assert "less than" not in found.sentence
     if found.gain.value > 0:
         assert found.needed > 300
-        assert f"{found.needed:,} prompts would tell" in found.sentence
+        told = int(re.search(r"about ([\d,]+) prompts would tell", found.sentence)[1].replace(",", ""))
+        assert found.needed <= told <= 1.1 * found.needed
 
 
-@given(st.integers(0, 10_000), st.sampled_from([25, 60, 200]), st.sampled_from([-0.6, 0.0, 0.3, 0.8]))
+@given(st.integers(0, 10_000), st.sampled_from([30, 60, 200]), st.sampled_from([-0.6, 0.0, 0.3, 0.8]))
 @settings(max_examples=40, deadline=None)
 def test_a_saving_is_promised_only_when_its_whole_interval_is_one(seed, n, skill):
     found = verdict(*outcomes(n, skill, seed=seed), strong_cost=10, weak_cost=1, draws=100)
@@ -138,7 +140,7 @@ def test_weak_better_than_strong_is_said():
     win_rates, strong, weak = outcomes(500, 0.0)
     found = verdict(win_rates, weak, strong)  # swapped
     assert found.outcome in {"loses", "undecided"}
-    assert any("no worse" in note for note in found.notes)
+    assert found.sentence.startswith("Do not route: always weak is cheaper and scores no worse than strong (")
     assert found.best_single == "weak"
 
 
@@ -153,11 +155,52 @@ def test_equal_models_and_constant_routers_decide_nothing():
     assert any("same win rate" in note for note in constant.notes)
 
 
-@pytest.mark.parametrize("n", [1, 2, 19])
+@pytest.mark.parametrize("n", [1, 2, 29])
 def test_few_prompts_get_no_verdict(n):
     found = verdict(np.linspace(0, 1, n), np.ones(n), np.zeros(n), draws=50)
     assert found.outcome == "undecided"
     assert f"{n} prompts are too few" in found.sentence
+
+
+@pytest.mark.parametrize("n", [30, 50, 300])
+@pytest.mark.parametrize("rate", [0.01, 0.03, 0.1])
+def test_the_bound_on_quality_holds_where_losses_are_too_rare_to_be_seen(n, rate):
+    """Of 200 samples, 5 % may have a true loss beyond the bound; 9 % is what chance makes of that once in 100 times."""
+    missed = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        win_rates = rng.random(n)
+        weak = (rng.random(n) < np.where(win_rates < 0.5, 1 - rate, 0.3)).astype(float)
+        found = verdict(win_rates, np.ones(n), weak, threshold=0.5, draws=200, seed=seed)
+        missed += found.worst_loss < 0.5 * rate
+    assert missed <= 0.09 * 200
+
+
+def test_no_loss_seen_is_no_promise_of_none():
+    win_rates, ones = np.linspace(0, 1, 60), np.ones(60)
+    found = verdict(win_rates, ones, (win_rates < 0.5).astype(float), threshold=0.5)
+    assert found.quality.value == 1.0
+    assert found.worst_loss == pytest.approx(1 - 0.05 ** (1 / 60), rel=0.02)  # the exact bound for none of 60
+    assert "scores at most 4.9 points below always strong" in found.sentence
+    always = verdict(win_rates, ones, ones * 0, threshold=0.0)
+    assert always.worst_loss == 0.0
+    assert "scores no lower than always strong" in always.sentence
+
+
+def test_numbers_are_in_the_unit_of_the_scores_and_never_rounded_away():
+    win_rates, strong, weak = outcomes(3000, 0.5)
+    assert re.search(r"it scores \+\d\.\d points \(interval", verdict(win_rates, strong, weak).sentence)
+    assert re.search(r"it scores \+0\.0000\d\d \(interval", verdict(win_rates, strong / 1e3 - 1, weak / 1e3 - 1).sentence)
+    assert re.search(r"it scores \+\d{2}\d?\.\d{3} \(interval", verdict(win_rates, strong * 5e3, weak * 5e3).sentence)
+
+
+def test_the_threshold_in_words_sends_the_same_prompts():
+    rng = np.random.default_rng(0)
+    win_rates = 0.123456 + rng.random(500) * 1e-6
+    weak = (rng.random(500) > 0.8 * (win_rates - 0.123456) * 1e6).astype(float)
+    found = verdict(win_rates, np.ones(500), weak)
+    told = re.search(r"at threshold ([\d.]+) ", found.sentence)[1]
+    assert (win_rates >= float(told)).sum() == (win_rates >= found.threshold).sum()
 
 
 def test_bad_input_is_named():

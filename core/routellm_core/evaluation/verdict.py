@@ -20,7 +20,7 @@ from routellm_core.evaluation.targets import _cut, _rates
 
 Outcome = Literal["gains", "loses", "undecided"]
 
-MIN_PROMPTS = 20
+MIN_PROMPTS = 30
 # Each half is measured with a threshold that leans towards what pays on the other half, so the two errors are a little
 # alike and the plain bootstrap is too sure: by 5 % where a router knows nothing (simulated; less where it does).
 # More folds make it worse: 15 % at five folds, 30 % at ten.
@@ -44,7 +44,8 @@ class Verdict:
             ``"gains"`` and the whole interval is above zero: no saving is promised that may be none.
         saving_vs_strong: Share of cost saved against always strong, whatever the quality.
         worst_loss: With the confidence of `confidence` (one-sided), the routed policy loses at most this much quality
-            against always strong; 0 when it loses none.
+            against always strong; 0 when it loses none. Losses that are too rare for the sample to show are allowed
+            for: no prompt lost out of n still bounds their rate by about 3 / n at 95 %.
         differences: Quality of the routed policy minus that of ``always_weak``, ``always_strong``, ``best_single``
             and ``static_mix``, with intervals.
         best_single: Name of the single model with the best mean score; the cheaper one of equals.
@@ -170,7 +171,10 @@ def verdict(
     saving: Estimate | None = estimates["saving"]
     if outcome != "gains" or not estimates["saving"].low > 0:
         saving = None
-    worst = float(np.quantile(sampled[f"vs:{strong}"], 1.0 - confidence))
+    worst = -float(np.quantile(sampled[f"vs:{strong}"], 1.0 - confidence))
+    if not is_strong.all():
+        lost = np.where(is_strong, 0.0, s - w)
+        worst = max(worst, _rare_loss(lost, float(np.ptp([s, w])), confidence, seed))
     half = (gain.high - gain.low) / 2.0
     # The size at which the interval around the present gain would just leave out zero.
     needed = int(np.ceil(n * (half / gain.value) ** 2)) if outcome == "undecided" and gain.value > 1e-12 else None
@@ -183,7 +187,7 @@ def verdict(
         gain=gain,
         saving=saving,
         saving_vs_strong=estimates["saving_vs_strong"],
-        worst_loss=max(0.0, -worst),
+        worst_loss=max(0.0, worst),
         differences={
             "always_weak": estimates[f"vs:{weak}"],
             "always_strong": estimates[f"vs:{strong}"],
@@ -194,12 +198,41 @@ def verdict(
         count=n,
         needed=needed if needed is None or needed <= 10_000_000 else None,
         confidence=confidence,
-        notes=_notes(rates, means, strong, weak),
+        notes=_notes(rates),
     )
     # With the default costs nothing but strong calls is counted, and the sentence must not speak of money.
     priced = not (np.ndim(strong_cost) == np.ndim(weak_cost) == 0 and strong_cost == 1.0 and weak_cost == 0.0)
-    object.__setattr__(result, "sentence", _sentence(result, strong, weak, means, priced))
+    as_shares = all(is_share(q) for q, _ in table.values())
+    text = _sentence(result, strong, weak, means, priced, as_shares, threshold_text(chosen, rates))
+    object.__setattr__(result, "sentence", text)
     return result
+
+
+def _rare_loss(lost: Floats, span: float, confidence: float, seed: int) -> float:
+    """Upper bound of the mean loss by the number of prompts that lost, which a bootstrap is blind to when few did.
+
+    The rate of losing prompts is bounded as Clopper and Pearson do, by a quantile of Beta(k + 1, n - k); each costs
+    what those of the sample lost on average, or, if none did, the whole range of the scores.
+    """
+    n, losing = lost.size, lost > 0
+    k = int(losing.sum())
+    if k == n:
+        return float(lost.mean())
+    rate = float(np.quantile(np.random.default_rng([seed, 4]).beta(k + 1, n - k, size=200_000), confidence))
+    each = float(lost[losing].mean()) if k else span
+    return rate * each + float(lost[~losing].sum()) / n
+
+
+def is_share(scores: Floats) -> bool:
+    """Whether scores lie in [0, 1], so that a reader wants percent."""
+    return bool((scores >= 0.0).all() and (scores <= 1.0).all())
+
+
+def threshold_text(threshold: float, rates: Floats) -> str:
+    """A threshold in as few digits, at least four, as send the same prompts to the strong model."""
+    sent = int((rates >= threshold).sum())
+    texts = (f"{threshold:.{digits}f}" for digits in range(4, 17))
+    return next((text for text in texts if int((rates >= float(text)).sum()) == sent), repr(threshold))
 
 
 def _column(name: str, scores: npt.ArrayLike, cost: npt.ArrayLike, count: int) -> tuple[Floats, Floats]:
@@ -253,26 +286,39 @@ def _compare(means: Floats, names: list[str]) -> dict[str, Floats]:
     return out
 
 
-def _notes(rates: Floats, means: Mapping[str, tuple[float, float]], strong: str, weak: str) -> tuple[str, ...]:
+def _notes(rates: Floats) -> tuple[str, ...]:
     notes = []
     if rates.size < MIN_PROMPTS:
         notes.append(f"{rates.size} prompts are too few for a verdict; at least {MIN_PROMPTS}, better 500.")
     if np.unique(rates).size == 1:
         notes.append("Every prompt has the same win rate: this router cannot tell prompts apart.")
-    if means[strong][0] <= means[weak][0]:
-        notes.append(f"{weak} scores no worse than {strong} on average and is cheaper.")
     return tuple(notes)
 
 
-def _sentence(v: Verdict, strong: str, weak: str, means: Mapping[str, tuple[float, float]], priced: bool) -> str:
+def _sentence(
+    v: Verdict,
+    strong: str,
+    weak: str,
+    means: Mapping[str, tuple[float, float]],
+    priced: bool,
+    as_shares: bool,
+    threshold: str,
+) -> str:
+    # Digits by the width of the interval, so that no finding is rounded away; of shares, percentage points.
+    unit, name = (100.0, " points") if as_shares else (1.0, "")
+    digits = shown_digits((v.gain.high - v.gain.low) * unit, least=1 if as_shares else 3)
+
+    def number(value: float, form: str = "") -> str:
+        return f"{value * unit + 0.0:{form}.{digits}f}"
+
     level = f"{v.confidence:.0%}"
-    gain = f"{v.gain.value:+.3f} (interval {v.gain.low:+.3f} to {v.gain.high:+.3f})"
+    gain = f"{number(v.gain.value, '+')}{name} (interval {number(v.gain.low, '+')} to {number(v.gain.high, '+')})"
     risk = (
-        f"at {level} confidence it scores at most {v.worst_loss:.3f} below always {strong}"
+        f"at {level} confidence it scores at most {number(v.worst_loss)}{name} below always {strong}"
         if v.worst_loss > 0
         else f"at {level} confidence it scores no lower than always {strong}"
     )
-    at = f"at threshold {v.threshold:.4f} ({v.strong_fraction.value:.0%} strong calls)"
+    at = f"at threshold {threshold} ({v.strong_fraction.value:.0%} strong calls)"
     if v.outcome == "gains":
         saves = ""
         if v.saving is not None:
@@ -282,19 +328,37 @@ def _sentence(v: Verdict, strong: str, weak: str, means: Mapping[str, tuple[floa
                 f"(interval {v.saving.low:.0%} to {v.saving.high:.0%})"
             )
         return f"Routing gains: {at} it scores {gain} over a static mix of the same cost{saves}; {risk}."
+    if v.count < MIN_PROMPTS:
+        return f"Routing cannot be judged: {v.count} prompts are too few, at least {MIN_PROMPTS} are needed; {risk}."
+    if means[strong][0] <= means[weak][0]:
+        both = (f"{means[m][0]:.1%}" if as_shares else f"{means[m][0]:.4g}" for m in (weak, strong))
+        lost = " and routing loses against a static mix" if v.outcome == "loses" else ""
+        return (
+            f"Do not route: always {weak} is cheaper and scores no worse than {strong} ({' against '.join(both)})"
+            f"{lost}."
+        )
     if v.outcome == "loses":
         return (
             f"Routing loses: {at} it scores {gain} against a static mix of the same cost, so do not route with this "
             f"router; {risk}."
         )
-    if v.count < MIN_PROMPTS:
-        return f"Routing cannot be judged: {v.count} prompts are too few, at least {MIN_PROMPTS} are needed; {risk}."
-    advice = ""
-    if means[strong][0] <= means[weak][0]:
-        advice = f"; always {weak} is cheaper and scores no worse than {strong}"
-    elif v.needed is not None:
-        advice = f"; about {v.needed:,} prompts would tell, if the gain is what it seems"
+    needed = ""
+    if v.needed is not None:
+        needed = f"; about {round_up(v.needed):,} prompts would tell, if the gain is what it seems"
     return (
-        f"Routing cannot be told apart from a static mix of the same cost: {at} the difference is "
-        f"{gain}{advice}; {risk}."
+        f"Routing cannot be told apart from a static mix of the same cost: {at} the difference is {gain}{needed}; "
+        f"{risk}."
     )
+
+
+def shown_digits(width: float, *, least: int) -> int:
+    """Decimals, at least `least`, that show the first two digits of a number of this size."""
+    if not (np.isfinite(width) and width > 0):
+        return least
+    return int(min(12, max(least, 1 - np.floor(np.log10(width)))))
+
+
+def round_up(count: int) -> int:
+    """A number of prompts to two digits, rounded up: it is itself an estimate."""
+    step = 10 ** max(0, len(str(count)) - 2)
+    return -(-count // step) * step
