@@ -35,7 +35,7 @@ from open_models import minilm, smollm2
 
 from routellm_core import Router, load_router
 from routellm_core.evaluation import Benchmark, load_benchmark
-from routellm_core.evaluation.report import evaluate_benchmark, markdown_table
+from routellm_core.evaluation.results import evaluate_benchmark, markdown_table
 from routellm_core.preference import Outcome
 from routellm_core.training import FineTuning, train_bert, train_causal_llm, train_embedding_router
 

@@ -9,12 +9,14 @@ import pytest
 
 from routellm_core import MissingExtraError
 from routellm_core.evaluation.benchmarks import Benchmark
-from routellm_core.evaluation.report import (
+from routellm_core.evaluation.plots import save_figures
+from routellm_core.evaluation.report import render_html
+from routellm_core.evaluation.results import (
     HEADER,
+    alternatives,
+    best_router,
     evaluate_benchmark,
     markdown_table,
-    render_html,
-    save_figures,
     table_rows,
 )
 
@@ -86,8 +88,10 @@ def test_results_are_json_and_complete(results):
     assert skilled["verdict"]["outcome"] == "gains"
     assert skilled["verdict"]["sentence"].startswith("Routing gains")
     assert first["routers"][1]["verdict"]["outcome"] == "undecided"
-    assert len(skilled["thresholds"]) == 9
-    middle = skilled["thresholds"][4]
+    asked = [row for row in skilled["thresholds"] if row["wanted"] is not None]
+    assert [row["wanted"] for row in asked] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    assert [row["threshold"] for row in skilled["thresholds"]].count(skilled["verdict"]["threshold"]) == 1
+    middle = asked[4]
     assert middle["strong_fraction"]["value"] == pytest.approx(0.5, abs=0.01)
     assert middle["cost"] == pytest.approx(1 + 29 * middle["strong_fraction"]["value"])
     pairs = [(c["first"], c["second"]) for c in first["comparisons"]]
@@ -98,6 +102,9 @@ def test_results_are_json_and_complete(results):
         chosen = np.array(benchmark()[1]) >= row["threshold"]
         found, _ = benchmark()
         assert row["quality"] == pytest.approx(np.where(chosen, found.strong_scores, found.weak_scores).mean())
+        assert row["strong_fraction"]["value"] == pytest.approx(chosen.mean())
+        mix = np.interp(row["cost"], [1, 30], [first["weak_quality"], first["strong_quality"]])
+        assert row["over_mix"] == pytest.approx(row["quality"] - mix)
 
 
 def test_table_names_routers_then_baselines_then_the_paper(results):
@@ -129,6 +136,64 @@ def test_page_is_self_contained_and_well_formed(results):
     assert page.count('class="chart"') == 2
 
 
+def test_page_says_how_to_use_what_gains_and_what_it_was_compared_with(results):
+    page = render_html(results)
+    text = " ".join("".join(parsed(page).text).split())
+    threshold = results[0]["routers"][0]["verdict"]["threshold"]
+    assert f"RoutingPolicy(router, threshold={threshold})" in text
+    assert page.count("To use it") == sum(r["verdict"]["outcome"] == "gains" for f in results for r in f["routers"])
+    assert "In short" in text
+    assert "In short" not in render_html([results[1]])  # one router on one benchmark: the verdict is the summary
+    assert "always small" in text
+    assert "static mix of the same cost" in text
+
+
+def test_alternatives_are_the_measured_policy_against_each_way_to_do_without_it():
+    found, hard = benchmark()
+    better = Benchmark(
+        "mine",
+        found.prompts,
+        {**found.scores, "mid": np.maximum(found.strong_scores, found.weak_scores)},
+        "big",
+        "small",
+    )
+    plain = evaluate_benchmark(found, {"skilled": hard}, draws=60)
+    rows = {name: (score, cost, gap) for name, score, cost, gap in alternatives(plain, plain["routers"][0])}
+    verdict = plain["routers"][0]["verdict"]
+    share = f"{verdict['measured_at']['value']:.0%}"
+    assert list(rows) == [f"routed, {share} strong calls", "always small", "always big", "static mix of the same cost"]
+    assert [cost for _, cost, _ in rows.values()] == [share, "0%", "100%", share]
+    assert rows["always small"][0] == f"{found.weak_scores.mean():.1%}"
+    assert rows["static mix of the same cost"][2][0] == f"{verdict['gain']['value']:+.1%}"
+    priced = evaluate_benchmark(
+        better, {"skilled": hard}, strong_cost=0.03, weak_cost=0.001, other_costs={"mid": 0.01}, draws=60
+    )
+    rows = {name: (score, cost, gap) for name, score, cost, gap in alternatives(priced, priced["routers"][0])}
+    assert rows["always mid, the best single model"][1] == "10.00"
+    assert rows["always big"][1] == "30.00"
+    assert rows["always mid, the best single model"][2][0].startswith("-")
+
+
+def test_further_models_without_a_price_are_named():
+    found, hard = benchmark(n=60)
+    more = Benchmark("mine", found.prompts, {**found.scores, "mid": found.weak_scores}, "big", "small")
+    assert "not compared with, for want of a price" in render_html([evaluate_benchmark(more, {"a": hard}, draws=20)])
+    assert "for want of a price" not in render_html([evaluate_benchmark(found, {"a": hard}, draws=20)])
+
+
+def test_the_best_router_is_the_one_that_gains_most(results):
+    assert best_router(results[0]) == 0
+
+
+def test_costs_have_an_axis_where_prices_are_known(results, tmp_path):
+    first, second = (render_html([result]) for result in results)
+    assert "cost of 1,000 calls" in first
+    assert "cost of 1,000 calls" not in second
+    files = save_figures(results, tmp_path)
+    assert "<!-- cost of 1,000 calls -->" in files[1].read_text()
+    assert "<!-- cost of 1,000 calls -->" not in files[3].read_text()
+
+
 def test_page_is_redrawn_from_saved_json(results):
     assert render_html(json.loads(json.dumps(results))) == render_html(results)
 
@@ -149,6 +214,13 @@ def test_figures_are_written_as_png_and_svg(results, tmp_path):
     assert b"<svg" in files[1].read_bytes()
     again = save_figures(results, tmp_path / "again")
     assert files[0].read_bytes() == again[0].read_bytes()
+
+
+def test_figures_of_equal_names_do_not_replace_one_another(results, tmp_path):
+    named = [{**results[1], "benchmark": name} for name in ("a/b", "a b", "../..")]
+    files = save_figures(named, tmp_path)
+    assert [f.name for f in files[::2]] == ["a-b.png", "a-b-2.png", "outcomes.png"]
+    assert all(f.parent == tmp_path for f in files)
 
 
 def test_figures_without_matplotlib_name_the_extra(results, tmp_path, monkeypatch):

@@ -159,7 +159,7 @@ def test_equal_models_and_constant_routers_decide_nothing():
 def test_few_prompts_get_no_verdict(n):
     found = verdict(np.linspace(0, 1, n), np.ones(n), np.zeros(n), draws=50)
     assert found.outcome == "undecided"
-    assert f"{n} prompts are too few" in found.sentence
+    assert f"{n} prompt{'s are' if n > 1 else ' is'} too few" in found.sentence
 
 
 @pytest.mark.parametrize("n", [30, 50, 300])
@@ -190,7 +190,9 @@ def test_no_loss_seen_is_no_promise_of_none():
 def test_numbers_are_in_the_unit_of_the_scores_and_never_rounded_away():
     win_rates, strong, weak = outcomes(3000, 0.5)
     assert re.search(r"it scores \+\d\.\d points \(interval", verdict(win_rates, strong, weak).sentence)
-    assert re.search(r"it scores \+0\.0000\d\d \(interval", verdict(win_rates, strong / 1e3 - 1, weak / 1e3 - 1).sentence)
+    assert re.search(
+        r"it scores \+0\.0000\d\d \(interval", verdict(win_rates, strong / 1e3 - 1, weak / 1e3 - 1).sentence
+    )
     assert re.search(r"it scores \+\d{2}\d?\.\d{3} \(interval", verdict(win_rates, strong * 5e3, weak * 5e3).sentence)
 
 

@@ -67,7 +67,9 @@ def evaluate(
     Example: routellm evaluate --outcomes results.jsonl --strong-price 10 --weak-price 0.5
     """
     from routellm_core.evaluation.benchmarks import STRONG, WEAK, load_benchmark, load_outcomes
-    from routellm_core.evaluation.report import evaluate_benchmark, render_html, save_figures
+    from routellm_core.evaluation.plots import save_figures
+    from routellm_core.evaluation.report import render_html
+    from routellm_core.evaluation.results import evaluate_benchmark
     from routellm_core.evaluation.targets import call_cost
 
     benchmarks, files = _several(benchmark), outcomes or []
@@ -172,7 +174,7 @@ def _print(results: Sequence[Mapping[str, Any]], written: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from routellm_core.evaluation.report import HEADER, table_rows
+    from routellm_core.evaluation.results import HEADER, table_rows
 
     console = Console(highlight=False)
     if not console.is_terminal:

@@ -240,7 +240,7 @@ def budget_target(
             )
         rates = np.repeat(calibration.values, calibration.counts)
     else:
-        rates = _rates(calibration)
+        rates = checked_rates(calibration)
     n = rates.size
     costs = []
     for side, cost in (("strong", strong_cost), ("weak", weak_cost)):
@@ -253,11 +253,11 @@ def budget_target(
         values, size, sums = _by_win_rate(rates[rows], extra[rows])
         spent = costs[1][rows].mean() + np.concatenate(([0.0], np.cumsum(sums))) / size.sum()
         within = np.flatnonzero(spent <= wanted * (1 + 1e-12))
-        return _cut(values, int(within[-1]) if within.size else 0)
+        return cut(values, int(within[-1]) if within.size else 0)
 
     threshold = choose(np.arange(n))
     paid = costs[1] + extra * (rates >= threshold)
-    realised = _mean_interval(paid, float(paid.mean()), confidence, draws, seed)
+    realised = mean_interval(paid, confidence, draws, seed)
     return _finish(
         "budget",
         wanted,
@@ -311,7 +311,7 @@ def quality_target(
         raise ConfigurationError(f"pgr={pgr!r}, quality={quality!r}: give exactly one of the two")
     _check_precision(precision)
     check_bootstrap(draws, confidence)
-    rates = _rates(win_rates)
+    rates = checked_rates(win_rates)
     strong = checked_scores("strong_scores", strong_scores)
     weak = checked_scores("weak_scores", weak_scores)
     if not rates.size == strong.size == weak.size:
@@ -339,7 +339,7 @@ def quality_target(
             goal = (quality - float(weak[rows].mean())) * size.sum()
         met = np.flatnonzero(reached >= goal - 1e-12 * np.abs(gain[rows]).sum())
         best_reachable = bool(met.size)
-        return _cut(values, int(met[0]) if met.size else int(np.argmax(reached)))
+        return cut(values, int(met[0]) if met.size else int(np.argmax(reached)))
 
     def measure(rows: npt.NDArray[np.intp], threshold: float) -> float:
         routed = gain[rows] * (rates[rows] >= threshold)
@@ -356,7 +356,7 @@ def quality_target(
         chosen[there] = rates[there] >= (choose(here) if here.size else threshold)
     if level is None:
         routed = weak + gain * chosen
-        realised = _mean_interval(routed, float(routed.mean()), confidence, draws, seed)
+        realised = mean_interval(routed, confidence, draws, seed)
         # without a gap a precision can only be in the unit of the scores
         wanted, width = float(quality or 0.0), precision * (abs(gap) or 1.0)
     else:
@@ -417,7 +417,7 @@ def _by_win_rate(rates: Floats, extra: Floats) -> tuple[Floats, Floats, Floats]:
     return -values, np.bincount(inverse).astype(np.float64), sums
 
 
-def _cut(values: Floats, groups: int) -> float:
+def cut(values: Floats, groups: int) -> float:
     """A threshold in [0, 1] that sends the first `groups` of descending win rates to the strong model."""
     if groups == 0:
         return 1.0  # a win rate of exactly 1 is strong at every threshold
@@ -428,7 +428,7 @@ def _cut(values: Floats, groups: int) -> float:
     return middle if middle > low else high
 
 
-def _mean_interval(values: Floats, value: float, confidence: float, draws: int, seed: int) -> Estimate:
+def mean_interval(values: Floats, confidence: float, draws: int, seed: int) -> Estimate:
     """Bootstrap interval of a mean."""
     rng = np.random.default_rng(seed)
     n = values.size
@@ -438,7 +438,7 @@ def _mean_interval(values: Floats, value: float, confidence: float, draws: int, 
         drawn = np.concatenate([counts @ values for counts in resample(n, draws, rng)]) / n
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(drawn, [tail, 1.0 - tail])
-    return Estimate(value, float(low), float(high))
+    return Estimate(float(values.mean()), float(low), float(high))
 
 
 def _ratio_interval(top: Floats, bottom: Floats, confidence: float, draws: int, seed: int) -> Estimate:
@@ -477,10 +477,10 @@ def _needed(count: int, half_width: float, precision: float) -> int:
 
 
 def _calibration(value: Calibration | npt.ArrayLike) -> Calibration:
-    return value if isinstance(value, Calibration) else Calibration.from_win_rates(_rates(value))
+    return value if isinstance(value, Calibration) else Calibration.from_win_rates(checked_rates(value))
 
 
-def _rates(value: npt.ArrayLike) -> Floats:
+def checked_rates(value: npt.ArrayLike) -> Floats:
     rates = checked_scores("win_rates", value)
     outside = np.flatnonzero((rates < 0.0) | (rates > 1.0))
     if outside.size:

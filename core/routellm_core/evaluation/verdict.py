@@ -6,6 +6,7 @@ blindly costs the same, so a router is worth its place only where it scores abov
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -13,10 +14,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.calibration import Calibration
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.evaluation.intervals import Estimate, check_bootstrap, interval, resample
 from routellm_core.evaluation.metrics import Curve, Floats, check_costs, checked_scores, curve, static_hull
-from routellm_core.evaluation.targets import _cut, _rates
+from routellm_core.evaluation.targets import checked_rates, cut, mean_interval, share_interval
 
 Outcome = Literal["gains", "loses", "undecided"]
 
@@ -25,6 +27,10 @@ MIN_PROMPTS = 30
 # alike and the plain bootstrap is too sure: by 5 % where a router knows nothing (simulated; less where it does).
 # More folds make it worse: 15 % at five folds, 30 % at ten.
 _CROSS_FIT_WIDENING = 1.1
+# Shares that differ by more than this are of policies that should not be taken for one another.
+_DISAGREE = 0.05
+# A saving below this would be shown as none.
+_LEAST_SAVING = 0.0005
 # Thresholds that send nearly everything one way are a static policy by another name.
 _SHARES = (0.05, 0.95)
 
@@ -37,11 +43,13 @@ class Verdict:
         outcome: ``"gains"``, ``"loses"`` or ``"undecided"`` (the interval of `gain` includes zero).
         sentence: The verdict in one sentence.
         threshold: The threshold to use, chosen on all rows.
-        strong_fraction: Share of strong calls, measured on rows that the threshold was not chosen on.
-        quality: Mean score of the routed policy, likewise.
+        strong_fraction: Share of strong calls at this threshold.
+        measured_at: Share of strong calls at which `quality`, `gain` and the rest were measured: each half of the
+            prompts with the threshold chosen on the other. Far from `strong_fraction` where the halves disagree.
+        quality: Mean score of the routed policy, measured so.
         gain: Quality of the routed policy minus that of the best static mix of the same cost.
         saving: Share of cost saved against the cheapest static mix of the same quality. None unless the outcome is
-            ``"gains"`` and the whole interval is above zero: no saving is promised that may be none.
+            ``"gains"`` and the whole interval shows one: no saving is promised that may be none.
         saving_vs_strong: Share of cost saved against always strong, whatever the quality.
         worst_loss: With the confidence of `confidence` (one-sided), the routed policy loses at most this much quality
             against always strong; 0 when it loses none. Losses that are too rare for the sample to show are allowed
@@ -60,6 +68,7 @@ class Verdict:
     sentence: str
     threshold: float
     strong_fraction: Estimate
+    measured_at: Estimate
     quality: Estimate
     gain: Estimate
     saving: Estimate | None
@@ -118,7 +127,7 @@ def verdict(
         DataError: Malformed arrays or costs that are not one a prompt.
         ConfigurationError: The strong model is not dearer than the weak one, or a parameter is not allowed.
     """
-    rates = _rates(win_rates)
+    rates = checked_rates(win_rates)
     n = rates.size
     table = {
         strong: _column(strong, strong_scores, strong_cost, n),
@@ -169,25 +178,27 @@ def verdict(
         # An interval that touches zero, as that of a policy which is a static one in disguise, decides nothing.
         outcome = "gains" if gain.low > 0 else "loses" if gain.high < 0 else "undecided"
     saving: Estimate | None = estimates["saving"]
-    if outcome != "gains" or not estimates["saving"].low > 0:
+    if outcome != "gains" or not estimates["saving"].low >= _LEAST_SAVING:
         saving = None
-    worst = -float(np.quantile(sampled[f"vs:{strong}"], 1.0 - confidence))
-    if not is_strong.all():
-        lost = np.where(is_strong, 0.0, s - w)
-        worst = max(worst, _rare_loss(lost, float(np.ptp([s, w])), confidence, seed))
+    # of the policy that was measured and of the one to be used, which sends other prompts to the weak model
+    span = float(np.ptp([s, w]))
+    worst = max(-float(np.quantile(sampled[f"vs:{strong}"], 1.0 - confidence)), 0.0)
+    for policy in (is_strong, rates >= chosen):
+        worst = max(worst, _worst_loss(np.where(policy, 0.0, s - w), policy, span, confidence, seed))
     half = (gain.high - gain.low) / 2.0
     # The size at which the interval around the present gain would just leave out zero.
-    needed = int(np.ceil(n * (half / gain.value) ** 2)) if outcome == "undecided" and gain.value > 1e-12 else None
+    needed = int(np.ceil(n * (half / gain.value) ** 2)) if outcome == "undecided" and gain.value > 0 else None
     result = Verdict(
         outcome=outcome,
         sentence="",
         threshold=chosen,
-        strong_fraction=estimates["strong_fraction"],
+        strong_fraction=share_interval(Calibration.from_win_rates(rates), chosen, confidence=confidence, seed=seed),
+        measured_at=estimates["measured_at"],
         quality=estimates["quality"],
         gain=gain,
         saving=saving,
         saving_vs_strong=estimates["saving_vs_strong"],
-        worst_loss=max(0.0, worst),
+        worst_loss=min(worst, span),
         differences={
             "always_weak": estimates[f"vs:{weak}"],
             "always_strong": estimates[f"vs:{strong}"],
@@ -198,7 +209,7 @@ def verdict(
         count=n,
         needed=needed if needed is None or needed <= 10_000_000 else None,
         confidence=confidence,
-        notes=_notes(rates),
+        notes=_notes(rates, float((rates >= chosen).mean()), float(is_strong.mean())),
     )
     # With the default costs nothing but strong calls is counted, and the sentence must not speak of money.
     priced = not (np.ndim(strong_cost) == np.ndim(weak_cost) == 0 and strong_cost == 1.0 and weak_cost == 0.0)
@@ -208,19 +219,21 @@ def verdict(
     return result
 
 
-def _rare_loss(lost: Floats, span: float, confidence: float, seed: int) -> float:
-    """Upper bound of the mean loss by the number of prompts that lost, which a bootstrap is blind to when few did.
+def _worst_loss(lost: Floats, is_strong: npt.NDArray[np.bool_], span: float, confidence: float, seed: int) -> float:
+    """One-sided upper bound of the mean loss (n,) against always strong, where losses are few as where they are many.
 
-    The rate of losing prompts is bounded as Clopper and Pearson do, by a quantile of Beta(k + 1, n - k); each costs
-    what those of the sample lost on average, or, if none did, the whole range of the scores.
+    A bootstrap is blind to losses that the sample lacks. So the rate of losing prompts is bounded too, as Clopper and
+    Pearson do, by a quantile of Beta(k + 1, n - k); each costs what those of the sample lost on average, or, if none
+    did, the whole range of the scores. The larger of the two bounds holds.
     """
     n, losing = lost.size, lost > 0
+    if is_strong.all():
+        return 0.0
     k = int(losing.sum())
-    if k == n:
-        return float(lost.mean())
-    rate = float(np.quantile(np.random.default_rng([seed, 4]).beta(k + 1, n - k, size=200_000), confidence))
-    each = float(lost[losing].mean()) if k else span
-    return rate * each + float(lost[~losing].sum()) / n
+    rng = np.random.default_rng([seed, 4])
+    rate = float(np.quantile(rng.beta(k + 1, n - k, size=200_000), confidence)) if k < n else 1.0
+    rare = rate * (float(lost[losing].mean()) if k else span) + float(lost[~losing].sum()) / n
+    return max(rare, mean_interval(lost, 2.0 * confidence - 1.0, 1000, seed).high)
 
 
 def is_share(scores: Floats) -> bool:
@@ -258,7 +271,7 @@ def _best_threshold(
     inside = (quality.strong_fraction >= _SHARES[0]) & (quality.strong_fraction <= _SHARES[1])
     inside = inside if inside.any() else np.ones_like(inside)
     index = int(np.argmax(np.where(inside, above, -np.inf)))
-    return _cut(quality.threshold[1:], index)
+    return cut(quality.threshold[1:], index)
 
 
 def _compare(means: Floats, names: list[str]) -> dict[str, Floats]:
@@ -272,7 +285,7 @@ def _compare(means: Floats, names: list[str]) -> dict[str, Floats]:
         # Cheapest mix of the routed quality; where none reaches it, the best one there is (in favour of the mix).
         mix_cost[i] = np.interp(quality[i], corner_quality, corner_cost)
     out = {
-        "strong_fraction": share,
+        "measured_at": share,
         "quality": quality,
         "gain": quality - mix,
         "saving": 1.0 - cost / np.where(mix_cost > 0, mix_cost, np.nan),
@@ -281,15 +294,20 @@ def _compare(means: Floats, names: list[str]) -> dict[str, Floats]:
     for j, name in enumerate(names):
         out[f"vs:{name}"] = quality - model_quality[:, j]
     # A difference of rounding is none: without this a policy that IS a static mix could seem to gain 1e-17.
-    speck = 1e-12 * (1.0 + np.abs(quality))
+    speck = 1e-12 * (np.abs(quality) + np.abs(model_quality).max(axis=1))
     out["gain"] = np.where(np.abs(out["gain"]) < speck, 0.0, out["gain"])
     return out
 
 
-def _notes(rates: Floats) -> tuple[str, ...]:
+def _notes(rates: Floats, share: float, measured: float) -> tuple[str, ...]:
     notes = []
+    if rates.size >= MIN_PROMPTS and abs(share - measured) > _DISAGREE:
+        notes.append(
+            f"The halves of the prompts chose other thresholds than all of them together: what is said of the gain was "
+            f"measured at {measured:.0%} strong calls, and the threshold for {share:.0%} is a rough one."
+        )
     if rates.size < MIN_PROMPTS:
-        notes.append(f"{rates.size} prompts are too few for a verdict; at least {MIN_PROMPTS}, better 500.")
+        notes.append(f"A verdict needs at least {MIN_PROMPTS} prompts, better 500.")
     if np.unique(rates).size == 1:
         notes.append("Every prompt has the same win rate: this router cannot tell prompts apart.")
     return tuple(notes)
@@ -322,14 +340,17 @@ def _sentence(
     if v.outcome == "gains":
         saves = ""
         if v.saving is not None:
-            less = f"costs {v.saving.value:.0%} less" if priced else f"needs {v.saving.value:.0%} fewer strong calls"
+            form = ".0%" if v.saving.low >= 0.01 else ".1%"
+            less = f"{v.saving.value:{form}}"
+            less = f"costs {less} less" if priced else f"needs {less} fewer strong calls"
             saves = (
                 f" and {less} than the static mix of the same quality "
-                f"(interval {v.saving.low:.0%} to {v.saving.high:.0%})"
+                f"(interval {v.saving.low:{form}} to {v.saving.high:{form}})"
             )
         return f"Routing gains: {at} it scores {gain} over a static mix of the same cost{saves}; {risk}."
     if v.count < MIN_PROMPTS:
-        return f"Routing cannot be judged: {v.count} prompts are too few, at least {MIN_PROMPTS} are needed; {risk}."
+        prompts = "1 prompt is" if v.count == 1 else f"{v.count} prompts are"
+        return f"Routing cannot be judged: {prompts} too few, at least {MIN_PROMPTS} are needed."
     if means[strong][0] <= means[weak][0]:
         both = (f"{means[m][0]:.1%}" if as_shares else f"{means[m][0]:.4g}" for m in (weak, strong))
         lost = " and routing loses against a static mix" if v.outcome == "loses" else ""
@@ -353,12 +374,12 @@ def _sentence(
 
 def shown_digits(width: float, *, least: int) -> int:
     """Decimals, at least `least`, that show the first two digits of a number of this size."""
-    if not (np.isfinite(width) and width > 0):
+    if not 0.0 < width < math.inf:
         return least
-    return int(min(12, max(least, 1 - np.floor(np.log10(width)))))
+    return int(min(12, max(least, 1 - math.floor(math.log10(width)))))
 
 
 def round_up(count: int) -> int:
     """A number of prompts to two digits, rounded up: it is itself an estimate."""
-    step = 10 ** max(0, len(str(count)) - 2)
+    step = int(10 ** max(0, len(str(count)) - 2))
     return -(-count // step) * step

@@ -1,0 +1,303 @@
+"""Results of an evaluation as one dict of JSON values, and the rows of its table.
+
+Everything that is shown (terminal, Markdown, figures, HTML page) is drawn from the dict alone, so it can be drawn again
+from the saved JSON.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from routellm_core.calibration import Calibration
+from routellm_core.errors import DataError
+from routellm_core.evaluation.benchmarks import PUBLISHED, Benchmark
+from routellm_core.evaluation.intervals import compare_routers, curve_band
+from routellm_core.evaluation.metrics import Floats, checked_gap, prompt_length, static_hull
+from routellm_core.evaluation.router_evaluation import evaluate_router
+from routellm_core.evaluation.targets import share_interval
+from routellm_core.evaluation.verdict import is_share, shown_digits, threshold_text, verdict
+
+FORMAT = 2
+HEADER = ("router", "APGR", "CPT(50%)", "CPT(80%)", "saving at CPT(50%)")
+PAPER = "paper: "
+_BASELINES = {"random": "random routing", "prompt_length": "prompt length", "oracle": "oracle"}
+_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def evaluate_benchmark(
+    benchmark: Benchmark,
+    win_rates: Mapping[str, npt.ArrayLike],
+    *,
+    strong_cost: npt.ArrayLike | None = None,
+    weak_cost: npt.ArrayLike | None = None,
+    other_costs: Mapping[str, float] | None = None,
+    draws: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Evaluate routers on one benchmark: everything that the table, the figure and the page show.
+
+    Args:
+        benchmark: The prompts with their scores.
+        win_rates: Name of each router -> its win rates (n,) of the prompts.
+        strong_cost: Mean cost of a call of the strong model, or (n,); None counts strong calls alone.
+        weak_cost: The same of the weak model.
+        other_costs: Costs of further models of the benchmark, which then stand as alternatives in the verdict.
+        draws: Bootstrap draws.
+        confidence: Level of the intervals.
+        seed: Seed of the draws.
+
+    Returns:
+        JSON values; the key ``"format"`` names the version of this form.
+
+    Raises:
+        DataError: Malformed win rates or costs.
+        ConfigurationError: The strong model is not dearer than the weak one.
+    """
+    strong, weak = benchmark.strong_scores, benchmark.weak_scores
+    priced = strong_cost is not None and weak_cost is not None
+    costs: dict[str, Any] = {"strong_cost": strong_cost, "weak_cost": weak_cost} if priced else {}
+    others = {m: (benchmark.scores[m], cost) for m, cost in (other_costs or {}).items() if m in benchmark.scores}
+    models = _models(benchmark, strong_cost, weak_cost, other_costs or {})
+    # without prices a call of the strong model costs 1 and one of the weak model nothing
+    paid = [np.broadcast_to(np.asarray(c, dtype=np.float64), strong.shape) for c in (costs.values() or (1.0, 0.0))]
+    alternatives = {"strong": (paid[0].mean(), strong.mean()), "weak": (paid[1].mean(), weak.mean())}
+    alternatives |= {m: (cost, scores.mean()) for m, (scores, cost) in others.items()}
+    hull = static_hull(list(alternatives.values()))
+    shares = np.linspace(0.0, 1.0, 41)
+    routers = []
+    for name, given in win_rates.items():
+        rates = np.asarray(given, dtype=np.float64)
+        found = evaluate_router(
+            rates, benchmark.prompts, strong, weak, name=name, draws=draws, confidence=confidence, seed=seed
+        )
+        judged = verdict(
+            rates, strong, weak, **costs, others=others, strong=benchmark.strong, weak=benchmark.weak,
+            confidence=confidence, draws=draws, seed=seed,
+        )  # fmt: skip
+        low, high = curve_band(rates, strong, weak, shares, confidence=confidence, seed=seed)
+        line = found.weak_quality + shares * (found.strong_quality - found.weak_quality)
+        entry = found.to_dict()
+        baselines = entry.pop("baselines")
+        entry["band"] = {
+            "strong_fraction": shares.tolist(),
+            "low": (line + low).tolist(),
+            "high": (line + high).tolist(),
+        }
+        fitted = Calibration.from_win_rates(rates)
+        wanted = {share: fitted.threshold(strong_fraction=share) for share in _SHARES}
+        rows = [_threshold_row(rates, t, strong, weak, paid, hull) | {"wanted": s} for s, t in wanted.items()]
+        own = _threshold_row(rates, judged.threshold, strong, weak, paid, hull) | {"wanted": None}
+        if not any(row["threshold"] == own["threshold"] for row in rows):
+            rows.append(own)
+        entry["thresholds"] = sorted(rows, key=lambda row: -row["threshold"])
+        entry["verdict"] = judged.to_dict() | {"threshold": own["threshold"]}
+        routers.append(entry)
+    plain: dict[str, Any] = _plain(
+        {
+            "format": FORMAT,
+            "benchmark": benchmark.name,
+            "title": benchmark.title,
+            "split": benchmark.split,
+            "count": len(benchmark.prompts),
+            "contaminated_left_out": benchmark.dropped,
+            "strong": benchmark.strong,
+            "weak": benchmark.weak,
+            "strong_quality": float(strong.mean()),
+            "weak_quality": float(weak.mean()),
+            "confidence": confidence,
+            "draws": draws,
+            "seed": seed,
+            "priced": priced,
+            "models": models,
+            "shares": all(is_share(benchmark.scores[model["name"]]) for model in models),
+            "routers": routers,
+            "baselines": baselines if routers else {},
+            "comparisons": _comparisons(benchmark, win_rates, draws, confidence, seed),
+            "published": {
+                name: {"cpt_50": c50, "cpt_80": c80, "apgr": area}
+                for name, (c50, c80, area) in PUBLISHED.get(benchmark.name, {}).items()
+            },
+        }
+    )
+    return plain
+
+
+def _models(
+    benchmark: Benchmark,
+    strong_cost: npt.ArrayLike | None,
+    weak_cost: npt.ArrayLike | None,
+    other_costs: Mapping[str, float],
+) -> list[dict[str, Any]]:
+    """Every model with scores: its mean score, its mean cost of a call where that is known, and its part."""
+    known = {benchmark.strong: strong_cost, benchmark.weak: weak_cost, **other_costs}
+    parts = {benchmark.strong: "strong", benchmark.weak: "weak"}
+    return [
+        {
+            "name": name,
+            "role": parts.get(name, "other"),
+            "quality": float(benchmark.scores[name].mean()),
+            "cost": None if known.get(name) is None else float(np.mean(np.asarray(known[name], dtype=np.float64))),
+        }
+        for name in sorted(benchmark.scores, key=lambda n: ("strong", "weak", "other").index(parts.get(n, "other")))
+    ]
+
+
+def _comparisons(
+    benchmark: Benchmark, win_rates: Mapping[str, npt.ArrayLike], draws: int, confidence: float, seed: int
+) -> list[dict[str, Any]]:
+    """Each router against those after it, and against the baseline that costs nothing to run."""
+    strong, weak = benchmark.strong_scores, benchmark.weak_scores
+    try:
+        checked_gap(strong, weak)
+    except DataError:
+        return []  # no gap, no APGR; the notes of each router say so
+    plain_lengths = {_BASELINES["prompt_length"]: prompt_length(benchmark.prompts)}
+    found = []
+    for (a, first), (b, second) in combinations({**win_rates, **plain_lengths}.items(), 2):
+        c = compare_routers(first, second, strong, weak, draws=draws, confidence=confidence, seed=seed)
+        pair = {"first": a, "second": b, "metric": c.metric, "difference": c.difference.to_dict()}
+        found.append({**pair, "p_value": c.p_value})
+    return found
+
+
+def _threshold_row(
+    rates: Floats, threshold: float, strong: Floats, weak: Floats, paid: Sequence[Floats], hull: tuple[Floats, Floats]
+) -> dict[str, Any]:
+    """What one threshold takes and gives on these prompts."""
+    chosen = rates >= threshold
+    quality, cost = float(np.where(chosen, strong, weak).mean()), float(np.where(chosen, *paid).mean())
+    gap = float(strong.mean() - weak.mean())
+    return {
+        "threshold": float(threshold_text(threshold, rates)),
+        "strong_fraction": share_interval(Calibration.from_win_rates(rates), threshold).to_dict(),
+        "quality": quality,
+        "over_mix": quality - float(np.interp(cost, *hull)),
+        "pgr": (quality - float(weak.mean())) / gap if gap > 0 else None,
+        "cost": cost,
+        "saving_vs_strong": 1.0 - cost / float(paid[0].mean()),
+    }
+
+
+def table_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The rows of the one table, as `HEADER` names its columns; the published results come last."""
+    rows: list[tuple[str, ...]] = []
+    entries = [(r["name"], r["metrics"]) for r in result["routers"]]
+    entries += [(_BASELINES.get(k, k), m) for k, m in result["baselines"].items()]
+    for name, metrics in entries:
+        rows.append(
+            (
+                name,
+                _interval(metrics["apgr"], "{:.3f}"),
+                _interval(metrics["cpt_50"], "{:.1%}"),
+                _interval(metrics["cpt_80"], "{:.1%}"),
+                _interval(metrics["saving_50"], "{:.2f}×"),
+            )
+        )
+    for name, found in result["published"].items():
+        saving = f"{0.5 / found['cpt_50']:.2f}×"
+        rows.append(
+            (f"{PAPER}{name}", f"{found['apgr']:.3f}", f"{found['cpt_50']:.1%}", f"{found['cpt_80']:.1%}", saving)
+        )
+    return rows
+
+
+def _interval(found: Mapping[str, float | None], form: str) -> str:
+    if found["value"] is None:
+        return "–"
+    text = form.format(found["value"])
+    if found["low"] is None or found["high"] is None:
+        return text
+    return f"{text} [{form.format(found['low'])}, {form.format(found['high'])}]"
+
+
+def markdown_table(result: Mapping[str, Any]) -> str:
+    """`table_rows` as a Markdown table."""
+    lines = ["| " + " | ".join(HEADER) + " |", "|---|" + "---:|" * (len(HEADER) - 1)]
+    lines += ["| " + " | ".join(row) + " |" for row in table_rows(result)]
+    return "\n".join(lines)
+
+
+def alternatives(
+    result: Mapping[str, Any], router: Mapping[str, Any]
+) -> list[tuple[str, str, str, tuple[str, str, str]]]:
+    """What the verdict compares the routed policy with, the policy itself first.
+
+    Returns:
+        Rows of texts: name, mean score, cost of 1,000 calls (without prices: strong calls), and of the routed score
+        minus this one value, low and high (empty for the policy itself).
+    """
+    found = router["verdict"]
+    strong, weak = result["models"][:2]
+    best = next(m for m in result["models"] if m["name"] == found["best_single"])
+    share, quality = found["measured_at"]["value"], found["quality"]["value"]
+    paid = (1.0 - found["saving_vs_strong"]["value"]) * strong["cost"] if result["priced"] else share
+    differences = found["differences"]
+    rows: list[tuple[str, float, float, Mapping[str, float] | None]] = [
+        (f"routed, {share:.0%} strong calls", quality, paid, None),
+        (f"always {weak['name']}", weak["quality"], weak["cost"], differences["always_weak"]),
+        (f"always {strong['name']}", strong["quality"], strong["cost"], differences["always_strong"]),
+    ]
+    spent = [f"{share:.0%}", "0%", "100%", f"{share:.0%}"]
+    if best["role"] == "other":
+        name = f"always {best['name']}, the best single model"
+        rows.append((name, best["quality"], best["cost"], differences["best_single"]))
+    rows.append(("static mix of the same cost", quality - found["gain"]["value"], paid, found["gain"]))
+    if result["priced"]:
+        spent = cost_texts([1000 * row[2] for row in rows])
+
+    def minus(difference: Mapping[str, float] | None) -> tuple[str, str, str]:
+        if difference is None:
+            return ("", "", "")
+        value, low, high = (score_text(result, difference[end], "+") for end in ("value", "low", "high"))
+        return value, low, high
+
+    return [
+        (name, score_text(result, score), cost, minus(difference))
+        for (name, score, _, difference), cost in zip(rows, spent, strict=True)
+    ]
+
+
+def best_router(result: Mapping[str, Any]) -> int:
+    """Position of the router that gains most over the static mix; of the first of equals."""
+    gains = [router["verdict"]["gain"]["value"] for router in result["routers"]]
+    return max(range(len(gains)), key=gains.__getitem__)
+
+
+def score_text(result: Mapping[str, Any], value: float, form: str = "") -> str:
+    """A score in the unit of the result: percent where scores are shares, else digits by the gap of the models."""
+    if result["shares"]:
+        return f"{value + 0.0:{form}.1%}"
+    digits = shown_digits(abs(result["strong_quality"] - result["weak_quality"]) / 10.0, least=0)
+    return f"{value + 0.0:{form}.{digits}f}"
+
+
+def number_text(threshold: float) -> str:
+    """A threshold with at least four decimals, and as many more as it has."""
+    return np.format_float_positional(threshold, min_digits=4)
+
+
+def cost_texts(costs: Sequence[float]) -> list[str]:
+    """Costs of a column in one number of decimals: at least cents, three digits of the smallest."""
+    least = min((c for c in costs if c > 0), default=1.0)
+    digits = shown_digits(least / 10.0, least=2)
+    return [f"{cost:,.{digits}f}" for cost in costs]
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as JSON has them: NaN and infinities become None, numpy scalars and tuples plain ones."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
