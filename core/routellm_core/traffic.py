@@ -14,6 +14,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
@@ -52,7 +53,35 @@ _USER_ROLES = {"user", "human"}
 _ROLES = {*_USER_ROLES, "system", "developer", "assistant", "ai", "tool", "function"}
 # What an export marks calls of a model with; other steps of a trace would count the same prompt again.
 _MODEL_CALL_TYPES = {"llm", "chat_model", "generation"}
-_INDEXED = re.compile(r"^(?:gen_ai\.prompt|llm\.input_messages)\.(\d+)\.(?:message\.)?(role|content)$")
+# Where exports keep the records that one holds: OTLP, Tempo and OTLP before 1.0, LangSmith, Langfuse.
+_BUNDLES = (
+    "resourceSpans",
+    "resource_spans",
+    "batches",
+    "scopeSpans",
+    "scope_spans",
+    "instrumentationLibrarySpans",
+    "spans",
+    "runs",
+    "child_runs",
+    "observations",
+    "data",
+)
+_BUNDLE_NAMES = frozenset(_BUNDLES)
+# "data" is a common name: it is a page of an API only where nothing but the page's own description stands beside it.
+_PAGE_KEYS = {"data", "meta", "cursor", "cursors"}
+# What says whether a span is a call of a model (GenAI, OpenInference, OpenLLMetry); the first that a span has decides.
+_SPAN_KINDS = ("gen_ai.operation.name", "openinference.span.kind", "llm.request.type")
+_MODEL_SPANS = {"chat", "text_completion", "generate_content", "llm", "completion"}
+_INDEXED = re.compile(
+    r"^(?:gen_ai\.prompt|llm\.input_messages)\.(\d+)\.(?:message\.)?"
+    r"(?:(role|content)|contents\.(\d+)\.message_content\.(type|text))$"
+)
+_TOOL_RESULTS = {"tool_result", "tool_call_response", "function_call_output"}
+# Columns that make a CSV file an export, whose rows are told apart by more than the column of the prompt.
+_EXPORT_COLUMNS = {"run_type", "inputs", "traceid", "trace_id", "attributes", "observations"}
+_OTLP_NESTED = {"arrayValue", "array_value", "kvlistValue", "kvlist_value"}
+_TEXT_HINT = "for plain text give --format text (in Python format='text') or name the file .txt"
 
 
 class PromptReader:
@@ -106,8 +135,11 @@ class PromptReader:
                 else:
                     self.skipped += 1
             return
-        reader = {"jsonl": _json_lines, "json": _json_items, "csv": _csv_rows}[kind]
-        for place, record in reader(stream, self.path):
+        if kind == "csv":
+            records = _csv_rows(stream, self.path, self.field)
+        else:
+            records = (_json_lines if kind == "jsonl" else _json_items)(stream, self.path)
+        for place, record in records:
             found = False
             for prompt in self._of_record(record, place):
                 found = True
@@ -126,18 +158,18 @@ class PromptReader:
         return "jsonl" if first in {b"{", b'"'} else "text"
 
     def _of_record(self, record: Any, place: str) -> Iterator[str]:
-        if self.field is not None:
-            value: Any = record
-            for key in self.field.split("."):
-                if not isinstance(value, dict) or key not in value:
-                    names = ", ".join(map(str, value)) if isinstance(value, dict) else type(value).__name__
-                    raise DataError(f"{self.path}, {place}: no field {self.field!r}; it has: {names:.200}")
-                value = value[key]
-            text = routed_text(value)
-            if text:
-                yield text
-            return
-        yield from prompts_of_record(record)
+        if self.field is None:
+            return prompts_of_record(record)
+        # a name may hold a dot itself, as the columns of a flattened table do
+        whole = isinstance(record, dict) and self.field in record
+        path = [self.field] if whole else self.field.split(".")
+        value: Any = record
+        for key in path:
+            if not isinstance(value, dict) or key not in value:
+                names = ", ".join(map(str, value)) if isinstance(value, dict) else type(value).__name__
+                raise DataError(f"{self.path}, {place}: no field {self.field!r}; it has: {names:.200}")
+            value = value[key]
+        return _routed_texts({"prompts": value} if path[-1] == "prompts" else value)
 
 
 def read_prompts(path: str | Path, *, format: TrafficFormat = "auto", field: str | None = None) -> PromptReader:
@@ -150,8 +182,9 @@ def read_prompts(path: str | Path, *, format: TrafficFormat = "auto", field: str
     Args:
         path: The file, plain or gzip, UTF-8.
         format: ``"text"`` (one prompt a line), ``"jsonl"``, ``"json"`` (an array, or objects one after another),
-            ``"csv"`` (with a header), or ``"auto"`` by name and content.
-        field: Dotted name of the field or column that holds the prompt, such as ``"inputs.question"``.
+            ``"csv"`` (with a header; separated by commas, semicolons or tabs), or ``"auto"`` by name and content.
+        field: Name of the field or column that holds the prompt; where there is none of that name, dots in it are a
+            path, as in ``"inputs.question"``.
 
     Returns:
         An iterable of str, each time from the start; it knows how far it has read.
@@ -164,53 +197,95 @@ def read_prompts(path: str | Path, *, format: TrafficFormat = "auto", field: str
 
 
 def prompts_of_record(record: Any) -> Iterator[str]:
-    """The routing texts in one parsed record: none or one, or several where it bundles spans."""
+    """The routing texts in one parsed record: none or one, or several where it bundles spans, runs or calls."""
     if isinstance(record, dict):
-        for bundle in ("resourceSpans", "resource_spans", "scopeSpans", "scope_spans", "spans", "runs", "observations"):
-            if isinstance(record.get(bundle), list) and record[bundle]:
-                for inner in record[bundle]:
-                    yield from prompts_of_record(inner)
-                return
         kind = record.get("run_type") or (record.get("type") if "traceId" in record or "trace_id" in record else None)
-        if isinstance(kind, str) and kind.lower() not in _MODEL_CALL_TYPES:
-            return
-        if "attributes" in record:
+        kind = kind.lower() if isinstance(kind, str) else ""
+        # What a call of a model holds is the same call once more: a wrapper around the client, say.
+        if kind not in _MODEL_CALL_TYPES:
+            if not _BUNDLE_NAMES.isdisjoint(record) and (inner := _bundled(record)):
+                for item in inner:
+                    yield from prompts_of_record(item)
+                return
+            if kind:
+                return
+        if record.get("attributes") not in (None, ""):  # a table of runs leaves the cell empty
             text = _of_span(record)
             if text:
                 yield text
             return
         for holder in ("inputs", "input"):
             if record.get(holder) not in (None, "", [], {}):
-                text = routed_text(_parsed(record[holder]))
-                if text:
-                    yield text
+                yield from _routed_texts(_parsed(record[holder]))
                 return
-    text = routed_text(_parsed(record))
-    if text:
-        yield text
+    for call in _calls(record):
+        text = _routed(call)
+        if text:
+            yield text
 
 
 def routed_text(value: Any) -> str | None:
     """The text to route on in a recorded input: a str itself, of messages the last one of the user; None if none."""
+    return _routed(value) or None
+
+
+def _bundled(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The records inside one. Langfuse lists observations by their ids alone in places; those are no records."""
+    for name in _BUNDLES:
+        value = record.get(name)
+        if isinstance(value, list) and (name != "data" or record.keys() <= _PAGE_KEYS):
+            inner = [item for item in value if isinstance(item, dict)]
+            if inner:
+                return inner
+    return []
+
+
+def _routed_texts(value: Any) -> Iterator[str]:
+    """As `routed_text`, of each call that a recorded input holds."""
+    for call in _calls(value):
+        text = _routed(call)
+        if text:
+            yield text
+
+
+def _calls(value: Any) -> list[Any]:
+    """A recorded input as the only one, or those of a batch: LangSmith keeps calls made together in one run."""
+    name, inner = "", value
+    if isinstance(value, dict):
+        name = "messages" if value.get("messages") else "prompts"
+        inner = value.get(name)
+    if isinstance(inner, list) and inner:
+        # a message may be a list too, of its role and its content
+        if isinstance(inner[0], list) and all(isinstance(i, list) and _message(i)[0] not in _ROLES for i in inner):
+            return inner
+        if isinstance(inner[0], str) and name == "prompts":
+            return inner
+    return [value]
+
+
+def _routed(value: Any) -> str | None:
+    """As `routed_text`, but "" where the user's last message has no text: nothing else may stand in for an image."""
     if isinstance(value, str):
         return value if value.strip() else None
     if isinstance(value, list):
         if value and all(isinstance(item, str) for item in value):
-            return routed_text(value[0])  # turns of a conversation, or prompts of one call: the first is the opening
+            return _routed(value[0])  # turns of a conversation, or prompts of one call: the first is the opening
         if len(value) == 1 and isinstance(value[0], list) and _message(value[0])[0] not in _ROLES:
-            return routed_text(value[0])  # LangSmith keeps a batch of conversations
+            return _routed(value[0])  # LangSmith keeps a batch of conversations
         for item in reversed(value):
             role, content = _message(item)
-            if role in _USER_ROLES and (text := _content(content)):
-                return text
+            if role in _USER_ROLES and not _of_tools(content):
+                return _content(content) or ""
         return None
     if isinstance(value, dict):
         role, content = _message(value)
         if role is not None:
-            return _content(content) if role in _USER_ROLES else None
+            return (_content(content) or "") if role in _USER_ROLES else None
         for key in ("messages", *_PROMPT_KEYS):
-            if value.get(key) not in (None, "", []) and (text := routed_text(_parsed_field(key, value[key]))):
-                return text
+            if value.get(key) not in (None, "", []):
+                text = _routed(_parsed_field(key, value[key]))
+                if text is not None:
+                    return text
         strings = [v for v in value.values() if isinstance(v, str) and v.strip()]
         return strings[0] if len(strings) == 1 and len(value) == 1 else None
     return None
@@ -245,39 +320,81 @@ def _content(content: Any) -> str | None:
     return content if isinstance(content, str) and content.strip() else None
 
 
+def _of_tools(content: Any) -> bool:
+    """Whether a message holds nothing but results of tools, which some providers have the user say."""
+    return (
+        isinstance(content, list)
+        and bool(content)
+        and all(isinstance(part, dict) and part.get("type") in _TOOL_RESULTS for part in content)
+    )
+
+
 def _of_span(span: dict[str, Any]) -> str | None:
-    """Routing text of an OpenTelemetry span, by the attribute names of the three common instrumentations."""
+    """Routing text of an OpenTelemetry span, by the attribute names of the three common instrumentations.
+
+    Spans of agents, chains and tools repeat the prompt of the call that they lead to, so they have none.
+    """
     attributes = _attributes(span.get("attributes"))
-    for name in ("gen_ai.input.messages", "gen_ai.prompt", "input.value"):
-        if name in attributes and (text := routed_text(_parsed(attributes[name]))):
-            if name == "input.value" and attributes.get("openinference.span.kind", "LLM") != "LLM":
-                return None
-            return text
-    messages: dict[int, dict[str, Any]] = {}
-    for key, value in attributes.items():
-        if match := _INDEXED.match(key):
-            messages.setdefault(int(match[1]), {})[match[2]] = value
-    if messages and (text := routed_text([messages[i] for i in sorted(messages)])):
+    kind = next((str(attributes[name]) for name in _SPAN_KINDS if attributes.get(name) is not None), None)
+    if kind is not None and kind.lower() not in _MODEL_SPANS:
+        return None
+    # Messages come first: "input.value" may be a rendering of them that begins with the system's.
+    if (text := _routed(_parsed(attributes.get("gen_ai.input.messages")))) is not None:
         return text
-    for event in reversed(span.get("events") or []):
-        inner = _attributes(event.get("attributes"))
-        if event.get("name") == "gen_ai.user.message" and (text := _content(_parsed(inner.get("content")))):
+    if (text := _routed(_indexed_messages(attributes))) is not None:
+        return text
+    for name in ("gen_ai.prompt", "input.value"):
+        if (text := _routed(_parsed(attributes.get(name)))) is not None:
             return text
-        if "gen_ai.prompt" in inner and (text := routed_text(_parsed(inner["gen_ai.prompt"]))):
+    events = span.get("events")
+    for event in reversed(events) if isinstance(events, list) else ():
+        if not isinstance(event, dict):
+            continue
+        inner = _attributes(event.get("attributes"))
+        if event.get("name") == "gen_ai.user.message":
+            return _content(_parsed(inner.get("content")))
+        if (text := _routed(_parsed(inner.get("gen_ai.prompt")))) is not None:
             return text
     return None
+
+
+def _indexed_messages(attributes: dict[str, Any]) -> list[dict[str, Any]]:
+    """Messages out of attributes that hold a role, a content or a part each, numbered by message and part."""
+    messages: dict[int, dict[str, Any]] = {}
+    parts: dict[int, dict[int, dict[str, Any]]] = {}
+    for name, value in attributes.items():
+        if match := _INDEXED.match(name):
+            index, key, part, part_key = match.groups()
+            if part is None:
+                messages.setdefault(int(index), {})[key] = value
+            else:
+                parts.setdefault(int(index), {}).setdefault(int(part), {})[part_key] = value
+    for number, found in parts.items():
+        messages.setdefault(number, {})["content"] = [found[i] for i in sorted(found)]
+    return [messages[i] for i in sorted(messages)]
 
 
 def _attributes(value: Any) -> dict[str, Any]:
     """Attributes of a span: a mapping, or OTLP's list of key and typed value."""
     if isinstance(value, dict):
         return value
-    out: dict[str, Any] = {}
-    for item in value if isinstance(value, list) else []:
-        if isinstance(item, dict) and "key" in item:
-            typed = item.get("value")
-            out[str(item["key"])] = next(iter(typed.values()), None) if isinstance(typed, dict) else typed
-    return out
+    listed = value if isinstance(value, list) else []
+    return {
+        str(item["key"]): _otlp_value(item.get("value")) for item in listed if isinstance(item, dict) and "key" in item
+    }
+
+
+def _otlp_value(typed: Any) -> Any:
+    """A value of OTLP JSON without its type: ``{"stringValue": "x"}`` is ``"x"``, lists and mappings likewise."""
+    if not isinstance(typed, dict):
+        return typed
+    kind, value = next(iter(typed.items()), ("", None))
+    if kind not in _OTLP_NESTED:
+        return value
+    values = value.get("values") if isinstance(value, dict) else None  # an empty list has none
+    if kind.startswith("kvlist"):
+        return _attributes(values or [])
+    return [_otlp_value(item) for item in values] if isinstance(values, list) else []
 
 
 def _parsed(value: Any) -> Any:
@@ -312,7 +429,9 @@ def _json_lines(stream: io.TextIOWrapper, path: Path) -> Iterator[tuple[str, Any
         try:
             yield f"line {number}", json.loads(line)
         except (ValueError, RecursionError) as exc:
-            raise DataError(f"{path}, line {number}: not JSON ({exc}); for plain text give format='text'") from exc
+            raise DataError(
+                f"{path}, line {number}: not JSON ({exc}); for JSON over several lines give --format json, {_TEXT_HINT}"
+            ) from exc
 
 
 def _json_items(stream: io.TextIOWrapper, path: Path) -> Iterator[tuple[str, Any]]:
@@ -327,13 +446,21 @@ def _json_items(stream: io.TextIOWrapper, path: Path) -> Iterator[tuple[str, Any
             start += in_array
             continue
         if in_array and start < len(buffer) and buffer[start] == "]":
+            rest = buffer[start + 1 :]
+            while not rest.strip() and (rest := stream.read(_CHUNK)):
+                pass
+            if rest.strip():
+                raise DataError(
+                    f"{path}, after item {number}: the array ends, but more follows; for JSON lines give --format "
+                    f"jsonl, {_TEXT_HINT}"
+                )
             return
         if start < len(buffer):
             try:
                 item, end = decoder.raw_decode(buffer, start)
             except (ValueError, RecursionError) as exc:
                 if ended:
-                    raise DataError(f"{path}, item {number + 1}: not JSON ({exc})") from exc
+                    raise DataError(f"{path}, item {number + 1}: not JSON ({exc}); {_TEXT_HINT}") from exc
             else:
                 # A number at the very end of the buffer may go on in the next chunk; an object or string can not.
                 if end < len(buffer) or ended or isinstance(item, dict | list | str):
@@ -343,24 +470,84 @@ def _json_items(stream: io.TextIOWrapper, path: Path) -> Iterator[tuple[str, Any
                     continue
         elif ended:
             if in_array:
-                raise DataError(f"{path} ends inside its array, after item {number}: the file is cut off")
+                raise DataError(f"{path} ends inside its array, after item {number}: the file is cut off; {_TEXT_HINT}")
             return
         if len(buffer) - start > MAX_RECORD_CHARS:
-            raise DataError(f"{path}, item {number + 1}: longer than {MAX_RECORD_CHARS:,} characters, or not JSON")
+            raise DataError(
+                f"{path}, item {number + 1}: longer than {MAX_RECORD_CHARS:,} characters, or not JSON; {_TEXT_HINT}"
+            )
         # Grow in proportion to what is pending, so that one large item is not parsed again every chunk.
         chunk = stream.read(max(_CHUNK, len(buffer) - start))
         ended = not chunk
         buffer, start = buffer[start:] + chunk, 0
 
 
-def _csv_rows(stream: io.TextIOWrapper, path: Path) -> Iterator[tuple[str, Any]]:
-    delimiter = "\t" if ".tsv" in path.suffixes else ","
+def _csv_rows(stream: io.TextIOWrapper, path: Path, field: str | None) -> Iterator[tuple[str, Any]]:
     csv.field_size_limit(MAX_RECORD_CHARS)
-    reader = csv.DictReader(_lines(stream, path), delimiter=delimiter)
+    lines = _lines(stream, path)
+    first = _first_lines(lines)
+    delimiter = _delimiter(first, field, "\t" if ".tsv" in path.suffixes else ",")
+    reader = csv.reader(chain(first, lines), delimiter=delimiter)
     try:
+        header = _header(reader)
+        width = len(header)
+        columns = [(name, i, name.lower() in _VERBATIM_KEYS) for name, i in _columns(header, field).items()]
         for row in reader:
-            record = {k: _parsed_field(k, v) for k, v in row.items() if k is not None and v}
-            lowered = {k.strip().lower(): v for k, v in record.items()}
-            yield f"line {reader.line_num}", {**lowered, **record}
+            if len(row) < width:
+                row += [""] * (width - len(row))
+            elif any(map(str.strip, row[width:])):
+                raise DataError(
+                    f"{path}, line {reader.line_num}: {len(row)} cells, but the header names {width} columns; put "
+                    f"cells that hold the separator {delimiter!r} in quotes"
+                )
+            record = {name: row[i] if verbatim else _parsed(row[i]) for name, i, verbatim in columns}
+            yield f"line {reader.line_num}", record
     except csv.Error as exc:
-        raise DataError(f"{path}, line {reader.line_num}: not CSV ({exc})") from exc
+        raise DataError(f"{path}, line {reader.line_num}: not CSV ({exc}); {_TEXT_HINT}") from exc
+
+
+def _first_lines(lines: Iterator[str]) -> list[str]:
+    """Lines up to the end of the header, which goes on over line ends while a quote is open."""
+    first: list[str] = []
+    size = quotes = 0
+    for line in lines:
+        first.append(line)
+        size += len(line)
+        quotes += line.count('"')
+        if (line.strip() and quotes % 2 == 0) or size > _HEAD:
+            break
+    return first
+
+
+def _header(reader: Iterator[list[str]]) -> list[str]:
+    return next((row for row in reader if any(cell.strip() for cell in row)), [])
+
+
+def _delimiter(first: list[str], field: str | None, usual: str) -> str:
+    """The separator under which the header has a column that prompts are taken from, or else the most columns."""
+    wanted = {"messages", *_PROMPT_KEYS, *_EXPORT_COLUMNS} if field is None else {field, field.split(".")[0]}
+
+    def fit(delimiter: str) -> tuple[bool, int, bool]:
+        header = _header(csv.reader(first, delimiter=delimiter))
+        names = _names(header)
+        return not wanted.isdisjoint({*names, *map(str.lower, names)}), len(header), delimiter == usual
+
+    return max(",;\t", key=fit)
+
+
+def _names(header: list[str]) -> dict[str, int]:
+    """Names of columns and where they stand; one without a name is an index, or what an ending separator leaves."""
+    return {name.strip(): i for i, name in enumerate(header) if name.strip()}
+
+
+def _columns(header: list[str], field: str | None) -> dict[str, int]:
+    """The columns that the prompt is looked for in: decided once for a file, so that no cell stands in for another."""
+    names = _names(header)
+    lowered = {name.lower(): i for name, i in names.items()}
+    if field is not None:
+        asked = {name: i for name, i in lowered.items() if field == name or field.startswith(name + ".")}
+        return {**asked, **names}
+    if not _EXPORT_COLUMNS.isdisjoint(lowered):
+        return {**lowered, **names}
+    prompt = next((key for key in ("messages", *_PROMPT_KEYS) if key in lowered), None)
+    return lowered if prompt is None else {prompt: lowered[prompt]}
