@@ -223,5 +223,9 @@ def test_bad_input_is_named():
         verdict(rates, strong, weak, threshold=2)
     with pytest.raises(ConfigurationError, match="confidence"):
         verdict(rates, strong, weak, confidence=95)
+    with pytest.raises(ConfigurationError, match=r"threshold='0\.5'"):
+        verdict(rates, strong, weak, threshold="0.5")
+    with pytest.raises(ConfigurationError, match="seed=-3"):
+        verdict(rates, strong, weak, seed=-3)
     with pytest.raises(ConfigurationError, match="draws=0"):
         verdict(rates, strong, weak, draws=0)

@@ -21,6 +21,7 @@ from routellm_core.evaluation.metrics import (
     checked_share,
     curve_metrics,
     gains,
+    is_number,
     point_metrics,
 )
 
@@ -101,6 +102,7 @@ def bootstrap(
     """
     rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
     check_positive("draws", draws)
+    check_seed(seed)
     ranked = Ranked(rates)
     parts: list[dict[str, Floats]] = []
     for counts in resample(rates.size, draws, np.random.default_rng(seed)):
@@ -135,6 +137,7 @@ def curve_band(
     Returns:
         Lower and upper ends (k,), in the unit of the scores, relative to that line.
     """
+    check_bootstrap(draws, confidence, seed)
     rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
     at = np.asarray(strong_fractions, dtype=np.float64)
     ranked = Ranked(rates)
@@ -205,7 +208,7 @@ def compare_routers(
         levels = (checked_share("metric", int(metric.split("_")[1]) / 100.0),)
     elif metric not in {"apgr", "auc", "hull_area"}:
         raise ConfigurationError(f"metric={metric!r}: expected 'apgr', 'auc', 'hull_area', 'cpt_50' or 'saving_50'")
-    check_bootstrap(draws, confidence)
+    check_bootstrap(draws, confidence, seed)
     values, samples = [], []
     for rates in (first, second):
         checked, strong, weak = checked_rows(rates, strong_scores, weak_scores)
@@ -221,16 +224,22 @@ def compare_routers(
     )
 
 
-def check_bootstrap(draws: int, confidence: float) -> None:
+def check_bootstrap(draws: int, confidence: float, seed: int) -> None:
     """Refuse a number of bootstrap draws or a level of an interval that is none."""
     check_positive("draws", draws)
-    if not 0.0 < confidence < 1.0:
+    check_seed(seed)
+    if not is_number(confidence) or not 0.0 < confidence < 1.0:
         raise ConfigurationError(f"confidence={confidence!r}: expected a number between 0 and 1, such as 0.95")
 
 
 def check_positive(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ConfigurationError(f"{name}={value!r}: expected a positive integer")
+
+
+def check_seed(seed: int) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ConfigurationError(f"seed={seed!r}: expected an integer >= 0")
 
 
 def _json_number(value: float) -> float | None:

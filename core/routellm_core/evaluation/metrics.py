@@ -424,8 +424,13 @@ def checked_gap(strong: Floats, weak: Floats) -> float:
     return gap
 
 
+def is_number(value: object) -> bool:
+    """Whether this is a finite number; True and False are none, as they come of a slip."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
 def checked_share(name: str, value: float | None) -> float:
-    if value is None or isinstance(value, bool) or not 0.0 <= value <= 1.0:
+    if not is_number(value) or value is None or not 0.0 <= value <= 1.0:
         hint = f"; write {value / 100:g} for {value:g} %" if isinstance(value, int | float) and 1 < value <= 100 else ""
         raise ConfigurationError(f"{name}={value!r}: expected a number from 0 to 1{hint}")
     return float(value)
@@ -433,7 +438,7 @@ def checked_share(name: str, value: float | None) -> float:
 
 def check_costs(strong_cost: float, weak_cost: float) -> None:
     """Raise a `ConfigurationError` unless 0 <= weak_cost < strong_cost, both finite."""
-    if not (np.isfinite(strong_cost) and np.isfinite(weak_cost) and 0.0 <= weak_cost < strong_cost):
+    if not (is_number(strong_cost) and is_number(weak_cost) and 0.0 <= weak_cost < strong_cost):
         raise ConfigurationError(
             f"strong_cost={strong_cost!r}, weak_cost={weak_cost!r}: expected 0 <= weak_cost < strong_cost; "
             "if the strong model is not dearer there is nothing to save by routing"

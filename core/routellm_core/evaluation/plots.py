@@ -81,10 +81,21 @@ def chart_lines(result: Mapping[str, Any]) -> list[Line]:
     return lines
 
 
-def chart_models(result: Mapping[str, Any]) -> list[tuple[str, float, float]]:
-    """Further priced models within the chart: (name, the share of strong calls that costs as much, mean score)."""
+def chart_models(result: Mapping[str, Any]) -> list[tuple[str, float, float, bool]]:
+    """Further priced models within the chart.
+
+    Returns:
+        Name, the share of strong calls that costs as much, mean score, and whether the name stands above the point:
+        below it where another model is close above.
+    """
     found = [(m["name"], _share_of_cost(result, m["cost"]), m["quality"]) for m in _priced_others(result)]
-    return [(name, share, quality) for name, share, quality in found if 0.0 <= share <= 1.0]
+    inside = [(name, share, quality) for name, share, quality in found if 0.0 <= share <= 1.0]
+    scores = [score for line in chart_lines(result) for score in line.y]
+    near = 0.1 * (max(scores) - min(scores)) if scores else 0.0
+    return [
+        (name, x, y, not any(n != name and abs(a - x) < 0.25 and 0.0 <= b - y < near for n, a, b in inside))
+        for name, x, y in inside
+    ]
 
 
 def cost_at(result: Mapping[str, Any], shares: Sequence[float]) -> list[str]:
@@ -155,9 +166,13 @@ def save_figures(results: Sequence[Mapping[str, Any]], directory: str | Path) ->
                 axes.fill_between(*line.band, color=line.color, alpha=0.15, lw=0)
             if line.dot is not None:
                 axes.plot(*line.dot, line.marker, ms=7, mfc="white", mec=line.color, mew=2, zorder=4)
-        for name, share, quality in chart_models(result):
+        for name, share, quality, above in chart_models(result):
             axes.plot(share, quality, "x", ms=7, mew=2, color=_GRAY, zorder=4)
-            axes.annotate(_wrapped(name, 28), (share, quality), (5, 4), textcoords="offset points", fontsize=8)
+            right = share > 0.6
+            axes.annotate(
+                _wrapped(name, 28), (share, quality), (-5 if right else 5, 4 if above else -4), fontsize=8,
+                textcoords="offset points", ha="right" if right else "left", va="bottom" if above else "top",
+            )  # fmt: skip
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         if result["shares"]:
@@ -165,9 +180,9 @@ def save_figures(results: Sequence[Mapping[str, Any]], directory: str | Path) ->
         axes.set_xlabel(SHARE_LABEL)
         if result["priced"]:
             ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-            above = axes.secondary_xaxis("top")
-            above.set_xticks(ticks, cost_at(result, ticks))
-            above.set_xlabel(COST_LABEL)
+            top = axes.secondary_xaxis("top")
+            top.set_xticks(ticks, cost_at(result, ticks))
+            top.set_xlabel(COST_LABEL)
         axes.set_ylabel("mean score")
         pair = f"{result['title']}\nstrong {result['strong']}, weak {result['weak']}"
         axes.set_title("\n".join(_wrapped(part, 80) for part in pair.split("\n")), loc="left", fontsize=10)

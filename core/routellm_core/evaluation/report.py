@@ -64,13 +64,16 @@ def _summary(results: Sequence[Mapping[str, Any]]) -> str:
 
 def _section(result: Mapping[str, Any], index: int) -> str:
     routers = result["routers"]
-    # each once, in order
-    notes = dict.fromkeys(note for r in routers for note in (*r["notes"], *r["verdict"]["notes"]))
+    told = [dict.fromkeys((*r["notes"], *r["verdict"]["notes"])) for r in routers]
+    common = [note for note in told[0] if all(note in notes for notes in told)] if told else []
     parts = [
         f'<section id="b{index}"><h2>{html.escape(result["title"])}</h2>',
         _facts(result),
-        *(_verdict_box(result, r) for r in routers),
-        "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes),
+        *(
+            _verdict_box(result, r, [n for n in notes if n not in common])
+            for r, notes in zip(routers, told, strict=True)
+        ),
+        _notes(common),
         _chart(result),
         _metric_table(result),
         _comparison_list(result),
@@ -108,7 +111,11 @@ def _kind(found: Mapping[str, Any]) -> str:
     return "no" if found["sentence"].startswith("Do not route") else str(found["outcome"])
 
 
-def _verdict_box(result: Mapping[str, Any], router: Mapping[str, Any]) -> str:
+def _notes(notes: Sequence[str]) -> str:
+    return "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
+
+
+def _verdict_box(result: Mapping[str, Any], router: Mapping[str, Any], notes: Sequence[str]) -> str:
     found, single = router["verdict"], len(result["routers"]) == 1
     lead, colon, rest = found["sentence"].partition(":")
     name = "" if single else f'<p class="tag">{html.escape(router["name"])}</p>'
@@ -118,7 +125,7 @@ def _verdict_box(result: Mapping[str, Any], router: Mapping[str, Any]) -> str:
         use = f'<p class="use">To use it: <code>{call}</code></p>'
     return (
         f'<div class="verdict {_kind(found)}">{name}<p><b>{html.escape(lead)}</b>{html.escape(colon + rest)}</p>'
-        f"{use}</div>{_alternatives(result, router, opened=single)}"
+        f"{use}{_notes(notes)}</div>{_alternatives(result, router, opened=single)}"
     )
 
 
@@ -131,7 +138,7 @@ def _alternatives(result: Mapping[str, Any], router: Mapping[str, Any], *, opene
         kind = "" if gap else ' class="ours"'
         data = f"<td>{score}</td><td>{cost}</td><td>{gap}{spread}</td>"
         body.append(f'<tr{kind}><th scope="row">{html.escape(name)}</th>{data}</tr>')
-    label = f"what it is compared with: {router['name']}"
+    label = f"what it is compared with: {router['name']}, {result['title']}"
     return (
         f"<details{' open' if opened else ''}><summary>Compared with</summary>{_wide(label, names, body)}"
         '<p class="hint">Measured on prompts that the thresholds were not chosen on.</p></details>'
@@ -160,7 +167,8 @@ def _metric_table(result: Mapping[str, Any]) -> str:
     below = f"Below each value its {result['confidence']:.0%} interval; for random routing, the range of guesses."
     if result["published"]:
         below += " The published results are of other routers and embeddings, on all rows of the benchmark."
-    return f'<h3>Metrics</h3>{_wide("metrics", HEADER, body)}<p class="hint">{below}</p>'
+    table = _wide(f"metrics: {result['title']}", HEADER, body)
+    return f'<h3>Metrics</h3>{table}<p class="hint">{below}</p>'
 
 
 def _wide(label: str, names: Sequence[str], body: Sequence[str]) -> str:
@@ -219,7 +227,7 @@ def _threshold_table(result: Mapping[str, Any], router: Mapping[str, Any]) -> st
     hint = "Sending the same share of calls to the strong model at random saves as much. "
     if gains:
         hint = "In bold the threshold of the verdict. Scores here are of the prompts that it was chosen on. "
-    table = _wide(f"thresholds: {router['name']}", names, body)
+    table = _wide(f"thresholds: {router['name']}, {result['title']}", names, body)
     return (
         f"<details{opened}><summary><h3>Thresholds: {html.escape(router['name'])}</h3></summary>{table}"
         f'<p class="hint">{hint}Shares are of prompts like these; for other traffic calibrate first: '
@@ -245,7 +253,7 @@ def _chart(result: Mapping[str, Any]) -> str:
     if not lines:
         return ""
     models = chart_models(result)
-    values = [y for line in lines for y in line.y] + [y for _, _, y in models]
+    values = [y for line in lines for y in line.y] + [y for _, _, y, _ in models]
     values += [y for line in lines if line.band for y in (*line.band[1], *line.band[2])]
     values += [line.dot[1] for line in lines if line.dot]
     ticks = _ticks(min(values), max(values))
@@ -297,11 +305,11 @@ def _chart(result: Mapping[str, Any]) -> str:
             f'<polyline points="{path(line.x, line.y)}" fill="none" stroke="{line.color}" '
             f'stroke-width="{width}"{_dash(line)}/>'
         )
-    for name, share, quality in models:
+    for name, share, quality, above in models:
         x, y = x_of(share), y_of(quality)
         out.append(f'<path class="model" d="M{x - 5:.1f},{y - 5:.1f}l10,10m0,-10l-10,10"/>')
         right = share > 0.6
-        out.append(text(x + (-9 if right else 9), y - 8, name[:32], "end" if right else "start"))
+        out.append(text(x + (-9 if right else 9), y + (-8 if above else 18), name[:32], "end" if right else "start"))
     for line in lines:
         if line.dot is not None:
             out.append(_dot(line, x_of(line.dot[0]), y_of(line.dot[1])))
@@ -381,7 +389,7 @@ a{color:inherit}
 .facts{list-style:none;padding:0}.facts b{font-weight:600;overflow-wrap:anywhere}
 .verdict{border-left:4px solid var(--open);background:var(--box);padding:.6rem .9rem;margin:.9rem 0}
 .verdict p{margin:0}.verdict .tag{font-weight:600;font-size:.875rem;color:var(--soft)}.verdict b{color:var(--open)}
-.verdict p,.verdict .tag{overflow-wrap:anywhere}.verdict .use{margin-top:.4rem;font-size:.875rem}
+.verdict p,.verdict .tag{overflow-wrap:anywhere}.verdict .use,.verdict .note{margin-top:.4rem;font-size:.875rem}
 .verdict.gains{border-color:var(--good)}.verdict.gains b,b.gains{color:var(--good)}
 .verdict.loses,.verdict.no{border-color:var(--bad)}.verdict.loses b,.verdict.no b,b.loses,b.no{color:var(--bad)}
 b.undecided{color:var(--open)}

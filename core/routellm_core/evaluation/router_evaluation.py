@@ -135,7 +135,7 @@ def evaluate_router(
         ConfigurationError: A level or share outside [0, 1], both a threshold and a share, no prompts for a router.
         RouterError: The router failed.
     """
-    check_bootstrap(draws, confidence)
+    check_bootstrap(draws, confidence, seed)
     if threshold is not None and strong_fraction is not None:
         raise ConfigurationError(f"threshold={threshold!r}, strong_fraction={strong_fraction!r}: give at most one")
     if hasattr(router, "win_rates"):
@@ -189,7 +189,10 @@ def _notes(rates: Floats, strong: Floats, weak: Floats, undefined: float) -> tup
     if abs(gap) <= tolerance(strong, weak):
         notes.append("Strong and weak score the same on average: PGR, APGR and CPT are undefined.")
     elif gap < 0:
-        notes.append("The weak model scores higher than the strong one: there is no gap to recover; swap the pair.")
+        notes.append(
+            "The weak model scores higher than the strong one: there is no gap to recover. Always use it, or name it "
+            "as the strong one if it is the dearer."
+        )
     elif undefined > 0.01:
         notes.append(
             f"In {undefined:.0%} of the bootstrap draws the strong model is not better; those are left out, "

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from routellm_core.calibration import Calibration, checked_fraction
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.evaluation.intervals import Estimate, check_bootstrap, resample
-from routellm_core.evaluation.metrics import Floats, checked_scores
+from routellm_core.evaluation.metrics import Floats, checked_scores, is_number
 
 TargetKind = Literal["strong_fraction", "budget", "quality", "pgr"]
 Price = float | tuple[float, float]
@@ -39,8 +39,8 @@ class Target:
         threshold: Send a prompt to the strong model when its win rate is >= this.
         threshold_interval: Where the threshold could have come out on another sample of this size: (low, high).
         strong_fraction: Share of strong calls at the threshold, with its interval.
-        realised: What the threshold gives on prompts like the sample, with its interval. For quality the value is
-            cross-fitted: each half is measured with the threshold chosen on the other.
+        realised: What the threshold gives on prompts like the sample, with its interval. For quality and PGR the value
+            is cross-fitted: each half is measured with the threshold chosen on the other.
         held_out: What a threshold chosen on one random half gave on the other half; None with a single prompt.
         count: Number of prompts.
         precision: Wanted half-width of the interval of `realised`.
@@ -72,6 +72,8 @@ class Target:
             f"threshold {self.threshold:.4f}: {_WORDS[self.kind]} {self.realised.value:.4g} "
             f"(interval {self.realised.low:.4g} to {self.realised.high:.4g}) on {self.count:,} prompts"
         )
+        if self.held_out is not None:
+            text += f", {self.held_out:.4g} on a half that it was not chosen on"
         if not self.reached:
             text += f"; no threshold reaches {self.wanted:.4g}, this is the closest"
         if not self.enough:
@@ -115,7 +117,7 @@ def share_target(
     fitted = _calibration(calibration)
     wanted = checked_fraction(strong_fraction, "strong_fraction")
     _check_precision(precision)
-    check_bootstrap(draws, confidence)
+    check_bootstrap(draws, confidence, seed)
     threshold = fitted.threshold(strong_fraction=wanted)
     realised = share_interval(fitted, threshold, confidence=confidence, draws=draws, seed=seed)
     spread = (realised.high - realised.low) / 2.0
@@ -141,6 +143,8 @@ def share_interval(
 ) -> Estimate:
     """Share of traffic with win rate >= threshold, with the interval that a sample of this size leaves."""
     share = calibration.strong_fraction(threshold=threshold)
+    if threshold <= 0.0:
+        return Estimate(share, share, share)  # no win rate is below it: whatever comes is strong
     strong = share * calibration.count
     rng = np.random.default_rng(seed)
     drawn = rng.beta(strong + 0.5, calibration.count - strong + 0.5, size=draws)
@@ -180,9 +184,9 @@ def budget_target(
     calibration: Calibration | npt.ArrayLike,
     budget: float,
     *,
-    strong_price: Price | None,
-    weak_price: Price | None,
-    tokens: Tokens | None,
+    strong_price: Price | None = None,
+    weak_price: Price | None = None,
+    tokens: Tokens | None = None,
     calls: float = 1.0,
     precision: float = 0.05,
     confidence: float = 0.95,
@@ -222,8 +226,8 @@ def budget_target(
             "of a call (a mean will do)"
         )
     _check_precision(precision)
-    check_bootstrap(draws, confidence)
-    if not all(isinstance(v, int | float | np.number) and 0 < v < np.inf for v in (budget, calls)):
+    check_bootstrap(draws, confidence, seed)
+    if not all(is_number(v) and v > 0 for v in (budget, calls)):
         raise ConfigurationError(f"budget={budget!r}, calls={calls!r}: expected positive numbers")
     wanted = float(budget) / float(calls)
     strong_cost, weak_cost = call_cost(strong_price, tokens), call_cost(weak_price, tokens)
@@ -257,7 +261,13 @@ def budget_target(
 
     threshold = choose(np.arange(n))
     paid = costs[1] + extra * (rates >= threshold)
-    realised = mean_interval(paid, confidence, draws, seed)
+    if strong_cost.ndim or weak_cost.ndim:
+        realised = mean_interval(paid, confidence, draws, seed)
+    else:
+        # every call costs one of two sums: the interval is that of the share, none and all included
+        share = share_interval(Calibration.from_win_rates(rates), threshold, confidence=confidence, seed=seed)
+        ends = [float(weak_cost + (strong_cost - weak_cost) * s) for s in (share.value, share.low, share.high)]
+        realised = Estimate(*ends)
     return _finish(
         "budget",
         wanted,
@@ -289,7 +299,8 @@ def quality_target(
     """The threshold for a quality level: the smallest strong share that reaches it on prompts with known outcomes.
 
     The first share that reaches a level on a sample is, by luck, often too small. So the realised value is
-    cross-fitted: each random half is measured with the threshold chosen on the other half.
+    cross-fitted: each random half is measured with the threshold chosen on the other half. The interval is the
+    bootstrap's at the threshold itself (its coverage: tests and docs/evaluation.md).
 
     Args:
         win_rates: (n,) win rates.
@@ -310,7 +321,7 @@ def quality_target(
     if (pgr is None) == (quality is None):
         raise ConfigurationError(f"pgr={pgr!r}, quality={quality!r}: give exactly one of the two")
     _check_precision(precision)
-    check_bootstrap(draws, confidence)
+    check_bootstrap(draws, confidence, seed)
     rates = checked_rates(win_rates)
     strong = checked_scores("strong_scores", strong_scores)
     weak = checked_scores("weak_scores", weak_scores)
@@ -324,7 +335,7 @@ def quality_target(
             "so PGR is undefined; give quality=, or always use the weak model"
         )
     level = None if pgr is None else checked_fraction(pgr, "pgr")
-    if quality is not None and not np.isfinite(quality):
+    if quality is not None and not is_number(quality):
         raise ConfigurationError(f"quality={quality!r}: expected a finite number")
     best_reachable = True
 
@@ -353,15 +364,16 @@ def quality_target(
     chosen = np.zeros(rates.size, dtype=bool)
     halves = _halves(rates.size, seed)
     for here, there in (halves, halves[::-1]):
-        chosen[there] = rates[there] >= (choose(here) if here.size else threshold)
+        chosen[there] = rates[there] >= (choose(here) if here.size and threshold > 0.0 else threshold)
+    routed = gain * (rates >= threshold)
     if level is None:
-        routed = weak + gain * chosen
-        realised = mean_interval(routed, confidence, draws, seed)
+        value, found = float((weak + gain * chosen).mean()), mean_interval(weak + routed, confidence, draws, seed)
         # without a gap a precision can only be in the unit of the scores
         wanted, width = float(quality or 0.0), precision * (abs(gap) or 1.0)
     else:
-        realised = _ratio_interval(gain * chosen, gain, confidence, draws, seed)
+        value, found = float((gain * chosen).sum() / gain.sum()), _ratio_interval(routed, gain, confidence, draws, seed)
         wanted, width = level, precision
+    realised = Estimate(value, min(found.low, value), max(found.high, value))
     return _finish(
         "quality" if level is None else "pgr",
         wanted, rates, threshold, realised, choose, measure, width, confidence, draws, seed, reached=reached_on_sample,
@@ -429,16 +441,26 @@ def cut(values: Floats, groups: int) -> float:
 
 
 def mean_interval(values: Floats, confidence: float, draws: int, seed: int) -> Estimate:
-    """Bootstrap interval of a mean."""
+    """Bootstrap interval of a mean, studentized: costs and losses are skewed, and percentiles would cover too little.
+
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 12.5. With a handful of rows it is the
+    percentile interval, as too many draws have no spread then.
+    """
     rng = np.random.default_rng(seed)
-    n = values.size
+    n, mean, spread = values.size, float(values.mean()), float(values.std())
+    tails = [(1.0 + confidence) / 2.0, (1.0 - confidence) / 2.0]
     if n > _NORMAL_FROM:
-        drawn: Floats = rng.normal(values.mean(), values.std() / np.sqrt(n), size=draws)
+        low, high = mean - spread / np.sqrt(n) * np.quantile(rng.normal(size=draws), tails)
     else:
-        drawn = np.concatenate([counts @ values for counts in resample(n, draws, rng)]) / n
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(drawn, [tail, 1.0 - tail])
-    return Estimate(float(values.mean()), float(low), float(high))
+        both = np.stack([values, (values - mean) ** 2], axis=1)
+        drawn = np.concatenate([counts @ both for counts in resample(n, draws, rng)]) / n
+        spreads = np.sqrt(np.maximum(drawn[:, 1] - (drawn[:, 0] - mean) ** 2, 0.0))
+        usable = spreads > 1e-9 * spread
+        if n >= _FEWEST and usable.any():
+            low, high = mean - spread * np.quantile((drawn[usable, 0] - mean) / spreads[usable], tails)
+        else:
+            low, high = np.quantile(drawn[:, 0], tails[::-1])
+    return Estimate(mean, float(min(low, mean)), float(max(high, mean)))
 
 
 def _ratio_interval(top: Floats, bottom: Floats, confidence: float, draws: int, seed: int) -> Estimate:
@@ -489,7 +511,7 @@ def checked_rates(value: npt.ArrayLike) -> Floats:
 
 
 def _check_precision(precision: float) -> None:
-    if not (np.isfinite(precision) and precision > 0):
+    if not is_number(precision) or precision <= 0:
         raise ConfigurationError(f"precision={precision!r}: expected a positive number, such as 0.02 for ±2 points")
 
 

@@ -17,7 +17,15 @@ import numpy.typing as npt
 from routellm_core.calibration import Calibration
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.evaluation.intervals import Estimate, check_bootstrap, interval, resample
-from routellm_core.evaluation.metrics import Curve, Floats, check_costs, checked_scores, curve, static_hull
+from routellm_core.evaluation.metrics import (
+    Curve,
+    Floats,
+    check_costs,
+    checked_scores,
+    checked_share,
+    curve,
+    static_hull,
+)
 from routellm_core.evaluation.targets import checked_rates, cut, mean_interval, share_interval
 
 Outcome = Literal["gains", "loses", "undecided"]
@@ -140,9 +148,9 @@ def verdict(
         )
     (s, cs), (w, cw) = table[strong], table[weak]
     check_costs(float(cs.mean()), float(cw.mean()))
-    if threshold is not None and not 0.0 <= threshold <= 1.0:
-        raise ConfigurationError(f"threshold={threshold!r}: expected a number from 0 to 1")
-    check_bootstrap(draws, confidence)
+    if threshold is not None:
+        checked_share("threshold", threshold)
+    check_bootstrap(draws, confidence, seed)
     if not 0.5 < confidence < 1.0:
         raise ConfigurationError(f"confidence={confidence!r}: expected a number between 0.5 and 1, such as 0.95")
 
