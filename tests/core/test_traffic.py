@@ -644,6 +644,20 @@ def test_csv_of_one_column_may_hold_any_separator_when_quoted(tmp_path):
     assert list(read_prompts(put(tmp_path, "a.csv", 'prompt\n"a;b, c"\nd;e\n'))) == ["a;b, c", "d;e"]
 
 
+def test_csv_separator_is_that_of_the_ending_where_the_header_tells_none(tmp_path):
+    assert list(read_prompts(put(tmp_path, "a.tsv", "prompt\nx, y; z\n"))) == ["x, y; z"]
+    assert list(read_prompts(put(tmp_path, "a.csv", "prompt\nx\ty; z\n"))) == ["x\ty; z"]
+
+
+def test_csv_header_with_a_quote_of_its_own_does_not_read_the_file_into_memory(tmp_path):
+    file = put(tmp_path, "a.csv", 'disk of 5";prompt\n' + f"1;{'x' * 1000}\n" * 8000)
+    tracemalloc.start()
+    assert sum(1 for _ in read_prompts(file)) == 8000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e6
+
+
 def test_csv_row_with_more_cells_than_the_header_is_named(tmp_path):
     file = put(tmp_path, "a.csv", "id,prompt\n1,fine,,\n2,cut at the comma, here\n")
     with pytest.raises(DataError, match=r"a\.csv, line 3: 3 cells, but the header names 2 columns.*quotes"):
