@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 
@@ -54,10 +55,14 @@ def test_evaluate_prints_a_table_and_writes_everything(outcomes, tmp_path):
         "evaluate", "-r", "random", "--outcomes", outcomes, "--strong", "big", "--weak", "small",
         "--output", folder, "--draws", "50",
     )  # fmt: skip
-    assert "mine, 120 prompts: big 0." in result.stdout
+    assert re.search(r"mine, 120 prompts: strong big \d\d\.\d%, weak small \d\d\.\d%", result.stdout)
     for name in ("random", "prompt length", "oracle", "APGR", "CPT(50%)"):
         assert name in result.stdout
     assert "Routing " in result.stdout
+    for policy in ("routed, ", "always small", "always big", "static mix of the same cost"):
+        assert policy in result.stdout
+    assert "not compared with, for want of a --price MODEL=NUMBER: mid" in result.stdout
+    assert "was taken as the strong model" not in result.stdout
     assert sorted(p.name for p in folder.iterdir()) == ["mine.png", "mine.svg", "report.html", "results.json"]
     (saved,) = json.loads((folder / "results.json").read_text())
     assert saved["count"] == 120
@@ -113,16 +118,66 @@ def test_evaluate_several_routers_and_benchmarks(tmp_path):
         (
             ["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--strong-price", "1", "--weak-price", "2"],
             ConfigurationError,
-            "not dearer|expected 0 <= weak_cost",
+            "--strong-price 1, --weak-price 2: .* not dearer",
+        ),
+        (
+            ["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--tokens", "9"],
+            ConfigurationError,
+            "--tokens needs",
+        ),
+        (
+            "-o OUTCOMES --strong big --weak small --strong-price 2 --weak-price 1 --tokens 0".split(),
+            ConfigurationError,
+            "--tokens 0",
         ),
     ],
 )
 def test_evaluate_names_what_is_wrong(args, error, words, outcomes, tmp_path):
     args = [str(outcomes) if a == "OUTCOMES" else a for a in args]
     message = run("evaluate", "-r", "random", "--output", tmp_path / "out", *args, error=error)
-    import re
-
     assert re.search(words, message)
+
+
+def test_evaluate_says_which_model_it_took_as_the_strong_one(tmp_path):
+    file = tmp_path / "pair.jsonl"
+    rows = [{"prompt": f"p{i}", "scores": {"a": i % 2, "b": i % 3 != 0}} for i in range(40)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["evaluate", "-r", "random", "-o", file, "--draws", "20", "--output", tmp_path / "out"]
+    assert "b was taken as the strong model because it scores higher" in run(*command).stdout
+    assert "was taken" not in run(*command, "--strong", "a", "--weak", "b").stdout
+
+
+def test_evaluate_tells_apart_what_is_called_the_same(outcomes, tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.jsonl").write_bytes(outcomes.read_bytes())
+    load_router("mf").save_pretrained(tmp_path / "copy")
+    result = run(
+        "evaluate", "-r", "mf", "-r", tmp_path / "copy", "-o", outcomes, "-o", tmp_path / "other" / "mine.jsonl",
+        "--strong", "big", "--weak", "small", "--draws", "20", "--json", "--output", tmp_path / "out",
+    )  # fmt: skip
+    found = json.loads(result.stdout)
+    assert [f["benchmark"] for f in found] == [f"{tmp_path.name}/mine", "other/mine"]
+    assert [r["name"] for r in found[0]["routers"]] == ["mf (bundled)", "mf (copy)"]
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+
+
+def test_evaluate_tells_an_output_that_cannot_be_before_it_scores_anything(outcomes, tmp_path, monkeypatch):
+    monkeypatch.setattr("routellm_core.routers.load_router", lambda *a, **k: pytest.fail("a router was loaded"))
+    (tmp_path / "file").write_text("mine")
+    command = ["evaluate", "-o", outcomes, "--strong", "big", "--weak", "small"]
+    message = run(*command, "--output", tmp_path / "file", error=ConfigurationError)
+    assert f"--output {tmp_path / 'file'}" in message
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_narrow_terminal_gets_intervals_on_a_line_of_their_own(outcomes, tmp_path, monkeypatch):
+    from rich.console import Console
+
+    monkeypatch.setattr(Console, "is_terminal", True)
+    monkeypatch.setattr(Console, "width", 80)
+    command = ["evaluate", "-r", "random", "-o", outcomes, "--strong", "big", "--weak", "small", "--draws", "20"]
+    lines = run(*command, "--output", tmp_path / "out").stdout.splitlines()
+    assert any(re.fullmatch(r"( +\[[^\[\]]+, [^\[\]]+\]){4}\s*", line) for line in lines)
 
 
 def test_evaluate_reads_the_outcomes_that_training_reads(outcomes, tmp_path):

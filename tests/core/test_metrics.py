@@ -465,6 +465,10 @@ def test_bad_parameters_are_named():
     good = ([0.1, 0.9], [1.0, 1.0], [0.0, 1.0])
     with pytest.raises(ConfigurationError, match=r"level=50.*write 0\.5"):
         cpt(*good, level=50)
+    with pytest.raises(ConfigurationError, match=r"level='0\.5'"):
+        cpt(*good, level="0.5")
+    with pytest.raises(ConfigurationError, match="strong_cost=None"):
+        hull_area(*good, strong_cost=None)
     with pytest.raises(ConfigurationError, match="exactly one"):
         pgr(*good)
     with pytest.raises(ConfigurationError, match="exactly one"):

@@ -164,7 +164,7 @@ def test_alternatives_are_the_measured_policy_against_each_way_to_do_without_it(
     assert list(rows) == [f"routed, {share} strong calls", "always small", "always big", "static mix of the same cost"]
     assert [cost for _, cost, _ in rows.values()] == [share, "0%", "100%", share]
     assert rows["always small"][0] == f"{found.weak_scores.mean():.1%}"
-    assert rows["static mix of the same cost"][2][0] == f"{verdict['gain']['value']:+.1%}"
+    assert rows["static mix of the same cost"][2][0] == f"{100 * verdict['gain']['value']:+.1f}"
     priced = evaluate_benchmark(
         better, {"skilled": hard}, strong_cost=0.03, weak_cost=0.001, other_costs={"mid": 0.01}, draws=60
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,12 +44,19 @@ def evaluate(
             help='Your own results, "prompt" and "scores" {model: number}: .jsonl, .csv or .parquet.',
         ),
     ] = None,
-    strong: Annotated[str | None, typer.Option(help="Strong model, as the data names it.")] = None,
-    weak: Annotated[str | None, typer.Option(help="Weak model, as the data names it.")] = None,
+    strong: Annotated[
+        str | None,
+        typer.Option(
+            help="Strong (dear) model, as the data names it.", show_default="of two in --outcomes, the better scored"
+        ),
+    ] = None,
+    weak: Annotated[str | None, typer.Option(help="Weak (cheap) model, as the data names it.")] = None,
     split: Annotated[str, typer.Option(help="Rows of a benchmark: test, gold or all.")] = "test",
     strong_price: Annotated[float | None, typer.Option(help="Money per million tokens of the strong model.")] = None,
     weak_price: Annotated[float | None, typer.Option(help="Money per million tokens of the weak model.")] = None,
-    tokens: Annotated[float, typer.Option(help="Mean tokens of a call, with the prices.")] = 1000.0,
+    tokens: Annotated[
+        float | None, typer.Option(help="Mean tokens of a call, with the prices.", show_default="1000")
+    ] = None,
     price: Annotated[
         list[str] | None,
         typer.Option(help="MODEL=NUMBER: price of a further model of the outcomes, an alternative for the verdict."),
@@ -57,14 +65,15 @@ def evaluate(
         Path, typer.Option(help="Folder for results.json, report.html and the figures (made when needed).")
     ] = Path("evaluation"),
     draws: Annotated[int, typer.Option(help="Bootstrap draws.", min=10)] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON, for a program.")] = False,
 ) -> None:
     """Measure routers where the answers' scores are known: PGR, APGR, CPT, cost, and a verdict.
 
     Example: routellm evaluate --router mf --router random --benchmark mmlu --benchmark gsm8k --data RouteLLM/
 
-    Example: routellm evaluate --outcomes results.jsonl --strong-price 10 --weak-price 0.5
+    Example: routellm evaluate --outcomes results.jsonl --strong gpt-4.1 --weak gpt-4.1-mini --strong-price 8
+    --weak-price 1.6
     """
     from routellm_core.evaluation.benchmarks import STRONG, WEAK, load_benchmark, load_outcomes
     from routellm_core.evaluation.plots import save_figures
@@ -82,17 +91,27 @@ def evaluate(
     if (strong_price is None) != (weak_price is None):
         missing = "--strong-price" if strong_price is None else "--weak-price"
         raise ConfigurationError(f"{missing} is missing: costs need the price per million tokens of both models")
+    prices = _prices(price or [])
+    if strong_price is None or weak_price is None:
+        for option, given in (("--price", price), ("--tokens", tokens)):
+            if given:
+                raise ConfigurationError(f"{option} needs --strong-price and --weak-price beside it")
+    elif not 0.0 <= weak_price < strong_price:
+        raise ConfigurationError(
+            f"--strong-price {strong_price:g}, --weak-price {weak_price:g}: the strong model is not dearer, so there "
+            "is nothing to save by routing; expected 0 <= weak price < strong price"
+        )
+    mean_tokens = 1000.0 if tokens is None else tokens
+    if not 0.0 < mean_tokens < float("inf"):
+        raise ConfigurationError(f"--tokens {mean_tokens:g}: expected the mean number of tokens of a call, above 0")
     loaded = [
         load_benchmark(name, data or "", strong=strong or STRONG, weak=weak or WEAK, split=split) for name in benchmarks
     ]
-    loaded += [load_outcomes(file, strong=strong, weak=weak) for file in files]
-    others = {name: float(call_cost(amount, tokens)) for name, amount in _prices(price or []).items()}
+    loaded += _told_apart(files, [load_outcomes(file, strong=strong, weak=weak) for file in files])
+    others = {name: float(call_cost(amount, mean_tokens)) for name, amount in prices.items()}
     costs: dict[str, Any] = {}
     if strong_price is not None and weak_price is not None:
-        costs = {"strong_cost": call_cost(strong_price, tokens), "weak_cost": call_cost(weak_price, tokens)}
-    elif others:
-        raise ConfigurationError("--price needs --strong-price and --weak-price beside it")
-
+        costs = {"strong_cost": call_cost(strong_price, mean_tokens), "weak_cost": call_cost(weak_price, mean_tokens)}
     unknown = sorted(set(others).difference(*(found.scores for found in loaded)))
     if unknown:
         raise ConfigurationError(
@@ -100,13 +119,16 @@ def evaluate(
             f"{', '.join(dict.fromkeys(model for found in loaded for model in found.scores))}"
         )
 
+    try:
+        output.mkdir(parents=True, exist_ok=True)  # before minutes of work: it may not be allowed
+    except OSError as exc:
+        raise ConfigurationError(f"--output {output}: no folder can be made there ({exc.strerror})") from exc
     routers = _routers(_several(router) or ["mf"])
     results = []
     for found in loaded:
         rates = _win_rates(routers, found)
         results.append(evaluate_benchmark(found, rates, **costs, other_costs=others, draws=draws, seed=seed))
 
-    output.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False)
     (output / "results.json").write_text(text + "\n", encoding="utf-8")
     (output / "report.html").write_text(render_html(results), encoding="utf-8")
@@ -119,12 +141,22 @@ def evaluate(
     if as_json:
         print(text)
     else:
-        _print(results, written)
+        guessed = len(benchmarks) if strong is None and files else len(results)
+        _print(results, written, guessed=guessed)
 
 
 def _several(values: Sequence[str] | None) -> list[str]:
     """Options given again or with commas, each once, in order."""
     return list(dict.fromkeys(part.strip() for value in values or [] for part in value.split(",") if part.strip()))
+
+
+def _told_apart(files: Sequence[Path], loaded: Sequence[Benchmark]) -> list[Benchmark]:
+    """Outcomes under their files' names; with the folder before it where two are called the same."""
+    names = [found.name for found in loaded]
+    return [
+        found if names.count(found.name) == 1 else replace(found, name=f"{file.resolve().parent.name}/{found.name}")
+        for file, found in zip(files, loaded, strict=True)
+    ]
 
 
 def _prices(values: Sequence[str]) -> dict[str, float]:
@@ -141,14 +173,15 @@ def _prices(values: Sequence[str]) -> dict[str, float]:
 
 
 def _routers(specs: Sequence[str]) -> dict[str, Router]:
-    """Routers under names that tell them apart: the router's own, else that of its directory."""
+    """Routers under names that tell them apart: the router's own, else with its directory's, or "bundled"."""
     from routellm_core.routers import load_router
 
     loaded = [(spec, load_router(spec)) for spec in specs]
     names = [r.name for _, r in loaded]
     out: dict[str, Router] = {}
     for spec, found in loaded:
-        name = found.name if names.count(found.name) == 1 else f"{found.name} ({Path(spec).name})"
+        place = Path(spec).resolve().name if Path(spec).exists() else "bundled"
+        name = found.name if names.count(found.name) == 1 else f"{found.name} ({place})"
         out[name if name not in out else f"{found.name} ({spec})"] = found
     return out
 
@@ -169,29 +202,48 @@ def _win_rates(routers: Mapping[str, Router], benchmark: Benchmark) -> dict[str,
     return out
 
 
-def _print(results: Sequence[Mapping[str, Any]], written: str) -> None:
+def _print(results: Sequence[Mapping[str, Any]], written: str, *, guessed: int) -> None:
+    """Tables and verdicts; of the results from number `guessed` on, the scores said which model is the strong one."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from routellm_core.evaluation.results import HEADER, table_rows
+    from routellm_core.evaluation.results import (
+        HEADER,
+        PAPER,
+        alternatives,
+        gap_unit,
+        score_text,
+        table_rows,
+        unpriced_models,
+    )
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=120)  # a pipe has no width; wrapped tables are no use in it
-    for result in results:
-        title = (
-            f"{result['title']}: {result['strong']} {result['strong_quality']:.3f}, "
-            f"{result['weak']} {result['weak_quality']:.3f}"
-        )
-        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
-        table.add_column(HEADER[0])
-        for name in HEADER[1:]:
-            table.add_column(name, justify="right")
-        for i, row in enumerate(table_rows(result)):
-            style = "bold" if i < len(result["routers"]) else "dim" if row[0].startswith("paper: ") else ""
-            table.add_row(*(Text(cell, style) for cell in row))
+
+    def table_of(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], title: str | None = None) -> None:
+        table = Table(
+            title=None if title is None else Text(title), title_justify="left", box=None, pad_edge=False,
+            header_style="bold",
+        )  # fmt: skip
+        for i, name in enumerate(columns):
+            table.add_column(name, justify="right" if i else "left")
+        for style, row in rows:
+            # an interval on a line of its own, rather than broken anywhere, where there is no room
+            table.add_row(*(Text(cell if console.width >= 100 else cell.replace(" [", "\n["), style) for cell in row))
         console.print(table)
+
+    for i, result in enumerate(results):
+        strong, weak = (
+            f"{side} {result[side]} {score_text(result, result[f'{side}_quality'])}" for side in ("strong", "weak")
+        )
+        ours = len(result["routers"])
+        rows = [
+            ("bold" if j < ours else "dim" if row[0].startswith(PAPER) else "", row)
+            for j, row in enumerate(table_rows(result))
+        ]
+        table_of(HEADER, rows, f"{result['title']}: {strong}, {weak}")
         for c in result["comparisons"]:
             d = c["difference"]
             span = f"{d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]"
@@ -200,5 +252,25 @@ def _print(results: Sequence[Mapping[str, Any]], written: str) -> None:
             console.print(Text(f"{router['name']}: {router['verdict']['sentence']}"), soft_wrap=not console.is_terminal)
             for note in dict.fromkeys((*router["notes"], *router["verdict"]["notes"])):
                 console.print(Text(f"note: {note}", "yellow"))
+        if ours == 1:  # of several routers, the page shows it for each
+            columns = ("policy", "mean score", "cost of 1,000 calls" if result["priced"] else "strong calls")
+            compared = [
+                (name, score, cost, f"{gap} [{low}, {high}]" if gap else "")
+                for name, score, cost, (gap, low, high) in alternatives(result, result["routers"][0])
+            ]
+            minus = ", ".join(filter(None, ("routed minus this", gap_unit(result))))
+            table_of((*columns, minus), [("", row) for row in compared])
+        if i >= guessed:
+            console.print(
+                Text(
+                    f"note: {result['strong']} was taken as the strong model because it scores higher; "
+                    "--strong and --weak say which is which",
+                    "yellow",
+                )
+            )
+        if unpriced := unpriced_models(result):
+            console.print(
+                Text(f"note: not compared with, for want of a --price MODEL=NUMBER: {', '.join(unpriced)}", "yellow")
+            )
         console.print()
     console.print(Text(f"written: {written}"))

@@ -17,9 +17,12 @@ from routellm_core.evaluation.results import (
     alternatives,
     best_router,
     cost_texts,
+    gap_text,
+    gap_unit,
     number_text,
     score_text,
     table_rows,
+    unpriced_models,
 )
 
 
@@ -53,10 +56,11 @@ def _summary(results: Sequence[Mapping[str, Any]]) -> str:
             gain, kind = found["gain"], _kind(found)
             word = {"gains": "gains", "loses": "loses", "no": "do not", "undecided": "not known"}[kind]
             best = ' class="ours"' if j == best_router(result) and kind == "gains" else ""
-            spread = f"{score_text(result, gain['low'], '+')} – {score_text(result, gain['high'], '+')}"
+            spread = f"{gap_text(result, gain['low'])} – {gap_text(result, gain['high'])}"
+            over = f"{gap_text(result, gain['value'])} {gap_unit(result)}"
             body.append(
                 f'<tr{best}><th scope="row">{html.escape(router["name"])}</th><td><b class="{kind}">{word}</b></td>'
-                f"<td>{score_text(result, gain['value'], '+')}<small>{spread}</small></td>"
+                f"<td>{over}<small>{spread}</small></td>"
                 f"<td>{found['strong_fraction']['value']:.0%}</td><td>{number_text(found['threshold'])}</td></tr>"
             )
     return f'<h2 class="first">In short</h2>{_wide("summary", names, body)}'
@@ -95,8 +99,7 @@ def _facts(result: Mapping[str, Any]) -> str:
         role = "" if model["role"] == "other" else f"{model['role']}: "
         score = f"mean score {score_text(result, model['quality'])}"
         items.append(f"{role}<b>{html.escape(model['name'])}</b>, {score}{cost}")
-    unpriced = [m["name"] for m in result["models"] if m["role"] == "other" and m["cost"] is None]
-    if unpriced:
+    if unpriced := unpriced_models(result):
         listed = ", ".join(unpriced[:4]) + (", ..." if len(unpriced) > 4 else "")
         items.append(
             f"not compared with, for want of a price ({html.escape('--price MODEL=NUMBER')}): {html.escape(listed)}"
@@ -131,7 +134,12 @@ def _verdict_box(result: Mapping[str, Any], router: Mapping[str, Any], notes: Se
 
 def _alternatives(result: Mapping[str, Any], router: Mapping[str, Any], *, opened: bool) -> str:
     """The routed policy beside the single models and the static mix of the same cost."""
-    names = ("policy", "mean score", COST_LABEL if result["priced"] else "strong calls", "routed minus this")
+    names = (
+        "policy",
+        "mean score",
+        COST_LABEL if result["priced"] else "strong calls",
+        _unit(result, "routed minus this"),
+    )
     body = []
     for name, score, cost, (gap, low, high) in alternatives(result, router):
         spread = f"<small>{low} – {high}</small>" if low else ""
@@ -143,6 +151,10 @@ def _alternatives(result: Mapping[str, Any], router: Mapping[str, Any], *, opene
         f"<details{' open' if opened else ''}><summary>Compared with</summary>{_wide(label, names, body)}"
         '<p class="hint">Measured on prompts that the thresholds were not chosen on.</p></details>'
     )
+
+
+def _unit(result: Mapping[str, Any], heading: str) -> str:
+    return f"{heading}, {gap_unit(result)}" if gap_unit(result) else heading
 
 
 def _metric_table(result: Mapping[str, Any]) -> str:
@@ -212,7 +224,7 @@ def _threshold_table(result: Mapping[str, Any], router: Mapping[str, Any]) -> st
             kind = "ours" if row["threshold"] == found["threshold"] else ""
             name, at = number_text(row["threshold"]), row["strong_fraction"]
             share = f"{at['value']:.1%}<small>{at['low']:.1%} – {at['high']:.1%}</small>"
-            over = score_text(result, row["over_mix"], "+")
+            over = gap_text(result, row["over_mix"])
         else:
             kind, over = "base", ""
             name, share = ("always weak", "0%") if row is weak else ("always strong", "100%")
@@ -220,7 +232,7 @@ def _threshold_table(result: Mapping[str, Any], router: Mapping[str, Any]) -> st
         cells = [share, score_text(result, row["quality"]), over, recovered, *([cost] if cost else [])]
         data = "".join(f"<td>{cell}</td>" for cell in cells)
         body.append(f'<tr class="{kind}"><th scope="row">{name}</th>{data}</tr>')
-    names = ["threshold", "strong calls", "mean score", "over a static mix", "PGR"]
+    names = ["threshold", "strong calls", "mean score", _unit(result, "over a static mix"), "PGR"]
     names += [COST_LABEL] if result["priced"] else []
     gains = found["outcome"] == "gains"
     opened = " open" if gains and router is result["routers"][best_router(result)] else ""

@@ -231,7 +231,7 @@ def alternatives(
 
     Returns:
         Rows of texts: name, mean score, cost of 1,000 calls (without prices: strong calls), and of the routed score
-        minus this one value, low and high (empty for the policy itself).
+        minus this one value, low and high, in `gap_unit` (empty for the policy itself).
     """
     found = router["verdict"]
     strong, weak = result["models"][:2]
@@ -255,7 +255,7 @@ def alternatives(
     def minus(difference: Mapping[str, float] | None) -> tuple[str, str, str]:
         if difference is None:
             return ("", "", "")
-        value, low, high = (score_text(result, difference[end], "+") for end in ("value", "low", "high"))
+        value, low, high = (gap_text(result, difference[end]) for end in ("value", "low", "high"))
         return value, low, high
 
     return [
@@ -264,18 +264,34 @@ def alternatives(
     ]
 
 
+def unpriced_models(result: Mapping[str, Any]) -> list[str]:
+    """Further models with scores but without a price, which the verdict therefore leaves out."""
+    return [m["name"] for m in result["models"] if m["role"] == "other" and m["cost"] is None]
+
+
 def best_router(result: Mapping[str, Any]) -> int:
     """Position of the router that gains most over the static mix; of the first of equals."""
     gains = [router["verdict"]["gain"]["value"] for router in result["routers"]]
     return max(range(len(gains)), key=gains.__getitem__)
 
 
-def score_text(result: Mapping[str, Any], value: float, form: str = "") -> str:
+def score_text(result: Mapping[str, Any], value: float) -> str:
     """A score in the unit of the result: percent where scores are shares, else digits by the gap of the models."""
-    if result["shares"]:
-        return f"{value + 0.0:{form}.1%}"
-    digits = shown_digits(abs(result["strong_quality"] - result["weak_quality"]) / 10.0, least=0)
-    return f"{value + 0.0:{form}.{digits}f}"
+    return f"{value + 0.0:.1%}" if result["shares"] else f"{value + 0.0:.{_digits(result)}f}"
+
+
+def gap_text(result: Mapping[str, Any], value: float) -> str:
+    """A difference of scores, signed; in the unit that `gap_unit` names."""
+    return f"{value * 100 + 0.0:+.1f}" if result["shares"] else f"{value + 0.0:+.{_digits(result)}f}"
+
+
+def gap_unit(result: Mapping[str, Any]) -> str:
+    """Percentage points where scores are shares; else empty, as differences are in the unit of the scores."""
+    return "points" if result["shares"] else ""
+
+
+def _digits(result: Mapping[str, Any]) -> int:
+    return shown_digits(abs(result["strong_quality"] - result["weak_quality"]) / 10.0, least=0)
 
 
 def number_text(threshold: float) -> str:
