@@ -59,6 +59,14 @@ def main(argv: list[str] | None = None) -> None:
         # the reader of a pipe went away (`| head`): not an error; keep the interpreter from flushing into it
         sys.stderr.close()
         sys.exit(141)
+    except OSError as exc:
+        # a full disk, a file without permission: the user can mend it, and a traceback would hide what it is
+        where = exc.filename2 or exc.filename
+        reason = " ".join(str(exc.strerror or exc).split()) or type(exc).__name__
+        print(f"routellm: {where}: {reason}" if where else f"routellm: {reason}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)  # while the commands are loaded; later typer says the same
 
 
 if __name__ == "__main__":

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,10 +26,13 @@ if TYPE_CHECKING:
     from routellm_core.routers.base import Router
     from routellm_core.traffic import PromptReader
 
-_BATCH = 4096
+# Prompts scored at a time, so also what a run that is stopped loses at most.
+_BATCH = 1024
 _SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 # Win rates read back at once when the distribution is built: bounds the memory, however many prompts there are.
 _CHUNK = 1 << 20
+# How every calibration file begins, whichever version wrote it.
+_CALIBRATION = re.compile(rb'\s*\{\s*"format":\s*\d+,\s*"router":')
 
 
 def calibrate(
@@ -53,7 +60,7 @@ def calibrate(
         ),
     ] = None,
     budget: Annotated[float | None, typer.Option(help="Money for --calls calls; needs prices and --tokens.")] = None,
-    calls: Annotated[float, typer.Option(help="How many calls the budget is for.")] = 1.0,
+    calls: Annotated[float | None, typer.Option(help="How many calls the budget is for.", show_default="1")] = None,
     strong_price: Annotated[float | None, typer.Option(help="Money per million tokens of the strong model.")] = None,
     weak_price: Annotated[float | None, typer.Option(help="Money per million tokens of the weak model.")] = None,
     tokens: Annotated[float | None, typer.Option(help="Mean tokens of a call.")] = None,
@@ -74,29 +81,32 @@ def calibrate(
     from routellm_core.routers import load_router
     from routellm_core.traffic import read_prompts
 
-    if budget is not None and (strong_price is None or weak_price is None or tokens is None):
-        lacking = [
-            name
-            for name, value in (("--strong-price", strong_price), ("--weak-price", weak_price), ("--tokens", tokens))
-            if value is None
-        ]
+    money = {"--strong-price": strong_price, "--weak-price": weak_price, "--tokens": tokens}
+    if budget is None:
+        alone = [name for name, value in {**money, "--calls": calls}.items() if value is not None]
+        if alone:
+            raise ConfigurationError(f"{', '.join(alone)} without --budget: give --budget too, or leave them out")
+    elif lacking := [name for name, value in money.items() if value is None]:
         raise ConfigurationError(f"--budget needs {', '.join(lacking)} too")
 
     def targets_of(fitted: Calibration) -> list[Target]:
         found = [fitted.share_target(share, precision=precision) for share in strong_fraction or _SHARES]
         if budget is not None:
-            money: dict[str, Any] = {"strong_price": strong_price, "weak_price": weak_price, "tokens": tokens}
-            found.append(fitted.budget_target(budget, calls=calls, **money))
+            prices: dict[str, Any] = {"strong_price": strong_price, "weak_price": weak_price, "tokens": tokens}
+            found.append(fitted.budget_target(budget, calls=1.0 if calls is None else calls, **prices))
         return found
 
-    targets_of(Calibration.from_win_rates([0.5]))  # a wrong option is better told before a million prompts than after
+    # what is wrong is better told before a million prompts are scored than after
+    targets_of(Calibration.from_win_rates([0.5]))
     reader = read_prompts(prompts, format=format, field=field)  # type: ignore[arg-type]  # checked there
-    found = load_router(router)
-    fitted = _fit(found, reader, output, limit, restart)
-    targets = targets_of(fitted)
-    fitted.condensed().save(output)
-    _scores_file(output).unlink(missing_ok=True)
-    _header_file(output).unlink(missing_ok=True)
+    _check_output(output, prompts)
+    with _scores_of_this_run(output, restart) as scores:
+        found = load_router(router)
+        count = _score(found, reader, output, scores, limit, restart)
+        fitted = _distribution(_scores_file(output), found, count)
+        targets = targets_of(fitted)
+        fitted.condensed().save(output)
+        scores.truncate(0)
     if as_json:
         print(
             json.dumps(
@@ -110,7 +120,7 @@ def calibrate(
             )
         )
     else:
-        _print(targets, fitted, reader, output)
+        _print(targets, fitted, reader, output, limit)
 
 
 def _scores_file(output: Path) -> Path:
@@ -121,12 +131,93 @@ def _header_file(output: Path) -> Path:
     return output.with_name(output.name + ".header.part")
 
 
-def _fit(router: Router, reader: PromptReader, output: Path, limit: int | None, restart: bool) -> Calibration:
-    """Score the prompts into a file beside the output, going on where an earlier run stopped, and count them up."""
+def _check_output(output: Path, prompts: Path) -> None:
+    """Refuse an output that would replace the prompts or another file that is no calibration."""
+    part = output.with_name(output.name + ".part")
+    with _told_unwritable(output):
+        for path in (output, part, _scores_file(output), _header_file(output)):
+            if path.exists() and path.samefile(prompts):
+                raise ConfigurationError(f"--output {output} would replace the prompts, {path}: give another --output")
+        if output.is_dir():
+            raise ConfigurationError(f"--output {output} is a folder: give a file in it, {output / 'calibration.json'}")
+        if output.exists() and not output.is_file():
+            raise ConfigurationError(f"--output {output} is no regular file: give another --output")
+        if output.exists() and output.stat().st_size:
+            with output.open("rb") as file:
+                head = file.read(256)
+            if not _CALIBRATION.match(head):
+                begins = head[:40].decode("utf-8", "replace")
+                raise ConfigurationError(
+                    f"--output {output} exists and is no calibration, it begins with {begins!r}: "
+                    "give another --output, or remove the file"
+                )
+
+
+@contextmanager
+def _told_unwritable(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise ConfigurationError(
+            f"--output {output} cannot be written ({exc.filename}: {exc.strerror}): give another --output"
+        ) from exc
+
+
+@contextmanager
+def _scores_of_this_run(output: Path, restart: bool) -> Iterator[FileIO]:
+    """The file of scores beside the output, for this run alone; removed at the end when it is empty."""
+    path = _scores_file(output)
+    with _told_unwritable(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        file = _locked(path, output)
+    with file:
+        try:
+            yield file
+        except KeyboardInterrupt:
+            done = _size(file) // 8
+            if done:
+                how = "The same command without --restart" if restart else "The same command"
+                print(f"routellm: stopped, {done:,} prompts are scored. {how} goes on from there", file=sys.stderr)
+            raise
+        finally:
+            empty = not _size(file)
+            if os.name == "nt":
+                file.close()  # Windows removes no open file; elsewhere it stays locked until it is gone
+            if empty:
+                path.unlink(missing_ok=True)
+                _header_file(output).unlink(missing_ok=True)
+
+
+def _locked(path: Path, output: Path) -> FileIO:
+    """Open a file to append to, unbuffered, locked until it is closed or the process ends in any way."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no lock that ends with the process and still lets the file be read
+        return FileIO(path, "a+")
+    while True:
+        file = FileIO(path, "a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise ConfigurationError(
+                f"--output {output}: another run is writing it; wait until it ends, or give another --output"
+            ) from None
+        except OSError:
+            return file  # a file system without locks
+        # a run that was just ending may have removed the file before it was locked
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+
+
+def _score(router: Router, reader: PromptReader, output: Path, scores: FileIO, limit: int | None, restart: bool) -> int:
+    """Score the prompts into `scores`, going on where an earlier run stopped; returns how many of them count."""
+    from routellm_core.calibration import write_json
     from routellm_core.commands.progress import progress_bar
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scores, header = _scores_file(output), _header_file(output)
+    header = _header_file(output)
     stat = reader.path.stat()
     # A win rate depends on its prompt alone, so scores of the same prompts by the same router can be taken over.
     run = {
@@ -138,30 +229,44 @@ def _fit(router: Router, reader: PromptReader, output: Path, limit: int | None, 
         "router": router.fingerprint,
     }
     done = 0
-    if not restart and scores.is_file() and header.is_file() and _read_json(header) == run:
-        done = scores.stat().st_size // 8
-    header.write_text(json.dumps(run) + "\n", encoding="utf-8")
-    with scores.open("r+b" if done else "wb") as file, progress_bar("calibrating", reader.total_bytes) as advance:
-        file.truncate(done * 8)  # a run that was killed may have left half a number
-        file.seek(done * 8)
+    if not restart and _read_json(header) == run:
+        done = _size(scores) // 8
+    scores.truncate(done * 8)  # a run that was killed may have left half a number
+    if not done:
+        write_json(header, run)  # after the scores of another run are gone, lest they be taken for those of this one
+    with progress_bar("calibrating", reader.total_bytes) as advance:
+        # an earlier run may have scored more than this one is limited to
+        taken = done if limit is None else min(done, limit)
         if done:
-            print(f"routellm: going on after {done:,} prompts; --restart starts anew", file=sys.stderr)
+            less = f", of which --limit takes the first {taken:,}" if taken < done else ""
+            print(f"routellm: going on after {done:,} prompts{less}; --restart starts anew", file=sys.stderr)
         items: Iterator[str] = iter(reader)
-        for _ in islice(items, done):
+        for _ in islice(items, taken):
             pass
         position = 0
-        # an earlier run may have scored more than this one is limited to
-        while batch := list(islice(items, _BATCH if limit is None else max(0, min(_BATCH, limit - done)))):
-            file.write(router.win_rates(batch).astype("<f8").tobytes())
-            done += len(batch)
+        while batch := list(islice(items, _BATCH if limit is None else min(_BATCH, limit - taken))):
+            _append(scores, router.win_rates(batch).astype("<f8").tobytes())
+            taken += len(batch)
             advance(reader.bytes_read - position)
             position = reader.bytes_read
-    if not done:
-        scores.unlink()
-        header.unlink()
+    if not taken:
         skipped = f"; {reader.skipped} records held none" if reader.skipped else ""
         raise DataError(f"{reader.path} holds no prompt{skipped}; --field names the one that does, --format its kind")
-    return _distribution(scores, router, min(done, limit or done))
+    return taken
+
+
+def _size(file: FileIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _append(file: FileIO, data: bytes) -> None:
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError as exc:  # a full disk: the error of a write does not know its file
+        exc.filename = file.name
+        raise
 
 
 def _distribution(scores: Path, router: Router, count: int) -> Calibration:
@@ -200,7 +305,7 @@ def _read_json(file: Path) -> Any:
         return None
 
 
-def _print(targets: list[Target], fitted: Calibration, reader: PromptReader, output: Path) -> None:
+def _print(targets: list[Target], fitted: Calibration, reader: PromptReader, output: Path, limit: int | None) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -224,7 +329,8 @@ def _print(targets: list[Target], fitted: Calibration, reader: PromptReader, out
         )
     console.print(table)
     skipped = f", {reader.skipped:,} records without a prompt passed over" if reader.skipped else ""
-    console.print(Text(f"{fitted.count:,} prompts{skipped}; written: {output}"))
+    prompts = f"{fitted.count:,} prompts" if fitted.count != limit else f"the first {limit:,} prompts (--limit)"
+    console.print(Text(f"{prompts}{skipped}; written: {output}"))
     for message in dict.fromkeys(_warnings(targets)):
         console.print(Text(message, "yellow"))
 
