@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _TARGETS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 # Each word costs one more scored prompt; beyond so many the answer is no easier to read.
 _MAX_WORDS = 48
+# From so many prompts on a percent is within three points of what further prompts would say.
+_MANY = 1000
 _WORD = re.compile(r"\w+(?:['’]\w+)*", re.UNICODE)
 
 
@@ -54,9 +56,11 @@ class Explanation:
         router: Name of the router.
         win_rate: P(the strong model's answer beats the weak model's).
         percentile: Share of the calibration prompts with a lower win rate; None without a calibration.
+        percentile_interval: Where, with 95 % confidence, that share lies for prompts like those of the calibration.
         calibrated_on: Number of those prompts.
         targets: For several shares of strong calls: the threshold, and whether this prompt is strong at it.
-        words: Words by what leaving them out takes from the win rate; positive speaks for the strong model.
+        words: Words by what leaving them out takes from the win rate; positive speaks for the strong model. None for
+            the random router, whose win rates do not depend on them.
         features: For a factorization over the bundled embedding: what each surface feature, and all words
             together, add to the logit of the win rate. Features are relative to an average training prompt.
         battles: For similarity-weighted ranking: the stored battles with the most similar prompts, the tiers that met
@@ -68,6 +72,7 @@ class Explanation:
     router: str
     win_rate: float
     percentile: float | None
+    percentile_interval: tuple[float, float] | None
     calibrated_on: int | None
     targets: list[dict[str, Any]]
     words: list[dict[str, Any]]
@@ -86,7 +91,10 @@ def explanation(router: Router, prompt: str, calibration: Calibration | None = N
         calibration: Distribution to rank it in.
         top: How many words and features to give at most.
     """
-    words = list(dict.fromkeys(_WORD.findall(prompt)))[:_MAX_WORDS]
+    from routellm_core.evaluation.targets import share_interval
+    from routellm_core.routers.random import RandomRouter
+
+    words = [] if isinstance(router, RandomRouter) else list(dict.fromkeys(_WORD.findall(prompt)))[:_MAX_WORDS]
     without = [re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "", prompt) for word in words]
     rates = router.win_rates([prompt, *without])
     rate = float(rates[0])
@@ -95,7 +103,10 @@ def explanation(router: Router, prompt: str, calibration: Calibration | None = N
         key=lambda item: -abs(float(item["effect"])),
     )
     targets = []
+    percentile, interval = None, None
     if calibration is not None:
+        upward = share_interval(calibration, rate)
+        percentile, interval = 1.0 - upward.value, (1.0 - upward.high, 1.0 - upward.low)
         for share in _TARGETS:
             threshold = calibration.threshold(strong_fraction=share)
             side = "strong" if rate >= threshold else "weak"
@@ -103,7 +114,8 @@ def explanation(router: Router, prompt: str, calibration: Calibration | None = N
     return Explanation(
         router=router.name,
         win_rate=rate,
-        percentile=None if calibration is None else calibration.percentile(rate),
+        percentile=percentile,
+        percentile_interval=interval,
         calibrated_on=None if calibration is None else calibration.count,
         targets=targets,
         words=[item for item in effects if abs(item["effect"]) > 1e-9][:top],
@@ -160,10 +172,7 @@ def _print(result: Explanation) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=120)
-    rank = ""
-    if result.percentile is not None:
-        rank = f", higher than {result.percentile:.0%} of {result.calibrated_on:,} calibration prompts"
-    console.print(Text(f"win rate {result.win_rate:.4f} ({result.router}){rank}"))
+    console.print(Text(f"win rate {result.win_rate:.4f} ({result.router}){_rank(result)}"))
 
     def show(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         if not rows:
@@ -187,8 +196,8 @@ def _print(result: Explanation) -> None:
         [(w["word"], f"{w['effect']:+.4f}") for w in result.words],
     )
     show(
-        "features: share of the logit",
-        ("feature", "logit"),
+        "features: the largest summands of the win rate's logit, beside a constant",
+        ("feature", "summand"),
         [(f["feature"], f"{f['logit']:+.3f}") for f in result.features],
     )
     show(
@@ -211,5 +220,24 @@ def _print(result: Explanation) -> None:
             for o in result.outcomes
         ],
     )
+    if result.router == "random":
+        console.print(Text("\nthe win rate is random: it does not depend on its words", "italic"))
     if not result.targets:
         console.print(Text("no calibration: fit one with routellm calibrate, or give --calibration FILE", "yellow"))
+
+
+def _rank(result: Explanation) -> str:
+    """How the win rate ranks: a count where a percent would claim more than so few prompts give."""
+    if result.percentile is None or result.percentile_interval is None or result.calibrated_on is None:
+        return ""
+    count = result.calibrated_on
+    share = f"{round(result.percentile * count)}" if count < _MANY else _percent(result.percentile)
+    low, high = result.percentile_interval
+    return f", higher than {share} of {count:,} calibration prompts (95% interval {low:.0%} to {high:.0%})"
+
+
+def _percent(share: float) -> str:
+    """Whole percent, but 0 % and 100 % only where they are exact."""
+    if 0.0 < share < 0.005:
+        return "under 1%"
+    return "over 99%" if 0.995 < share < 1.0 else f"{share:.0%}"
