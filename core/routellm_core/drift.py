@@ -24,6 +24,8 @@ _MIN_DISTANCE = 0.10
 # One false alarm in a thousand looks at unchanged traffic.
 _ALARM = 1e-3
 _MIN_OBSERVED = 200
+_FIELDS = ("format", "strong_fraction", "window", "observed", "strong", "owed", "recent", "calibration")
+_ANEW = "start anew with OnlineCalibration(calibration, strong_fraction)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class OnlineCalibration:
         self.calibration = calibration.condensed()
         self.strong_fraction = checked_fraction(strong_fraction, "strong_fraction")
         self.window = window
+        self._file: Path | None = None
         self._lock = threading.Lock()
         self._fixed = self.calibration.threshold(strong_fraction=self.strong_fraction)
         self._observed = 0
@@ -185,7 +188,11 @@ class OnlineCalibration:
 
     def check_router(self, router: ScoresPrompts) -> None:
         """Refuse to serve a router that the calibration was not fitted on; see `Calibration.check_router`."""
-        self.calibration.check_router(router)
+        try:
+            self.calibration.check_router(router)
+        except ConfigurationError as exc:
+            where = "" if self._file is None else f"{self._file}: "
+            raise ConfigurationError(f"{where}online {exc}, and {_ANEW}") from None
 
     def to_dict(self) -> dict[str, Any]:
         """The state as JSON values; `from_dict` goes on from exactly here."""
@@ -208,16 +215,36 @@ class OnlineCalibration:
         Raises:
             CheckpointError: Not the form that `to_dict` gives.
         """
+        if not isinstance(data, dict):
+            raise CheckpointError(f"not a saved online calibration but a {type(data).__name__}; {_ANEW}")
+        if "values" in data and "counts" in data:
+            raise CheckpointError(
+                f"not a saved online calibration: it is a Calibration, read it with Calibration.load and {_ANEW}"
+            )
+        if data.get("format", FORMAT) != FORMAT:
+            raise CheckpointError(
+                f"online calibration format {data['format']!r:.80}: this version reads {FORMAT}; update the package, "
+                f"or {_ANEW}"
+            )
+        lacking = [name for name in _FIELDS if name not in data]
+        if lacking:
+            raise CheckpointError(f"not a saved online calibration: it has no {lacking[0]!r}; {_ANEW}")
         try:
-            if data["format"] != FORMAT:
-                raise CheckpointError(f"online calibration format {data['format']!r}: this version reads {FORMAT}")
             out = cls(Calibration.from_dict(data["calibration"]), data["strong_fraction"], window=data["window"])
             recent = [checked_fraction(v, "recent") for v in data["recent"]]
             observed, strong, owed = int(data["observed"]), int(data["strong"]), float(data["owed"])
-        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as exc:
-            raise CheckpointError(f"not a saved online calibration: {exc}") from exc
-        if len(recent) != out.window or not 0 <= strong <= observed or not math.isfinite(owed):
-            raise CheckpointError("not a saved online calibration: its numbers contradict each other")
+        except (TypeError, ValueError, OverflowError) as exc:
+            raise CheckpointError(f"not a saved online calibration: {exc}; {_ANEW}") from exc
+        if len(recent) != out.window:
+            raise CheckpointError(
+                f"not a saved online calibration: {len(recent)} recent win rates with window={out.window}, expected "
+                f"as many; {_ANEW}"
+            )
+        if not 0 <= strong <= observed or not math.isfinite(owed):
+            raise CheckpointError(
+                f"not a saved online calibration: observed={observed}, strong={strong}, owed={owed} contradict each "
+                f"other; {_ANEW}"
+            )
         out._fill(recent)
         out._observed, out._strong, out._owed = observed, strong, owed
         return out
@@ -236,12 +263,18 @@ class OnlineCalibration:
         """
         file = Path(path)
         if not file.is_file():
-            raise CheckpointNotFoundError(f"no file {str(file)!r}; write one with OnlineCalibration.save(path)")
+            what = f"{file} is a folder" if file.is_dir() else f"no file {str(file)!r}"
+            raise CheckpointNotFoundError(f"{what}: give the file that OnlineCalibration.save wrote, or {_ANEW}")
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as exc:
-            raise CheckpointError(f"{file} is not readable JSON: {exc}") from exc
-        return cls.from_dict(data)
+        except (ValueError, RecursionError) as exc:
+            raise CheckpointError(f"{file} is not readable JSON ({exc}); {_ANEW}") from exc
+        try:
+            out = cls.from_dict(data)
+        except CheckpointError as exc:
+            raise CheckpointError(f"{file}: {exc}") from exc
+        out._file = file
+        return out
 
     def __reduce__(self) -> tuple[Any, ...]:
         # the lock cannot be copied to another process; the state can

@@ -230,3 +230,57 @@ def test_a_policy_keeps_its_share_online():
     prompts = [f"p={value:.4f}" for value in 0.6 + 0.39 * rng.random(4000)]  # far from the uniform calibration
     decisions = policy.decide_batch(prompts)
     assert np.mean([d.model == "strong" for d in decisions]) == pytest.approx(0.3, abs=0.03)
+
+
+def other_kinds():
+    calibration = Calibration.from_win_rates([0.1, 0.9])
+    state = OnlineCalibration(calibration, 0.5, window=50).to_dict()
+    return {
+        "cut.json": (json.dumps(state)[:-3], ["not readable JSON"]),
+        "bytes.json": ("\xff\xfe", ["not readable JSON"]),
+        "deep.json": ("[" * 100_000, ["not readable JSON"]),
+        "calibration.json": (json.dumps(calibration.to_dict()), ["is a Calibration", "Calibration.load"]),
+        "list.json": ("[1, 2]", ["a list"]),
+        "rows.json": ('{"prompt": "a"}', ["no 'format'"]),
+        "later.json": (json.dumps({**state, "format": 2}), ["format 2", "reads 1"]),
+        "lacks.json": (json.dumps({k: v for k, v in state.items() if k != "recent"}), ["no 'recent'"]),
+        "window.json": (json.dumps({**state, "window": 3}), ["window=3"]),
+        "inner.json": (json.dumps({**state, "calibration": {}}), ["calibration format None"]),
+        "short.json": (json.dumps({**state, "recent": [0.5]}), ["1 recent win rates", "window=50"]),
+    }
+
+
+@pytest.mark.parametrize("name", list(other_kinds()))
+def test_a_file_that_is_no_state_is_named_with_what_is_wrong_and_what_to_do(name, tmp_path):
+    text, said = other_kinds()[name]
+    (tmp_path / name).write_text(text, encoding="latin-1")
+    with pytest.raises(CheckpointError) as caught:
+        OnlineCalibration.load(tmp_path / name)
+    message = str(caught.value)
+    for part in (str(tmp_path / name), *said, "OnlineCalibration(calibration, strong_fraction)"):
+        assert part in message
+    assert message.count("not a saved online calibration") <= 1
+    assert len(message) < 600
+
+
+def test_a_state_that_is_missing_or_a_folder_is_told(tmp_path):
+    with pytest.raises(CheckpointNotFoundError, match=r"none\.json.*OnlineCalibration\.save"):
+        OnlineCalibration.load(tmp_path / "none.json")
+    with pytest.raises(CheckpointNotFoundError, match="is a folder"):
+        OnlineCalibration.load(tmp_path)
+
+
+def test_a_state_of_another_router_names_its_file_and_what_to_do(tmp_path):
+    file = tmp_path / "state.json"
+    OnlineCalibration(Calibration.fit(ScriptedRouter(), ["p=0.1", "p=0.9"]), 0.5, window=50).save(file)
+    online = OnlineCalibration.load(file)
+    online.check_router(ScriptedRouter())
+    other = ScriptedRouter(default=0.4)
+    with pytest.raises(ConfigurationError, match="fingerprint") as caught:
+        RoutingPolicy(other, strong_fraction=0.5, online=online)
+    assert str(file) in str(caught.value)
+    assert "OnlineCalibration(calibration, strong_fraction)" in str(caught.value)
+    assert pickle.loads(pickle.dumps(online)).to_dict() == online.to_dict()
+    with pytest.raises(ConfigurationError) as caught:
+        OnlineCalibration(Calibration.fit(ScriptedRouter(), ["p=0.1"]), 0.5).check_router(other)
+    assert "None" not in str(caught.value)
