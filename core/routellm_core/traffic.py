@@ -13,12 +13,15 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, Literal, get_args
+from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 
 from routellm_core.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    from routellm_core.preference.files import SkippedRows
 
 TrafficFormat = Literal["auto", "text", "jsonl", "json", "csv"]
 
@@ -81,6 +84,8 @@ _TOOL_RESULTS = {"tool_result", "tool_call_response", "function_call_output"}
 # Columns that make a CSV file an export, whose rows are told apart by more than the column of the prompt.
 _EXPORT_COLUMNS = {"run_type", "inputs", "traceid", "trace_id", "attributes", "observations"}
 _OTLP_NESTED = {"arrayValue", "array_value", "kvlistValue", "kvlist_value"}
+# Takes the words for a malformed record and what raised them: raises them, or counts the record.
+_Refuse = Callable[[str, Exception | None], None]
 _TEXT_HINT = "for plain text give --format text (in Python format='text') or name the file .txt"
 
 
@@ -94,7 +99,14 @@ class PromptReader:
             blank ones).
     """
 
-    def __init__(self, path: str | Path, *, format: TrafficFormat = "auto", field: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        format: TrafficFormat = "auto",
+        field: str | None = None,
+        skip_bad: SkippedRows | None = None,
+    ) -> None:
         if format not in get_args(TrafficFormat):
             raise ConfigurationError(f"format={format!r}: expected one of {', '.join(get_args(TrafficFormat))}")
         self.path = Path(path)
@@ -102,6 +114,7 @@ class PromptReader:
             raise DataError(f"no file {str(self.path)!r}: give a file of prompts (text, JSON lines, CSV or an export)")
         self.format = format
         self.field = field
+        self.skip_bad = skip_bad
         self.total_bytes = self.path.stat().st_size
         self.skipped = 0
         self._raw: IO[bytes] | None = None
@@ -136,15 +149,25 @@ class PromptReader:
                     self.skipped += 1
             return
         if kind == "csv":
-            records = _csv_rows(stream, self.path, self.field)
+            records = _csv_rows(stream, self.path, self.field, self._refuse)
+        elif kind == "jsonl":
+            records = _json_lines(stream, self.path, self._refuse)
         else:
-            records = (_json_lines if kind == "jsonl" else _json_items)(stream, self.path)
+            records = _json_items(stream, self.path)
         for place, record in records:
             found = False
-            for prompt in self._of_record(record, place):
+            texts = self._of_record(record, place)
+            if texts is None:
+                continue
+            for prompt in texts:
                 found = True
                 yield prompt
             self.skipped += not found
+
+    def _refuse(self, message: str, cause: Exception | None = None) -> None:
+        if self.skip_bad is None:
+            raise DataError(message) from cause
+        self.skip_bad.add(message)
 
     def _guess(self, head: bytes) -> str:
         """The format by the file's name, or by its first character."""
@@ -157,7 +180,7 @@ class PromptReader:
             return "json"
         return "jsonl" if first in {b"{", b'"'} else "text"
 
-    def _of_record(self, record: Any, place: str) -> Iterator[str]:
+    def _of_record(self, record: Any, place: str) -> Iterator[str] | None:
         if self.field is None:
             return prompts_of_record(record)
         # a name may hold a dot itself, as the columns of a flattened table do
@@ -167,12 +190,19 @@ class PromptReader:
         for key in path:
             if not isinstance(value, dict) or key not in value:
                 names = ", ".join(map(str, value)) if isinstance(value, dict) else type(value).__name__
-                raise DataError(f"{self.path}, {place}: no field {self.field!r}; it has: {names:.200}")
+                self._refuse(f"{self.path}, {place}: no field {self.field!r}; it has: {names:.200}")
+                return None
             value = value[key]
         return _routed_texts({"prompts": value} if path[-1] == "prompts" else value)
 
 
-def read_prompts(path: str | Path, *, format: TrafficFormat = "auto", field: str | None = None) -> PromptReader:
+def read_prompts(
+    path: str | Path,
+    *,
+    format: TrafficFormat = "auto",
+    field: str | None = None,
+    skip_bad: SkippedRows | None = None,
+) -> PromptReader:
     """Stream the prompts of a file of traffic.
 
     Recorded calls may be objects with a ``prompt``, ``question``, ``text``, ``input`` or ``messages`` field, runs of a
@@ -185,6 +215,8 @@ def read_prompts(path: str | Path, *, format: TrafficFormat = "auto", field: str
             ``"csv"`` (with a header; separated by commas, semicolons or tabs), or ``"auto"`` by name and content.
         field: Name of the field or column that holds the prompt; where there is none of that name, dots in it are a
             path, as in ``"inputs.question"``.
+        skip_bad: Leave malformed lines and rows out and note them here, instead of raising. Items of a JSON array
+            cannot be left out: where a broken one ends is not known.
 
     Returns:
         An iterable of str, each time from the start; it knows how far it has read.
@@ -193,7 +225,7 @@ def read_prompts(path: str | Path, *, format: TrafficFormat = "auto", field: str
         DataError: No such file; and while reading, a record that is malformed or lacks `field`, with its place.
         ConfigurationError: Unknown `format`.
     """
-    return PromptReader(path, format=format, field=field)
+    return PromptReader(path, format=format, field=field, skip_bad=skip_bad)
 
 
 def prompts_of_record(record: Any) -> Iterator[str]:
@@ -422,16 +454,20 @@ def _lines(stream: io.TextIOWrapper, path: Path) -> Iterator[str]:
         yield line
 
 
-def _json_lines(stream: io.TextIOWrapper, path: Path) -> Iterator[tuple[str, Any]]:
+def _json_lines(stream: io.TextIOWrapper, path: Path, refuse: _Refuse) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(_lines(stream, path), 1):
         if not line.strip():
             continue
         try:
-            yield f"line {number}", json.loads(line)
+            record = json.loads(line)
         except (ValueError, RecursionError) as exc:
-            raise DataError(
-                f"{path}, line {number}: not JSON ({exc}); for JSON over several lines give --format json, {_TEXT_HINT}"
-            ) from exc
+            refuse(
+                f"{path}, line {number}: not JSON ({exc}); for JSON over several lines give --format json, "
+                f"{_TEXT_HINT}",
+                exc,
+            )
+        else:
+            yield f"line {number}", record
 
 
 def _json_items(stream: io.TextIOWrapper, path: Path) -> Iterator[tuple[str, Any]]:
@@ -482,7 +518,7 @@ def _json_items(stream: io.TextIOWrapper, path: Path) -> Iterator[tuple[str, Any
         buffer, start = buffer[start:] + chunk, 0
 
 
-def _csv_rows(stream: io.TextIOWrapper, path: Path, field: str | None) -> Iterator[tuple[str, Any]]:
+def _csv_rows(stream: io.TextIOWrapper, path: Path, field: str | None, refuse: _Refuse) -> Iterator[tuple[str, Any]]:
     csv.field_size_limit(MAX_RECORD_CHARS)
     lines = _lines(stream, path)
     first = _first_lines(lines)
@@ -496,10 +532,12 @@ def _csv_rows(stream: io.TextIOWrapper, path: Path, field: str | None) -> Iterat
             if len(row) < width:
                 row += [""] * (width - len(row))
             elif any(map(str.strip, row[width:])):
-                raise DataError(
+                refuse(
                     f"{path}, line {reader.line_num}: {len(row)} cells, but the header names {width} columns; put "
-                    f"cells that hold the separator {delimiter!r} in quotes"
+                    f"cells that hold the separator {delimiter!r} in quotes",
+                    None,
                 )
+                continue
             record = {name: row[i] if verbatim else _parsed(row[i]) for name, i, verbatim in columns}
             yield f"line {reader.line_num}", record
     except csv.Error as exc:

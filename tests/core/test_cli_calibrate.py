@@ -358,3 +358,20 @@ def test_the_budget_is_for_one_call_unless_told_otherwise(routellm, router, traf
     assert targets[0] == targets[1]
     assert targets[0]["wanted"] == 0.005
     assert np.isclose(targets[0]["realised"]["value"], 0.005)
+
+
+def test_skip_bad_goes_on_where_a_malformed_row_stopped_the_run(routellm, router, traffic, tmp_path):
+    lines = traffic.read_text().splitlines()
+    traffic.write_text("\n".join([*lines[:250], "{not json", *lines[250:]]))
+    out = tmp_path / "calibration.json"
+    stopped = routellm("calibrate", "-p", traffic, "-o", out)
+    assert stopped.code == 2
+    assert "line 251: not JSON" in stopped.err
+    assert not out.exists()
+    found = routellm("calibrate", "-p", traffic, "-o", out, "--skip-bad", "--json")
+    assert found.code == 0, found.err
+    assert "going on after 200 prompts" in found.err
+    assert "left out 1 malformed rows" in found.err
+    told = json.loads(found.out)
+    assert (told["count"], told["malformed"]) == (500, 1)
+    assert Calibration.load(out).count == 500

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routellm_core import ConfigurationError, DataError
+from routellm_core.preference.files import SkippedRows
 from routellm_core.traffic import prompts_of_record, read_prompts, routed_text
 
 
@@ -708,3 +709,22 @@ def test_what_follows_an_array_is_not_passed_over(tmp_path):
     with pytest.raises(DataError, match=r"a\.json, after item 1: .*--format jsonl"):
         list(read_prompts(file))
     assert list(read_prompts(put(tmp_path, "b.json", ' [{"prompt": "one"}] \n\n'))) == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "field", "words"),
+    [
+        ("a.jsonl", '{"prompt": "one"}\n{"prompt": \n{"prompt": "two"}\n', None, "line 2: not JSON"),
+        ("a.csv", "prompt,n\none,1\nbad, unquoted,2\ntwo,3\n", None, "line 3: 3 cells"),
+        ("a.jsonl", '{"q": "one"}\n{"prompt": "x"}\n{"q": "two"}\n', "q", "line 2: no field 'q'"),
+    ],
+)
+def test_malformed_rows_are_left_out_where_that_is_asked_for(tmp_path, name, content, field, words):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=words):
+        list(read_prompts(tmp_path / name, field=field))
+    bad = SkippedRows()
+    reader = read_prompts(tmp_path / name, field=field, skip_bad=bad)
+    assert list(reader) == ["one", "two"]
+    assert (bad.count, reader.skipped) == (1, 0)
+    assert words in bad.first[0]

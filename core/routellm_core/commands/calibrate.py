@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from routellm_core.commands.records import SkipBad, told_bad
 from routellm_core.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def calibrate(
     restart: Annotated[
         bool, typer.Option("--restart", help="Start anew instead of going on where an earlier run stopped.")
     ] = False,
+    skip_bad: SkipBad = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the thresholds as JSON, for a program.")] = False,
 ) -> None:
     """Calibrate a router on your own prompts: thresholds for a share of strong calls or a budget.
@@ -78,6 +80,7 @@ def calibrate(
     Example: routellm calibrate --prompts traffic.jsonl --strong-fraction 0.3 --output calibration.json
     """
     from routellm_core.calibration import Calibration
+    from routellm_core.preference.files import SkippedRows
     from routellm_core.routers import load_router
     from routellm_core.traffic import read_prompts
 
@@ -98,11 +101,16 @@ def calibrate(
 
     # what is wrong is better told before a million prompts are scored than after
     targets_of(Calibration.from_win_rates([0.5]))
-    reader = read_prompts(prompts, format=format, field=field)  # type: ignore[arg-type]  # checked there
+    bad = SkippedRows() if skip_bad else None
+    reader = read_prompts(prompts, format=format, field=field, skip_bad=bad)  # type: ignore[arg-type]  # checked there
     _check_output(output, prompts)
     with _scores_of_this_run(output, restart) as scores:
         found = load_router(router)
-        count = _score(found, reader, output, scores, limit, restart)
+        try:
+            count = _score(found, reader, output, scores, limit, restart)
+        finally:
+            if bad is not None:
+                told_bad(bad)
         fitted = _distribution(_scores_file(output), found, count)
         targets = targets_of(fitted)
         fitted.condensed().save(output)
@@ -115,6 +123,7 @@ def calibrate(
                     "router": found.name,
                     "count": fitted.count,
                     "skipped": reader.skipped,
+                    "malformed": bad.count if bad is not None else 0,
                     "targets": [t.to_dict() for t in targets],
                 }
             )
