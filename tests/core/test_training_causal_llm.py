@@ -54,6 +54,23 @@ def test_it_learns_and_the_saved_router_moves_the_right_way(llm: Path, tmp_path:
     assert not (tmp_path / "r" / "checkpoints").exists()
 
 
+def test_bfloat16_learns_too_and_keeps_what_it_learned_in_float32(llm: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    how = FineTuning(max_steps=140, epochs=60, learning_rate=5e-3, evaluations=6, patience=20, bf16=True)
+    summary = train(llm, tmp_path / "r", lora=None, how=how)
+    assert summary.settings["bf16"] is True
+    router = load_router(tmp_path / "r")
+    assert router.win_rates(HARD).min() > router.win_rates(EASY).max() + 0.5
+    assert {str(w.dtype) for w in load_file(tmp_path / "r" / "model.safetensors").values()} == {"float32"}
+
+
+@pytest.mark.parametrize("value", ["yes", 2])
+def test_bfloat16_is_asked_for_or_not(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="bf16="):
+        FineTuning(bf16=value)
+
+
 def test_lora_leaves_the_rest_as_it_was_even_with_tied_embeddings(tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
