@@ -230,16 +230,13 @@ class OnlineCalibration:
         if lacking:
             raise CheckpointError(f"not a saved online calibration: it has no {lacking[0]!r}; {_ANEW}")
         try:
-            out = cls(Calibration.from_dict(data["calibration"]), data["strong_fraction"], window=data["window"])
             recent = [checked_fraction(v, "recent") for v in data["recent"]]
+            if len(recent) != data["window"]:  # before so much memory is taken for the window
+                raise ValueError(f"{len(recent)} recent win rates with window={data['window']!r:.80}, expected as many")
+            out = cls(Calibration.from_dict(data["calibration"]), data["strong_fraction"], window=data["window"])
             observed, strong, owed = int(data["observed"]), int(data["strong"]), float(data["owed"])
         except (TypeError, ValueError, OverflowError) as exc:
             raise CheckpointError(f"not a saved online calibration: {exc}; {_ANEW}") from exc
-        if len(recent) != out.window:
-            raise CheckpointError(
-                f"not a saved online calibration: {len(recent)} recent win rates with window={out.window}, expected "
-                f"as many; {_ANEW}"
-            )
         if not 0 <= strong <= observed or not math.isfinite(owed):
             raise CheckpointError(
                 f"not a saved online calibration: observed={observed}, strong={strong}, owed={owed} contradict each "

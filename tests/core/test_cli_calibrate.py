@@ -270,7 +270,7 @@ def test_scores_of_another_run_are_never_taken_for_those_of_a_new_one(where, rou
     out, prompts = tmp_path / "c.json", tmp_path / "plain.jsonl"
     prompts.write_text("".join(json.dumps({"prompt": f"word {i}"}) + "\n" for i in range(500)))
     killed("third batch", 0.9, "calibrate", "-p", prompts, "-o", out)  # another router leaves 200 scores
-    killed(where, 0.5, "calibrate", "-p", prompts, "-o", out)  # the new run dies while it begins
+    killed(where, 0.5, "calibrate", "-p", prompts, "-o", out, "--restart")  # the new run dies while it begins
     assert routellm("calibrate", "-p", prompts, "-o", out).code == 0
     assert Calibration.load(out).values.tolist() == [0.5]
 
@@ -375,3 +375,31 @@ def test_skip_bad_goes_on_where_a_malformed_row_stopped_the_run(routellm, router
     told = json.loads(found.out)
     assert (told["count"], told["malformed"]) == (500, 1)
     assert Calibration.load(out).count == 500
+
+
+def test_the_work_of_another_run_is_dropped_only_when_asked(routellm, router, traffic, tmp_path):
+    out, other = tmp_path / "calibration.json", tmp_path / "other.txt"
+    other.write_text("p=0.1\np=0.2\n")
+    stop_after(router, 2)
+    assert routellm("calibrate", "-p", traffic, "-o", out).code == 130
+    router.before = lambda prompts: None
+    refused = routellm("calibrate", "-p", other, "-o", out)
+    assert refused.code == 2
+    assert f"200 prompts are scored there by an unfinished run of {traffic}" in refused.err
+    assert "going on after 200 prompts" in routellm("calibrate", "-p", traffic, "-o", out).err
+    assert Calibration.load(out).count == 500
+
+
+def test_restart_drops_the_work_of_another_run(routellm, router, traffic, tmp_path):
+    out, other = tmp_path / "calibration.json", tmp_path / "other.txt"
+    other.write_text("p=0.1\np=0.2\n")
+    stop_after(router, 2)
+    assert routellm("calibrate", "-p", traffic, "-o", out).code == 130
+    router.before = lambda prompts: None
+    assert routellm("calibrate", "-p", other, "-o", out, "--restart").code == 0
+    assert Calibration.load(out).count == 2
+
+
+def test_a_small_share_is_not_shown_as_none(routellm, router, traffic, tmp_path):
+    found = routellm("calibrate", "-p", traffic, "-o", tmp_path / "c.json", "--strong-fraction", "0.004")
+    assert "0.4% strong" in found.out

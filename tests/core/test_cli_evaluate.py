@@ -170,6 +170,62 @@ def test_evaluate_tells_an_output_that_cannot_be_before_it_scores_anything(outco
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["results.json", "report.html"])
+def test_evaluate_never_replaces_the_outcomes(name, outcomes, tmp_path):
+    mine = tmp_path / name
+    mine.write_bytes(outcomes.read_bytes())
+    command = ["evaluate", "-r", "random", "-o", mine, "--strong", "big", "--weak", "small", "--draws", "20"]
+    assert f"would replace {mine}" in run(*command, "--output", tmp_path, error=ConfigurationError)
+    assert mine.read_bytes() == outcomes.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("prices", "words"),
+    [
+        (["--price", "big=3"], r"--price big=\.\.\.: .* --strong-price"),
+        (["--price", "mid=3", "--price", "mid=30"], "mid has the price 3 already"),
+        (["--price", "mid=-3"], "'mid=-3'"),
+    ],
+)
+def test_evaluate_refuses_prices_that_cannot_be_meant(prices, words, outcomes, tmp_path):
+    command = ["evaluate", "-r", "random", "-o", outcomes, "--strong", "big", "--weak", "small"]
+    message = run(
+        *command, "--strong-price", "8", "--weak-price", "1", *prices, "--output", tmp_path / "out",
+        error=ConfigurationError,
+    )  # fmt: skip
+    assert re.search(words, message)
+
+
+def test_evaluate_takes_a_file_once_and_tells_apart_what_lies_deeper(outcomes, tmp_path):
+    for folder in ("a", "b/a"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.jsonl").write_bytes(outcomes.read_bytes())
+    files = [tmp_path / "a" / "x.jsonl", tmp_path / "b" / "a" / "x.jsonl", tmp_path / "b" / ".." / "a" / "x.jsonl"]
+    result = run(
+        "evaluate", "-r", "random", *(part for file in files for part in ("-o", file)), "--strong", "big", "--weak",
+        "small", "--draws", "20", "--json", "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert [f["benchmark"] for f in json.loads(result.stdout)] == [f"{tmp_path.name}/a/x", "b/a/x"]
+
+
+@pytest.mark.parametrize("score", ["1" + "0" * 50, "1" + "0" * 400, "NaN", "true", "null"])
+def test_odd_scores_are_numbers_or_named(score, tmp_path):
+    file = tmp_path / "odd.jsonl"
+    file.write_text(f'{{"prompt": "a", "scores": {{"b": {score}, "c": 1}}}}\n' * 3)
+    command = ["evaluate", "-r", "random", "-o", file, "--draws", "20", "--output", tmp_path / "out"]
+    if score in {"1" + "0" * 50, "true"}:
+        run(*command)
+    else:
+        assert "odd.jsonl, row 1: the score of 'b' is" in run(*command, error=DataError)
+
+
+def test_outcomes_in_csv_are_refused_without_advice_that_does_not_apply(tmp_path):
+    (tmp_path / "c.csv").write_text("prompt,answer\na,b\n")
+    message = run("evaluate", "-o", tmp_path / "c.csv", "--output", tmp_path / "out", error=DataError)
+    assert "scores" in message
+    assert "skip" not in message
+
+
 def test_a_narrow_terminal_gets_intervals_on_a_line_of_their_own(outcomes, tmp_path, monkeypatch):
     from rich.console import Console
 

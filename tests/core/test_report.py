@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from routellm_core import MissingExtraError
+from routellm_core import ConfigurationError, MissingExtraError
 from routellm_core.evaluation.benchmarks import Benchmark
 from routellm_core.evaluation.plots import save_figures
 from routellm_core.evaluation.report import render_html
@@ -16,6 +16,7 @@ from routellm_core.evaluation.results import (
     alternatives,
     best_router,
     evaluate_benchmark,
+    gap_text,
     markdown_table,
     table_rows,
 )
@@ -192,6 +193,32 @@ def test_costs_have_an_axis_where_prices_are_known(results, tmp_path):
     files = save_figures(results, tmp_path)
     assert "<!-- cost of 1,000 calls -->" in files[1].read_text()
     assert "<!-- cost of 1,000 calls -->" not in files[3].read_text()
+
+
+def test_scores_with_a_small_gap_are_told_apart():
+    found, hard = benchmark()
+    scores = {name: 0.999 + 0.001 * column for name, column in found.scores.items()}
+    result = evaluate_benchmark(Benchmark("mine", found.prompts, scores, "big", "small"), {"a": hard}, draws=60)
+    rows = alternatives(result, result["routers"][0])
+    assert len({score for _, score, _, _ in rows}) == len(rows)
+    assert not any(set(gap) & {"+0.0", "-0.0"} for _, _, _, gap in rows)
+    assert gap_text({**result, "strong_quality": 0.9, "weak_quality": 0.5}, -0.0003) == "+0.0"
+
+
+@pytest.mark.parametrize("costs", [{"other_costs": {"mid": 3.0}}, {"strong_cost": 0.008}, {"weak_cost": 0.1}])
+def test_costs_need_those_of_both_models(costs):
+    found, hard = benchmark(n=40)
+    with pytest.raises(ConfigurationError, match="costs need those of both models"):
+        evaluate_benchmark(found, {"a": hard}, draws=20, **costs)
+
+
+def test_a_router_may_be_named_like_a_baseline():
+    found, hard = benchmark()
+    result = evaluate_benchmark(found, {"prompt length": 1 - hard, "z": hard}, draws=20)
+    apart = [(c["first"], c["second"], c["difference"]["value"]) for c in result["comparisons"]]
+    by_name = {r["name"]: r["metrics"]["apgr"]["value"] for r in result["routers"]}
+    assert apart[0] == ("prompt length", "z", pytest.approx(by_name["prompt length"] - by_name["z"]))
+    assert len(apart) == 3
 
 
 def test_page_is_redrawn_from_saved_json(results):

@@ -174,6 +174,15 @@ def test_the_message_tells_what_a_half_gave_that_had_no_part_in_the_choice():
     assert "half" not in share_target([0.4], 0.5).message
 
 
+@pytest.mark.parametrize(("low", "width"), [(0.9999, 9e-5), (0.5, 1e-6), (0.0, 1e-6), (0.1, 0.8)])
+def test_the_threshold_in_words_sends_about_the_same_share(low, width):
+    rates = low + np.random.default_rng(0).random(1000) * width
+    found = share_target(rates, 0.3)
+    shown = float(found.message.split()[1].rstrip(":"))
+    assert (rates >= shown).mean() == pytest.approx(0.3, abs=0.005)
+    assert len(share_target(np.array([0.25, 0.75]), 0.5).threshold_text) == len("0.5000")
+
+
 def test_call_cost():
     assert call_cost(10.0, 1000) == pytest.approx(0.01)
     assert call_cost((2.0, 8.0), (500, 250)) == pytest.approx(0.003)
@@ -263,6 +272,8 @@ def test_one_prompt_is_answered_and_called_too_few():
         ({"strong_price": "ten"}, "price='ten'"),
         ({"strong_price": (1, 2)}, r"tokens=\(input, output\)"),
         ({"tokens": float("nan")}, "tokens=nan"),
+        ({"tokens": 0}, "tokens=0"),
+        ({"tokens": (0, 0)}, r"tokens=\(0, 0\)"),
         ({"precision": 0}, "precision=0"),
     ],
 )

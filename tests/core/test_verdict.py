@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routellm_core import ConfigurationError, DataError
-from routellm_core.evaluation.verdict import verdict
+from routellm_core.evaluation.verdict import round_up, verdict
 
 
 def outcomes(n, skill, seed=0, gap=0.15):
@@ -144,6 +144,27 @@ def test_weak_better_than_strong_is_said():
     assert found.best_single == "weak"
 
 
+def test_not_to_route_is_not_said_where_more_prompts_may_tell_otherwise():
+    rng = np.random.default_rng(10)
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        win_rates = rng.random(60)
+        strong = (rng.random(60) < np.where(win_rates > 0.5, 0.9, 0.5)).astype(float)
+        weak = (rng.random(60) < np.where(win_rates > 0.5, 0.6, 0.9)).astype(float)
+        found = verdict(win_rates, strong, weak, draws=200)
+        if found.outcome == "undecided" and found.needed and weak.mean() >= strong.mean():
+            break
+    else:
+        pytest.fail("no such sample among 200")
+    assert not found.sentence.startswith("Do not route")
+    assert f"about {round_up(found.needed):,} prompts would tell" in found.sentence
+
+
+@pytest.mark.parametrize(("confidence", "level"), [(0.995, "99.5%"), (0.975, "97.5%"), (0.9, "90%")])
+def test_the_level_is_told_as_it_is(confidence, level):
+    assert f"at {level} confidence" in verdict(*outcomes(300, 0.3), confidence=confidence, draws=200).sentence
+
+
 def test_equal_models_and_constant_routers_decide_nothing():
     win_rates, strong, _ = outcomes(200, 0.0)
     same = verdict(win_rates, strong, strong)
@@ -215,6 +236,10 @@ def test_bad_input_is_named():
         verdict(rates, strong[1:], weak)
     with pytest.raises(DataError, match="cost of strong"):
         verdict(rates, strong, weak, strong_cost=[1, 2])
+    with pytest.raises(DataError, match="cost of strong is 'a'"):
+        verdict(rates, strong, weak, strong_cost="a")
+    with pytest.raises(DataError, match=r"others\['m'\] is of type ndarray; expected \(scores, cost\)"):
+        verdict(rates, strong, weak, others={"m": strong})
     with pytest.raises(DataError, match="not finite or below 0"):
         verdict(rates, strong, weak, weak_cost=-1)
     with pytest.raises(ConfigurationError, match="differ in name"):

@@ -238,7 +238,15 @@ def _score(router: Router, reader: PromptReader, output: Path, scores: FileIO, l
         "router": router.fingerprint,
     }
     done = 0
-    if not restart and _read_json(header) == run:
+    if not restart and _size(scores) >= 8:
+        begun = _read_json(header)
+        if begun != run:
+            of = f" of {begun['prompts']}" if isinstance(begun, dict) and "prompts" in begun else ""
+            raise ConfigurationError(
+                f"--output {output}: {_size(scores) // 8:,} prompts are scored there by an unfinished run{of}, with "
+                "another file, router or options, or before the file changed; give another --output, or --restart to "
+                "drop them"
+            )
         done = _size(scores) // 8
     scores.truncate(done * 8)  # a run that was killed may have left half a number
     if not done:
@@ -330,8 +338,8 @@ def _print(targets: list[Target], fitted: Calibration, reader: PromptReader, out
         form = "{:.4g}" if money else "{:.1%}"
         share = target.strong_fraction
         table.add_row(
-            f"{target.wanted:.4g} per call" if money else f"{target.wanted:.0%} strong",
-            f"{target.threshold:.4f}",
+            f"{target.wanted:.4g} per call" if money else f"{100 * target.wanted:.4g}% strong",
+            target.threshold_text,
             f"{share.value:.1%}",
             f"{form.format(target.realised.low)} to {form.format(target.realised.high)}",
             "–" if target.held_out is None else form.format(target.held_out),

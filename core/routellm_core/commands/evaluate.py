@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from routellm_core.routers.base import Router
 
 _BATCH = 512
+_RESULTS, _REPORT = "results.json", "report.html"
 
 
 def evaluate(
@@ -81,7 +82,8 @@ def evaluate(
     from routellm_core.evaluation.results import evaluate_benchmark
     from routellm_core.evaluation.targets import call_cost
 
-    benchmarks, files = _several(benchmark), outcomes or []
+    benchmarks = _several(benchmark)
+    files = list({file.resolve(): file for file in outcomes or []}.values())
     if not benchmarks and not files:
         raise ConfigurationError("nothing to evaluate on: give --benchmark NAME --data PATH, or --outcomes FILE")
     if benchmarks and data is None:
@@ -119,6 +121,14 @@ def evaluate(
             f"{', '.join(dict.fromkeys(model for found in loaded for model in found.scores))}"
         )
 
+    if taken := [m for m in others if any(m in (found.strong, found.weak) for found in loaded)]:
+        raise ConfigurationError(
+            f"--price {taken[0]}=...: this is the strong or the weak model; use --strong-price and --weak-price"
+        )
+    for file in (*files, *([data] if data is not None else [])):
+        for name in (_RESULTS, _REPORT):
+            if (output / name).is_file() and file.is_file() and (output / name).samefile(file):
+                raise ConfigurationError(f"--output {output} would replace {file}: give another folder")
     try:
         output.mkdir(parents=True, exist_ok=True)  # before minutes of work: it may not be allowed
     except OSError as exc:
@@ -130,9 +140,9 @@ def evaluate(
         results.append(evaluate_benchmark(found, rates, **costs, other_costs=others, draws=draws, seed=seed))
 
     text = json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False)
-    (output / "results.json").write_text(text + "\n", encoding="utf-8")
-    (output / "report.html").write_text(render_html(results), encoding="utf-8")
-    written = f"{output / 'report.html'}, {output / 'results.json'}"
+    (output / _RESULTS).write_text(text + "\n", encoding="utf-8")
+    (output / _REPORT).write_text(render_html(results), encoding="utf-8")
+    written = f"{output / _REPORT}, {output / _RESULTS}"
     try:
         save_figures(results, output)
         written += " and the figures beside them"
@@ -151,24 +161,29 @@ def _several(values: Sequence[str] | None) -> list[str]:
 
 
 def _told_apart(files: Sequence[Path], loaded: Sequence[Benchmark]) -> list[Benchmark]:
-    """Outcomes under their files' names; with the folder before it where two are called the same."""
-    names = [found.name for found in loaded]
-    return [
-        found if names.count(found.name) == 1 else replace(found, name=f"{file.resolve().parent.name}/{found.name}")
-        for file, found in zip(files, loaded, strict=True)
-    ]
+    """Outcomes under their files' names; with as many folders before it as tell apart what is called the same."""
+    paths = [[*file.resolve().parent.parts[1:], found.name] for file, found in zip(files, loaded, strict=True)]
+    out = []
+    for path, found in zip(paths, loaded, strict=True):
+        same = [other for other in paths if other is not path]
+        length = next((n for n in range(1, len(path)) if all(o[-n:] != path[-n:] for o in same)), len(path))
+        out.append(replace(found, name="/".join(path[-length:])))
+    return out
 
 
 def _prices(values: Sequence[str]) -> dict[str, float]:
-    out = {}
+    out: dict[str, float] = {}
     for value in values:
         model, sep, amount = value.rpartition("=")
         try:
-            out[model] = float(amount)
+            number = float(amount)
         except ValueError:
-            sep = ""
-        if not sep or not model:
+            sep, number = "", 0.0
+        if not sep or not model or not 0.0 <= number < float("inf"):
             raise ConfigurationError(f"--price {value!r}: expected MODEL=NUMBER, such as gpt-4o=2.5")
+        if model in out:
+            raise ConfigurationError(f"--price {value!r}: {model} has the price {out[model]:g} already")
+        out[model] = number
     return out
 
 

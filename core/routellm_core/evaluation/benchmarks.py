@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -228,9 +229,13 @@ def _prompt(row: dict[str, Any], number: int, file: Path) -> str:
 
 def _score(row: dict[str, Any], model: str, number: int, file: Path) -> float:
     value = row["scores"].get(model)
-    if not isinstance(value, int | float) or not np.isfinite(value):
-        raise DataError(f"{file}, row {number}: the score of {model!r} is {value!r}; expected a finite number")
-    return float(value)
+    try:
+        score = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        score = math.inf
+    if not math.isfinite(score):
+        raise DataError(f"{file}, row {number}: the score of {model!r} is {value!r:.80}; expected a finite number")
+    return score
 
 
 def _find_model(wanted: str, models: Sequence[str], side: str, file: Path) -> str:
@@ -283,9 +288,19 @@ def _outcome_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of the user's file with their numbers: JSON lines, CSV or parquet."""
     if not {".csv", ".parquet"} & {suffix.lower() for suffix in file.suffixes}:
         return _rows(file)
-    from routellm_core.preference.files import read_outcomes  # loads pydantic, which JSON lines do without
+    return _parsed_rows(file)
 
-    return enumerate(({"prompt": row.prompt, "scores": row.scores} for row in read_outcomes(file)), start=1)
+
+def _parsed_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    from routellm_core.preference.files import SkippedRows, read_outcomes  # loads pydantic, JSON lines do without
+
+    bad = SkippedRows()  # a malformed row ends it; the reader's own words would advise an option that is not here
+    for number, row in enumerate(read_outcomes(file, skip_bad=bad), start=1):
+        if bad.count:
+            break
+        yield number, {"prompt": row.prompt, "scores": row.scores}
+    if bad.count:
+        raise DataError(bad.first[0])
 
 
 def _bounded(file: Path, numbered: Iterator[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[str, Any]]]:

@@ -6,6 +6,7 @@ a few operations on matrices, in blocks of bounded size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -240,6 +241,13 @@ def check_positive(name: str, value: int) -> None:
 def check_seed(seed: int) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ConfigurationError(f"seed={seed!r}: expected an integer >= 0")
+
+
+def shown_digits(width: float, *, least: int) -> int:
+    """Decimals, at least `least`, that show the first two digits of a number of this size."""
+    if not 0.0 < width < math.inf:
+        return least
+    return int(min(12, max(least, 1 - math.floor(math.log10(width)))))
 
 
 def _json_number(value: float) -> float | None:

@@ -176,7 +176,7 @@ def _metric_table(result: Mapping[str, Any]) -> str:
         kind = "ours" if i < ours else "paper" if published else "base"
         name = html.escape(row[0].removeprefix(PAPER))
         body.append(f'<tr class="{kind}"><th scope="row">{name}</th>{"".join(cells)}</tr>')
-    below = f"Below each value its {result['confidence']:.0%} interval; for random routing, the range of guesses."
+    below = f"Below each value its {100 * result['confidence']:g}% interval; for random routing, the range of guesses."
     if result["published"]:
         below += " The published results are of other routers and embeddings, on all rows of the benchmark."
     table = _wide(f"metrics: {result['title']}", HEADER, body)
@@ -332,9 +332,9 @@ def _chart(result: Mapping[str, Any]) -> str:
     baseline = html.escape(lines[len(result["routers"])].name)
     return (
         f"<figure><figcaption>Mean score against the {SHARE_LABEL}. Above the line of {baseline}, routing by prompt "
-        f"pays; the band{of} is the {result['confidence']:.0%} interval of the gain over a mix of the two models. The "
-        "marked point is the verdict's measurement, on prompts that its thresholds were not chosen on, so it may lie "
-        "off the curve.</figcaption>"
+        f"pays; the band{of} is the {100 * result['confidence']:g}% interval of the gain over a mix of the two models. "
+        "The marked point is the verdict's measurement, on prompts that its thresholds were not chosen on, so it may "
+        "lie off the curve.</figcaption>"
         f'<svg {box}>{"".join(out)}</svg><ul class="legend">{"".join(map(_legend, lines))}</ul></figure>'
     )
 

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from routellm_core.calibration import Calibration
-from routellm_core.errors import DataError
+from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.evaluation.benchmarks import PUBLISHED, Benchmark
-from routellm_core.evaluation.intervals import compare_routers, curve_band
+from routellm_core.evaluation.intervals import compare_routers, curve_band, shown_digits
 from routellm_core.evaluation.metrics import Floats, checked_gap, prompt_length, static_hull
 from routellm_core.evaluation.router_evaluation import evaluate_router
 from routellm_core.evaluation.targets import share_interval
-from routellm_core.evaluation.verdict import is_share, shown_digits, threshold_text, verdict
+from routellm_core.evaluation.verdict import is_share, threshold_text, verdict
 
 FORMAT = 2
 HEADER = ("router", "APGR", "CPT(50%)", "CPT(80%)", "saving at CPT(50%)")
@@ -58,10 +58,16 @@ def evaluate_benchmark(
 
     Raises:
         DataError: Malformed win rates or costs.
-        ConfigurationError: The strong model is not dearer than the weak one.
+        ConfigurationError: The strong model is not dearer than the weak one, or the cost of one is missing.
     """
     strong, weak = benchmark.strong_scores, benchmark.weak_scores
-    priced = strong_cost is not None and weak_cost is not None
+    if (strong_cost is None) != (weak_cost is None) or (other_costs and strong_cost is None):
+        further = ", ".join(other_costs or {})
+        raise ConfigurationError(
+            f"strong_cost={strong_cost!r:.80}, weak_cost={weak_cost!r:.80}, other_costs of {further or 'none'}: costs "
+            "need those of both models"
+        )
+    priced = strong_cost is not None
     costs: dict[str, Any] = {"strong_cost": strong_cost, "weak_cost": weak_cost} if priced else {}
     others = {m: (benchmark.scores[m], cost) for m, cost in (other_costs or {}).items() if m in benchmark.scores}
     models = _models(benchmark, strong_cost, weak_cost, other_costs or {})
@@ -160,7 +166,7 @@ def _comparisons(
         return []  # no gap, no APGR; the notes of each router say so
     plain_lengths = {_BASELINES["prompt_length"]: prompt_length(benchmark.prompts)}
     found = []
-    for (a, first), (b, second) in combinations({**win_rates, **plain_lengths}.items(), 2):
+    for (a, first), (b, second) in combinations([*win_rates.items(), *plain_lengths.items()], 2):
         c = compare_routers(first, second, strong, weak, draws=draws, confidence=confidence, seed=seed)
         pair = {"first": a, "second": b, "metric": c.metric, "difference": c.difference.to_dict()}
         found.append({**pair, "p_value": c.p_value})
@@ -277,12 +283,13 @@ def best_router(result: Mapping[str, Any]) -> int:
 
 def score_text(result: Mapping[str, Any], value: float) -> str:
     """A score in the unit of the result: percent where scores are shares, else digits by the gap of the models."""
-    return f"{value + 0.0:.1%}" if result["shares"] else f"{value + 0.0:.{_digits(result)}f}"
+    percent = "%" if result["shares"] else ""
+    return f"{_rounded(result, value):.{_digits(result)}f}{percent}"
 
 
 def gap_text(result: Mapping[str, Any], value: float) -> str:
     """A difference of scores, signed; in the unit that `gap_unit` names."""
-    return f"{value * 100 + 0.0:+.1f}" if result["shares"] else f"{value + 0.0:+.{_digits(result)}f}"
+    return f"{_rounded(result, value):+.{_digits(result)}f}"
 
 
 def gap_unit(result: Mapping[str, Any]) -> str:
@@ -291,7 +298,13 @@ def gap_unit(result: Mapping[str, Any]) -> str:
 
 
 def _digits(result: Mapping[str, Any]) -> int:
-    return shown_digits(abs(result["strong_quality"] - result["weak_quality"]) / 10.0, least=0)
+    gap = abs(result["strong_quality"] - result["weak_quality"])
+    return shown_digits(gap * 10.0, least=1) if result["shares"] else shown_digits(gap / 10.0, least=0)
+
+
+def _rounded(result: Mapping[str, Any], value: float) -> float:
+    """Percent or score with the digits that are shown; a difference that rounds to nothing has no sign."""
+    return round(value * (100.0 if result["shares"] else 1.0), _digits(result)) + 0.0
 
 
 def number_text(threshold: float) -> str:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from routellm_core.calibration import Calibration, checked_fraction
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.evaluation.intervals import Estimate, check_bootstrap, resample
+from routellm_core.evaluation.intervals import Estimate, check_bootstrap, resample, shown_digits
 from routellm_core.evaluation.metrics import Floats, checked_scores, is_number
 
 TargetKind = Literal["strong_fraction", "budget", "quality", "pgr"]
@@ -66,10 +66,18 @@ class Target:
         return self.count >= self.needed
 
     @property
+    def threshold_text(self) -> str:
+        """The threshold with so many digits, at least four, that what is left out does not matter."""
+        low, high = self.threshold_interval
+        if low == high:
+            return np.format_float_positional(self.threshold, min_digits=4)
+        return f"{self.threshold:.{shown_digits((high - low) / 10.0, least=4)}f}"
+
+    @property
     def message(self) -> str:
         """The finding in words."""
         text = (
-            f"threshold {self.threshold:.4f}: {_WORDS[self.kind]} {self.realised.value:.4g} "
+            f"threshold {self.threshold_text}: {_WORDS[self.kind]} {self.realised.value:.4g} "
             f"(interval {self.realised.low:.4g} to {self.realised.high:.4g}) on {self.count:,} prompts"
         )
         if self.held_out is not None:
@@ -231,6 +239,10 @@ def budget_target(
         raise ConfigurationError(f"budget={budget!r}, calls={calls!r}: expected positive numbers")
     wanted = float(budget) / float(calls)
     strong_cost, weak_cost = call_cost(strong_price, tokens), call_cost(weak_price, tokens)
+    if not any(
+        float(np.sum(_amounts("tokens", part))) for part in (tokens if isinstance(tokens, tuple) else (tokens,))
+    ):
+        raise ConfigurationError(f"tokens={tokens!r:.80}: expected the tokens of a call, above 0")
     if float(strong_cost.mean()) <= float(weak_cost.mean()):
         raise ConfigurationError(
             f"strong_price={strong_price!r}, weak_price={weak_price!r}: the strong model is not dearer, so there is "

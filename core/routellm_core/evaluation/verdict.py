@@ -6,7 +6,6 @@ blindly costs the same, so a router is worth its place only where it scores abov
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from routellm_core.calibration import Calibration
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.evaluation.intervals import Estimate, check_bootstrap, interval, resample
+from routellm_core.evaluation.intervals import Estimate, check_bootstrap, interval, resample, shown_digits
 from routellm_core.evaluation.metrics import (
     Curve,
     Floats,
@@ -140,7 +139,7 @@ def verdict(
     table = {
         strong: _column(strong, strong_scores, strong_cost, n),
         weak: _column(weak, weak_scores, weak_cost, n),
-        **{name: _column(name, scores, cost, n) for name, (scores, cost) in (others or {}).items()},
+        **{name: _column(name, *_scores_and_cost(name, given), n) for name, given in (others or {}).items()},
     }
     if strong == weak or len(table) != 2 + len(others or {}):
         raise ConfigurationError(
@@ -256,11 +255,20 @@ def threshold_text(threshold: float, rates: Floats) -> str:
     return next((text for text in texts if int((rates >= float(text)).sum()) == sent), repr(threshold))
 
 
+def _scores_and_cost(name: str, given: object) -> tuple[npt.ArrayLike, npt.ArrayLike]:
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise DataError(f"others[{name!r}] is of type {type(given).__name__}; expected (scores, cost)")
+    return given[0], given[1]
+
+
 def _column(name: str, scores: npt.ArrayLike, cost: npt.ArrayLike, count: int) -> tuple[Floats, Floats]:
     quality = checked_scores(f"{name} scores", scores)
     if quality.size != count:
         raise DataError(f"{name} has {quality.size} scores for {count} win rates; expected one a prompt")
-    price = np.asarray(cost, dtype=np.float64)
+    try:
+        price = np.asarray(cost, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"the cost of {name} is {cost!r:.80}; expected a number or ({count},) of them") from None
     if price.ndim and price.shape != (count,):
         raise DataError(f"the cost of {name} has shape {price.shape}; expected one number or ({count},)")
     if not bool((np.isfinite(price) & (price >= 0)).all()):
@@ -337,7 +345,7 @@ def _sentence(
     def number(value: float, form: str = "") -> str:
         return f"{value * unit + 0.0:{form}.{digits}f}"
 
-    level = f"{v.confidence:.0%}"
+    level = f"{100 * v.confidence:g}%"
     gain = f"{number(v.gain.value, '+')}{name} (interval {number(v.gain.low, '+')} to {number(v.gain.high, '+')})"
     risk = (
         f"at {level} confidence it scores at most {number(v.worst_loss)}{name} below always {strong}"
@@ -359,7 +367,8 @@ def _sentence(
     if v.count < MIN_PROMPTS:
         prompts = "1 prompt is" if v.count == 1 else f"{v.count} prompts are"
         return f"Routing cannot be judged: {prompts} too few, at least {MIN_PROMPTS} are needed."
-    if means[strong][0] <= means[weak][0]:
+    # not where prompts may still tell that routing between the two beats the better one
+    if means[strong][0] <= means[weak][0] and (v.outcome == "loses" or v.needed is None):
         both = (f"{means[m][0]:.1%}" if as_shares else f"{means[m][0]:.4g}" for m in (weak, strong))
         lost = " and routing loses against a static mix" if v.outcome == "loses" else ""
         return (
@@ -378,13 +387,6 @@ def _sentence(
         f"Routing cannot be told apart from a static mix of the same cost: {at} the difference is {gain}{needed}; "
         f"{risk}."
     )
-
-
-def shown_digits(width: float, *, least: int) -> int:
-    """Decimals, at least `least`, that show the first two digits of a number of this size."""
-    if not 0.0 < width < math.inf:
-        return least
-    return int(min(12, max(least, 1 - math.floor(math.log10(width)))))
 
 
 def round_up(count: int) -> int:
