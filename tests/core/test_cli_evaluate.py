@@ -143,7 +143,7 @@ def test_evaluate_says_which_model_it_took_as_the_strong_one(tmp_path):
     rows = [{"prompt": f"p{i}", "scores": {"a": i % 2, "b": i % 3 != 0}} for i in range(40)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = ["evaluate", "-r", "random", "-o", file, "--draws", "20", "--output", tmp_path / "out"]
-    assert "b was taken as the strong model because it scores higher" in run(*command).stdout
+    assert "b was taken as the strong model, by the mean scores" in run(*command).stdout
     assert "was taken" not in run(*command, "--strong", "a", "--weak", "b").stdout
 
 

@@ -278,7 +278,7 @@ def _print(results: Sequence[Mapping[str, Any]], written: str, *, guessed: int) 
         if i >= guessed:
             console.print(
                 Text(
-                    f"note: {result['strong']} was taken as the strong model because it scores higher; "
+                    f"note: {result['strong']} was taken as the strong model, by the mean scores; "
                     "--strong and --weak say which is which",
                     "yellow",
                 )
