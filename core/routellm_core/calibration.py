@@ -239,7 +239,7 @@ class Calibration:
             raise ConfigurationError(
                 f"calibration of router {self.router!r} (fingerprint {self.fingerprint[:8]}) used with router "
                 f"{router.name!r} (fingerprint {router.fingerprint[:8]}): win rates of two routers cannot be compared; "
-                "fit one for this router with Calibration.fit(router, prompts)"
+                "fit one for this router: routellm calibrate --router DIR, or Calibration.fit(router, prompts)"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -100,6 +100,7 @@ def test_evaluate_several_routers_and_benchmarks(tmp_path):
     ("args", "error", "words"),
     [
         ([], ConfigurationError, "nothing to evaluate on"),
+        (["-o", "OUTCOMES"], ConfigurationError, "--strong and --weak"),
         (["-b", "mmlu"], ConfigurationError, "needs --data"),
         (["-b", "mmlu", "--data", "nowhere"], DataError, "no mmlu data"),
         (["-o", "nowhere.jsonl"], DataError, "no file"),
@@ -376,7 +377,7 @@ def test_calibrate_reads_gzip_exports_and_a_budget(tmp_path):
         "--strong-price", "10", "--weak-price", "0.5", "--tokens", "1000",
     )  # fmt: skip
     assert "80 prompts, 1 records without a prompt passed over" in result.stdout
-    assert "0.005 per call" in result.stdout
+    assert re.search(r"a budget of 5 for 1,000 calls: threshold 0\.\d+, \d+\.\d% strong, costs 4\.\d+", result.stdout)
     assert "Too few prompts" in result.stdout
 
 

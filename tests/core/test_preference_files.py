@@ -293,3 +293,11 @@ def test_scores_of_a_pair() -> None:
     assert got.weak.tolist() == [7, 0, 0.5]
     with pytest.raises(DataError, match=r"strong='nope'.*models in the data: s, w, z"):
         pair_scores(records, strong="nope", weak="w")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_csv_with_other_separators_is_told_what_to_do(tmp_path, separator):
+    file = tmp_path / "a.csv"
+    file.write_text(separator.join(["prompt", "scores.a", "scores.b"]) + "\n" + separator.join(["p", "1", "0"]) + "\n")
+    with pytest.raises(DataError, match="separate them by commas"):
+        list(read_outcomes(file))

@@ -19,6 +19,7 @@ from routellm_core.evaluation.results import (
     gap_text,
     markdown_table,
     table_rows,
+    use_text,
 )
 
 
@@ -142,6 +143,8 @@ def test_page_says_how_to_use_what_gains_and_what_it_was_compared_with(results):
     text = " ".join("".join(parsed(page).text).split())
     threshold = results[0]["routers"][0]["verdict"]["threshold"]
     assert f"RoutingPolicy(router, threshold={threshold})" in text
+    own = next(r for r in results[0]["routers"][0]["thresholds"] if r["threshold"] == threshold)
+    assert f"1,000 calls cost {1000 * own['cost']:,.2f}" in text
     assert page.count("To use it") == sum(r["verdict"]["outcome"] == "gains" for f in results for r in f["routers"])
     assert "In short" in text
     assert "In short" not in render_html([results[1]])  # one router on one benchmark: the verdict is the summary
@@ -173,6 +176,24 @@ def test_alternatives_are_the_measured_policy_against_each_way_to_do_without_it(
     assert rows["always mid, the best single model"][1] == "10.00"
     assert rows["always big"][1] == "30.00"
     assert rows["always mid, the best single model"][2][0].startswith("-")
+
+
+def test_the_line_to_use_names_the_router():
+    found, hard = benchmark()
+    for source, load in (("mf", "load_router()"), ("./my-router", "load_router('./my-router')")):
+        result = evaluate_benchmark(found, {"skilled": hard}, sources={"skilled": source}, draws=60)
+        assert use_text(result["routers"][0]).startswith(f"RoutingPolicy({load}, threshold=0.")
+    assert use_text({"verdict": {"outcome": "undecided", "threshold": 0.5}}) is None
+
+
+def test_every_further_model_with_a_price_is_compared_with():
+    found, hard = benchmark()
+    more = Benchmark("mine", found.prompts, {**found.scores, "a": found.weak_scores, "b": hard}, "big", "small")
+    result = evaluate_benchmark(
+        more, {"skilled": hard}, strong_cost=3.0, weak_cost=1.0, other_costs={"a": 2.0, "b": 0.5}, draws=60
+    )
+    names = [name for name, *_ in alternatives(result, result["routers"][0])]
+    assert names[1:] == ["always small", "always big", "always a", "always b", "static mix of the same cost"]
 
 
 def test_further_models_without_a_price_are_named():

@@ -144,6 +144,18 @@ def test_weak_better_than_strong_is_said():
     assert found.best_single == "weak"
 
 
+def test_a_further_model_that_is_cheaper_and_better_is_the_answer():
+    win_rates, strong, weak = outcomes(500, 0.2)
+    best = np.maximum(strong, weak)
+    found = verdict(win_rates, strong, weak, strong_cost=10, weak_cost=2, others={"new": (best, 1.0)})
+    assert found.sentence.startswith("Do not route: always new is cheaper and scores no worse than strong (")
+    assert any("new costs no more than weak" in note for note in found.notes)
+    assert found.differences["always new"] == found.differences["best_single"]
+    dear = verdict(win_rates, strong, weak, strong_cost=10, weak_cost=2, others={"new": (best, 20.0)})
+    assert not dear.sentence.startswith("Do not route")
+    assert not any("new" in note for note in dear.notes)
+
+
 def test_not_to_route_is_not_said_where_more_prompts_may_tell_otherwise():
     rng = np.random.default_rng(10)
     for seed in range(200):

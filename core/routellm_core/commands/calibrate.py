@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import astuple
 from io import FileIO
 from itertools import islice
 from pathlib import Path
@@ -129,7 +130,7 @@ def calibrate(
             )
         )
     else:
-        _print(targets, fitted, reader, output, limit)
+        _print(targets, fitted, reader, output, limit, 1.0 if calls is None else calls)
 
 
 def _scores_file(output: Path) -> Path:
@@ -322,7 +323,9 @@ def _read_json(file: Path) -> Any:
         return None
 
 
-def _print(targets: list[Target], fitted: Calibration, reader: PromptReader, output: Path, limit: int | None) -> None:
+def _print(
+    targets: list[Target], fitted: Calibration, reader: PromptReader, output: Path, limit: int | None, calls: float
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -333,18 +336,25 @@ def _print(targets: list[Target], fitted: Calibration, reader: PromptReader, out
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("target", "threshold", "strong share", "interval", "held-out half"):
         table.add_column(name, justify="left" if name == "target" else "right")
-    for target in targets:
-        money = target.kind == "budget"
-        form = "{:.4g}" if money else "{:.1%}"
-        share = target.strong_fraction
+    for target in (t for t in targets if t.kind != "budget"):
         table.add_row(
-            f"{target.wanted:.4g} per call" if money else f"{100 * target.wanted:.4g}% strong",
+            f"{100 * target.wanted:.4g}% strong",
             target.threshold_text,
-            f"{share.value:.1%}",
-            f"{form.format(target.realised.low)} to {form.format(target.realised.high)}",
-            "–" if target.held_out is None else form.format(target.held_out),
+            f"{target.strong_fraction.value:.1%}",
+            f"{target.realised.low:.1%} to {target.realised.high:.1%}",
+            "–" if target.held_out is None else f"{target.held_out:.1%}",
         )
     console.print(table)
+    for target in (t for t in targets if t.kind == "budget"):
+        spent = [f"{calls * value:,.4g}" for value in (target.wanted, *astuple(target.realised))]
+        for_calls = f"{calls:,g} calls" if calls != 1 else "a call"
+        text = (
+            f"a budget of {spent[0]} for {for_calls}: threshold {target.threshold_text}, "
+            f"{target.strong_fraction.value:.1%} strong, costs {spent[1]} (interval {spent[2]} to {spent[3]})"
+        )
+        if target.threshold == 0.0 and target.reached:
+            text += "; it pays for always strong"
+        console.print(Text(text))
     skipped = f", {reader.skipped:,} records without a prompt passed over" if reader.skipped else ""
     prompts = f"{fitted.count:,} prompts" if fitted.count != limit else f"the first {limit:,} prompts (--limit)"
     console.print(Text(f"{prompts}{skipped}; written: {output}"))

@@ -42,7 +42,8 @@ def evaluate(
         typer.Option(
             "--outcomes",
             "-o",
-            help='Your own results, "prompt" and "scores" {model: number}: .jsonl, .csv or .parquet.',
+            help='Your own results, "prompt" and "scores" {model: number}: .jsonl, .parquet or .csv '
+            "(with columns prompt, scores.MODEL, ...).",
         ),
     ] = None,
     strong: Annotated[
@@ -133,11 +134,13 @@ def evaluate(
         output.mkdir(parents=True, exist_ok=True)  # before minutes of work: it may not be allowed
     except OSError as exc:
         raise ConfigurationError(f"--output {output}: no folder can be made there ({exc.strerror})") from exc
-    routers = _routers(_several(router) or ["mf"])
+    sources, routers = _routers(_several(router) or ["mf"])
     results = []
     for found in loaded:
         rates = _win_rates(routers, found)
-        results.append(evaluate_benchmark(found, rates, **costs, other_costs=others, draws=draws, seed=seed))
+        results.append(
+            evaluate_benchmark(found, rates, **costs, other_costs=others, sources=sources, draws=draws, seed=seed)
+        )
 
     text = json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False)
     (output / _RESULTS).write_text(text + "\n", encoding="utf-8")
@@ -187,18 +190,20 @@ def _prices(values: Sequence[str]) -> dict[str, float]:
     return out
 
 
-def _routers(specs: Sequence[str]) -> dict[str, Router]:
-    """Routers under names that tell them apart: the router's own, else with its directory's, or "bundled"."""
+def _routers(specs: Sequence[str]) -> tuple[dict[str, str], dict[str, Router]]:
+    """What was asked for, and its router, under names that tell routers apart: with their folders' or "bundled"."""
     from routellm_core.routers import load_router
 
     loaded = [(spec, load_router(spec)) for spec in specs]
     names = [r.name for _, r in loaded]
+    sources: dict[str, str] = {}
     out: dict[str, Router] = {}
     for spec, found in loaded:
         place = Path(spec).resolve().name if Path(spec).exists() else "bundled"
         name = found.name if names.count(found.name) == 1 else f"{found.name} ({place})"
-        out[name if name not in out else f"{found.name} ({spec})"] = found
-    return out
+        name = name if name not in out else f"{found.name} ({spec})"
+        out[name], sources[name] = found, spec
+    return sources, out
 
 
 def _win_rates(routers: Mapping[str, Router], benchmark: Benchmark) -> dict[str, npt.NDArray[np.float64]]:
@@ -230,7 +235,9 @@ def _print(results: Sequence[Mapping[str, Any]], written: str, *, guessed: int) 
         gap_unit,
         score_text,
         table_rows,
+        threshold_cost,
         unpriced_models,
+        use_text,
     )
 
     console = Console(highlight=False)
@@ -265,6 +272,9 @@ def _print(results: Sequence[Mapping[str, Any]], written: str, *, guessed: int) 
             console.print(Text(f"APGR, {c['first']} minus {c['second']}, paired: {span}"))
         for router in result["routers"]:
             console.print(Text(f"{router['name']}: {router['verdict']['sentence']}"), soft_wrap=not console.is_terminal)
+            if use := use_text(router):
+                cost = threshold_cost(result, router)
+                console.print(Text(f"to use it: {use}{f'; {cost}' if cost else ''}"), soft_wrap=True)
             for note in dict.fromkeys((*router["notes"], *router["verdict"]["notes"])):
                 console.print(Text(f"note: {note}", "yellow"))
         if ours == 1:  # of several routers, the page shows it for each

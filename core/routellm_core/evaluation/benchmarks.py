@@ -174,7 +174,8 @@ def load_outcomes(path: str | Path, *, strong: str | None = None, weak: str | No
     if strong is None or weak is None:
         if len(models) != 2:
             raise ConfigurationError(
-                f"{file} has scores of {len(models)} models: name strong= and weak= among {models}"
+                f"{file} has scores of {len(models)} models: name strong= and weak= (--strong and --weak) among "
+                f"{', '.join(models)}"
             )
         means = {m: _mean_score(rows, m, file) for m in models}
         strong, weak = sorted(models, key=lambda m: -means[m])

@@ -22,7 +22,9 @@ from routellm_core.evaluation.results import (
     number_text,
     score_text,
     table_rows,
+    threshold_cost,
     unpriced_models,
+    use_text,
 )
 
 
@@ -123,9 +125,9 @@ def _verdict_box(result: Mapping[str, Any], router: Mapping[str, Any], notes: Se
     lead, colon, rest = found["sentence"].partition(":")
     name = "" if single else f'<p class="tag">{html.escape(router["name"])}</p>'
     use = ""
-    if found["outcome"] == "gains":
-        call = f"RoutingPolicy(router, threshold={number_text(found['threshold'])})"
-        use = f'<p class="use">To use it: <code>{call}</code></p>'
+    if call := use_text(router):
+        cost = threshold_cost(result, router)
+        use = f'<p class="use">To use it: <code>{html.escape(call)}</code>{f"; {cost}" if cost else ""}</p>'
     return (
         f'<div class="verdict {_kind(found)}">{name}<p><b>{html.escape(lead)}</b>{html.escape(colon + rest)}</p>'
         f"{use}{_notes(notes)}</div>{_alternatives(result, router, opened=single)}"

@@ -37,6 +37,7 @@ def evaluate_benchmark(
     strong_cost: npt.ArrayLike | None = None,
     weak_cost: npt.ArrayLike | None = None,
     other_costs: Mapping[str, float] | None = None,
+    sources: Mapping[str, str] | None = None,
     draws: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -49,6 +50,7 @@ def evaluate_benchmark(
         strong_cost: Mean cost of a call of the strong model, or (n,); None counts strong calls alone.
         weak_cost: The same of the weak model.
         other_costs: Costs of further models of the benchmark, which then stand as alternatives in the verdict.
+        sources: What `load_router` takes for each router, for the line that says how to use it.
         draws: Bootstrap draws.
         confidence: Level of the intervals.
         seed: Seed of the draws.
@@ -103,6 +105,7 @@ def evaluate_benchmark(
         if not any(row["threshold"] == own["threshold"] for row in rows):
             rows.append(own)
         entry["thresholds"] = sorted(rows, key=lambda row: -row["threshold"])
+        entry["source"] = (sources or {}).get(name)
         entry["verdict"] = judged.to_dict() | {"threshold": own["threshold"]}
         routers.append(entry)
     plain: dict[str, Any] = _plain(
@@ -241,7 +244,6 @@ def alternatives(
     """
     found = router["verdict"]
     strong, weak = result["models"][:2]
-    best = next(m for m in result["models"] if m["name"] == found["best_single"])
     share, quality = found["measured_at"]["value"], found["quality"]["value"]
     paid = (1.0 - found["saving_vs_strong"]["value"]) * strong["cost"] if result["priced"] else share
     differences = found["differences"]
@@ -251,9 +253,11 @@ def alternatives(
         (f"always {strong['name']}", strong["quality"], strong["cost"], differences["always_strong"]),
     ]
     spent = [f"{share:.0%}", "0%", "100%", f"{share:.0%}"]
-    if best["role"] == "other":
-        name = f"always {best['name']}, the best single model"
-        rows.append((name, best["quality"], best["cost"], differences["best_single"]))
+    for model in result["models"]:
+        if model["role"] == "other" and model["cost"] is not None:
+            best = ", the best single model" if model["name"] == found["best_single"] else ""
+            name = f"always {model['name']}"
+            rows.append((f"{name}{best}", model["quality"], model["cost"], differences[name]))
     rows.append(("static mix of the same cost", quality - found["gain"]["value"], paid, found["gain"]))
     if result["priced"]:
         spent = cost_texts([1000 * row[2] for row in rows])
@@ -268,6 +272,23 @@ def alternatives(
         (name, score_text(result, score), cost, minus(difference))
         for (name, score, _, difference), cost in zip(rows, spent, strict=True)
     ]
+
+
+def use_text(router: Mapping[str, Any]) -> str | None:
+    """The policy to use in one line of Python, or None where the verdict is not that routing gains."""
+    if router["verdict"]["outcome"] != "gains":
+        return None
+    source = router.get("source")
+    load = "router" if source is None else "load_router()" if source == "mf" else f"load_router({source!r})"
+    return f"RoutingPolicy({load}, threshold={number_text(router['verdict']['threshold'])})"
+
+
+def threshold_cost(result: Mapping[str, Any], router: Mapping[str, Any]) -> str:
+    """What 1,000 calls cost at the threshold of the verdict, in words; empty without prices."""
+    if not result["priced"]:
+        return ""
+    row = next(r for r in router["thresholds"] if r["threshold"] == router["verdict"]["threshold"])
+    return f"1,000 calls cost {cost_texts([1000 * row['cost']])[0]}"
 
 
 def unpriced_models(result: Mapping[str, Any]) -> list[str]:

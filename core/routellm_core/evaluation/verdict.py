@@ -6,7 +6,7 @@ blindly costs the same, so a router is worth its place only where it scores abov
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -62,7 +62,7 @@ class Verdict:
             against always strong; 0 when it loses none. Losses that are too rare for the sample to show are allowed
             for: no prompt lost out of n still bounds their rate by about 3 / n at 95 %.
         differences: Quality of the routed policy minus that of ``always_weak``, ``always_strong``, ``best_single``
-            and ``static_mix``, with intervals.
+            and ``static_mix``, with intervals; and of ``"always NAME"`` for each further model.
         best_single: Name of the single model with the best mean score; the cheaper one of equals.
         count: Number of prompts.
         needed: Prompts after which a gain of this size could be told from none; None when it can be already, or when
@@ -211,12 +211,16 @@ def verdict(
             "always_strong": estimates[f"vs:{strong}"],
             "best_single": estimates["best_single"],
             "static_mix": gain,
+            **{f"always {name}": estimates[f"vs:{name}"] for name in others or {}},
         },
         best_single=best,
         count=n,
         needed=needed if needed is None or needed <= 10_000_000 else None,
         confidence=confidence,
-        notes=_notes(rates, float((rates >= chosen).mean()), float(is_strong.mean())),
+        notes=(
+            *_notes(rates, float((rates >= chosen).mean()), float(is_strong.mean())),
+            *_better_weak(weak, means, list(others or {})),
+        ),
     )
     # With the default costs nothing but strong calls is counted, and the sentence must not speak of money.
     priced = not (np.ndim(strong_cost) == np.ndim(weak_cost) == 0 and strong_cost == 1.0 and weak_cost == 0.0)
@@ -329,6 +333,15 @@ def _notes(rates: Floats, share: float, measured: float) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _better_weak(weak: str, means: Mapping[str, tuple[float, float]], others: Sequence[str]) -> tuple[str, ...]:
+    """A note where a further model is the better weak one; of several the best scored."""
+    better = [m for m in others if means[m][0] > means[weak][0] and means[m][1] <= means[weak][1]]
+    if not better:
+        return ()
+    best = max(better, key=lambda m: means[m][0])
+    return (f"{best} costs no more than {weak} and scores higher: route between it and the strong model.",)
+
+
 def _sentence(
     v: Verdict,
     strong: str,
@@ -367,12 +380,13 @@ def _sentence(
     if v.count < MIN_PROMPTS:
         prompts = "1 prompt is" if v.count == 1 else f"{v.count} prompts are"
         return f"Routing cannot be judged: {prompts} too few, at least {MIN_PROMPTS} are needed."
-    # not where prompts may still tell that routing between the two beats the better one
-    if means[strong][0] <= means[weak][0] and (v.outcome == "loses" or v.needed is None):
-        both = (f"{means[m][0]:.1%}" if as_shares else f"{means[m][0]:.4g}" for m in (weak, strong))
+    # not where prompts may still tell that routing beats the best single model
+    best = v.best_single
+    if means[best][1] < means[strong][1] and (v.outcome == "loses" or v.needed is None):
+        both = (f"{means[m][0]:.1%}" if as_shares else f"{means[m][0]:.4g}" for m in (best, strong))
         lost = " and routing loses against a static mix" if v.outcome == "loses" else ""
         return (
-            f"Do not route: always {weak} is cheaper and scores no worse than {strong} ({' against '.join(both)})"
+            f"Do not route: always {best} is cheaper and scores no worse than {strong} ({' against '.join(both)})"
             f"{lost}."
         )
     if v.outcome == "loses":

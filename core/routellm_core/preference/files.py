@@ -292,6 +292,8 @@ def _read_csv(path: Path) -> Iterator[tuple[str, Row | str]]:
         header = next(reader, None)
         if not header:
             raise DataError(f"{path}: line 1: no header; the first line names the columns")
+        if len(header) == 1 and (found := next((c for c in ";\t" if c in header[0]), None)):
+            raise DataError(f"{path}: line 1: the columns are separated by {found!r}; separate them by commas")
         while True:
             first = reader.line_num + 1
             cells = next(reader, None)
