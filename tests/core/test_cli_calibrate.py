@@ -377,12 +377,18 @@ def test_skip_bad_goes_on_where_a_malformed_row_stopped_the_run(routellm, router
     assert Calibration.load(out).count == 500
 
 
-def test_the_work_of_another_run_is_dropped_only_when_asked(routellm, router, traffic, tmp_path):
+def unfinished_and_other(routellm, router, traffic, tmp_path):
+    """The output of a run that was stopped after 200 prompts, and another file of two prompts."""
     out, other = tmp_path / "calibration.json", tmp_path / "other.txt"
     other.write_text("p=0.1\np=0.2\n")
     stop_after(router, 2)
     assert routellm("calibrate", "-p", traffic, "-o", out).code == 130
     router.before = lambda prompts: None
+    return out, other
+
+
+def test_the_work_of_another_run_is_dropped_only_when_asked(routellm, router, traffic, tmp_path):
+    out, other = unfinished_and_other(routellm, router, traffic, tmp_path)
     refused = routellm("calibrate", "-p", other, "-o", out)
     assert refused.code == 2
     assert f"200 prompts are scored there by an unfinished run of {traffic}" in refused.err
@@ -391,11 +397,7 @@ def test_the_work_of_another_run_is_dropped_only_when_asked(routellm, router, tr
 
 
 def test_restart_drops_the_work_of_another_run(routellm, router, traffic, tmp_path):
-    out, other = tmp_path / "calibration.json", tmp_path / "other.txt"
-    other.write_text("p=0.1\np=0.2\n")
-    stop_after(router, 2)
-    assert routellm("calibrate", "-p", traffic, "-o", out).code == 130
-    router.before = lambda prompts: None
+    out, other = unfinished_and_other(routellm, router, traffic, tmp_path)
     assert routellm("calibrate", "-p", other, "-o", out, "--restart").code == 0
     assert Calibration.load(out).count == 2
 

@@ -207,6 +207,16 @@ def test_the_best_router_is_the_one_that_gains_most(results):
     assert best_router(results[0]) == 0
 
 
+def test_the_shares_of_thresholds_have_the_level_of_the_evaluation():
+    found, hard = benchmark()
+    wide, narrow = (
+        evaluate_benchmark(found, {"a": hard}, draws=20, confidence=level)["routers"][0]["thresholds"]
+        for level in (0.99, 0.6)
+    )
+    widths = [[r["strong_fraction"]["high"] - r["strong_fraction"]["low"] for r in rows] for rows in (wide, narrow)]
+    assert all(w > 2 * n for w, n in zip(*widths, strict=False))
+
+
 def test_costs_have_an_axis_where_prices_are_known(results, tmp_path):
     first, second = (render_html([result]) for result in results)
     assert "cost of 1,000 calls" in first

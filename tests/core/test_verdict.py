@@ -153,6 +153,7 @@ def test_a_further_model_that_is_cheaper_and_better_is_the_answer():
     assert found.differences["always new"] == found.differences["best_single"]
     dear = verdict(win_rates, strong, weak, strong_cost=10, weak_cost=2, others={"new": (best, 20.0)})
     assert not dear.sentence.startswith("Do not route")
+    assert (found.instead, dear.instead) == ("new", None)
     assert not any("new" in note for note in dear.notes)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from routellm_core.commands.records import SkipBad, told_bad
+from routellm_core.commands.records import SkipBad, same_file, told_bad
 from routellm_core.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -93,11 +93,13 @@ def calibrate(
     elif lacking := [name for name, value in money.items() if value is None]:
         raise ConfigurationError(f"--budget needs {', '.join(lacking)} too")
 
+    budget_calls = 1.0 if calls is None else calls
+
     def targets_of(fitted: Calibration) -> list[Target]:
         found = [fitted.share_target(share, precision=precision) for share in strong_fraction or _SHARES]
         if budget is not None:
             prices: dict[str, Any] = {"strong_price": strong_price, "weak_price": weak_price, "tokens": tokens}
-            found.append(fitted.budget_target(budget, calls=1.0 if calls is None else calls, **prices))
+            found.append(fitted.budget_target(budget, calls=budget_calls, **prices))
         return found
 
     # what is wrong is better told before a million prompts are scored than after
@@ -130,7 +132,7 @@ def calibrate(
             )
         )
     else:
-        _print(targets, fitted, reader, output, limit, 1.0 if calls is None else calls)
+        _print(targets, fitted, reader, output, limit, budget_calls)
 
 
 def _scores_file(output: Path) -> Path:
@@ -146,7 +148,7 @@ def _check_output(output: Path, prompts: Path) -> None:
     part = output.with_name(output.name + ".part")
     with _told_unwritable(output):
         for path in (output, part, _scores_file(output), _header_file(output)):
-            if path.exists() and path.samefile(prompts):
+            if same_file(path, prompts):
                 raise ConfigurationError(f"--output {output} would replace the prompts, {path}: give another --output")
         if output.is_dir():
             raise ConfigurationError(f"--output {output} is a folder: give a file in it, {output / 'calibration.json'}")

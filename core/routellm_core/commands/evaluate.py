@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from routellm_core.commands.progress import progress_bar
+from routellm_core.commands.records import same_file
 from routellm_core.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def evaluate(
         )
     for file in (*files, *([data] if data is not None else [])):
         for name in (_RESULTS, _REPORT):
-            if (output / name).is_file() and file.is_file() and (output / name).samefile(file):
+            if same_file(output / name, file):
                 raise ConfigurationError(f"--output {output} would replace {file}: give another folder")
     try:
         output.mkdir(parents=True, exist_ok=True)  # before minutes of work: it may not be allowed
@@ -232,7 +233,8 @@ def _print(results: Sequence[Mapping[str, Any]], written: str, *, guessed: int) 
         HEADER,
         PAPER,
         alternatives,
-        gap_unit,
+        alternatives_header,
+        notes_of,
         score_text,
         table_rows,
         threshold_cost,
@@ -275,16 +277,14 @@ def _print(results: Sequence[Mapping[str, Any]], written: str, *, guessed: int) 
             if use := use_text(router):
                 cost = threshold_cost(result, router)
                 console.print(Text(f"to use it: {use}{f'; {cost}' if cost else ''}"), soft_wrap=True)
-            for note in dict.fromkeys((*router["notes"], *router["verdict"]["notes"])):
+            for note in notes_of(router):
                 console.print(Text(f"note: {note}", "yellow"))
         if ours == 1:  # of several routers, the page shows it for each
-            columns = ("policy", "mean score", "cost of 1,000 calls" if result["priced"] else "strong calls")
             compared = [
                 (name, score, cost, f"{gap} [{low}, {high}]" if gap else "")
                 for name, score, cost, (gap, low, high) in alternatives(result, result["routers"][0])
             ]
-            minus = ", ".join(filter(None, ("routed minus this", gap_unit(result))))
-            table_of((*columns, minus), [("", row) for row in compared])
+            table_of(alternatives_header(result), [("", row) for row in compared])
         if i >= guessed:
             console.print(
                 Text(

@@ -24,10 +24,15 @@ def told_bad(bad: SkippedRows) -> None:
             print(f"  {message}", file=sys.stderr)
 
 
+def same_file(first: Path, second: Path) -> bool:
+    """Whether two paths lead to one file, be it through a link of either kind."""
+    return first.resolve() == second.resolve() or (first.exists() and second.exists() and first.samefile(second))
+
+
 def check_output(out: Path, data: Path) -> None:
     """Refuse an output that could not be written, or that would replace the data it is made from."""
     from routellm_core.preference.files import format_of
 
     format_of(out)
-    if out.resolve() == data.resolve():
+    if same_file(out, data):
         raise ConfigurationError(f"--out {out} is the data themselves: give another file")

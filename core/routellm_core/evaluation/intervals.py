@@ -250,5 +250,10 @@ def shown_digits(width: float, *, least: int) -> int:
     return int(min(12, max(least, 1 - math.floor(math.log10(width)))))
 
 
+def number_text(threshold: float) -> str:
+    """A threshold with at least four decimals, and as many more as it has."""
+    return np.format_float_positional(threshold, min_digits=4)
+
+
 def _json_number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None

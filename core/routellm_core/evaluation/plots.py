@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from routellm_core.errors import MissingExtraError
 from routellm_core.evaluation.metrics import static_hull
-from routellm_core.evaluation.results import best_router, cost_texts
+from routellm_core.evaluation.results import COST_LABEL, best_router, cost_texts
 
 # Each stands out from white and from black by 3:1 or more; where two look alike to a reader, the markers differ.
 _COLORS = ("#0f7fc4", "#d55e00", "#00936b", "#b0609a", "#a47a00", "#5f7fb8")
@@ -19,7 +21,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 _GRAY, _BROWN = "#767676", "#8a6d3b"
 _MANY = 2  # bands of more routers than this hide one another
 SHARE_LABEL = "share of strong calls"
-COST_LABEL = "cost of 1,000 calls"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def chart_lines(result: Mapping[str, Any]) -> list[Line]:
     return lines
 
 
-def chart_models(result: Mapping[str, Any]) -> list[tuple[str, float, float, bool]]:
+def chart_models(result: Mapping[str, Any], lines: Sequence[Line]) -> list[tuple[str, float, float, bool]]:
     """Further priced models within the chart.
 
     Returns:
@@ -90,7 +91,7 @@ def chart_models(result: Mapping[str, Any]) -> list[tuple[str, float, float, boo
     """
     found = [(m["name"], _share_of_cost(result, m["cost"]), m["quality"]) for m in _priced_others(result)]
     inside = [(name, share, quality) for name, share, quality in found if 0.0 <= share <= 1.0]
-    scores = [score for line in chart_lines(result) for score in line.y]
+    scores = [score for line in lines for score in line.y]
     near = 0.1 * (max(scores) - min(scores)) if scores else 0.0
     return [
         (name, x, y, not any(n != name and abs(a - x) < 0.25 and 0.0 <= b - y < near for n, a, b in inside))
@@ -123,8 +124,6 @@ def _mix(result: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float]] |
     """The best static mix over the share that costs as much, where further models have a part in it."""
     if not _priced_others(result):
         return None
-    import numpy as np
-
     priced = [m for m in result["models"] if m["cost"] is not None]
     costs, qualities = static_hull([(m["cost"], m["quality"]) for m in priced])
     shares = [_share_of_cost(result, cost) for cost in costs]
@@ -166,7 +165,7 @@ def save_figures(results: Sequence[Mapping[str, Any]], directory: str | Path) ->
                 axes.fill_between(*line.band, color=line.color, alpha=0.15, lw=0)
             if line.dot is not None:
                 axes.plot(*line.dot, line.marker, ms=7, mfc="white", mec=line.color, mew=2, zorder=4)
-        for name, share, quality, above in chart_models(result):
+        for name, share, quality, above in chart_models(result, lines):
             axes.plot(share, quality, "x", ms=7, mew=2, color=_GRAY, zorder=4)
             right = share > 0.6
             axes.annotate(

@@ -10,21 +10,25 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from routellm_core.evaluation.plots import COST_LABEL, SHARE_LABEL, Line, chart_lines, chart_models, cost_at
+from routellm_core.evaluation.intervals import number_text
+from routellm_core.evaluation.plots import SHARE_LABEL, Line, chart_lines, chart_models, cost_at
 from routellm_core.evaluation.results import (
+    COST_LABEL,
     HEADER,
     PAPER,
     alternatives,
+    alternatives_header,
     best_router,
     cost_texts,
     gap_text,
     gap_unit,
-    number_text,
+    notes_of,
     score_text,
     table_rows,
     threshold_cost,
     unpriced_models,
     use_text,
+    with_gap_unit,
 )
 
 
@@ -70,7 +74,7 @@ def _summary(results: Sequence[Mapping[str, Any]]) -> str:
 
 def _section(result: Mapping[str, Any], index: int) -> str:
     routers = result["routers"]
-    told = [dict.fromkeys((*r["notes"], *r["verdict"]["notes"])) for r in routers]
+    told = [notes_of(r) for r in routers]
     common = [note for note in told[0] if all(note in notes for notes in told)] if told else []
     parts = [
         f'<section id="b{index}"><h2>{html.escape(result["title"])}</h2>',
@@ -113,7 +117,7 @@ def _facts(result: Mapping[str, Any]) -> str:
 
 def _kind(found: Mapping[str, Any]) -> str:
     """ "gains", "loses", "undecided", or "no": the answer is a single model, whatever the router."""
-    return "no" if found["sentence"].startswith("Do not route") else str(found["outcome"])
+    return "no" if found["instead"] is not None else str(found["outcome"])
 
 
 def _notes(notes: Sequence[str]) -> str:
@@ -136,12 +140,6 @@ def _verdict_box(result: Mapping[str, Any], router: Mapping[str, Any], notes: Se
 
 def _alternatives(result: Mapping[str, Any], router: Mapping[str, Any], *, opened: bool) -> str:
     """The routed policy beside the single models and the static mix of the same cost."""
-    names = (
-        "policy",
-        "mean score",
-        COST_LABEL if result["priced"] else "strong calls",
-        _unit(result, "routed minus this"),
-    )
     body = []
     for name, score, cost, (gap, low, high) in alternatives(result, router):
         spread = f"<small>{low} – {high}</small>" if low else ""
@@ -149,14 +147,11 @@ def _alternatives(result: Mapping[str, Any], router: Mapping[str, Any], *, opene
         data = f"<td>{score}</td><td>{cost}</td><td>{gap}{spread}</td>"
         body.append(f'<tr{kind}><th scope="row">{html.escape(name)}</th>{data}</tr>')
     label = f"what it is compared with: {router['name']}, {result['title']}"
+    table = _wide(label, alternatives_header(result), body)
     return (
-        f"<details{' open' if opened else ''}><summary>Compared with</summary>{_wide(label, names, body)}"
+        f"<details{' open' if opened else ''}><summary>Compared with</summary>{table}"
         '<p class="hint">Measured on prompts that the thresholds were not chosen on.</p></details>'
     )
-
-
-def _unit(result: Mapping[str, Any], heading: str) -> str:
-    return f"{heading}, {gap_unit(result)}" if gap_unit(result) else heading
 
 
 def _metric_table(result: Mapping[str, Any]) -> str:
@@ -234,7 +229,7 @@ def _threshold_table(result: Mapping[str, Any], router: Mapping[str, Any]) -> st
         cells = [share, score_text(result, row["quality"]), over, recovered, *([cost] if cost else [])]
         data = "".join(f"<td>{cell}</td>" for cell in cells)
         body.append(f'<tr class="{kind}"><th scope="row">{name}</th>{data}</tr>')
-    names = ["threshold", "strong calls", "mean score", _unit(result, "over a static mix"), "PGR"]
+    names = ["threshold", "strong calls", "mean score", with_gap_unit(result, "over a static mix"), "PGR"]
     names += [COST_LABEL] if result["priced"] else []
     gains = found["outcome"] == "gains"
     opened = " open" if gains and router is result["routers"][best_router(result)] else ""
@@ -266,7 +261,7 @@ def _chart(result: Mapping[str, Any]) -> str:
     lines = chart_lines(result)
     if not lines:
         return ""
-    models = chart_models(result)
+    models = chart_models(result, lines)
     values = [y for line in lines for y in line.y] + [y for _, _, y, _ in models]
     values += [y for line in lines if line.band for y in (*line.band[1], *line.band[2])]
     values += [line.dot[1] for line in lines if line.dot]

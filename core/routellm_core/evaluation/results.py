@@ -17,7 +17,7 @@ import numpy.typing as npt
 from routellm_core.calibration import Calibration
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.evaluation.benchmarks import PUBLISHED, Benchmark
-from routellm_core.evaluation.intervals import compare_routers, curve_band, shown_digits
+from routellm_core.evaluation.intervals import Estimate, compare_routers, curve_band, number_text, shown_digits
 from routellm_core.evaluation.metrics import Floats, checked_gap, prompt_length, static_hull
 from routellm_core.evaluation.router_evaluation import evaluate_router
 from routellm_core.evaluation.targets import share_interval
@@ -26,6 +26,7 @@ from routellm_core.evaluation.verdict import is_share, threshold_text, verdict
 FORMAT = 2
 HEADER = ("router", "APGR", "CPT(50%)", "CPT(80%)", "saving at CPT(50%)")
 PAPER = "paper: "
+COST_LABEL = "cost of 1,000 calls"
 _BASELINES = {"random": "random routing", "prompt_length": "prompt length", "oracle": "oracle"}
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -99,11 +100,15 @@ def evaluate_benchmark(
             "high": (line + high).tolist(),
         }
         fitted = Calibration.from_win_rates(rates)
-        wanted = {share: fitted.threshold(strong_fraction=share) for share in _SHARES}
-        rows = [_threshold_row(rates, t, strong, weak, paid, hull) | {"wanted": s} for s, t in wanted.items()]
-        own = _threshold_row(rates, judged.threshold, strong, weak, paid, hull) | {"wanted": None}
-        if not any(row["threshold"] == own["threshold"] for row in rows):
-            rows.append(own)
+        targets = [*((share, fitted.threshold(strong_fraction=share)) for share in _SHARES), (None, judged.threshold)]
+        *asked, own = (
+            _threshold_row(
+                rates, t, share_interval(fitted, t, confidence=confidence, seed=seed), strong, weak, paid, hull
+            )
+            | {"wanted": wanted}
+            for wanted, t in targets
+        )
+        rows = asked if any(row["threshold"] == own["threshold"] for row in asked) else [*asked, own]
         entry["thresholds"] = sorted(rows, key=lambda row: -row["threshold"])
         entry["source"] = (sources or {}).get(name)
         entry["verdict"] = judged.to_dict() | {"threshold": own["threshold"]}
@@ -177,7 +182,13 @@ def _comparisons(
 
 
 def _threshold_row(
-    rates: Floats, threshold: float, strong: Floats, weak: Floats, paid: Sequence[Floats], hull: tuple[Floats, Floats]
+    rates: Floats,
+    threshold: float,
+    share: Estimate,
+    strong: Floats,
+    weak: Floats,
+    paid: Sequence[Floats],
+    hull: tuple[Floats, Floats],
 ) -> dict[str, Any]:
     """What one threshold takes and gives on these prompts."""
     chosen = rates >= threshold
@@ -185,7 +196,7 @@ def _threshold_row(
     gap = float(strong.mean() - weak.mean())
     return {
         "threshold": float(threshold_text(threshold, rates)),
-        "strong_fraction": share_interval(Calibration.from_win_rates(rates), threshold).to_dict(),
+        "strong_fraction": share.to_dict(),
         "quality": quality,
         "over_mix": quality - float(np.interp(cost, *hull)),
         "pgr": (quality - float(weak.mean())) / gap if gap > 0 else None,
@@ -245,22 +256,23 @@ def alternatives(
     found = router["verdict"]
     strong, weak = result["models"][:2]
     share, quality = found["measured_at"]["value"], found["quality"]["value"]
-    paid = (1.0 - found["saving_vs_strong"]["value"]) * strong["cost"] if result["priced"] else share
+    # without prices costs are counted in strong calls
+    dear, cheap = (strong["cost"], weak["cost"]) if result["priced"] else (1.0, 0.0)
+    paid = (1.0 - found["saving_vs_strong"]["value"]) * dear
     differences = found["differences"]
     rows: list[tuple[str, float, float, Mapping[str, float] | None]] = [
         (f"routed, {share:.0%} strong calls", quality, paid, None),
-        (f"always {weak['name']}", weak["quality"], weak["cost"], differences["always_weak"]),
-        (f"always {strong['name']}", strong["quality"], strong["cost"], differences["always_strong"]),
+        (f"always {weak['name']}", weak["quality"], cheap, differences["always_weak"]),
+        (f"always {strong['name']}", strong["quality"], dear, differences["always_strong"]),
     ]
-    spent = [f"{share:.0%}", "0%", "100%", f"{share:.0%}"]
     for model in result["models"]:
         if model["role"] == "other" and model["cost"] is not None:
             best = ", the best single model" if model["name"] == found["best_single"] else ""
             name = f"always {model['name']}"
             rows.append((f"{name}{best}", model["quality"], model["cost"], differences[name]))
     rows.append(("static mix of the same cost", quality - found["gain"]["value"], paid, found["gain"]))
-    if result["priced"]:
-        spent = cost_texts([1000 * row[2] for row in rows])
+    costs = [row[2] for row in rows]
+    spent = cost_texts([1000 * c for c in costs]) if result["priced"] else [f"{c:.0%}" for c in costs]
 
     def minus(difference: Mapping[str, float] | None) -> tuple[str, str, str]:
         if difference is None:
@@ -272,6 +284,17 @@ def alternatives(
         (name, score_text(result, score), cost, minus(difference))
         for (name, score, _, difference), cost in zip(rows, spent, strict=True)
     ]
+
+
+def alternatives_header(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns of `alternatives`."""
+    spent = COST_LABEL if result["priced"] else "strong calls"
+    return "policy", "mean score", spent, with_gap_unit(result, "routed minus this")
+
+
+def notes_of(router: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of a router's numbers and of its verdict, each once."""
+    return list(dict.fromkeys((*router["notes"], *router["verdict"]["notes"])))
 
 
 def use_text(router: Mapping[str, Any]) -> str | None:
@@ -318,6 +341,11 @@ def gap_unit(result: Mapping[str, Any]) -> str:
     return "points" if result["shares"] else ""
 
 
+def with_gap_unit(result: Mapping[str, Any], heading: str) -> str:
+    """The heading of a column of `gap_text`."""
+    return ", ".join(filter(None, (heading, gap_unit(result))))
+
+
 def _digits(result: Mapping[str, Any]) -> int:
     gap = abs(result["strong_quality"] - result["weak_quality"])
     return shown_digits(gap * 10.0, least=1) if result["shares"] else shown_digits(gap / 10.0, least=0)
@@ -326,11 +354,6 @@ def _digits(result: Mapping[str, Any]) -> int:
 def _rounded(result: Mapping[str, Any], value: float) -> float:
     """Percent or score with the digits that are shown; a difference that rounds to nothing has no sign."""
     return round(value * (100.0 if result["shares"] else 1.0), _digits(result)) + 0.0
-
-
-def number_text(threshold: float) -> str:
-    """A threshold with at least four decimals, and as many more as it has."""
-    return np.format_float_positional(threshold, min_digits=4)
 
 
 def cost_texts(costs: Sequence[float]) -> list[str]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from routellm_core.calibration import Calibration, checked_fraction
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.evaluation.intervals import Estimate, check_bootstrap, resample, shown_digits
+from routellm_core.evaluation.intervals import Estimate, check_bootstrap, number_text, resample, shown_digits
 from routellm_core.evaluation.metrics import Floats, checked_scores, is_number
 
 TargetKind = Literal["strong_fraction", "budget", "quality", "pgr"]
@@ -70,7 +70,7 @@ class Target:
         """The threshold with so many digits, at least four, that what is left out does not matter."""
         low, high = self.threshold_interval
         if low == high:
-            return np.format_float_positional(self.threshold, min_digits=4)
+            return number_text(self.threshold)
         return f"{self.threshold:.{shown_digits((high - low) / 10.0, least=4)}f}"
 
     @property

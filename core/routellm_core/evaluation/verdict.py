@@ -64,6 +64,8 @@ class Verdict:
         differences: Quality of the routed policy minus that of ``always_weak``, ``always_strong``, ``best_single``
             and ``static_mix``, with intervals; and of ``"always NAME"`` for each further model.
         best_single: Name of the single model with the best mean score; the cheaper one of equals.
+        instead: The best single model where it is the answer whatever the router: cheaper than the strong one, and
+            no sign that routing beats it. Else None.
         count: Number of prompts.
         needed: Prompts after which a gain of this size could be told from none; None when it can be already, or when
             there is no sign of a gain.
@@ -83,6 +85,7 @@ class Verdict:
     worst_loss: float
     differences: Mapping[str, Estimate]
     best_single: str
+    instead: str | None
     count: int
     needed: int | None
     confidence: float
@@ -195,6 +198,9 @@ def verdict(
     half = (gain.high - gain.low) / 2.0
     # The size at which the interval around the present gain would just leave out zero.
     needed = int(np.ceil(n * (half / gain.value) ** 2)) if outcome == "undecided" and gain.value > 0 else None
+    needed = needed if needed is None or needed <= 10_000_000 else None
+    # not where more prompts may still tell that routing beats the best single model
+    settled = outcome == "loses" or (outcome == "undecided" and needed is None and n >= MIN_PROMPTS)
     result = Verdict(
         outcome=outcome,
         sentence="",
@@ -214,8 +220,9 @@ def verdict(
             **{f"always {name}": estimates[f"vs:{name}"] for name in others or {}},
         },
         best_single=best,
+        instead=best if settled and means[best][1] < means[strong][1] else None,
         count=n,
-        needed=needed if needed is None or needed <= 10_000_000 else None,
+        needed=needed,
         confidence=confidence,
         notes=(
             *_notes(rates, float((rates >= chosen).mean()), float(is_strong.mean())),
@@ -380,13 +387,11 @@ def _sentence(
     if v.count < MIN_PROMPTS:
         prompts = "1 prompt is" if v.count == 1 else f"{v.count} prompts are"
         return f"Routing cannot be judged: {prompts} too few, at least {MIN_PROMPTS} are needed."
-    # not where prompts may still tell that routing beats the best single model
-    best = v.best_single
-    if means[best][1] < means[strong][1] and (v.outcome == "loses" or v.needed is None):
-        both = (f"{means[m][0]:.1%}" if as_shares else f"{means[m][0]:.4g}" for m in (best, strong))
+    if v.instead is not None:
+        both = (f"{means[m][0]:.1%}" if as_shares else f"{means[m][0]:.4g}" for m in (v.instead, strong))
         lost = " and routing loses against a static mix" if v.outcome == "loses" else ""
         return (
-            f"Do not route: always {best} is cheaper and scores no worse than {strong} ({' against '.join(both)})"
+            f"Do not route: always {v.instead} is cheaper and scores no worse than {strong} ({' against '.join(both)})"
             f"{lost}."
         )
     if v.outcome == "loses":
