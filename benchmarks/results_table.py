@@ -34,9 +34,9 @@ sys.path[:0] = [str(ROOT / "core"), str(ROOT / "scripts")]
 from open_models import minilm, smollm2
 
 from routellm_core import Router, load_router
+from routellm_core.data import Outcome
 from routellm_core.evaluation import Benchmark, load_benchmark
-from routellm_core.evaluation.results import evaluate_benchmark, markdown_table
-from routellm_core.preference import Outcome
+from routellm_core.report.results import evaluate_benchmark, markdown_table
 from routellm_core.training import FineTuning, train_bert, train_causal_llm, train_embedding_router
 
 STRONG, WEAK = "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1"

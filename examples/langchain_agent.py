@@ -13,7 +13,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langchain_routellm import RouteLLMMiddleware, SavingsCallbackHandler
-from routellm_core.savings import Price
+from routellm_core import Price
 
 TASKS = [
     "What is the weather in Lisbon?",

@@ -11,7 +11,7 @@ import stand_ins
 from langchain_core.prompts import ChatPromptTemplate
 
 from langchain_routellm import ChatRouteLLM, SavingsCallbackHandler, routing_decision
-from routellm_core.savings import Price
+from routellm_core import Price
 
 # money per million tokens; put your own models' prices here
 PRICES = {"strong": Price(input=2.00, output=8.00), "weak": Price(input=0.10, output=0.40)}

@@ -14,8 +14,7 @@ import stand_ins
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from langchain_routellm import ChatRouteLLM, SavingsCallbackHandler, routing_decision
-from routellm_core.savings import Price
-from routellm_core.stickiness import Stickiness
+from routellm_core import Price, Stickiness
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from llamaindex_stand_ins import WordEmbedding, models
 from pydantic import Field
 
 from llamaindex_routellm import RouteLLM, RouteLLMDecisionEvent, SavingsEventHandler
-from routellm_core.savings import Price
+from routellm_core import Price
 
 QUESTIONS = [
     "When was the bridge opened?",

@@ -23,8 +23,7 @@ from pydantic import Field
 
 from langchain_routellm import ChatRouteLLM, SavingsCallbackHandler, routing_decision
 from llamaindex_routellm import RouteLLM, RouteLLMDecisionEvent, SavingsEventHandler
-from routellm_core import RoutingPolicy, load_router
-from routellm_core.savings import Price
+from routellm_core import Price, RoutingPolicy, load_router
 
 # Money per million tokens; put your own models' prices here.
 PRICES = {"strong": Price(input=2.00, output=8.00), "weak": Price(input=0.10, output=0.40)}

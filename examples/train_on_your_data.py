@@ -19,7 +19,7 @@ import stand_ins
 
 from langchain_routellm import ChatRouteLLM, routing_decision
 from routellm_core import load_router
-from routellm_core.preference import Outcome, read_preferences, write_records
+from routellm_core.data import Outcome, read_preferences, write_records
 from routellm_core.training import train_embedding_router
 
 # A help desk's requests, and how often its cheap model handles each kind well; the expensive one manages 95 %. Only the

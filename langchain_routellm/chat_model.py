@@ -33,9 +33,9 @@ from langchain_routellm.options import (
 )
 from langchain_routellm.switching import adapted
 from routellm_core import RoutingDecision, RoutingPolicy
-from routellm_core.capability import STRUCTURED_OUTPUT, TOOL_CALLING, capability_gap
-from routellm_core.decision import Side
+from routellm_core.checks import Side
 from routellm_core.errors import ConfigurationError
+from routellm_core.policy.capability import STRUCTURED_OUTPUT, TOOL_CALLING, capability_gap
 
 if TYPE_CHECKING:
     from langchain_core.language_models.model_profile import ModelProfile

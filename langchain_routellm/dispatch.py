@@ -22,12 +22,9 @@ from langchain_core.runnables.config import (
     get_executor_for_config,
 )
 
-from routellm_core import RoutingDecision, RoutingPolicy, RoutingRequest
-from routellm_core.calibration import checked_fraction
-from routellm_core.decision import Side, other_side
-from routellm_core.failover import is_survivable
-from routellm_core.policy import checked_force
-from routellm_core.stickiness import Stickiness
+from routellm_core import RoutingDecision, RoutingPolicy, RoutingRequest, Stickiness
+from routellm_core.checks import Side, checked_fraction, checked_side, other_side
+from routellm_core.policy.failover import is_survivable
 
 KEY = "routellm"
 THRESHOLD_KEY = "routellm_threshold"
@@ -163,7 +160,7 @@ class Dispatch:
             threshold = checked_fraction(threshold, THRESHOLD_KEY)
         force = configurable.get(FORCE_KEY)
         if force is not None:
-            return RoutingRequest((), threshold, checked_force(force, FORCE_KEY))
+            return RoutingRequest((), threshold, checked_side(force, FORCE_KEY))
         gap = self.gap(value, kwargs)
         if gap is not None:
             return RoutingRequest((), threshold, "strong", "capability", gap)

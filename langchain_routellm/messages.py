@@ -8,7 +8,8 @@ from typing import Any
 from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue, StringPromptValue
 
-from routellm_core.capability import (
+from routellm_core.errors import ConfigurationError, PromptError
+from routellm_core.policy.capability import (
     AUDIO_INPUTS,
     IMAGE_INPUTS,
     PDF_INPUTS,
@@ -17,7 +18,6 @@ from routellm_core.capability import (
     VIDEO_INPUTS,
     estimated_tokens,
 )
-from routellm_core.errors import ConfigurationError, PromptError
 
 RouteOn = Callable[[Any], str | Sequence[str]]
 

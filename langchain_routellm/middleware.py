@@ -29,8 +29,8 @@ from langchain_routellm.messages import chat_needs, chat_texts, chat_tokens
 from langchain_routellm.options import checked_chat_side, checked_options, profile_of
 from langchain_routellm.switching import adapted, drops_cache_markers, tool_without_cache_markers, without_cache_markers
 from routellm_core import RoutingDecision, RoutingPolicy
-from routellm_core.capability import capability_gap
 from routellm_core.errors import ConfigurationError
+from routellm_core.policy.capability import capability_gap
 
 logger = logging.getLogger("langchain_routellm")
 

@@ -14,9 +14,8 @@ from pydantic import BaseModel, ConfigDict, SkipValidation
 
 from langchain_routellm.dispatch import Dispatch
 from langchain_routellm.messages import checked_lookback, checked_route_on
-from routellm_core import Calibration, Router, RoutingPolicy
+from routellm_core import Calibration, Router, RoutingPolicy, Stickiness
 from routellm_core.errors import ConfigurationError, MissingExtraError
-from routellm_core.stickiness import Stickiness
 
 _POLICY_OPTIONS = frozenset({"policy", "router", "calibration", "threshold", "strong_fraction"})
 

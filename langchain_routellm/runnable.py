@@ -26,7 +26,7 @@ from langchain_routellm.options import (
     profile_of,
 )
 from routellm_core import RoutingPolicy
-from routellm_core.capability import capability_gap
+from routellm_core.policy.capability import capability_gap
 
 if TYPE_CHECKING:
     from langchain_routellm.chat_model import ChatRouteLLM

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from langchain_routellm.dispatch import KEY
 from langchain_routellm.options import chat_model_of
-from routellm_core.decision import Side
+from routellm_core.checks import Side
 
 # A provider signs or encrypts its model's reasoning, and refuses what it has not signed.
 _REASONING_BLOCKS = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_content"})

@@ -11,8 +11,8 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_routellm.dispatch import KEY
-from routellm_core.decision import Side
-from routellm_core.savings import Price, SavingsLedger, SavingsSummary
+from routellm_core.checks import Side
+from routellm_core.policy.savings import Price, SavingsLedger, SavingsSummary
 
 
 class SavingsCallbackHandler(BaseCallbackHandler):

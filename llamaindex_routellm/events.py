@@ -13,7 +13,7 @@ from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.instrumentation.events.llm import LLMChatEndEvent, LLMCompletionEndEvent
 from pydantic import PrivateAttr
 
-from routellm_core.savings import Price, SavingsLedger, SavingsSummary
+from routellm_core.policy.savings import Price, SavingsLedger, SavingsSummary
 
 # Key of the decision in an answer's additional_kwargs and in the tags of every event that the chosen model emits.
 DECISION_KEY = "routellm"

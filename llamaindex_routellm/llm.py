@@ -37,8 +37,12 @@ from pydantic import Field, PrivateAttr, SerializeAsAny, field_serializer
 from llamaindex_routellm.events import DECISION_KEY, RouteLLMDecisionEvent
 from llamaindex_routellm.question import Retrieval, retrieval_of_messages, retrieval_of_prompt, watch_engines
 from llamaindex_routellm.routing import CallOptions, RouteOn, Routing
+from routellm_core import Stickiness
 from routellm_core.calibration import Calibration
-from routellm_core.capability import (
+from routellm_core.checks import Side, other_side
+from routellm_core.errors import ConfigurationError, PromptError
+from routellm_core.policy import RoutingPolicy, RoutingRequest
+from routellm_core.policy.capability import (
     AUDIO_INPUTS,
     IMAGE_INPUTS,
     MAX_INPUT_TOKENS,
@@ -49,12 +53,9 @@ from routellm_core.capability import (
     capability_gap,
     estimated_tokens,
 )
-from routellm_core.decision import RoutingDecision, Side, other_side
-from routellm_core.errors import ConfigurationError, PromptError
-from routellm_core.failover import is_survivable
-from routellm_core.policy import RoutingPolicy, RoutingRequest
+from routellm_core.policy.decision import RoutingDecision
+from routellm_core.policy.failover import is_survivable
 from routellm_core.routers.base import Router
-from routellm_core.stickiness import Stickiness
 
 if TYPE_CHECKING:
     from llama_index.core.program.utils import FlexibleModel
@@ -165,8 +166,8 @@ class RouteLLM(FunctionCallingLLM):
         route_on: What to route on instead: called with the messages (in a query engine: the question as a message)
             and, if it takes a second argument, with the `Retrieval`; returns a text or a `RoutingRequest`.
         sticky: Keep a conversation strong once it was: True, or a `Stickiness`.
-        weak_profile: What the weak model can do beyond its metadata, by the keys of `routellm_core.capability`, such
-            as ``{"image_inputs": True}``.
+        weak_profile: What the weak model can do beyond its metadata, by the keys of `routellm_core.policy.capability`,
+            such as ``{"image_inputs": True}``.
         callback_manager: Handed on to the models that have no handlers of their own; else `Settings` gives its.
 
     Raises:

@@ -11,12 +11,13 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index_instrumentation.dispatcher import active_instrument_tags
 
 from llamaindex_routellm.question import Retrieval, human_turns
-from routellm_core.calibration import Calibration, checked_fraction
-from routellm_core.decision import RoutingDecision, Side
+from routellm_core import Stickiness
+from routellm_core.calibration import Calibration
+from routellm_core.checks import Side, checked_fraction, checked_side
 from routellm_core.errors import ConfigurationError, PromptError
-from routellm_core.policy import RoutingPolicy, RoutingRequest, checked_force
+from routellm_core.policy import RoutingPolicy, RoutingRequest
+from routellm_core.policy.decision import RoutingDecision
 from routellm_core.routers.base import Router
-from routellm_core.stickiness import Stickiness
 
 RouteOn = Callable[..., str | Sequence[str] | RoutingRequest]
 
@@ -62,7 +63,7 @@ class CallOptions:
         conversation = given.get("routellm_thread_id", tags.get(key))
         return cls(
             None if threshold is None else checked_fraction(threshold, "routellm_threshold"),
-            None if force is None else checked_force(force, "routellm_force"),
+            None if force is None else checked_side(force, "routellm_force"),
             None if conversation is None else str(conversation),
         )
 
@@ -152,7 +153,7 @@ class Routing:
 def _as_request(chosen: Any, options: CallOptions) -> RoutingRequest:
     if isinstance(chosen, RoutingRequest):
         if chosen.force is not None:
-            checked_force(chosen.force, "force")
+            checked_side(chosen.force, "force")
         return chosen if options.threshold is None else replace(chosen, threshold=options.threshold)
     texts = (chosen,) if isinstance(chosen, str) else tuple(chosen) if isinstance(chosen, list | tuple) else ()
     if not texts or not all(isinstance(text, str) for text in texts):

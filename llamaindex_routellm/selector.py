@@ -15,12 +15,12 @@ from llama_index_instrumentation import get_dispatcher
 from llamaindex_routellm.events import RouteLLMDecisionEvent
 from llamaindex_routellm.question import Retrieval
 from llamaindex_routellm.routing import CallOptions, RouteOn, Routing
+from routellm_core import Stickiness
 from routellm_core.calibration import Calibration
-from routellm_core.decision import RoutingDecision
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy import RoutingPolicy, RoutingRequest
+from routellm_core.policy.decision import RoutingDecision
 from routellm_core.routers.base import Router
-from routellm_core.stickiness import Stickiness
 
 dispatcher = get_dispatcher(__name__)
 

@@ -38,9 +38,9 @@ sys.path.insert(0, str(ROOT / "core"))
 from open_models import minilm
 
 from routellm_core.calibration import Calibration
+from routellm_core.data import ContaminationIndex
 from routellm_core.embedders.static import SURFACE_NAMES, StaticEmbedder, surface_features, window, words_of
 from routellm_core.evaluation import apgr, evaluate_router
-from routellm_core.preference import ContaminationIndex
 from routellm_core.routers.mf import MatrixFactorizationRouter
 from routellm_core.training.mf import fit_pair, pair_router
 

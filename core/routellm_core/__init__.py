@@ -4,9 +4,7 @@
 >>> load_router().win_rates(["hi", "Prove that there are infinitely many primes."])  # doctest: +SKIP
 """
 
-from routellm_core.calibration import Calibration
-from routellm_core.decision import RoutingDecision
-from routellm_core.drift import OnlineCalibration
+from routellm_core.calibration import Calibration, OnlineCalibration
 from routellm_core.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -18,7 +16,7 @@ from routellm_core.errors import (
     RouteLLMError,
     RouterError,
 )
-from routellm_core.policy import RoutingPolicy, RoutingRequest
+from routellm_core.policy import Price, RoutingDecision, RoutingPolicy, RoutingRequest, Stickiness
 from routellm_core.routers import Router, load_router
 
 __all__ = [
@@ -30,6 +28,7 @@ __all__ = [
     "DeadlineError",
     "MissingExtraError",
     "OnlineCalibration",
+    "Price",
     "PromptError",
     "RouteLLMError",
     "Router",
@@ -37,6 +36,7 @@ __all__ = [
     "RoutingDecision",
     "RoutingPolicy",
     "RoutingRequest",
+    "Stickiness",
     "load_router",
 ]
 __version__ = "0.1.0"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routellm_core.errors import ConfigurationError, DataError, RouterError
-from routellm_core.preference.bradley_terry import (
+from routellm_core.statistics.bradley_terry import (
     WINNERS,
     bradley_terry_ratings,
     encode_battles,

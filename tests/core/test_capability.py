@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routellm_core.capability import MAX_INPUT_TOKENS, capability_gap, estimated_tokens
+from routellm_core.policy.capability import MAX_INPUT_TOKENS, capability_gap, estimated_tokens
 
 CASES: list[tuple[dict[str, Any] | None, dict[str, Any] | None, str | None]] = [
     ({"image_inputs": False}, {"image_inputs": True}, "image_inputs"),

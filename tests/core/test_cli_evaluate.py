@@ -238,7 +238,7 @@ def test_a_narrow_terminal_gets_intervals_on_a_line_of_their_own(outcomes, tmp_p
 
 
 def test_evaluate_reads_the_outcomes_that_training_reads(outcomes, tmp_path):
-    from routellm_core.preference import read_outcomes, write_records
+    from routellm_core.data import read_outcomes, write_records
 
     found = {}
     for file in (outcomes, tmp_path / "mine.csv", tmp_path / "mine.csv.gz", tmp_path / "mine.parquet"):
@@ -531,7 +531,7 @@ def test_help_shows_an_example(name):
 
 def test_importing_evaluation_needs_numpy_only():
     code = (
-        "import sys, routellm_core.evaluation, routellm_core.drift; "
+        "import sys, routellm_core.evaluation, routellm_core.calibration.online; "
         "bad = {'matplotlib', 'pydantic', 'torch', 'typer', 'rich', 'scipy', 'pandas'} & set(sys.modules); "
         "assert not bad, bad"
     )

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from routellm_core import ConfigurationError, DataError
 from routellm_core.commands import label
-from routellm_core.preference import AnsweredPrompt, read_battles, read_outcomes, write_records
-from routellm_core.preference.paid_calls import CallError
+from routellm_core.data import AnsweredPrompt, read_battles, read_outcomes, write_records
+from routellm_core.labelling.paid_calls import CallError
 from tests.core.test_labelling import GOOD, KEY, fair_judge, rows_of
 from tests.openai_server import ChatReply, Failure, OpenAIServer
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from routellm_core import ConfigurationError, DataError, RoutingPolicy, load_router
 from routellm_core.commands import data, train
-from routellm_core.preference import Battle, Outcome, read_preferences, write_records
+from routellm_core.data import Battle, Outcome, read_preferences, write_records
 
 app = typer.Typer()
 app.add_typer(train.app)

@@ -13,8 +13,8 @@ import pytest
 import routellm_core
 from routellm_core import RoutingPolicy, load_router
 from routellm_core.embedders.static import bundled_embedder
-from routellm_core.evaluation.metrics import apgr
 from routellm_core.routers.mf import MatrixFactorizationRouter
+from routellm_core.statistics.metrics import apgr
 from routellm_core.training import BattleArrays, fit_mf
 from tests.shared import needs_data, rows
 

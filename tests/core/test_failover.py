@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from routellm_core.failover import is_survivable
+from routellm_core.policy.failover import is_survivable
 
 
 def _named(name: str, *bases: type[Exception], **attributes: Any) -> Exception:

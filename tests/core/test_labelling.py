@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import pytest
 
 from routellm_core import ConfigurationError, DataError
-from routellm_core.preference import (
-    AnsweredPrompt,
+from routellm_core.data import AnsweredPrompt
+from routellm_core.labelling import (
     LLMChatModel,
     OpenAIChatModel,
     estimate_judging,
@@ -24,7 +24,7 @@ from routellm_core.preference import (
     grade,
     judge_battles,
 )
-from routellm_core.preference.labelling import (
+from routellm_core.labelling.judge import (
     GoldReport,
     estimate_answering,
     extract_choice,
@@ -32,7 +32,7 @@ from routellm_core.preference.labelling import (
     judge_question,
     read_verdict,
 )
-from routellm_core.preference.paid_calls import CallError, Journal, Reply
+from routellm_core.labelling.paid_calls import CallError, Journal, Reply
 from tests.openai_server import ChatReply, Failure, OpenAIServer
 
 KEY = "sk-very-secret"

@@ -22,9 +22,9 @@ from routellm_core.evaluation import (
     pgr,
     prompt_length,
 )
-from routellm_core.evaluation.intervals import curve_band
-from routellm_core.evaluation.metrics import static_hull
 from routellm_core.evaluation.router_evaluation import strong_chance
+from routellm_core.statistics.intervals import curve_band
+from routellm_core.statistics.metrics import static_hull
 from tests.shared import GOLDEN, golden_json, needs_golden
 
 
@@ -316,7 +316,7 @@ def test_bootstrap_equals_resampling_rows_one_draw_at_a_time():
 
 
 def test_bootstrap_blocks_do_not_change_the_draws(monkeypatch):
-    from routellm_core.evaluation import intervals
+    from routellm_core.statistics import intervals
 
     rates, strong, weak = outcomes(50)
     whole = bootstrap(rates, strong, weak, draws=30, seed=1)["apgr"]

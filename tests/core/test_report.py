@@ -9,9 +9,9 @@ import pytest
 
 from routellm_core import ConfigurationError, MissingExtraError
 from routellm_core.evaluation.benchmarks import Benchmark
-from routellm_core.evaluation.plots import save_figures
-from routellm_core.evaluation.report import render_html
-from routellm_core.evaluation.results import (
+from routellm_core.report.figures import save_figures
+from routellm_core.report.page import render_html
+from routellm_core.report.results import (
     HEADER,
     alternatives,
     best_router,

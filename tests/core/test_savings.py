@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routellm_core.errors import ConfigurationError
-from routellm_core.savings import Price, SavingsLedger
+from routellm_core.policy.savings import Price, SavingsLedger
 
 PRICES = {"strong": Price(10.0, 30.0), "weak": Price(1.0, 2.0)}
 CALLS = st.lists(

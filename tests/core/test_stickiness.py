@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from routellm_core import RoutingDecision, RoutingRequest
+from routellm_core import RoutingDecision, RoutingRequest, Stickiness
 from routellm_core.errors import ConfigurationError
-from routellm_core.stickiness import Stickiness
 
 STRONG = RoutingDecision("strong", 0.9, 0.5, "r")
 WEAK = RoutingDecision("weak", 0.1, 0.5, "r")

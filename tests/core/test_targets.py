@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routellm_core import Calibration, ConfigurationError, DataError
-from routellm_core.evaluation.targets import budget_target, call_cost, quality_target, share_target
+from routellm_core.calibration.targets import budget_target, call_cost, quality_target, share_target
 
 
 def outcomes(n, seed=0):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.preference.tiers import compute_tiers
+from routellm_core.statistics.tiers import compute_tiers
 from tests.shared import golden_json, needs_golden
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from routellm_core import ConfigurationError, DataError, load_router
-from routellm_core.preference import Battle, Outcome, write_records
+from routellm_core.data import Battle, Outcome, write_records
 from routellm_core.training.finetune import FineTuning, class_weights, label_stream, survey
 from routellm_core.training.summary import Split
 from tests.core.tiny_models import labelled_outcomes, tiny_encoder

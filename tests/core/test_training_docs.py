@@ -69,11 +69,12 @@ def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_page_names_what_there_is() -> None:
-    import routellm_core.preference as preference
+    import routellm_core.data as data
+    import routellm_core.labelling as labelling
     import routellm_core.training as training
 
     assert len(commands()) >= 10
-    for module in (preference, training):
+    for module in (data, labelling, training):
         for name in module.__all__:
             assert getattr(module, name) is not None
 

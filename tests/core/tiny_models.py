@@ -75,7 +75,7 @@ def labelled_outcomes(count: int, seed: int = 0) -> list[Any]:
     """Outcomes that the words decide: strong wins on "hard" prompts (half), weak on "easy" ones, else a tie."""
     import random
 
-    from routellm_core.preference import Outcome
+    from routellm_core.data import Outcome
 
     rng = random.Random(seed)
     rows = []

@@ -9,8 +9,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from langchain_routellm import ChatRouteLLM, routing_decision
 from langchain_routellm.switching import adapted, tool_without_cache_markers, without_cache_markers
+from routellm_core import Stickiness
 from routellm_core.errors import ConfigurationError, PromptError
-from routellm_core.stickiness import Stickiness
 from tests.fakes_langchain import ScriptedChatModel
 from tests.langchain.conftest import Pair
 

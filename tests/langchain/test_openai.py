@@ -17,7 +17,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
 
 from langchain_routellm import ChatRouteLLM, RouteLLMMiddleware, SavingsCallbackHandler, routing_decision
-from routellm_core.savings import Price
+from routellm_core import Price
 from tests.openai_server import ChatReply, Failure, OpenAIServer
 from tests.routers import ScriptedRouter
 

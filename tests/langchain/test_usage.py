@@ -14,7 +14,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_routellm import RouteLLMRunnable, SavingsCallbackHandler
 from langchain_routellm.usage import _tokens
 from routellm_core.errors import ConfigurationError
-from routellm_core.savings import Price, SavingsSummary
+from routellm_core.policy.savings import Price, SavingsSummary
 from tests.langchain.conftest import Pair
 
 PRICES = {"strong": Price(10.0, 30.0), "weak": Price(1.0, 2.0)}

@@ -30,9 +30,8 @@ from llama_index_instrumentation.dispatcher import active_instrument_tags, instr
 from pydantic import BaseModel, Field
 
 from llamaindex_routellm import RouteLLM
-from routellm_core import Calibration, ConfigurationError, PromptError, RouterError, RoutingPolicy
+from routellm_core import Calibration, ConfigurationError, PromptError, RouterError, RoutingPolicy, Stickiness
 from routellm_core.policy import RoutingRequest
-from routellm_core.stickiness import Stickiness
 from tests.fakes_llamaindex import FakeLLM, RefusedError, Reply, SurvivableError
 from tests.llamaindex.conftest import Recorder, SpanRecorder
 from tests.routers import ScriptedRouter

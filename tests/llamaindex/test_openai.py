@@ -20,7 +20,7 @@ from llama_index_instrumentation import get_dispatcher
 from pydantic import BaseModel
 
 from llamaindex_routellm import RouteLLM, SavingsEventHandler
-from routellm_core.savings import Price
+from routellm_core import Price
 from tests.fakes_llamaindex import FakeLLM, Reply
 from tests.llamaindex.conftest import Recorder
 from tests.openai_server import ChatReply, Failure, OpenAIServer

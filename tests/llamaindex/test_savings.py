@@ -15,8 +15,7 @@ from llama_index_instrumentation import get_dispatcher
 from pydantic import BaseModel
 
 from llamaindex_routellm import RouteLLM, SavingsEventHandler
-from routellm_core import ConfigurationError
-from routellm_core.savings import Price
+from routellm_core import ConfigurationError, Price
 from tests.fakes_llamaindex import FakeLLM, Reply, SurvivableError
 from tests.routers import ScriptedRouter
 

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from routellm_core.calibration import Calibration
-    from routellm_core.evaluation.targets import Target
+    from routellm_core.calibration.distribution import Calibration
+    from routellm_core.calibration.targets import Target
+    from routellm_core.data.prompts import PromptReader
     from routellm_core.routers.base import Router
-    from routellm_core.traffic import PromptReader
 
 # Prompts scored at a time, so also what a run that is stopped loses at most.
 _BATCH = 1024
@@ -80,10 +80,10 @@ def calibrate(
 
     Example: routellm calibrate --prompts traffic.jsonl --strong-fraction 0.3 --output calibration.json
     """
-    from routellm_core.calibration import Calibration
-    from routellm_core.preference.files import SkippedRows
+    from routellm_core.calibration.distribution import Calibration
+    from routellm_core.data.files import SkippedRows
+    from routellm_core.data.prompts import read_prompts
     from routellm_core.routers import load_router
-    from routellm_core.traffic import read_prompts
 
     money = {"--strong-price": strong_price, "--weak-price": weak_price, "--tokens": tokens}
     if budget is None:
@@ -226,7 +226,7 @@ def _locked(path: Path, output: Path) -> FileIO:
 
 def _score(router: Router, reader: PromptReader, output: Path, scores: FileIO, limit: int | None, restart: bool) -> int:
     """Score the prompts into `scores`, going on where an earlier run stopped; returns how many of them count."""
-    from routellm_core.calibration import write_json
+    from routellm_core.checks import write_json
     from routellm_core.commands.progress import progress_bar
 
     header = _header_file(output)
@@ -293,7 +293,7 @@ def _distribution(scores: Path, router: Router, count: int) -> Calibration:
     """The distribution of the first `count` win rates of a file, in bounded memory."""
     import numpy as np
 
-    from routellm_core.calibration import Calibration
+    from routellm_core.calibration.distribution import Calibration
 
     merged: Calibration | None = None
     with scores.open("rb") as file:

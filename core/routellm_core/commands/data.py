@@ -48,13 +48,7 @@ def clean(
 
     Example: routellm data clean --data train.jsonl --against benchmark.jsonl --out clean.jsonl
     """
-    from routellm_core.preference import (
-        ContaminationIndex,
-        DuplicateFinder,
-        SkippedRows,
-        read_preferences,
-        write_records,
-    )
+    from routellm_core.data import ContaminationIndex, DuplicateFinder, SkippedRows, read_preferences, write_records
 
     if out is not None:
         check_output(out, data)
@@ -135,8 +129,8 @@ def convert(
 
     Example: routellm data convert --data outcomes.csv --battles --out battles.jsonl.gz
     """
-    from routellm_core.preference import SkippedRows, outcomes_to_battles, read_preferences, write_records
-    from routellm_core.preference.records import Outcome
+    from routellm_core.data import SkippedRows, outcomes_to_battles, read_preferences, write_records
+    from routellm_core.data.records import Outcome
 
     if (strong is None) != (weak is None) or (strong is not None and not battles):
         raise ConfigurationError("--strong and --weak go together, and with --battles")
@@ -164,7 +158,7 @@ def convert(
 
 
 def _prompts(files: list[Path]) -> Iterator[str]:
-    from routellm_core.traffic import read_prompts
+    from routellm_core.data.prompts import read_prompts
 
     for file in files:
         yield from read_prompts(file)

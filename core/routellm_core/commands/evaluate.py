@@ -78,11 +78,11 @@ def evaluate(
     Example: routellm evaluate --outcomes results.jsonl --strong gpt-4.1 --weak gpt-4.1-mini --strong-price 8
     --weak-price 1.6
     """
+    from routellm_core.calibration.targets import call_cost
     from routellm_core.evaluation.benchmarks import STRONG, WEAK, load_benchmark, load_outcomes
-    from routellm_core.evaluation.plots import save_figures
-    from routellm_core.evaluation.report import render_html
-    from routellm_core.evaluation.results import evaluate_benchmark
-    from routellm_core.evaluation.targets import call_cost
+    from routellm_core.report.figures import save_figures
+    from routellm_core.report.page import render_html
+    from routellm_core.report.results import evaluate_benchmark
 
     benchmarks = _several(benchmark)
     files = list({file.resolve(): file for file in outcomes or []}.values())
@@ -229,7 +229,7 @@ def _print(results: Sequence[Mapping[str, Any]], written: str, *, guessed: int) 
     from rich.table import Table
     from rich.text import Text
 
-    from routellm_core.evaluation.results import (
+    from routellm_core.report.results import (
         HEADER,
         PAPER,
         alternatives,

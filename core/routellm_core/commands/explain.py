@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from routellm_core.calibration import Calibration
+    from routellm_core.calibration.distribution import Calibration
     from routellm_core.routers.base import Router
 
 _TARGETS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
@@ -34,7 +34,7 @@ def explain(
 
     Example: routellm explain "Prove that the square root of 2 is irrational."
     """
-    from routellm_core.calibration import Calibration
+    from routellm_core.calibration.distribution import Calibration
     from routellm_core.routers import load_router
 
     found = load_router(router)
@@ -91,7 +91,7 @@ def explanation(router: Router, prompt: str, calibration: Calibration | None = N
         calibration: Distribution to rank it in.
         top: How many words and features to give at most.
     """
-    from routellm_core.evaluation.targets import share_interval
+    from routellm_core.calibration.targets import share_interval
     from routellm_core.routers.random import RandomRouter
 
     words = [] if isinstance(router, RandomRouter) else list(dict.fromkeys(_WORD.findall(prompt)))[:_MAX_WORDS]

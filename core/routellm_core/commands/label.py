@@ -17,9 +17,9 @@ from routellm_core.commands.records import SkipBad, check_output, told_bad
 from routellm_core.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
-    from routellm_core.preference.labelling import CallEstimate
-    from routellm_core.preference.paid_calls import CallTally, OpenAIChatModel
-    from routellm_core.preference.records import AnsweredPrompt
+    from routellm_core.data.records import AnsweredPrompt
+    from routellm_core.labelling.judge import CallEstimate
+    from routellm_core.labelling.paid_calls import CallTally, OpenAIChatModel
 
 app = typer.Typer(
     name="label",
@@ -50,8 +50,9 @@ def gold(
 
     Example: routellm label gold --data answers.jsonl --out outcomes.jsonl
     """
-    from routellm_core.preference import SkippedRows, gold_outcomes, read_answers, write_records
-    from routellm_core.preference.labelling import GoldReport
+    from routellm_core.data import SkippedRows, read_answers, write_records
+    from routellm_core.labelling import gold_outcomes
+    from routellm_core.labelling.judge import GoldReport
 
     check_output(out, data)
     report, bad = GoldReport(), SkippedRows()
@@ -109,8 +110,9 @@ def judge(
 
     Rows without answers: --answer-strong and --answer-weak let the models write them first.
     """
-    from routellm_core.preference import SkippedRows, estimate_judging, read_answers, write_records
-    from routellm_core.preference.labelling import estimate_answering, recall_answers
+    from routellm_core.data import SkippedRows, read_answers, write_records
+    from routellm_core.labelling import estimate_judging
+    from routellm_core.labelling.judge import estimate_answering, recall_answers
 
     check_output(out, data)  # before anything is paid
     if (price_in is None) != (price_out is None):
@@ -188,7 +190,7 @@ async def _judged(
     concurrency: int,
     retries: int,
 ) -> tuple[list[Any], Any, CallTally | None]:
-    from routellm_core.preference import generate_answers, judge_battles
+    from routellm_core.labelling import generate_answers, judge_battles
 
     answered: CallTally | None = None
     try:
@@ -218,7 +220,7 @@ async def _judged(
 
 
 def _model(name: str, url: str | None, key_env: str, timeout: float) -> OpenAIChatModel:
-    from routellm_core.preference import OpenAIChatModel
+    from routellm_core.labelling import OpenAIChatModel
 
     key = os.environ.get(key_env)
     if not key:

@@ -11,7 +11,7 @@ import typer
 from routellm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from routellm_core.preference.files import SkippedRows
+    from routellm_core.data.files import SkippedRows
 
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave malformed rows out, count and report them.")]
 
@@ -31,7 +31,7 @@ def same_file(first: Path, second: Path) -> bool:
 
 def check_output(out: Path, data: Path) -> None:
     """Refuse an output that could not be written, or that would replace the data it is made from."""
-    from routellm_core.preference.files import format_of
+    from routellm_core.data.files import format_of
 
     format_of(out)
     if same_file(out, data):

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from routellm_core.calibration import Calibration
+from routellm_core.calibration.distribution import Calibration
 from routellm_core.commands.progress import progress_bar
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.policy import RoutingPolicy
+from routellm_core.policy.policy import RoutingPolicy
 from routellm_core.routers import load_router
 
 if TYPE_CHECKING:
-    from routellm_core.decision import RoutingDecision
+    from routellm_core.policy.decision import RoutingDecision
 
 _BATCH = 1024
 _DEFAULT_SHARE = 0.5
@@ -98,7 +98,7 @@ class _Source:
         elif str(file) == "-":
             self._items = (line for line in map(str.rstrip, sys.stdin) if line)
         else:
-            from routellm_core.traffic import read_prompts
+            from routellm_core.data.prompts import read_prompts
 
             self._reader = read_prompts(file, field=field)
             self._items = iter(self._reader)

@@ -336,13 +336,13 @@ class _Reader:
     """The rows of the data files, as often as they are asked for; malformed ones are counted on the last pass."""
 
     def __init__(self, paths: list[Path], skip_bad: bool) -> None:
-        from routellm_core.preference.files import SkippedRows
+        from routellm_core.data.files import SkippedRows
 
         self.paths, self._skip = paths, skip_bad
         self.bad = SkippedRows()
 
     def records(self) -> Iterator[Record]:
-        from routellm_core.preference.files import SkippedRows, read_preferences
+        from routellm_core.data.files import SkippedRows, read_preferences
 
         self.bad = SkippedRows()
         bad = self.bad if self._skip else None

@@ -5,11 +5,12 @@ Importing this package needs numpy only; the report and its figures load matplot
 
 from __future__ import annotations
 
+from routellm_core.calibration.targets import Target, budget_target, quality_target, share_target
 from routellm_core.evaluation.benchmarks import Benchmark, load_benchmark, load_outcomes
-from routellm_core.evaluation.intervals import Comparison, Estimate, bootstrap, compare_routers
-from routellm_core.evaluation.metrics import Curve, apgr, cost_saving_ratio, cpt, curve, hull_area, pgr, prompt_length
 from routellm_core.evaluation.router_evaluation import RouterEvaluation, evaluate_router
-from routellm_core.evaluation.targets import Target, budget_target, quality_target, share_target
+from routellm_core.evaluation.verdict import Verdict, verdict
+from routellm_core.statistics.intervals import Comparison, Estimate, bootstrap, compare_routers
+from routellm_core.statistics.metrics import Curve, apgr, cost_saving_ratio, cpt, curve, hull_area, pgr, prompt_length
 
 __all__ = [
     "Benchmark",
@@ -18,6 +19,7 @@ __all__ = [
     "Estimate",
     "RouterEvaluation",
     "Target",
+    "Verdict",
     "apgr",
     "bootstrap",
     "budget_target",
@@ -33,4 +35,5 @@ __all__ = [
     "prompt_length",
     "quality_target",
     "share_target",
+    "verdict",
 ]

@@ -14,9 +14,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from routellm_core.data.prompts import MAX_RECORD_CHARS
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.evaluation.metrics import Floats
-from routellm_core.traffic import MAX_RECORD_CHARS
+from routellm_core.statistics.metrics import Floats
 
 STRONG = "gpt-4-1106-preview"
 WEAK = "mixtral-8x7b-instruct-v0.1"
@@ -149,7 +149,7 @@ def load_outcomes(path: str | Path, *, strong: str | None = None, weak: str | No
     """Load outcomes of your own: rows with ``prompt`` and ``scores`` {model: number}.
 
     JSON lines (whatever the file is called), or what training reads as well: CSV and parquet by the file's name, see
-    `routellm_core.preference.read_outcomes`. Rows of JSON lines that are marked ``"contaminated": true`` are left out.
+    `routellm_core.data.read_outcomes`. Rows of JSON lines that are marked ``"contaminated": true`` are left out.
     With more than two models, name the pair; the others stand as alternatives in the verdict.
 
     Args:
@@ -293,7 +293,7 @@ def _outcome_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _parsed_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    from routellm_core.preference.files import SkippedRows, read_outcomes  # loads pydantic, JSON lines do without
+    from routellm_core.data.files import SkippedRows, read_outcomes  # loads pydantic, JSON lines do without
 
     bad = SkippedRows()  # a malformed row ends it; the reader's own words would advise an option that is not here
     for number, row in enumerate(read_outcomes(file, skip_bad=bad), start=1):

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.checks import checked_fraction
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.evaluation.intervals import (
+from routellm_core.statistics.intervals import (
     BLOCK_CELLS,
     LEVELS,
     Estimate,
@@ -19,11 +20,10 @@ from routellm_core.evaluation.intervals import (
     interval,
     resample,
 )
-from routellm_core.evaluation.metrics import (
+from routellm_core.statistics.metrics import (
     Curve,
     Floats,
     checked_rows,
-    checked_share,
     curve,
     curve_metrics,
     gains,
@@ -148,7 +148,7 @@ def evaluate_router(
     n = rates.size
     if prompts is not None and len(prompts) != n:
         raise DataError(f"prompts has {len(prompts)} items but there are {n} scores; give one prompt a score")
-    levels = [checked_share("levels", level) for level in levels]
+    levels = [checked_fraction(level, "levels") for level in levels]
 
     orders = {"router": rates, "oracle": strong - weak}
     if prompts is not None:
@@ -216,7 +216,7 @@ def _policy_metrics(
         chance = (rates >= threshold).astype(np.float64)
     else:
         assert strong_fraction is not None
-        chance = strong_chance(rates, checked_share("strong_fraction", strong_fraction))
+        chance = strong_chance(rates, checked_fraction(strong_fraction, "strong_fraction"))
     columns = np.stack([chance, weak + chance * (strong - weak), chance * (strong - weak), strong - weak], axis=1)
     point = columns.mean(axis=0)
     blocks = resample(rates.size, draws, np.random.default_rng(seed))

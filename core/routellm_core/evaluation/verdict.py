@@ -13,19 +13,19 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.calibration import Calibration
+from routellm_core.calibration.distribution import Calibration
+from routellm_core.calibration.targets import checked_rates, cut, mean_interval, share_interval
+from routellm_core.checks import checked_fraction
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.evaluation.intervals import Estimate, check_bootstrap, interval, resample, shown_digits
-from routellm_core.evaluation.metrics import (
+from routellm_core.statistics.intervals import Estimate, check_bootstrap, interval, resample, shown_digits
+from routellm_core.statistics.metrics import (
     Curve,
     Floats,
     check_costs,
     checked_scores,
-    checked_share,
     curve,
     static_hull,
 )
-from routellm_core.evaluation.targets import checked_rates, cut, mean_interval, share_interval
 
 Outcome = Literal["gains", "loses", "undecided"]
 
@@ -151,7 +151,7 @@ def verdict(
     (s, cs), (w, cw) = table[strong], table[weak]
     check_costs(float(cs.mean()), float(cw.mean()))
     if threshold is not None:
-        checked_share("threshold", threshold)
+        checked_fraction(threshold, "threshold")
     check_bootstrap(draws, confidence, seed)
     if not 0.5 < confidence < 1.0:
         raise ConfigurationError(f"confidence={confidence!r}: expected a number between 0.5 and 1, such as 0.95")

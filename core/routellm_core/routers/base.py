@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.calibration import Calibration
+from routellm_core.calibration.distribution import Calibration
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, PromptError, RouterError
 
 WinRates = npt.NDArray[np.float64]

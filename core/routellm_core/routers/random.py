@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from routellm_core.calibration import Calibration
+from routellm_core.calibration.distribution import Calibration
 from routellm_core.errors import ConfigurationError
 from routellm_core.routers.base import Router, WinRates
 

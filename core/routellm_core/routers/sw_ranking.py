@@ -25,16 +25,16 @@ from routellm_core.errors import (
     DataError,
     MissingExtraError,
 )
-from routellm_core.preference.bradley_terry import (
+from routellm_core.routers.base import WEIGHTS_FILE, WinRates, checked_prompts
+from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
+from routellm_core.statistics.bradley_terry import (
     FloatArray,
     bradley_terry_ratings,
     encode_battles,
     is_bounded,
     solve_bradley_terry,
 )
-from routellm_core.preference.tiers import compute_tiers
-from routellm_core.routers.base import WEIGHTS_FILE, WinRates, checked_prompts
-from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
+from routellm_core.statistics.tiers import compute_tiers
 
 logger = logging.getLogger(__name__)
 

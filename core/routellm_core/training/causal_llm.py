@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from routellm_core.data.convert import PairLabel
 from routellm_core.errors import ConfigurationError, MissingExtraError
-from routellm_core.preference.convert import PairLabel
 from routellm_core.training.bert import _LABELS, _some
 from routellm_core.training.embedding_routers import distinct_prompts
 from routellm_core.training.finetune import (

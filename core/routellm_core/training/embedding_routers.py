@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.data.contamination import prompt_key
+from routellm_core.data.convert import check_margin, outcomes_to_battles
+from routellm_core.data.records import Battle, Outcome
 from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings
 from routellm_core.errors import ConfigurationError
-from routellm_core.preference.contamination import prompt_key
-from routellm_core.preference.convert import check_margin, outcomes_to_battles
-from routellm_core.preference.records import Battle, Outcome
 from routellm_core.routers.base import Router
 from routellm_core.training.mf import BattleArrays, fit_mf
 from routellm_core.training.summary import (

@@ -14,12 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.calibration import Calibration
+from routellm_core.calibration.distribution import Calibration
+from routellm_core.data.contamination import prompt_key
+from routellm_core.data.convert import PairScores, no_pair, pair_scores
+from routellm_core.data.records import Battle, Outcome
 from routellm_core.errors import ConfigurationError, DataError, RouteLLMError
 from routellm_core.evaluation import Comparison, Estimate, RouterEvaluation, compare_routers, evaluate_router
-from routellm_core.preference.contamination import prompt_key
-from routellm_core.preference.convert import PairScores, no_pair, pair_scores
-from routellm_core.preference.records import Battle, Outcome
 from routellm_core.routers.base import CONFIG_FILE, Router
 
 Record = Battle | Outcome

@@ -10,9 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from routellm_core.evaluation.intervals import number_text
-from routellm_core.evaluation.plots import SHARE_LABEL, Line, chart_lines, chart_models, cost_at
-from routellm_core.evaluation.results import (
+from routellm_core.report.figures import SHARE_LABEL, Line, chart_lines, chart_models, cost_at
+from routellm_core.report.results import (
     COST_LABEL,
     HEADER,
     PAPER,
@@ -30,6 +29,7 @@ from routellm_core.evaluation.results import (
     use_text,
     with_gap_unit,
 )
+from routellm_core.statistics.intervals import number_text
 
 
 def render_html(results: Sequence[Mapping[str, Any]], *, title: str = "Router evaluation") -> str:

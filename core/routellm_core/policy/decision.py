@@ -1,17 +1,13 @@
-"""RoutingDecision: which side a call goes to, and why."""
+"""RoutingRequest and RoutingDecision: what is asked of a policy, and which side a call goes to and why."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Side = Literal["strong", "weak"]
+from routellm_core.checks import Side
+
 Reason = Literal["win_rate", "forced", "capability", "sticky", "error", "deadline"]
-
-
-def other_side(side: Side) -> Side:
-    """The side that was not chosen."""
-    return "weak" if side == "strong" else "strong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +40,22 @@ class RoutingDecision:
     def to_dict(self) -> dict[str, Any]:
         """The decision as a flat dict of JSON scalars, always with the same keys."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRequest:
+    """One call to decide on, where a plain prompt does not say enough.
+
+    Attributes:
+        prompts: Texts to score; the call is as hard as the hardest, so its win rate is the highest of theirs.
+        threshold: Threshold of this call alone; None takes the policy's.
+        force: Side that is settled already, so that no router runs.
+        reason: Why it is settled: ``"forced"``, ``"capability"`` or ``"sticky"``.
+        detail: Passed on to the decision.
+    """
+
+    prompts: tuple[str, ...]
+    threshold: float | None = None
+    force: Side | None = None
+    reason: Reason = "forced"
+    detail: str | None = None

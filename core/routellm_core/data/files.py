@@ -16,8 +16,8 @@ from typing import IO, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from routellm_core.data.records import AnsweredPrompt, Battle, Outcome
 from routellm_core.errors import ConfigurationError, DataError, MissingExtraError
-from routellm_core.preference.records import AnsweredPrompt, Battle, Outcome
 
 Row = dict[str, Any]
 Record = TypeVar("Record", bound=BaseModel)

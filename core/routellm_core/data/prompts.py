@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 from routellm_core.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
-    from routellm_core.preference.files import SkippedRows
+    from routellm_core.data.files import SkippedRows
 
 TrafficFormat = Literal["auto", "text", "jsonl", "json", "csv"]
 

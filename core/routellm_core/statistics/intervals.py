@@ -13,16 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.checks import checked_fraction, is_number
 from routellm_core.errors import ConfigurationError
-from routellm_core.evaluation.metrics import (
+from routellm_core.statistics.metrics import (
     Floats,
     Ranked,
     checked_gap,
     checked_rows,
-    checked_share,
     curve_metrics,
     gains,
-    is_number,
     point_metrics,
 )
 
@@ -206,7 +205,7 @@ def compare_routers(
     """
     levels: tuple[float, ...] = ()
     if metric.startswith(("cpt_", "saving_")) and metric.split("_")[1].isdigit():
-        levels = (checked_share("metric", int(metric.split("_")[1]) / 100.0),)
+        levels = (checked_fraction(int(metric.split("_")[1]) / 100.0, "metric"),)
     elif metric not in {"apgr", "auc", "hull_area"}:
         raise ConfigurationError(f"metric={metric!r}: expected 'apgr', 'auc', 'hull_area', 'cpt_50' or 'saving_50'")
     check_bootstrap(draws, confidence, seed)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routellm_core import Calibration, CheckpointError, CheckpointNotFoundError, ConfigurationError, RoutingPolicy
-from routellm_core.drift import OnlineCalibration
+from routellm_core.calibration import OnlineCalibration
 from tests.routers import ScriptedRouter
 from tests.shared import needs_data, rows
 

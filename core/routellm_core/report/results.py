@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.calibration import Calibration
+from routellm_core.calibration.distribution import Calibration
+from routellm_core.calibration.targets import share_interval
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.evaluation.benchmarks import PUBLISHED, Benchmark
-from routellm_core.evaluation.intervals import Estimate, compare_routers, curve_band, number_text, shown_digits
-from routellm_core.evaluation.metrics import Floats, checked_gap, prompt_length, static_hull
 from routellm_core.evaluation.router_evaluation import evaluate_router
-from routellm_core.evaluation.targets import share_interval
 from routellm_core.evaluation.verdict import is_share, threshold_text, verdict
+from routellm_core.statistics.intervals import Estimate, compare_routers, curve_band, number_text, shown_digits
+from routellm_core.statistics.metrics import Floats, checked_gap, prompt_length, static_hull
 
 FORMAT = 2
 HEADER = ("router", "APGR", "CPT(50%)", "CPT(80%)", "saving at CPT(50%)")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from routellm_core.decision import Side
+from routellm_core.checks import Side
 from routellm_core.errors import ConfigurationError
 
 

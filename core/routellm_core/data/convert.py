@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.data.records import Battle, Outcome
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.preference.records import Battle, Outcome
 
 if TYPE_CHECKING:
-    from routellm_core.preference.records import Winner
+    from routellm_core.data.records import Winner
 
 # The classes of the bert router, in its order.
 STRONG_WINS: Final = 0

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.checks import checked_fraction, is_number
 from routellm_core.errors import ConfigurationError, DataError
 
 Floats = npt.NDArray[np.float64]
@@ -126,7 +127,7 @@ def pgr(
         if np.isnan(threshold):
             raise ConfigurationError("threshold=nan: expected a number")
         return float(np.where(rates >= threshold, strong - weak, 0.0).mean() / gap)
-    share = checked_share("strong_fraction", strong_fraction)
+    share = checked_fraction(strong_fraction, "strong_fraction")
     return (curve(rates, strong, weak).quality_at(share) - float(weak.mean())) / gap
 
 
@@ -179,7 +180,7 @@ def cpt(
         DataError: Malformed arrays, or the strong model is not better than the weak one on them.
     """
     rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
-    wanted = checked_share("level", level)
+    wanted = checked_fraction(level, "level")
     checked_gap(strong, weak)
     line = curve(rates, strong, weak, bins=bins)
     size = np.diff(line.strong_fraction)[None, :]
@@ -422,18 +423,6 @@ def checked_gap(strong: Floats, weak: Floats) -> float:
             "there is no performance gap to recover; swap strong_scores and weak_scores, or use the weak model alone"
         )
     return gap
-
-
-def is_number(value: object) -> bool:
-    """Whether this is a finite number; True and False are none, as they come of a slip."""
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))
-
-
-def checked_share(name: str, value: float | None) -> float:
-    if not is_number(value) or value is None or not 0.0 <= value <= 1.0:
-        hint = f"; write {value / 100:g} for {value:g} %" if isinstance(value, int | float) and 1 < value <= 100 else ""
-        raise ConfigurationError(f"{name}={value!r}: expected a number from 0 to 1{hint}")
-    return float(value)
 
 
 def check_costs(strong_cost: float, weak_cost: float) -> None:

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from routellm_core import ConfigurationError
-from routellm_core.preference import ContaminationIndex, DuplicateFinder
-from routellm_core.preference.contamination import prompt_key
+from routellm_core.data import ContaminationIndex, DuplicateFinder
+from routellm_core.data.contamination import prompt_key
 
 WORDS = [f"word{i}" for i in range(3000)]
 

@@ -15,7 +15,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.calibration import Calibration, ScoresPrompts, checked_fraction, write_json
+from routellm_core.calibration.distribution import Calibration, ScoresPrompts
+from routellm_core.checks import checked_fraction, write_json
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError
 
 FORMAT = 1

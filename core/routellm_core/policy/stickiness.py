@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from routellm_core.decision import RoutingDecision
 from routellm_core.errors import ConfigurationError
-from routellm_core.policy import RoutingRequest
+from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 
 
 @dataclass(slots=True)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.checks import checked_fraction, write_json
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, PromptError
 
 if TYPE_CHECKING:
-    from routellm_core.evaluation.targets import Target
+    from routellm_core.calibration.targets import Target
 
 FORMAT = 1
 
@@ -30,23 +31,6 @@ class ScoresPrompts(Protocol):
     def fingerprint(self) -> str: ...
 
     def win_rates(self, prompts: Sequence[str]) -> npt.NDArray[np.float64]: ...
-
-
-def checked_fraction(value: Any, parameter: str) -> float:
-    """Return a number in [0, 1] as float, or raise a `ConfigurationError` that names the parameter."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
-        raise ConfigurationError(f"{parameter}={value!r:.80}: expected a number between 0 and 1")
-    number = float(value)
-    if not 0.0 <= number <= 1.0:  # also false for NaN
-        raise ConfigurationError(f"{parameter}={value!r:.80}: expected a number between 0 and 1")
-    return number
-
-
-def write_json(target: Path, data: Any) -> None:
-    """Write `data` to `target` as one line of JSON; the file appears whole or not at all."""
-    part = target.with_name(target.name + ".part")
-    part.write_text(json.dumps(data) + "\n", encoding="utf-8")
-    part.replace(target)
 
 
 class Calibration:
@@ -174,7 +158,7 @@ class Calibration:
             strong_fraction: Wanted share of strong calls, in [0, 1].
             **options: Further arguments of `routellm_core.evaluation.share_target`.
         """
-        from routellm_core.evaluation.targets import share_target
+        from routellm_core.calibration.targets import share_target
 
         return share_target(self, strong_fraction, **options)
 
@@ -186,7 +170,7 @@ class Calibration:
             **options: ``strong_price``, ``weak_price`` and ``tokens``, and further arguments of
                 `routellm_core.evaluation.budget_target`.
         """
-        from routellm_core.evaluation.targets import budget_target
+        from routellm_core.calibration.targets import budget_target
 
         return budget_target(self, budget, **options)
 
@@ -203,7 +187,7 @@ class Calibration:
             weak_scores: Float (n,), scores of the weak model.
             **options: ``pgr`` or ``quality``, and further arguments of `routellm_core.evaluation.quality_target`.
         """
-        from routellm_core.evaluation.targets import quality_target, share_interval
+        from routellm_core.calibration.targets import quality_target, share_interval
 
         found = quality_target(win_rates, strong_scores, weak_scores, **options)
         level = {name: options[name] for name in ("confidence", "seed") if name in options}

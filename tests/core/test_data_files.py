@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from routellm_core import ConfigurationError, DataError
-from routellm_core.preference import (
+from routellm_core.data import (
     AnsweredPrompt,
     Battle,
     Outcome,

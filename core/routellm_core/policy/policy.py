@@ -7,41 +7,22 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from routellm_core.calibration import Calibration, checked_fraction
-from routellm_core.decision import Reason, RoutingDecision, Side
-from routellm_core.drift import OnlineCalibration
+from routellm_core.calibration.distribution import Calibration
+from routellm_core.calibration.online import OnlineCalibration
+from routellm_core.checks import Side, checked_count, checked_fraction, checked_seconds, checked_side
 from routellm_core.errors import ConfigurationError, DeadlineError, PromptError, RouterError
+from routellm_core.policy.decision import Reason, RoutingDecision, RoutingRequest
 from routellm_core.routers.base import Router
 
 if TYPE_CHECKING:
-    from routellm_core.coalescing import Coalescer
+    from routellm_core.policy.coalescing import Coalescer
     from routellm_core.routers.base import WinRates
 
 logger = logging.getLogger("routellm_core")
 
 OnError = Literal["strong", "weak", "raise"]
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingRequest:
-    """One call to decide on, where a plain prompt does not say enough.
-
-    Attributes:
-        prompts: Texts to score; the call is as hard as the hardest, so its win rate is the highest of theirs.
-        threshold: Threshold of this call alone; None takes the policy's.
-        force: Side that is settled already, so that no router runs.
-        reason: Why it is settled: ``"forced"``, ``"capability"`` or ``"sticky"``.
-        detail: Passed on to the decision.
-    """
-
-    prompts: tuple[str, ...]
-    threshold: float | None = None
-    force: Side | None = None
-    reason: Reason = "forced"
-    detail: str | None = None
 
 
 class RoutingPolicy:
@@ -98,10 +79,8 @@ class RoutingPolicy:
             strong_fraction = checked_fraction(strong_fraction, "strong_fraction")
         if on_error not in get_args(OnError):
             raise ConfigurationError(f"on_error={on_error!r}: expected 'strong', 'weak' or 'raise'")
-        if deadline is not None and (isinstance(deadline, bool) or not (_is_number(deadline) and deadline > 0)):
-            raise ConfigurationError(f"deadline={deadline!r}: expected a number of seconds > 0, or None to wait")
-        if isinstance(cache_size, bool) or not isinstance(cache_size, int) or cache_size < 0:
-            raise ConfigurationError(f"cache_size={cache_size!r}: expected an integer >= 0")
+        deadline = checked_seconds(deadline, "deadline", without="to wait")
+        cache_size = checked_count(cache_size, "cache_size", least=0)
         if calibration is not None and not isinstance(calibration, Calibration):
             raise ConfigurationError(
                 f"calibration={calibration!r:.80}: expected a Calibration; read a saved one with Calibration.load(path)"
@@ -131,7 +110,7 @@ class RoutingPolicy:
             threshold = self.calibration.threshold(strong_fraction=strong_fraction)
         self.threshold: float = threshold
         self.on_error: OnError = on_error
-        self.deadline = None if deadline is None else float(deadline)
+        self.deadline = deadline
         self.cache_size = cache_size
         self._cache: OrderedDict[bytes, float] = OrderedDict()
         self._lock = threading.Lock()
@@ -253,7 +232,7 @@ class RoutingPolicy:
     async def _ascore(self, prompts: list[str]) -> WinRates:
         if self._joint is None:
             # loads asyncio: loaded wherever this runs, and at the top most of what importing this package costs
-            from routellm_core.coalescing import Coalescer
+            from routellm_core.policy.coalescing import Coalescer
 
             self._joint = Coalescer(self.router.awin_rates)
         if self.deadline is None:
@@ -375,15 +354,6 @@ class _Batch:
         return RoutingDecision("strong" if win_rate >= threshold else "weak", win_rate, threshold, name)
 
 
-def checked_force(value: Any, parameter: str = "force") -> Side:
-    """Return ``"strong"`` or ``"weak"``, or raise a `ConfigurationError` that names the parameter."""
-    if value == "strong":
-        return "strong"
-    if value == "weak":
-        return "weak"
-    raise ConfigurationError(f"{parameter}={value!r:.80}: expected 'strong' or 'weak'")
-
-
 def _requests(prompts: Any, threshold: float | None, force: Side | None) -> list[RoutingRequest]:
     if isinstance(prompts, str | bytes):
         raise PromptError(
@@ -392,7 +362,7 @@ def _requests(prompts: Any, threshold: float | None, force: Side | None) -> list
     if threshold is not None:
         threshold = checked_fraction(threshold, "threshold")
     if force is not None:
-        force = checked_force(force)
+        force = checked_side(force, "force")
     try:
         items = list(prompts)
     except TypeError:
@@ -412,7 +382,7 @@ def _requests(prompts: Any, threshold: float | None, force: Side | None) -> list
         if item.threshold is not None:
             checked_fraction(item.threshold, "threshold")
         if item.force is not None:
-            checked_force(item.force)
+            checked_side(item.force, "force")
         out.append(item)
     return out
 
@@ -420,7 +390,3 @@ def _requests(prompts: Any, threshold: float | None, force: Side | None) -> list
 def _key(prompt: str) -> bytes:
     # a hash: the cache must hold neither the text of prompts nor megabytes of it
     return hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from routellm_core.errors import MissingExtraError
-from routellm_core.evaluation.metrics import static_hull
-from routellm_core.evaluation.results import COST_LABEL, best_router, cost_texts
+from routellm_core.report.results import COST_LABEL, best_router, cost_texts
+from routellm_core.statistics.metrics import static_hull
 
 # Each stands out from white and from black by 3:1 or more; where two look alike to a reader, the markers differ.
 _COLORS = ("#0f7fc4", "#d55e00", "#00936b", "#b0609a", "#a47a00", "#5f7fb8")

@@ -14,10 +14,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.calibration import Calibration, checked_fraction
+from routellm_core.calibration.distribution import Calibration
+from routellm_core.checks import checked_fraction, is_number
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.evaluation.intervals import Estimate, check_bootstrap, number_text, resample, shown_digits
-from routellm_core.evaluation.metrics import Floats, checked_scores, is_number
+from routellm_core.statistics.intervals import Estimate, check_bootstrap, number_text, resample, shown_digits
+from routellm_core.statistics.metrics import Floats, checked_scores
 
 TargetKind = Literal["strong_fraction", "budget", "quality", "pgr"]
 Price = float | tuple[float, float]

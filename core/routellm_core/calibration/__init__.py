@@ -1,0 +1,31 @@
+"""Calibration: from win rates to thresholds, for a share, a budget or a quality, fixed or following the traffic."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from routellm_core.calibration.distribution import Calibration
+from routellm_core.calibration.online import DriftReport, OnlineCalibration
+
+if TYPE_CHECKING:
+    from routellm_core.calibration.targets import Target, budget_target, quality_target, share_target
+
+__all__ = [
+    "Calibration",
+    "DriftReport",
+    "OnlineCalibration",
+    "Target",
+    "budget_target",
+    "quality_target",
+    "share_target",
+]
+
+# loaded when first used: they need the statistics, which deciding does not
+_MODULES = {"Target": "targets", "budget_target": "targets", "quality_target": "targets", "share_target": "targets"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

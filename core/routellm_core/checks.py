@@ -1,0 +1,90 @@
+"""Checks that every room shares: fractions, counts, sides, and JSON files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from routellm_core.errors import ConfigurationError
+
+Side: TypeAlias = Literal["strong", "weak"]
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a finite real number; booleans are rejected, since they are usually mistakes."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond any float
+        return False
+
+
+def checked_fraction(value: Any, parameter: str) -> float:
+    """Return a number in [0, 1] as float, or raise a `ConfigurationError` that names the parameter."""
+    if not is_number(value) or not 0.0 <= value <= 1.0:
+        hint = f"; write {value / 100:g} for {value:g} %" if is_number(value) and 1 < value <= 100 else ""
+        raise ConfigurationError(f"{parameter}={value!r:.80}: expected a number between 0 and 1{hint}")
+    return float(value)
+
+
+def checked_count(value: Any, parameter: str, *, least: int = 1, unit: str = "") -> int:
+    """Return an integer >= `least`, or raise a `ConfigurationError` that names the parameter.
+
+    Args:
+        value: What was given; booleans are rejected, since they are usually mistakes.
+        parameter: Its name in the message.
+        least: The smallest allowed value.
+        unit: What is counted, for the message, such as ``"prompts"``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        what = f"a number of {unit}, an integer" if unit else "an integer"
+        raise ConfigurationError(f"{parameter}={value!r:.80}: expected {what} >= {least}")
+    return int(value)
+
+
+def checked_flag(value: Any, parameter: str) -> bool:
+    """Return True or False, or raise a `ConfigurationError` that names the parameter."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{parameter}={value!r:.80}: expected True or False")
+    return value
+
+
+def checked_seconds(value: Any, parameter: str, *, without: str) -> float | None:
+    """Return a finite number of seconds > 0, or None, or raise a `ConfigurationError` that names the parameter.
+
+    Args:
+        value: What was given.
+        parameter: Its name in the message.
+        without: What None means, for the message, such as ``"to wait"``.
+    """
+    if value is None:
+        return None
+    if not is_number(value) or not value > 0:
+        raise ConfigurationError(f"{parameter}={value!r:.80}: expected a number of seconds > 0, or None {without}")
+    return float(value)
+
+
+def checked_side(value: Any, parameter: str) -> Side:
+    """Return ``"strong"`` or ``"weak"``, or raise a `ConfigurationError` that names the parameter."""
+    if value == "strong":
+        return "strong"
+    if value == "weak":
+        return "weak"
+    raise ConfigurationError(f"{parameter}={value!r:.80}: expected 'strong' or 'weak'")
+
+
+def other_side(side: Side) -> Side:
+    """Return the opposite side."""
+    return "weak" if side == "strong" else "strong"
+
+
+def write_json(target: Path, data: Any) -> None:
+    """Write `data` to `target` as one line of JSON; the file appears whole or not at all."""
+    part = target.with_name(target.name + ".part")
+    part.write_text(json.dumps(data) + "\n", encoding="utf-8")
+    part.replace(target)

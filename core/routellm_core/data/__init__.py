@@ -1,0 +1,68 @@
+"""Data: from files to records and back, conversion, and cleaning.
+
+Parts load when they are first used: records need pydantic, parquet files pyarrow.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from routellm_core.data.contamination import ContaminationIndex, DuplicateFinder
+    from routellm_core.data.convert import label_pair, outcomes_to_battles, pair_scores
+    from routellm_core.data.files import (
+        SkippedRows,
+        read_answers,
+        read_battles,
+        read_outcomes,
+        read_preferences,
+        write_records,
+    )
+    from routellm_core.data.prompts import prompts_of_record, read_prompts, routed_text
+    from routellm_core.data.records import AnsweredPrompt, Battle, Outcome
+
+_MODULES = {
+    "AnsweredPrompt": "records",
+    "Battle": "records",
+    "ContaminationIndex": "contamination",
+    "DuplicateFinder": "contamination",
+    "Outcome": "records",
+    "SkippedRows": "files",
+    "label_pair": "convert",
+    "outcomes_to_battles": "convert",
+    "pair_scores": "convert",
+    "prompts_of_record": "prompts",
+    "read_answers": "files",
+    "read_battles": "files",
+    "read_outcomes": "files",
+    "read_preferences": "files",
+    "read_prompts": "prompts",
+    "routed_text": "prompts",
+    "write_records": "files",
+}
+__all__ = [  # the keys of _MODULES, written out for type checkers
+    "AnsweredPrompt",
+    "Battle",
+    "ContaminationIndex",
+    "DuplicateFinder",
+    "Outcome",
+    "SkippedRows",
+    "label_pair",
+    "outcomes_to_battles",
+    "pair_scores",
+    "prompts_of_record",
+    "read_answers",
+    "read_battles",
+    "read_outcomes",
+    "read_preferences",
+    "read_prompts",
+    "routed_text",
+    "write_records",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

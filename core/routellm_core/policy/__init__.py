@@ -1,0 +1,10 @@
+"""The policy: from a win rate to a decision, and to what comes after it."""
+
+from __future__ import annotations
+
+from routellm_core.policy.decision import RoutingDecision, RoutingRequest
+from routellm_core.policy.policy import RoutingPolicy
+from routellm_core.policy.savings import Price
+from routellm_core.policy.stickiness import Stickiness
+
+__all__ = ["Price", "RoutingDecision", "RoutingPolicy", "RoutingRequest", "Stickiness"]
