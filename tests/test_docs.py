@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.examples import ROOT, run_example
+from tests.support.examples import ROOT, run_example
 
 
 def test_the_routers_page_runs(tmp_path: Path) -> None:

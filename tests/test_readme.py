@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from routellm_core import Calibration, RoutingPolicy, load_router
-from tests.examples import ROOT, run_example
-from tests.openai_server import ChatReply, OpenAIServer
+from tests.support.examples import ROOT, run_example
+from tests.support.openai_server import ChatReply, OpenAIServer
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -10,8 +10,8 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 
 from langchain_routellm import ChatRouteLLM
-from tests.fakes_langchain import ScriptedChatModel
-from tests.routers import ScriptedRouter
+from tests.support.fakes_langchain import ScriptedChatModel
+from tests.support.routers import ScriptedRouter
 
 
 @dataclass

@@ -17,9 +17,9 @@ from pydantic import BaseModel
 from langchain_routellm import ChatRouteLLM, RouteLLMMiddleware, SavingsCallbackHandler, routing_decision
 from routellm_core import RoutingPolicy
 from routellm_core.errors import ConfigurationError, RouterError
-from tests.fakes_langchain import ScriptedChatModel
 from tests.langchain.conftest import Pair, Recorder
 from tests.langchain.test_conversations import THOUGHT, Claude
+from tests.support.fakes_langchain import ScriptedChatModel
 
 DOORS = ["model", "run", "call"]
 

@@ -24,8 +24,8 @@ from pydantic import BaseModel
 from langchain_routellm import ChatRouteLLM, RouteLLMRunnable, routing_decision
 from routellm_core import Calibration, RoutingDecision, RoutingPolicy
 from routellm_core.errors import ConfigurationError, PromptError, RouterError
-from tests.fakes_langchain import ScriptedChatModel
 from tests.langchain.conftest import Pair
+from tests.support.fakes_langchain import ScriptedChatModel
 
 FORCE_WEAK: Any = {"configurable": {"routellm_force": "weak"}}
 

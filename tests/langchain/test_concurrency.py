@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from langchain_routellm import ChatRouteLLM, RouteLLMRunnable, routing_decision
-from tests.fakes_langchain import ScriptedChatModel
 from tests.langchain.conftest import Pair
-from tests.routers import ScriptedRouter
+from tests.support.fakes_langchain import ScriptedChatModel
+from tests.support.routers import ScriptedRouter
 
 
 def _prompt(i: int) -> str:

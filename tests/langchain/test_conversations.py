@@ -11,8 +11,8 @@ from langchain_routellm import ChatRouteLLM, routing_decision
 from langchain_routellm.switching import adapted, tool_without_cache_markers, without_cache_markers
 from routellm_core import Stickiness
 from routellm_core.errors import ConfigurationError, PromptError
-from tests.fakes_langchain import ScriptedChatModel
 from tests.langchain.conftest import Pair
+from tests.support.fakes_langchain import ScriptedChatModel
 
 TALK = [HumanMessage("p=0.9 hard question"), AIMessage("long answer"), HumanMessage("p=0.1 continue")]
 

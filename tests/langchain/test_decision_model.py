@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from routellm_core import RoutingPolicy
 from routellm_core.errors import ConfigurationError, PromptError
 from tests.langchain.conftest import Pair, Recorder
-from tests.routers import ScriptedRouter
+from tests.support.routers import ScriptedRouter
 
 HAS_DECISIONS = importlib.util.find_spec("langchain_core.decisions") is not None
 needs_decisions = pytest.mark.skipif(not HAS_DECISIONS, reason="needs langchain-core 1.8 (langchain_core.decisions)")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes_langchain import ScriptedChatModel
+from tests.support.fakes_langchain import ScriptedChatModel
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "langchain.md"
 

@@ -18,8 +18,8 @@ from pydantic import BaseModel
 
 from langchain_routellm import ChatRouteLLM, RouteLLMMiddleware, SavingsCallbackHandler, routing_decision
 from routellm_core import Price
-from tests.openai_server import ChatReply, Failure, OpenAIServer
-from tests.routers import ScriptedRouter
+from tests.support.openai_server import ChatReply, Failure, OpenAIServer
+from tests.support.routers import ScriptedRouter
 
 STRONG_KEY, WEAK_KEY = "sk-strong-secret", "sk-weak-secret"
 

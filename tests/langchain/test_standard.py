@@ -14,7 +14,7 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
 from langchain_routellm import ChatRouteLLM
-from tests.fakes_langchain import ScriptedChatModel
+from tests.support.fakes_langchain import ScriptedChatModel
 
 # the suites time two of their tests; here they only have to work
 pytestmark = pytest.mark.benchmark(max_time=0.01, min_rounds=1)

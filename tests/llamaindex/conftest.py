@@ -17,8 +17,8 @@ from llama_index_instrumentation import get_dispatcher
 from pydantic import PrivateAttr
 
 from llamaindex_routellm import RouteLLM, RouteLLMDecisionEvent
-from tests.fakes_llamaindex import FakeLLM
-from tests.routers import ScriptedRouter
+from tests.support.fakes_llamaindex import FakeLLM
+from tests.support.routers import ScriptedRouter
 
 
 class Recorder(BaseEventHandler):

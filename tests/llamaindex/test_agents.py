@@ -16,9 +16,9 @@ from llama_index_instrumentation.dispatcher import instrument_tags
 from pydantic import BaseModel
 
 from llamaindex_routellm import RouteLLM
-from tests.fakes_llamaindex import FakeLLM, Reply, SurvivableError
 from tests.llamaindex.conftest import Recorder
-from tests.routers import ScriptedRouter
+from tests.support.fakes_llamaindex import FakeLLM, Reply, SurvivableError
+from tests.support.routers import ScriptedRouter
 
 # Building a workflow agent, LlamaIndex's workflows look at every attribute of a pydantic model, deprecated ones too.
 pytestmark = [

@@ -11,9 +11,9 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index_instrumentation import get_dispatcher
 
 from llamaindex_routellm import RouteLLM, SavingsEventHandler
-from tests.fakes_llamaindex import FakeLLM, Reply
 from tests.llamaindex.conftest import Recorder
-from tests.routers import ScriptedRouter
+from tests.support.fakes_llamaindex import FakeLLM, Reply
+from tests.support.routers import ScriptedRouter
 
 
 def question(i: int) -> str:

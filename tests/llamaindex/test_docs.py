@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from llama_index_instrumentation import get_dispatcher
 
-from tests.openai_server import OpenAIServer
+from tests.support.openai_server import OpenAIServer
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "llamaindex.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)

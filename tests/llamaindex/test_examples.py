@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples import run_example
-from tests.openai_server import ChatReply, OpenAIServer
+from tests.support.examples import run_example
+from tests.support.openai_server import ChatReply, OpenAIServer
 
 EXAMPLES = ["rag", "agent", "router_engine", "extraction"]
 

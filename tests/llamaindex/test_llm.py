@@ -32,9 +32,9 @@ from pydantic import BaseModel, Field
 from llamaindex_routellm import RouteLLM
 from routellm_core import Calibration, ConfigurationError, PromptError, RouterError, RoutingPolicy, Stickiness
 from routellm_core.policy import RoutingRequest
-from tests.fakes_llamaindex import FakeLLM, RefusedError, Reply, SurvivableError
 from tests.llamaindex.conftest import Recorder, SpanRecorder
-from tests.routers import ScriptedRouter
+from tests.support.fakes_llamaindex import FakeLLM, RefusedError, Reply, SurvivableError
+from tests.support.routers import ScriptedRouter
 
 EASY, HARD = "p=0.1 What is two plus two?", "p=0.9 Prove that there are infinitely many primes."
 

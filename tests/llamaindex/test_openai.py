@@ -21,10 +21,10 @@ from pydantic import BaseModel
 
 from llamaindex_routellm import RouteLLM, SavingsEventHandler
 from routellm_core import Price
-from tests.fakes_llamaindex import FakeLLM, Reply
 from tests.llamaindex.conftest import Recorder
-from tests.openai_server import ChatReply, Failure, OpenAIServer
-from tests.routers import ScriptedRouter
+from tests.support.fakes_llamaindex import FakeLLM, Reply
+from tests.support.openai_server import ChatReply, Failure, OpenAIServer
+from tests.support.routers import ScriptedRouter
 
 EASY, HARD = "p=0.1 What is two plus two?", "p=0.9 Prove it."
 KEYS = {"strong": "sk-strong-side", "weak": "sk-weak-side"}

@@ -34,9 +34,9 @@ from pydantic import BaseModel
 
 from llamaindex_routellm import Retrieval, RouteLLM
 from routellm_core.policy import RoutingRequest
-from tests.fakes_llamaindex import Reply
 from tests.llamaindex.conftest import Recorder
-from tests.routers import ScriptedRouter
+from tests.support.fakes_llamaindex import Reply
+from tests.support.routers import ScriptedRouter
 
 QUESTION = "p=0.1 When did the bridge open?"
 # a win rate in each passage: the router would follow it if the passages reached the router

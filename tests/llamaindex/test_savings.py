@@ -16,8 +16,8 @@ from pydantic import BaseModel
 
 from llamaindex_routellm import RouteLLM, SavingsEventHandler
 from routellm_core import ConfigurationError, Price
-from tests.fakes_llamaindex import FakeLLM, Reply, SurvivableError
-from tests.routers import ScriptedRouter
+from tests.support.fakes_llamaindex import FakeLLM, Reply, SurvivableError
+from tests.support.routers import ScriptedRouter
 
 EASY, HARD = "p=0.1 When?", "p=0.9 Why?"
 PRICES = {"strong": Price(10, 30), "weak": Price(1, 2)}

@@ -17,9 +17,9 @@ from llama_index_instrumentation.dispatcher import instrument_tags
 
 from llamaindex_routellm import Retrieval, RouteLLMSelector
 from routellm_core import ConfigurationError, RouterError, RoutingPolicy
-from tests.fakes_llamaindex import FakeLLM
 from tests.llamaindex.conftest import Recorder
-from tests.routers import ScriptedRouter
+from tests.support.fakes_llamaindex import FakeLLM
+from tests.support.routers import ScriptedRouter
 
 EASY, HARD = "p=0.1 When?", "p=0.9 Why?"
 CHOICES = [ToolMetadata(description="small", name="small"), ToolMetadata(description="large", name="large")]

@@ -1,0 +1,559 @@
+"""The commands evaluate, calibrate and explain, as a person and as a program call them."""
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from routellm_core import Calibration, ConfigurationError, DataError, load_router
+from routellm_core.commands.calibrate import _merge, calibrate
+from routellm_core.commands.evaluate import evaluate
+from routellm_core.commands.explain import explain, explanation
+from tests.support.routers import ScriptedRouter
+
+app = typer.Typer(pretty_exceptions_enable=False)
+for command in (evaluate, calibrate, explain):
+    app.command()(command)
+
+
+def run(*args, error=None):
+    result = CliRunner().invoke(app, [str(a) for a in args])
+    if error is not None:
+        with pytest.raises(error) as caught:
+            raise result.exception
+        return str(caught.value)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture
+def outcomes(tmp_path):
+    rng = np.random.default_rng(0)
+    file = tmp_path / "mine.jsonl"
+    with file.open("w") as out:
+        for i in range(120):
+            scores = {
+                "big": float(rng.random() < 0.9),
+                "small": float(rng.random() < 0.6),
+                "mid": float(rng.random() < 0.7),
+            }
+            out.write(json.dumps({"prompt": f"question {i}", "scores": scores}) + "\n")
+    return file
+
+
+def test_evaluate_prints_a_table_and_writes_everything(outcomes, tmp_path):
+    folder = tmp_path / "out"
+    result = run(
+        "evaluate", "-r", "random", "--outcomes", outcomes, "--strong", "big", "--weak", "small",
+        "--output", folder, "--draws", "50",
+    )  # fmt: skip
+    assert re.search(r"mine, 120 prompts: strong big \d\d\.\d%, weak small \d\d\.\d%", result.stdout)
+    for name in ("random", "prompt length", "oracle", "APGR", "CPT(50%)"):
+        assert name in result.stdout
+    assert "Routing " in result.stdout
+    for policy in ("routed, ", "always small", "always big", "static mix of the same cost"):
+        assert policy in result.stdout
+    assert "not compared with, for want of a --price MODEL=NUMBER: mid" in result.stdout
+    assert "was taken as the strong model" not in result.stdout
+    assert sorted(p.name for p in folder.iterdir()) == ["mine.png", "mine.svg", "report.html", "results.json"]
+    (saved,) = json.loads((folder / "results.json").read_text())
+    assert saved["count"] == 120
+
+
+def test_evaluate_json_for_programs(outcomes, tmp_path):
+    result = run(
+        "evaluate", "-r", "random", "-o", outcomes, "--strong", "big", "--weak", "small", "--json", "--draws", "50",
+        "--strong-price", "10", "--weak-price", "1", "--price", "mid=2", "--output", tmp_path / "out",
+    )  # fmt: skip
+    (found,) = json.loads(result.stdout)
+    assert result.stderr == ""
+    assert found["priced"]
+    assert found["routers"][0]["verdict"]["best_single"] in {"big", "small", "mid"}
+    assert found["routers"][0]["thresholds"][0]["cost"] < 0.01
+
+
+def test_evaluate_several_routers_and_benchmarks(tmp_path):
+    rows = [{"prompt": f"p{i}", "scores": {"s": i % 3 != 0, "w": i % 2}} for i in range(40)]
+    for name in ("mmlu", "gsm8k"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    load_router("random", seed=1).save_pretrained(tmp_path / "one")
+    load_router("random", seed=2).save_pretrained(tmp_path / "two")
+    result = run(
+        "evaluate", "-r", f"{tmp_path / 'one'},{tmp_path / 'two'}", "-b", "mmlu", "-b", "gsm8k", "--data", tmp_path,
+        "--strong", "s", "--weak", "w", "--json", "--draws", "30", "--output", tmp_path / "out",
+    )  # fmt: skip
+    found = json.loads(result.stdout)
+    assert [f["benchmark"] for f in found] == ["mmlu", "gsm8k"]
+    assert [r["name"] for r in found[0]["routers"]] == ["random (one)", "random (two)"]
+    assert len(found[0]["comparisons"]) == 3  # the pair, and each against prompt length
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "words"),
+    [
+        ([], ConfigurationError, "nothing to evaluate on"),
+        (["-o", "OUTCOMES"], ConfigurationError, "--strong and --weak"),
+        (["-b", "mmlu"], ConfigurationError, "needs --data"),
+        (["-b", "mmlu", "--data", "nowhere"], DataError, "no mmlu data"),
+        (["-o", "nowhere.jsonl"], DataError, "no file"),
+        (
+            ["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--strong-price", "3"],
+            ConfigurationError,
+            "--weak-price",
+        ),
+        (
+            ["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--price", "mid"],
+            ConfigurationError,
+            "MODEL=NUMBER",
+        ),
+        (["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--price", "mid=1"], ConfigurationError, "beside it"),
+        (["-o", "OUTCOMES", "--strong", "big", "--weak", "x"], ConfigurationError, "weak='x'"),
+        (
+            ["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--strong-price", "1", "--weak-price", "2"],
+            ConfigurationError,
+            "--strong-price 1, --weak-price 2: .* not dearer",
+        ),
+        (
+            ["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--tokens", "9"],
+            ConfigurationError,
+            "--tokens needs",
+        ),
+        (
+            ["-o", "OUTCOMES", "--strong-price", "2", "--weak-price", "1", "--tokens", "0"],
+            ConfigurationError,
+            "--tokens 0",
+        ),
+    ],
+)
+def test_evaluate_names_what_is_wrong(args, error, words, outcomes, tmp_path):
+    args = [str(outcomes) if a == "OUTCOMES" else a for a in args]
+    message = run("evaluate", "-r", "random", "--output", tmp_path / "out", *args, error=error)
+    assert re.search(words, message)
+
+
+def test_evaluate_says_which_model_it_took_as_the_strong_one(tmp_path):
+    file = tmp_path / "pair.jsonl"
+    rows = [{"prompt": f"p{i}", "scores": {"a": i % 2, "b": i % 3 != 0}} for i in range(40)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["evaluate", "-r", "random", "-o", file, "--draws", "20", "--output", tmp_path / "out"]
+    assert "b was taken as the strong model, by the mean scores" in run(*command).stdout
+    assert "was taken" not in run(*command, "--strong", "a", "--weak", "b").stdout
+
+
+def test_evaluate_tells_apart_what_is_called_the_same(outcomes, tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.jsonl").write_bytes(outcomes.read_bytes())
+    load_router("mf").save_pretrained(tmp_path / "copy")
+    result = run(
+        "evaluate", "-r", "mf", "-r", tmp_path / "copy", "-o", outcomes, "-o", tmp_path / "other" / "mine.jsonl",
+        "--strong", "big", "--weak", "small", "--draws", "20", "--json", "--output", tmp_path / "out",
+    )  # fmt: skip
+    found = json.loads(result.stdout)
+    assert [f["benchmark"] for f in found] == [f"{tmp_path.name}/mine", "other/mine"]
+    assert [r["name"] for r in found[0]["routers"]] == ["mf (bundled)", "mf (copy)"]
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+
+
+def test_evaluate_tells_an_output_that_cannot_be_before_it_scores_anything(outcomes, tmp_path, monkeypatch):
+    monkeypatch.setattr("routellm_core.routers.load_router", lambda *a, **k: pytest.fail("a router was loaded"))
+    (tmp_path / "file").write_text("mine")
+    command = ["evaluate", "-o", outcomes, "--strong", "big", "--weak", "small"]
+    message = run(*command, "--output", tmp_path / "file", error=ConfigurationError)
+    assert f"--output {tmp_path / 'file'}" in message
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["results.json", "report.html"])
+def test_evaluate_never_replaces_the_outcomes(name, outcomes, tmp_path):
+    mine = tmp_path / name
+    mine.write_bytes(outcomes.read_bytes())
+    command = ["evaluate", "-r", "random", "-o", mine, "--strong", "big", "--weak", "small", "--draws", "20"]
+    assert f"would replace {mine}" in run(*command, "--output", tmp_path, error=ConfigurationError)
+    assert mine.read_bytes() == outcomes.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("prices", "words"),
+    [
+        (["--price", "big=3"], r"--price big=\.\.\.: .* --strong-price"),
+        (["--price", "mid=3", "--price", "mid=30"], "mid has the price 3 already"),
+        (["--price", "mid=-3"], "'mid=-3'"),
+    ],
+)
+def test_evaluate_refuses_prices_that_cannot_be_meant(prices, words, outcomes, tmp_path):
+    command = ["evaluate", "-r", "random", "-o", outcomes, "--strong", "big", "--weak", "small"]
+    message = run(
+        *command, "--strong-price", "8", "--weak-price", "1", *prices, "--output", tmp_path / "out",
+        error=ConfigurationError,
+    )  # fmt: skip
+    assert re.search(words, message)
+
+
+def test_evaluate_takes_a_file_once_and_tells_apart_what_lies_deeper(outcomes, tmp_path):
+    for folder in ("a", "b/a"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.jsonl").write_bytes(outcomes.read_bytes())
+    files = [tmp_path / "a" / "x.jsonl", tmp_path / "b" / "a" / "x.jsonl", tmp_path / "b" / ".." / "a" / "x.jsonl"]
+    result = run(
+        "evaluate", "-r", "random", *(part for file in files for part in ("-o", file)), "--strong", "big", "--weak",
+        "small", "--draws", "20", "--json", "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert [f["benchmark"] for f in json.loads(result.stdout)] == [f"{tmp_path.name}/a/x", "b/a/x"]
+
+
+@pytest.mark.parametrize("score", ["1" + "0" * 50, "1" + "0" * 400, "NaN", "true", "null"])
+def test_odd_scores_are_numbers_or_named(score, tmp_path):
+    file = tmp_path / "odd.jsonl"
+    file.write_text(f'{{"prompt": "a", "scores": {{"b": {score}, "c": 1}}}}\n' * 3)
+    command = ["evaluate", "-r", "random", "-o", file, "--draws", "20", "--output", tmp_path / "out"]
+    if score in {"1" + "0" * 50, "true"}:
+        run(*command)
+    else:
+        assert "odd.jsonl, row 1: the score of 'b' is" in run(*command, error=DataError)
+
+
+def test_outcomes_in_csv_are_refused_without_advice_that_does_not_apply(tmp_path):
+    (tmp_path / "c.csv").write_text("prompt,answer\na,b\n")
+    message = run("evaluate", "-o", tmp_path / "c.csv", "--output", tmp_path / "out", error=DataError)
+    assert "scores" in message
+    assert "skip" not in message
+
+
+def test_a_narrow_terminal_gets_intervals_on_a_line_of_their_own(outcomes, tmp_path, monkeypatch):
+    from rich.console import Console
+
+    monkeypatch.setattr(Console, "is_terminal", True)
+    monkeypatch.setattr(Console, "width", 80)
+    command = ["evaluate", "-r", "random", "-o", outcomes, "--strong", "big", "--weak", "small", "--draws", "20"]
+    lines = run(*command, "--output", tmp_path / "out").stdout.splitlines()
+    assert any(re.fullmatch(r"( +\[[^\[\]]+, [^\[\]]+\]){4}\s*", line) for line in lines)
+
+
+def test_evaluate_reads_the_outcomes_that_training_reads(outcomes, tmp_path):
+    from routellm_core.data import read_outcomes, write_records
+
+    found = {}
+    for file in (outcomes, tmp_path / "mine.csv", tmp_path / "mine.csv.gz", tmp_path / "mine.parquet"):
+        if file != outcomes:
+            write_records(file, read_outcomes(outcomes))
+        command = [
+            "evaluate",
+            "-r",
+            "random",
+            "--outcomes",
+            file,
+            "--strong",
+            "big",
+            "--weak",
+            "small",
+            "--draws",
+            "50",
+        ]
+        found[file.name] = json.loads(run(*command, "--output", tmp_path / "out", "--json").stdout)
+    assert found["mine.csv"] == found["mine.csv.gz"] == found["mine.parquet"] == found["mine.jsonl"]
+    assert found["mine.jsonl"][0]["title"] == "mine, 120 prompts"
+
+
+def test_evaluate_refuses_a_price_of_a_model_that_is_not_there(outcomes, tmp_path):
+    command = ["evaluate", "-r", "random", "--outcomes", outcomes, "--strong", "big", "--weak", "small"]
+    prices = ["--strong-price", "10", "--weak-price", "1", "--price", "middle=3"]
+    message = run(*command, *prices, "--output", tmp_path / "out", error=ConfigurationError)
+    assert "middle" in message
+    assert "big, small, mid" in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def traffic(tmp_path):
+    file = tmp_path / "traffic.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"prompt {i}"}) + "\n" for i in range(500)))
+    return file
+
+
+def test_calibrate_writes_what_fit_would(traffic, tmp_path):
+    out = tmp_path / "deep" / "calibration.json"
+    result = run("calibrate", "-p", traffic, "-r", "random", "-o", out, "--strong-fraction", "0.3", "--json")
+    found = json.loads(result.stdout)
+    router = load_router("random")
+    expected = Calibration.fit(router, [f"prompt {i}" for i in range(500)])
+    assert Calibration.load(out) == expected
+    assert found["count"] == 500
+    (target,) = found["targets"]
+    assert target["threshold"] == expected.threshold(strong_fraction=0.3)
+    assert "too few prompts" in target["message"]
+    assert [p.name for p in out.parent.iterdir()] == ["calibration.json"]
+
+
+def test_calibrate_goes_on_where_it_was_stopped(traffic, tmp_path, monkeypatch):
+    import routellm_core.commands.calibrate as module
+
+    monkeypatch.setattr(module, "_BATCH", 100)
+    router = ScriptedRouter()
+    seen = router.calls
+    monkeypatch.setattr("routellm_core.routers.load_router", lambda *a, **k: router)
+    out = tmp_path / "calibration.json"
+    original = ScriptedRouter._win_rates
+
+    def stop_at_third(self, prompts):
+        if len(self.calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, prompts)
+
+    monkeypatch.setattr(ScriptedRouter, "_win_rates", stop_at_third)
+    result = CliRunner().invoke(app, ["calibrate", "-p", str(traffic), "-o", str(out)])
+    assert result.exit_code != 0
+    assert not out.exists()
+    assert len(seen) == 2
+    # half a number at the end, as a killed process may leave it
+    with (tmp_path / "calibration.json.scores.part").open("ab") as file:
+        file.write(b"\x00\x01")
+    monkeypatch.setattr(ScriptedRouter, "_win_rates", original)
+    result = run("calibrate", "-p", traffic, "-o", out)
+    assert "going on after 200 prompts" in result.stderr
+    assert sum(len(call) for call in seen) == 500  # none was scored twice
+    assert Calibration.load(out).count == 500
+    # another file is another run, whatever lies there
+    run("calibrate", "-p", traffic, "-o", out, "--limit", "50")
+    assert Calibration.load(out).count == 50
+
+
+def test_calibrate_is_limited_to_fewer_prompts_than_an_earlier_run_scored(traffic, tmp_path, monkeypatch):
+    import routellm_core.commands.calibrate as module
+
+    monkeypatch.setattr(module, "_BATCH", 100)
+    original, out = ScriptedRouter._win_rates, tmp_path / "c.json"
+    router = ScriptedRouter()
+    monkeypatch.setattr("routellm_core.routers.load_router", lambda *a, **k: router)
+
+    def stop_at_fourth(self, prompts):
+        if len(self.calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, prompts)
+
+    monkeypatch.setattr(ScriptedRouter, "_win_rates", stop_at_fourth)
+    assert CliRunner().invoke(app, ["calibrate", "-p", str(traffic), "-o", str(out)]).exit_code != 0
+    result = run("calibrate", "-p", traffic, "-o", out, "--limit", "150")
+    assert "going on after 300 prompts" in result.stderr
+    assert Calibration.load(out) == Calibration.fit(ScriptedRouter(), [f"prompt {i}" for i in range(150)])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--strong-fraction", "3"], "strong_fraction=3.0"),
+        (["--precision", "0"], "precision=0.0"),
+        (["--budget", "-1", "--strong-price", "2", "--weak-price", "1", "--tokens", "9"], "budget=-1.0"),
+        (["--budget", "1", "--strong-price", "1", "--weak-price", "2", "--tokens", "9"], "not dearer"),
+    ],
+)
+def test_calibrate_tells_a_wrong_option_before_it_scores_anything(options, said, traffic, tmp_path, monkeypatch):
+    monkeypatch.setattr("routellm_core.routers.load_router", lambda *a, **k: pytest.fail("a router was loaded"))
+    assert said in run("calibrate", "-p", traffic, "-o", tmp_path / "c.json", *options, error=ConfigurationError)
+
+
+def test_calibrate_says_once_that_a_share_is_out_of_reach(tmp_path):
+    file = tmp_path / "same.jsonl"
+    file.write_text('{"prompt": "the same"}\n' * 50)
+    result = run("calibrate", "-p", file, "-r", "random", "-o", tmp_path / "c.json", "--strong-fraction", "0.3")
+    assert "no threshold reaches 0.3" in " ".join(result.stdout.split())
+    assert result.stdout.count("oo few prompts") == 1
+
+
+def test_calibrate_reads_gzip_exports_and_a_budget(tmp_path):
+    file = tmp_path / "runs.jsonl.gz"
+    rows = [{"run_type": "llm", "inputs": {"messages": [{"role": "user", "content": f"q{i}"}]}} for i in range(80)]
+    rows += [{"run_type": "chain", "inputs": {"input": "x"}}]
+    file.write_bytes(gzip.compress("".join(json.dumps(r) + "\n" for r in rows).encode()))
+    result = run(
+        "calibrate", "-p", file, "-r", "random", "-o", tmp_path / "c.json", "--budget", "5", "--calls", "1000",
+        "--strong-price", "10", "--weak-price", "0.5", "--tokens", "1000",
+    )  # fmt: skip
+    assert "80 prompts, 1 records without a prompt passed over" in result.stdout
+    assert re.search(r"a budget of 5 for 1,000 calls: threshold 0\.\d+, \d+\.\d% strong, costs 4\.\d+", result.stdout)
+    assert "Too few prompts" in result.stdout
+
+
+def test_calibrate_names_what_is_wrong(traffic, tmp_path):
+    out = ("-o", tmp_path / "c.json")
+    assert "no file" in run("calibrate", "-p", tmp_path / "none", *out, error=DataError)
+    (tmp_path / "empty.jsonl").write_text("")
+    assert "holds no prompt" in run("calibrate", "-p", tmp_path / "empty.jsonl", "-r", "random", *out, error=DataError)
+    assert "--tokens" in run("calibrate", "-p", traffic, "--budget", "5", *out, error=ConfigurationError)
+    assert "format='xml'" in run("calibrate", "-p", traffic, "--format", "xml", *out, error=ConfigurationError)
+    assert "no field 'q'" in run("calibrate", "-p", traffic, "-r", "random", "--field", "q", *out, error=DataError)
+    assert not any(tmp_path.glob("c.json"))
+
+
+def test_merged_distributions_are_those_of_all_values():
+    a, b = Calibration.from_win_rates([0.1, 0.5, 0.5]), Calibration.from_win_rates([0.5, 0.9])
+    assert _merge(a, b) == Calibration.from_win_rates([0.1, 0.5, 0.5, 0.5, 0.9])
+
+
+def test_distribution_of_many_win_rates_is_read_in_parts(tmp_path, monkeypatch):
+    import routellm_core.commands.calibrate as module
+
+    monkeypatch.setattr(module, "_CHUNK", 64)
+    values = np.random.default_rng(0).random(1000)
+    (tmp_path / "scores").write_bytes(values.astype("<f8").tobytes())
+    found = module._distribution(tmp_path / "scores", ScriptedRouter(), 1000)
+    assert found.count == 1000
+    assert len(found.values) <= 3 * 64
+    exact = Calibration.from_win_rates(values)
+    for share in (0.1, 0.5, 0.9):
+        assert exact.strong_fraction(threshold=found.threshold(strong_fraction=share)) == pytest.approx(share, abs=0.05)
+
+
+class WordRouter(ScriptedRouter):
+    """0.9 with the word "prove", else 0.2."""
+
+    def _win_rates(self, prompts):
+        return np.array([0.9 if "prove" in p.lower().split() else 0.2 for p in prompts])
+
+
+def test_explanation_finds_the_word_that_matters():
+    found = explanation(WordRouter(), "Please prove it", WordRouter().calibration)
+    assert found.win_rate == 0.9
+    assert [w["word"] for w in found.words] == ["prove"]
+    assert found.words[0]["effect"] == pytest.approx(0.7)
+    assert found.percentile == pytest.approx(0.9)
+    assert {t["model"] for t in found.targets} == {"strong"}
+    easy = explanation(WordRouter(), "Please", WordRouter().calibration)
+    assert [t["model"] for t in easy.targets] == ["weak"] * 4 + ["weak", "strong"]
+    assert found.features == []
+    assert explanation(WordRouter(), "").win_rate == 0.2
+    assert explanation(WordRouter(), "\ud800 prove").win_rate == 0.9
+
+
+def test_explanation_of_the_bundled_router_adds_up():
+    router = load_router()
+    prompt = "Prove that the square root of 2 is irrational. Show every step."
+    found = explanation(router, prompt, router.calibration, top=1000)
+    logit = sum(f["logit"] for f in found.features)
+    constant = router.vector[-1]  # the embedding ends with a constant 1
+    assert logit + constant == pytest.approx(np.log(found.win_rate / (1 - found.win_rate)), abs=1e-4)
+    assert {"words", "log_chars"} <= {f["feature"] for f in found.features}
+    assert len(found.words) > 3
+
+
+class LetterEmbedder:
+    """Counts of three letters."""
+
+    dimension = 3
+
+    def embed(self, texts):
+        return np.array([[t.count("a"), t.count("b"), t.count("c")] for t in texts], dtype=np.float32)
+
+    async def aembed(self, texts):
+        return self.embed(texts)
+
+
+def test_explanation_of_ranking_names_the_nearest_battles():
+    from routellm_core.routers import SimilarityWeightedRouter
+
+    battles = [
+        ("big", "small", "model_a"),
+        ("small", "big", "model_a"),
+        ("big", "small", "tie"),
+        ("big", "small", "model_a"),
+    ]
+    embeddings = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [3, 1, 0]], dtype=np.float32)
+    router = SimilarityWeightedRouter(
+        battles, embeddings, embedder=LetterEmbedder(), strong="big", weak="small", num_tiers=2
+    )
+    best, worst = router.tiers["big"], router.tiers["small"]
+    found = explanation(router, "aaa", top=2).battles
+    assert [b["similarity"] for b in found] == pytest.approx([1.0, 3 / np.sqrt(10)], abs=1e-6)
+    assert {(b["first_tier"], b["second_tier"], b["speaks_for"]) for b in found} == {(best, worst, "strong")}
+    assert explanation(router, "bbb", top=1).battles[0]["speaks_for"] == "weak"
+    assert explanation(router, "ccc", top=1).battles[0]["speaks_for"] == "neither"
+
+
+def test_explanation_of_neighbours_names_the_nearest_outcomes(tmp_path):
+    from routellm_core.embedders import bundled_embedder
+    from routellm_core.routers import KNNRouter
+
+    prompts = ["Prove that 2 is prime.", "hi", "What is the capital of France?"]
+    embedder = bundled_embedder()
+    scores = [[1.0, 0.25], [0.0, 1.0], [1.0, 1.0]]
+    router = KNNRouter(
+        embedder.embed(prompts), scores, models=["big", "small"], strong="big", weak="small", embedder=embedder
+    )
+    for prompt, pair, side in zip(prompts, scores, ["strong", "weak", "neither"], strict=True):
+        nearest = explanation(router, prompt, top=2).outcomes
+        assert [len(nearest), nearest[0]["similarity"]] == [2, pytest.approx(1.0, abs=1e-5)]
+        assert [nearest[0]["strong_score"], nearest[0]["weak_score"], nearest[0]["speaks_for"]] == [*pair, side]
+    assert explanation(router, "hi").battles == explanation(WordRouter(), "hi").outcomes == []
+    router.save_pretrained(tmp_path / "knn")
+    assert "speaks for" in run("explain", "hi", "-r", str(tmp_path / "knn")).stdout
+
+
+def test_explain_prints_for_people_and_programs():
+    result = run("explain", "Prove [bold]it[/bold]", "-r", "random")
+    assert "win rate 0." in result.stdout
+    assert "goes to" in result.stdout
+    found = json.loads(run("explain", "Prove it", "-r", "random", "--json").stdout)
+    assert found["router"] == "random"
+    assert len(found["targets"]) == 6
+
+
+def test_explain_refuses_a_calibration_of_another_router(tmp_path):
+    Calibration.fit(load_router("random", seed=5), ["a", "b"]).save(tmp_path / "c.json")
+    message = run("explain", "hi", "-r", "random", "--calibration", tmp_path / "c.json", error=ConfigurationError)
+    assert "fingerprint" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("evaluate", "[default: (mf)]"),
+        ("calibrate", "[default: (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)]"),
+        ("explain", "[default: (the router's own)]"),
+    ],
+)
+def test_help_shows_the_defaults(name, default, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")
+    monkeypatch.setenv("TERMINAL_WIDTH", "240")
+    assert default in " ".join(run(name, "--help").stdout.split())
+
+
+@pytest.mark.parametrize("name", ["evaluate", "calibrate", "explain"])
+def test_help_shows_an_example(name):
+    assert "Example: routellm" in " ".join(run(name, "--help").stdout.split())
+
+
+def test_importing_evaluation_needs_numpy_only():
+    code = (
+        "import sys, routellm_core.evaluation, routellm_core.calibration.online; "
+        "bad = {'matplotlib', 'pydantic', 'torch', 'typer', 'rich', 'scipy', 'pandas'} & set(sys.modules); "
+        "assert not bad, bad"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_names_of_evaluation():
+    import routellm_core.evaluation as evaluation
+
+    assert {"pgr", "apgr", "cpt", "evaluate_router"} <= set(evaluation.__all__)
+    assert all(hasattr(evaluation, name) for name in evaluation.__all__)
+
+
+def test_the_code_of_the_documentation_runs():
+    from pathlib import Path
+
+    page = (Path(__file__).resolve().parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    blocks = [part.split("```")[0] for part in page.split("```python\n")[1:]]
+    assert len(blocks) >= 5
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/evaluation.md", "exec"), names)
+    for option in ("--outcomes", "--strong-price", "--benchmark", "--data", "--field", "--strong-fraction"):
+        assert option in page

@@ -1,0 +1,190 @@
+"""BERTRouter: golden values, padding, truncation, the saved form, and checkpoints that are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, PromptError
+from routellm_core.routers import BERTRouter, load_router
+from routellm_core.routers.base import Router
+from tests.support.shared import GOLDEN, golden_json, needs_golden
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytestmark = needs_golden
+
+TINY = GOLDEN / "bert_tiny"
+
+
+@pytest.fixture(scope="module")
+def router() -> BERTRouter:
+    return BERTRouter.from_pretrained(TINY)
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[str]:
+    return golden_json("prompts.json")  # type: ignore[no-any-return]
+
+
+def test_golden_win_rates(router: BERTRouter, prompts: list[str]) -> None:
+    golden = golden_json("router_outputs.json")["bert"]
+    assert router._encoded(prompts) == golden["input_ids"]
+    assert np.abs(router.win_rates(prompts) - golden["win_rate"]).max() < 1e-6
+
+
+def test_batch_equals_single_in_any_order_sync_and_async(router: BERTRouter, prompts: list[str]) -> None:
+    together = router.win_rates(prompts)
+    singles = [router.win_rates([prompt])[0] for prompt in prompts]
+    np.testing.assert_allclose(singles, together, atol=1e-6)
+    np.testing.assert_allclose(router.win_rates(prompts[::-1]), together[::-1], atol=1e-6)
+    np.testing.assert_array_equal(asyncio.run(router.awin_rates(prompts)), together)
+    with ThreadPoolExecutor(4) as pool:
+        for rates in pool.map(router.win_rates, [prompts] * 4):
+            np.testing.assert_array_equal(rates, together)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 1000])
+def test_the_size_of_buckets_does_not_matter(batch_size: int, router: BERTRouter, prompts: list[str]) -> None:
+    other = BERTRouter.from_pretrained(TINY, batch_size=batch_size)
+    np.testing.assert_allclose(other.win_rates(prompts), router.win_rates(prompts), atol=1e-6)
+
+
+def test_long_prompts_are_judged_by_their_beginning(caplog: pytest.LogCaptureFixture) -> None:
+    router = BERTRouter.from_pretrained(TINY, max_length=12)
+    text = "one two three four five six seven eight nine ten"
+    with caplog.at_level(logging.WARNING):
+        long = router.win_rates([text, text + " and something else", "short"])
+    assert long[0] == long[1]
+    assert len(router._encoded([text])[0]) == 12
+    full = BERTRouter.from_pretrained(TINY)._encoded([text])[0]
+    assert router._encoded([text])[0] == [*full[:11], full[-1]]
+    told = [record for record in caplog.records if record.name.startswith("routellm")]
+    assert len(told) == 1
+    assert "seven" not in caplog.text
+
+
+def test_any_string_is_a_prompt(router: BERTRouter) -> None:
+    rates = router.win_rates(["", " ", "\ud800", "\x00", "x" * 20_000, "日本語", "</s></s>", "<mask>"])
+    assert ((rates > 0.0) & (rates < 1.0)).all()
+    with pytest.raises(PromptError):
+        router.win_rates([])
+
+
+def test_saved_form_round_trips_bit_for_bit(router: BERTRouter, prompts: list[str], tmp_path: Path) -> None:
+    router.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").is_file()
+    assert not [f for f in tmp_path.iterdir() if f.suffix in {".bin", ".pt", ".pkl"}]
+    for again in (
+        BERTRouter.from_pretrained(tmp_path),
+        Router.from_pretrained(tmp_path),
+        load_router("bert", tmp_path),
+    ):
+        np.testing.assert_array_equal(again.win_rates(prompts), router.win_rates(prompts))
+        assert again.fingerprint == router.fingerprint
+    short = BERTRouter.from_pretrained(TINY, max_length=20)
+    assert short.fingerprint != router.fingerprint
+    short.save_pretrained(tmp_path)
+    assert BERTRouter.from_pretrained(tmp_path).max_length == 20
+
+
+def test_half_precision_stays_close(router: BERTRouter, prompts: list[str], tmp_path: Path) -> None:
+    half = BERTRouter.from_pretrained(TINY, dtype="bfloat16")
+    assert 0 < np.abs(half.win_rates(prompts) - router.win_rates(prompts)).max() < 0.02
+    half.save_pretrained(tmp_path)
+    assert str(BERTRouter.from_pretrained(tmp_path).model.dtype) == "torch.bfloat16"
+
+
+def copied(tmp_path: Path) -> Path:
+    target = tmp_path / "copy"
+    target.mkdir()
+    for file in TINY.iterdir():
+        shutil.copyfile(file, target / file.name)
+    return target
+
+
+def test_pickled_weights_are_refused_unopened(tmp_path: Path) -> None:
+    import torch
+
+    class Boom:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    path = copied(tmp_path)
+    (path / "model.safetensors").unlink()
+    torch.save(Boom(), path / "pytorch_model.bin")
+    with pytest.raises(CheckpointNotFoundError, match=r"pytorch_model\.bin.*can run code"):
+        BERTRouter.from_pretrained(path)
+    assert not (tmp_path / "ran").exists()
+    (path / "pytorch_model.bin").unlink()
+    with pytest.raises(CheckpointNotFoundError, match="no safetensors"):
+        BERTRouter.from_pretrained(path)
+
+
+def test_damaged_checkpoints(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    path = copied(tmp_path)
+    weights = path / "model.safetensors"
+    tensors, data = load_file(weights), weights.read_bytes()
+    weights.write_bytes(data[:1000])
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        BERTRouter.from_pretrained(path)
+    # A missing head would be filled with random numbers.
+    save_file({k: v for k, v in tensors.items() if "out_proj" not in k}, weights, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"lacks weights.*classifier\.out_proj"):
+        BERTRouter.from_pretrained(path)
+    weights.write_bytes(data)
+    (path / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        BERTRouter.from_pretrained(path)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "id2label": {"0": "a", "1": "b"}}))
+    with pytest.raises(CheckpointError, match="2 labels"):
+        BERTRouter.from_pretrained(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"max_length": 2}, "max_length=2"),
+        ({"max_length": 513}, "max_length=513: expected 3 to 512"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"dtype": "int8"}, "dtype='int8'"),
+        ({"device": "nowhere"}, "device='nowhere'"),
+    ],
+)
+def test_wrong_options_fail_at_construction(options: dict[str, Any], word: str) -> None:
+    with pytest.raises(ConfigurationError, match=word):
+        BERTRouter.from_pretrained(TINY, **options)
+
+
+def test_a_model_with_other_labels_is_refused(router: BERTRouter) -> None:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(TINY, num_labels=2))
+    with pytest.raises(ConfigurationError, match="num_labels=2"):
+        BERTRouter(model, router.tokenizer)
+
+
+def test_importing_the_module_imports_no_torch() -> None:
+    code = "import sys, routellm_core.routers.bert, routellm_core.routers.causal_llm; print('torch' in sys.modules)"
+    env = {"PYTHONPATH": ":".join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match=r"routellm-adapters\[bert\]"):
+        BERTRouter.from_pretrained(TINY)
