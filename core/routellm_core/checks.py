@@ -1,4 +1,4 @@
-"""Checks that every room shares: fractions, counts, sides, and JSON files that appear whole or not at all."""
+"""Checks that every room shares: fractions, counts, sides, prompts, win rates; and JSON files written atomically."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from routellm_core.errors import ConfigurationError
+from routellm_core.errors import ConfigurationError, PromptError, RouterError
 
 Side: TypeAlias = Literal["strong", "weak"]
 
@@ -81,6 +82,44 @@ def checked_side(value: Any, parameter: str) -> Side:
 def other_side(side: Side) -> Side:
     """Return the opposite side."""
     return "weak" if side == "strong" else "strong"
+
+
+def checked_prompts(prompts: Any) -> list[str]:
+    """Return `prompts` as a list of str, or raise a `PromptError` that says which item is wrong."""
+    if isinstance(prompts, str | bytes):
+        raise PromptError(
+            f"prompts={type(prompts).__name__}: expected a sequence of strings; "
+            "wrap a single prompt in a list: [prompt]"
+        )
+    try:
+        out = list(prompts)
+    except TypeError:
+        raise PromptError(f"prompts={prompts!r:.80}: expected a non-empty sequence of strings") from None
+    if not out:
+        raise PromptError("prompts is empty: give at least one prompt")
+    for i, prompt in enumerate(out):
+        if not isinstance(prompt, str):
+            raise PromptError(f"prompts[{i}] is {type(prompt).__name__}, expected str; decode or convert it first")
+    return out
+
+
+def checked_win_rates(values: Any, count: int, router: str) -> npt.NDArray[np.float64]:
+    """Return a router's output as float64 (count,), or raise a `RouterError`: never a silent route on NaN."""
+    try:
+        out = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise RouterError(
+            f"router {router!r} returned a {type(values).__name__} that is not {count} numbers; "
+            "expected one win rate per prompt"
+        ) from None
+    if out.shape != (count,):
+        raise RouterError(f"router {router!r} returned shape {out.shape} for {count} prompts; expected ({count},)")
+    if not bool(((out >= 0.0) & (out <= 1.0)).all()):
+        bad = int(np.flatnonzero(~((out >= 0.0) & (out <= 1.0)))[0])
+        raise RouterError(
+            f"router {router!r} returned win rate {out[bad]} for prompt {bad}; expected a number in [0, 1]"
+        )
+    return out
 
 
 def write_json(target: Path, data: Any) -> None:

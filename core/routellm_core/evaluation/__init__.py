@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from routellm_core.calibration.targets import Target, budget_target, quality_target, share_target
 from routellm_core.evaluation.benchmarks import Benchmark, load_benchmark, load_outcomes
+from routellm_core.evaluation.explanation import Explanation, explain_prompt
 from routellm_core.evaluation.router_evaluation import RouterEvaluation, evaluate_router
 from routellm_core.evaluation.verdict import Verdict, verdict
 from routellm_core.statistics.intervals import Comparison, Estimate, bootstrap, compare_routers
@@ -17,6 +18,7 @@ __all__ = [
     "Comparison",
     "Curve",
     "Estimate",
+    "Explanation",
     "RouterEvaluation",
     "Target",
     "Verdict",
@@ -28,6 +30,7 @@ __all__ = [
     "cpt",
     "curve",
     "evaluate_router",
+    "explain_prompt",
     "hull_area",
     "load_benchmark",
     "load_outcomes",

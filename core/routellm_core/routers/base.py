@@ -13,45 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from routellm_core.calibration.distribution import Calibration
-from routellm_core.errors import CheckpointError, CheckpointNotFoundError, PromptError, RouterError
+from routellm_core.checks import checked_prompts, checked_win_rates
+from routellm_core.errors import CheckpointError, CheckpointNotFoundError
 
 WinRates = npt.NDArray[np.float64]
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CALIBRATION_FILE = "calibration.json"
-
-
-def checked_prompts(prompts: Any) -> list[str]:
-    """Return `prompts` as a list of str, or raise a `PromptError` that says which item is wrong."""
-    if isinstance(prompts, str | bytes):
-        raise PromptError(
-            f"prompts={type(prompts).__name__}: expected a sequence of strings; "
-            "wrap a single prompt in a list: [prompt]"
-        )
-    try:
-        out = list(prompts)
-    except TypeError:
-        raise PromptError(f"prompts={prompts!r:.80}: expected a non-empty sequence of strings") from None
-    if not out:
-        raise PromptError("prompts is empty: give at least one prompt")
-    for i, prompt in enumerate(out):
-        if not isinstance(prompt, str):
-            raise PromptError(f"prompts[{i}] is {type(prompt).__name__}, expected str; decode or convert it first")
-    return out
-
-
-def checked_win_rates(values: Any, count: int, router: str) -> WinRates:
-    """Return a router's output as float64 (count,), or raise a `RouterError`: never a silent route on NaN."""
-    out = np.asarray(values, dtype=np.float64)
-    if out.shape != (count,):
-        raise RouterError(f"router {router!r} returned shape {out.shape} for {count} prompts; expected ({count},)")
-    if not bool(((out >= 0.0) & (out <= 1.0)).all()):
-        bad = int(np.flatnonzero(~((out >= 0.0) & (out <= 1.0)))[0])
-        raise RouterError(
-            f"router {router!r} returned win rate {out[bad]} for prompt {bad}; expected a number in [0, 1]"
-        )
-    return out
 
 
 class Router(ABC):

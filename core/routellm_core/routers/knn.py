@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.checks import checked_prompts
 from routellm_core.embedders import embedder_config, embedder_identity
 from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings, require_dimension
 from routellm_core.errors import CheckpointError, ConfigurationError
-from routellm_core.routers.base import WEIGHTS_FILE, WinRates, checked_prompts, read_tensors
+from routellm_core.routers.base import WEIGHTS_FILE, WinRates, read_tensors
 from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 
 Floats = npt.NDArray[np.float64]

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.checks import checked_prompts
 from routellm_core.embedders import embedder_config, embedder_identity
 from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings, require_dimension
 from routellm_core.errors import (
@@ -25,7 +26,7 @@ from routellm_core.errors import (
     DataError,
     MissingExtraError,
 )
-from routellm_core.routers.base import WEIGHTS_FILE, WinRates, checked_prompts
+from routellm_core.routers.base import WEIGHTS_FILE, WinRates
 from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 from routellm_core.statistics.bradley_terry import (
     FloatArray,

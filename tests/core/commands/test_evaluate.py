@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from routellm_core import Calibration, ConfigurationError, DataError, load_router
 from routellm_core.commands.calibrate import _merge, calibrate
 from routellm_core.commands.evaluate import evaluate
-from routellm_core.commands.explain import explain, explanation
+from routellm_core.commands.explain import explain
 from tests.support.routers import ScriptedRouter
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -411,90 +411,6 @@ def test_distribution_of_many_win_rates_is_read_in_parts(tmp_path, monkeypatch):
         assert exact.strong_fraction(threshold=found.threshold(strong_fraction=share)) == pytest.approx(share, abs=0.05)
 
 
-class WordRouter(ScriptedRouter):
-    """0.9 with the word "prove", else 0.2."""
-
-    def _win_rates(self, prompts):
-        return np.array([0.9 if "prove" in p.lower().split() else 0.2 for p in prompts])
-
-
-def test_explanation_finds_the_word_that_matters():
-    found = explanation(WordRouter(), "Please prove it", WordRouter().calibration)
-    assert found.win_rate == 0.9
-    assert [w["word"] for w in found.words] == ["prove"]
-    assert found.words[0]["effect"] == pytest.approx(0.7)
-    assert found.percentile == pytest.approx(0.9)
-    assert {t["model"] for t in found.targets} == {"strong"}
-    easy = explanation(WordRouter(), "Please", WordRouter().calibration)
-    assert [t["model"] for t in easy.targets] == ["weak"] * 4 + ["weak", "strong"]
-    assert found.features == []
-    assert explanation(WordRouter(), "").win_rate == 0.2
-    assert explanation(WordRouter(), "\ud800 prove").win_rate == 0.9
-
-
-def test_explanation_of_the_bundled_router_adds_up():
-    router = load_router()
-    prompt = "Prove that the square root of 2 is irrational. Show every step."
-    found = explanation(router, prompt, router.calibration, top=1000)
-    logit = sum(f["logit"] for f in found.features)
-    constant = router.vector[-1]  # the embedding ends with a constant 1
-    assert logit + constant == pytest.approx(np.log(found.win_rate / (1 - found.win_rate)), abs=1e-4)
-    assert {"words", "log_chars"} <= {f["feature"] for f in found.features}
-    assert len(found.words) > 3
-
-
-class LetterEmbedder:
-    """Counts of three letters."""
-
-    dimension = 3
-
-    def embed(self, texts):
-        return np.array([[t.count("a"), t.count("b"), t.count("c")] for t in texts], dtype=np.float32)
-
-    async def aembed(self, texts):
-        return self.embed(texts)
-
-
-def test_explanation_of_ranking_names_the_nearest_battles():
-    from routellm_core.routers import SimilarityWeightedRouter
-
-    battles = [
-        ("big", "small", "model_a"),
-        ("small", "big", "model_a"),
-        ("big", "small", "tie"),
-        ("big", "small", "model_a"),
-    ]
-    embeddings = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [3, 1, 0]], dtype=np.float32)
-    router = SimilarityWeightedRouter(
-        battles, embeddings, embedder=LetterEmbedder(), strong="big", weak="small", num_tiers=2
-    )
-    best, worst = router.tiers["big"], router.tiers["small"]
-    found = explanation(router, "aaa", top=2).battles
-    assert [b["similarity"] for b in found] == pytest.approx([1.0, 3 / np.sqrt(10)], abs=1e-6)
-    assert {(b["first_tier"], b["second_tier"], b["speaks_for"]) for b in found} == {(best, worst, "strong")}
-    assert explanation(router, "bbb", top=1).battles[0]["speaks_for"] == "weak"
-    assert explanation(router, "ccc", top=1).battles[0]["speaks_for"] == "neither"
-
-
-def test_explanation_of_neighbours_names_the_nearest_outcomes(tmp_path):
-    from routellm_core.embedders import bundled_embedder
-    from routellm_core.routers import KNNRouter
-
-    prompts = ["Prove that 2 is prime.", "hi", "What is the capital of France?"]
-    embedder = bundled_embedder()
-    scores = [[1.0, 0.25], [0.0, 1.0], [1.0, 1.0]]
-    router = KNNRouter(
-        embedder.embed(prompts), scores, models=["big", "small"], strong="big", weak="small", embedder=embedder
-    )
-    for prompt, pair, side in zip(prompts, scores, ["strong", "weak", "neither"], strict=True):
-        nearest = explanation(router, prompt, top=2).outcomes
-        assert [len(nearest), nearest[0]["similarity"]] == [2, pytest.approx(1.0, abs=1e-5)]
-        assert [nearest[0]["strong_score"], nearest[0]["weak_score"], nearest[0]["speaks_for"]] == [*pair, side]
-    assert explanation(router, "hi").battles == explanation(WordRouter(), "hi").outcomes == []
-    router.save_pretrained(tmp_path / "knn")
-    assert "speaks for" in run("explain", "hi", "-r", str(tmp_path / "knn")).stdout
-
-
 def test_explain_prints_for_people_and_programs():
     result = run("explain", "Prove [bold]it[/bold]", "-r", "random")
     assert "win rate 0." in result.stdout
@@ -502,6 +418,18 @@ def test_explain_prints_for_people_and_programs():
     found = json.loads(run("explain", "Prove it", "-r", "random", "--json").stdout)
     assert found["router"] == "random"
     assert len(found["targets"]) == 6
+
+
+def test_explain_shows_the_nearest_outcomes(tmp_path):
+    from routellm_core.embedders import bundled_embedder
+    from routellm_core.routers import KNNRouter
+
+    embedder = bundled_embedder()
+    prompts = ["Prove that 2 is prime.", "hi"]
+    pair = {"models": ["big", "small"], "strong": "big", "weak": "small"}
+    KNNRouter(embedder.embed(prompts), [[1.0, 0.25], [0.0, 1.0]], **pair, embedder=embedder).save_pretrained(tmp_path)
+    shown = " ".join(run("explain", "hi", "-r", str(tmp_path)).stdout.split())
+    assert "similarity strong scored weak scored speaks for 1.000 0 1 weak" in shown
 
 
 def test_explain_refuses_a_calibration_of_another_router(tmp_path):
