@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from routellm_core.errors import ConfigurationError
+
 # Keys of a model profile, as LangChain's ModelProfile names them; the LlamaIndex adapter maps its metadata to them.
 IMAGE_INPUTS = "image_inputs"
 AUDIO_INPUTS = "audio_inputs"
@@ -13,6 +15,45 @@ PDF_INPUTS = "pdf_inputs"
 TOOL_CALLING = "tool_calling"
 STRUCTURED_OUTPUT = "structured_output"
 MAX_INPUT_TOKENS = "max_input_tokens"
+IMAGE_URL_INPUTS = "image_url_inputs"
+IMAGE_TOOL_MESSAGE = "image_tool_message"
+PDF_TOOL_MESSAGE = "pdf_tool_message"
+
+_FLAGS = (
+    IMAGE_INPUTS,
+    AUDIO_INPUTS,
+    VIDEO_INPUTS,
+    PDF_INPUTS,
+    TOOL_CALLING,
+    STRUCTURED_OUTPUT,
+    IMAGE_URL_INPUTS,
+    IMAGE_TOOL_MESSAGE,
+    PDF_TOOL_MESSAGE,
+)
+
+
+def checked_profile(value: Any, parameter: str) -> dict[str, Any]:
+    """Return what a user says of a model's abilities as a dict, empty for None.
+
+    Raises:
+        ConfigurationError: It is not a mapping, or a key or a value is not one of a profile.
+    """
+    if value is None:
+        return {}
+    sound = isinstance(value, Mapping) and all(
+        isinstance(stated, bool) if key in _FLAGS else key == MAX_INPUT_TOKENS and _is_window(stated)
+        for key, stated in value.items()
+    )
+    if not sound:
+        raise ConfigurationError(
+            f"{parameter}={value!r:.80}: expected a mapping such as {{'image_inputs': True}}, with True or False for "
+            f"{', '.join(_FLAGS)}, and a number of tokens for {MAX_INPUT_TOKENS}"
+        )
+    return dict(value)
+
+
+def _is_window(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def capability_gap(

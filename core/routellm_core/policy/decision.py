@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
 
 from routellm_core.checks import Side
 
 Reason = Literal["win_rate", "forced", "capability", "sticky", "error", "deadline"]
+
+
+def _new_id() -> str:
+    # not the random module: a program that seeds it would repeat its ids
+    return os.urandom(16).hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,7 @@ class RoutingDecision:
         error: For ``"error"`` and ``"deadline"``: the class name of what went wrong (never a message: it could
             hold prompt text).
         detail: For ``"capability"``: what the weak model lacks; for a failover: the class name of its error.
+        id: Names the call in traces and logs; 32 hex digits. Two decisions that differ in nothing else are equal.
     """
 
     model: Side
@@ -36,10 +44,25 @@ class RoutingDecision:
     failover: Side | None = None
     error: str | None = None
     detail: str | None = None
+    id: str = field(default_factory=_new_id, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The decision as a flat dict of JSON scalars, always with the same keys."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_dict(cls, found: Any) -> Self | None:
+        """The decision that `to_dict` described; None when `found` does not describe one.
+
+        Messages and agent states outlive a version of this package: unknown keys are ignored, and a decision that was
+        stored without an id has an empty one.
+        """
+        if not isinstance(found, Mapping):
+            return None
+        try:
+            return cls(**{"id": "", **{name: found[name] for name in cls.__slots__ if name in found}})
+        except TypeError:  # a required key is missing
+            return None
 
 
 @dataclass(frozen=True, slots=True)

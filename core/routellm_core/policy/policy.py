@@ -7,6 +7,8 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from routellm_core.calibration.distribution import Calibration
@@ -143,12 +145,13 @@ class RoutingPolicy:
 
         Args:
             policy: A ready policy; then no other option may be given.
-            **options: Arguments of `RoutingPolicy`; those that are None count as not given.
+            **options: Arguments of `RoutingPolicy`; one that is at its default counts as not given, since frameworks
+                rebuild their models with every field.
 
         Raises:
             ConfigurationError: A policy and another option, or options that do not make one.
         """
-        given = {name: value for name, value in options.items() if value is not None}
+        given = {name: value for name, value in options.items() if not _is_default(name, value)}
         if policy is None:
             return cls(**given)
         if not isinstance(policy, RoutingPolicy):
@@ -171,8 +174,8 @@ class RoutingPolicy:
             force: ``"strong"`` or ``"weak"``: settle the side without asking the router.
 
         Raises:
-            PromptError: `prompt` is not a str.
-            ConfigurationError: `threshold` or `force` is not allowed.
+            PromptError: `prompt` is neither a str nor a `RoutingRequest` with texts.
+            ConfigurationError: `threshold` or `force` is not allowed, or contradicts that of the `RoutingRequest`.
             RouterError: The router failed and ``on_error="raise"``.
         """
         return self.decide_batch([prompt], threshold=threshold, force=force)[0]
@@ -369,24 +372,56 @@ def _requests(prompts: Any, threshold: float | None, force: Side | None) -> list
         raise PromptError(f"prompts={prompts!r:.80}: expected a non-empty sequence of strings") from None
     if not items:
         raise PromptError("prompts is empty: give at least one prompt")
-    out = []
-    for i, item in enumerate(items):
-        if isinstance(item, str):
-            out.append(RoutingRequest((item,), threshold, force))
-            continue
-        if not isinstance(item, RoutingRequest):
-            where = f"prompts[{i}]" if len(items) > 1 else "prompt"
-            raise PromptError(f"{where} is {type(item).__name__}, expected str; decode or convert it first")
-        if item.force is None and not (item.prompts and all(isinstance(p, str) for p in item.prompts)):
-            raise PromptError(f"prompts[{i}].prompts={item.prompts!r:.80}: expected at least one str")
-        if item.threshold is not None:
-            checked_fraction(item.threshold, "threshold")
-        if item.force is not None:
-            checked_side(item.force, "force")
-        out.append(item)
-    return out
+    return [
+        _request(item, f"prompts[{i}]" if len(items) > 1 else "prompt", threshold, force)
+        for i, item in enumerate(items)
+    ]
+
+
+def _request(item: Any, where: str, threshold: float | None, force: Side | None) -> RoutingRequest:
+    """One item as a request; `threshold` and `force` of the call fill what a `RoutingRequest` leaves open."""
+    if isinstance(item, str):
+        return RoutingRequest((item,), threshold, force)
+    if not isinstance(item, RoutingRequest):
+        raise PromptError(f"{where} is {type(item).__name__}, expected str; decode or convert it first")
+    if item.threshold is not None:
+        checked_fraction(item.threshold, "threshold")
+    if item.force is not None:
+        checked_side(item.force, "force")
+    for name, ours, its in (("threshold", threshold, item.threshold), ("force", force, item.force)):
+        if ours is not None and its is not None and ours != its:
+            raise ConfigurationError(
+                f"{name}={ours!r} is given beside a RoutingRequest with {name}={its!r}: give one of them"
+            )
+    request = item
+    if threshold is not None or force is not None:
+        request = replace(
+            item,
+            threshold=item.threshold if threshold is None else threshold,
+            force=item.force if force is None else force,
+        )
+    if request.force is None and not _are_texts(item.prompts):
+        # the type alone: it may hold prompt text
+        what = "empty" if item.prompts == () else f"a {type(item.prompts).__name__}"
+        raise PromptError(f"{where}.prompts is {what}: expected a tuple of one str or more")
+    return request
+
+
+def _are_texts(prompts: Any) -> bool:
+    return isinstance(prompts, tuple | list) and bool(prompts) and all(isinstance(p, str) for p in prompts)
+
+
+def _is_default(name: str, value: Any) -> bool:
+    default = POLICY_DEFAULTS.get(name)
+    return value is default or (type(value) is type(default) and bool(value == default))
 
 
 def _key(prompt: str) -> bytes:
     # a hash: the cache must hold neither the text of prompts nor megabytes of it
     return hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+# every option of a policy with its default
+POLICY_DEFAULTS: dict[str, Any] = {
+    name: parameter.default for name, parameter in signature(RoutingPolicy).parameters.items()
+}

@@ -1,0 +1,93 @@
+"""The options of everything that routes: named, typed and described once, for both adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, TypeAlias, TypedDict
+
+from routellm_core.calibration import Calibration, OnlineCalibration
+from routellm_core.errors import ConfigurationError
+from routellm_core.policy.decision import RoutingRequest
+from routellm_core.policy.policy import OnError, RoutingPolicy
+from routellm_core.policy.stickiness import Stickiness
+
+RouteOn: TypeAlias = "str | Callable[..., str | Sequence[str] | RoutingRequest]"
+
+
+class PolicyOptions(TypedDict, total=False):
+    """Options that make the policy; every name and meaning is that of `RoutingPolicy`."""
+
+    policy: RoutingPolicy | None
+    """A ready `RoutingPolicy`, which several models may share; it excludes the other options of this group."""
+
+    router: Any
+    """What predicts win rates: a `Router`, the name of one, a function from prompts to win rates, or any object with
+    ``win_rates(prompts)``; None is the bundled router."""
+
+    calibration: Calibration | None
+    """Distribution of this router's win rates on prompts like yours, for `strong_fraction`."""
+
+    threshold: float | None
+    """A call is strong when its win rate is at least this number in [0, 1]. Give this or `strong_fraction`."""
+
+    strong_fraction: float | None
+    """Wanted share of strong calls, in [0, 1]."""
+
+    on_error: OnError
+    """Who answers when the router fails: ``"strong"`` (the default), ``"weak"``, or ``"raise"``."""
+
+    deadline: float | None
+    """Seconds that the router may take for a decision or a batch of them; None waits."""
+
+    cache_size: int
+    """How many win rates of recent prompts to keep, by a hash of the prompt; 0 keeps none."""
+
+    online: bool | OnlineCalibration
+    """Whether the threshold follows the traffic, so that the share stays at `strong_fraction`."""
+
+
+class DecisionOptions(PolicyOptions, total=False):
+    """Options of everything that decides: `PolicyOptions`, and what a call is routed on."""
+
+    lookback: int
+    """How many of the last human turns to look at; the hardest decides, so that "continue" is not an easy prompt."""
+
+    route_on: RouteOn | None
+    """What to route on instead: a function of the messages that returns a text, several texts (the hardest decides),
+    or a `RoutingRequest`. Where the input is a dict, its key."""
+
+    sticky: bool | str | Stickiness | None
+    """Keep a conversation on the strong model once it went there: True (by ``thread_id``), the name of another key
+    that identifies a conversation, or a `Stickiness`."""
+
+
+class RoutingOptions(DecisionOptions, total=False):
+    """Options of everything that decides and then runs one of two models: `DecisionOptions`, and what may follow."""
+
+    failover: bool
+    """Whether the other model answers when the chosen one fails before its first token with an error that another
+    model could survive: a time-out, a rate limit, a server error; not a refused key or request."""
+
+    weak_profile: Mapping[str, Any] | None
+    """What the weak model can do, where its own profile or metadata is silent or wrong: keys of LangChain's model
+    profiles, such as ``{"image_inputs": True, "max_input_tokens": 8000}``."""
+
+
+def check_options(given: Iterable[str], *, known: Iterable[str], owner: str) -> None:
+    """Refuse options that do not exist.
+
+    Args:
+        given: Names that a constructor received.
+        known: Names that it has.
+        owner: Name of the class, for the message.
+
+    Raises:
+        ConfigurationError: A name is unknown; the message suggests the closest one.
+    """
+    names = list(known)
+    for name in given:
+        if name not in names:
+            close = get_close_matches(name, names, n=1, cutoff=0.6)
+            hint = f"did you mean {close[0]}=?" if close else f"its options are {', '.join(sorted(names))}"
+            raise ConfigurationError(f"{name}=: {owner} has no such option; {hint}")

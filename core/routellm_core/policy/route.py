@@ -1,0 +1,194 @@
+"""Route: the decision of one call and what may come after it; the same rules for both adapters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
+
+from routellm_core.checks import Side, other_side
+from routellm_core.policy.decision import RoutingDecision
+from routellm_core.policy.failover import is_survivable
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+
+class Route(Generic[T]):
+    """The ordered attempts of one call: the chosen side; after a failure that another model could survive, the other.
+
+    Never back, and never twice. Until the first token of an answer the other side may still step in; from then on the
+    decision is settled. An adapter hands in how a side is called and how an empty piece of a stream looks; `run`,
+    `arun`, `stream` and `astream` walk the route. One that cannot hand its calls in (a batch, an agent's handler)
+    walks it by hand: it calls `side`, then reports `failed` or `answered`.
+
+    Attributes:
+        decision: The decision as it stands; after a failover it names the side that answers.
+
+    Args:
+        decision: What the policy decided.
+        failover: Whether the other side may answer. A call that the weak model cannot serve has nowhere to go.
+        on_settled: Called once with the decision as soon as it is settled: at the first token, at the end of an
+            answer, or at the error that ends the call.
+    """
+
+    __slots__ = ("_held", "_may_turn", "_on_settled", "_settled", "decision")
+
+    def __init__(
+        self,
+        decision: RoutingDecision,
+        *,
+        failover: bool = False,
+        on_settled: Callable[[RoutingDecision], None] | None = None,
+    ) -> None:
+        self.decision = decision
+        self._may_turn = failover and decision.reason != "capability"
+        self._on_settled = on_settled
+        self._settled = False
+        self._held: list[T] = []
+        if not self._may_turn:
+            self.answered()
+
+    @property
+    def side(self) -> Side:
+        """The side to call."""
+        return self.decision.model
+
+    @property
+    def may_turn(self) -> bool:
+        """Whether the other side may still answer."""
+        return self._may_turn
+
+    def answered(self, *_: Any) -> None:
+        """Settle the decision: the called side has begun to answer, or the call has ended."""
+        self._may_turn = False
+        if not self._settled:
+            self._settled = True
+            if self._on_settled is not None:
+                self._on_settled(self.decision)
+
+    def failed(self, exc: BaseException) -> None:
+        """Turn to the other side after `exc`, or settle the decision and raise `exc` again."""
+        if not (self._may_turn and is_survivable(exc)):
+            self.answered()
+            raise exc
+        side = self.decision.model
+        self._held.clear()
+        self.decision = replace(self.decision, model=other_side(side), failover=side, detail=type(exc).__name__)
+        self.answered()
+
+    # --- one answer ---
+
+    def run(self, call: Callable[[Side], T]) -> T:
+        """Call the chosen side, and the other one where the rules say so; return the answer."""
+        answer = self.attempt(call)
+        self.answered()
+        return answer
+
+    async def arun(self, call: Callable[[Side], Awaitable[T]]) -> T:
+        """Async twin of `run`."""
+        answer = await self.aattempt(call)
+        self.answered()
+        return answer
+
+    def attempt(self, call: Callable[[Side], A]) -> A:
+        """Like `run`, but success does not settle the decision: what `call` returns is only the start of an answer."""
+        while True:
+            try:
+                return call(self.side)
+            except BaseException as exc:
+                self.failed(exc)
+
+    async def aattempt(self, call: Callable[[Side], Awaitable[A]]) -> A:
+        """Async twin of `attempt`."""
+        while True:
+            try:
+                return await call(self.side)
+            except BaseException as exc:
+                self.failed(exc)
+
+    # --- a stream of pieces ---
+
+    def stream(
+        self,
+        open_: Callable[[Side], Iterator[T]],
+        is_empty: Callable[[T], bool],
+        source: Iterator[T] | None = None,
+    ) -> Generator[T]:
+        """Stream the chosen side; hold its pieces back until one carries a token, while the other may step in.
+
+        Args:
+            open_: Opens the stream of a side; may fail, as any piece of the stream may.
+            is_empty: Whether a piece holds nothing that a reader could have used.
+            source: The stream of `side` where it is open already, by ``attempt(open_)``.
+        """
+        try:
+            if source is None:
+                source = self.attempt(open_)
+            while True:
+                try:
+                    piece = next(source)
+                except StopIteration:
+                    break
+                except BaseException as exc:
+                    _close(source)
+                    self.failed(exc)
+                    source = self.attempt(open_)
+                else:
+                    yield from self._ready(piece, is_empty)
+            yield from self._rest()
+        finally:
+            _close(source)
+
+    async def astream(
+        self,
+        open_: Callable[[Side], Awaitable[AsyncIterator[T]]],
+        is_empty: Callable[[T], bool],
+        source: AsyncIterator[T] | None = None,
+    ) -> AsyncGenerator[T]:
+        """Async twin of `stream`."""
+        try:
+            if source is None:
+                source = await self.aattempt(open_)
+            while True:
+                try:
+                    piece = await anext(source)
+                except StopAsyncIteration:
+                    break
+                except BaseException as exc:
+                    await _aclose(source)
+                    self.failed(exc)
+                    source = await self.aattempt(open_)
+                else:
+                    for ready in self._ready(piece, is_empty):
+                        yield ready
+            for ready in self._rest():
+                yield ready
+        finally:
+            await _aclose(source)
+
+    def _ready(self, piece: T, is_empty: Callable[[T], bool]) -> list[T]:
+        """The pieces that may go out now that `piece` has come."""
+        if self._settled:
+            return [piece]
+        self._held.append(piece)
+        return [] if is_empty(piece) else self._rest()
+
+    def _rest(self) -> list[T]:
+        """The pieces that were held back; the decision is settled."""
+        self.answered()
+        held, self._held = self._held, []
+        return held
+
+
+def _close(source: Any) -> None:
+    """Close a stream where it can be closed; some models stream by a plain iterator."""
+    close = getattr(source, "close", None)
+    if close is not None:
+        close()
+
+
+async def _aclose(source: Any) -> None:
+    close = getattr(source, "aclose", None)
+    if close is not None:
+        await close()

@@ -1,0 +1,204 @@
+"""Routing: from the options of a model and the settings of one call to a decision; the same for both adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, TypeAlias
+
+from routellm_core.checks import Side, checked_count, checked_flag, checked_fraction, checked_side
+from routellm_core.errors import ConfigurationError, PromptError
+from routellm_core.policy.capability import capability_gap, checked_profile
+from routellm_core.policy.decision import RoutingDecision, RoutingRequest
+from routellm_core.policy.options import DecisionOptions, RoutingOptions, check_options
+from routellm_core.policy.policy import POLICY_DEFAULTS, RoutingPolicy
+from routellm_core.policy.stickiness import Stickiness
+
+# what an adapter found to route on: a text, several of which the hardest decides, or a request that says more
+RoutedOn: TypeAlias = str | Sequence[str] | RoutingRequest
+
+# every option with its default, in the order in which they are documented
+OPTION_DEFAULTS: dict[str, Any] = {
+    "policy": None,
+    **POLICY_DEFAULTS,
+    "lookback": 1,
+    "route_on": None,
+    "sticky": None,
+    "failover": False,
+    "weak_profile": None,
+}
+POLICY_OPTIONS = frozenset({"policy", *POLICY_DEFAULTS})
+DECISION_OPTIONS = DecisionOptions.__optional_keys__
+ROUTING_OPTIONS = RoutingOptions.__optional_keys__
+
+
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """What holds for one call alone.
+
+    Attributes:
+        threshold: Threshold of this call; None takes the policy's.
+        force: Side that this call goes to, whatever its win rate.
+        conversation: Identifies the conversation, for `sticky`.
+    """
+
+    threshold: float | None = None
+    force: Side | None = None
+    conversation: str | None = None
+
+    @classmethod
+    def of(cls, threshold: Any = None, force: Any = None, conversation: Any = None) -> Self:
+        """Check the settings that a caller gave by their names ``routellm_threshold`` and ``routellm_force``.
+
+        Raises:
+            ConfigurationError: A value is not allowed.
+        """
+        return cls(
+            None if threshold is None else checked_fraction(threshold, "routellm_threshold"),
+            None if force is None else checked_side(force, "routellm_force"),
+            None if conversation is None else str(conversation),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """The checked options of one routed model, and how a call becomes a decision.
+
+    It holds no state of a call. An adapter says what it found in the call (the texts, and what the weak model lacks
+    for it); the order in which these count is decided here, so that the adapters cannot differ.
+
+    Attributes:
+        policy: Decides.
+        failover: Whether the other model may answer when the chosen one fails.
+        lookback: How many human turns to look at.
+        route_on: The user's own way from an input to what it is routed on.
+        sticky: Conversations that stay strong.
+        weak_profile: What the user says of the weak model's abilities.
+    """
+
+    policy: RoutingPolicy
+    failover: bool = False
+    lookback: int = 1
+    route_on: Any = None
+    sticky: Stickiness | None = None
+    weak_profile: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        options: RoutingOptions | DecisionOptions | Mapping[str, Any],
+        *,
+        owner: str,
+        known: Iterable[str] = ROUTING_OPTIONS,
+        key_allowed: bool = False,
+    ) -> Self:
+        """Check the options that a constructor received.
+
+        Args:
+            options: The options by name; an absent one has its default, and one at its default counts as absent.
+            owner: Name of the class that has them, for messages.
+            known: Names of the options that this class has.
+            key_allowed: Whether ``route_on=`` may be the key of a dict input.
+
+        Raises:
+            ConfigurationError: An option is unknown or has a value that is not allowed.
+        """
+        check_options(options, known=known, owner=owner)
+        given: dict[str, Any] = {**OPTION_DEFAULTS, **options}
+        return cls(
+            policy=RoutingPolicy.of(given.pop("policy"), **{name: given[name] for name in POLICY_DEFAULTS}),
+            failover=checked_flag(given["failover"], "failover"),
+            lookback=checked_count(given["lookback"], "lookback", unit="human turns"),
+            route_on=_checked_route_on(given["route_on"], key_allowed=key_allowed),
+            sticky=Stickiness.of(given["sticky"]),
+            weak_profile=checked_profile(given["weak_profile"], "weak_profile"),
+        )
+
+    def gap(
+        self,
+        needs: Iterable[str],
+        weak: Mapping[str, Any] | None,
+        strong: Mapping[str, Any] | None,
+        input_tokens: Callable[[], int] | None = None,
+    ) -> str | None:
+        """Name what the weak model lacks for a call, by its profile and the user's `weak_profile`; else None.
+
+        The arguments are those of `capability_gap`.
+        """
+        return capability_gap(needs, {**(weak or {}), **self.weak_profile}, strong, input_tokens)
+
+    def request(
+        self,
+        settings: CallSettings,
+        *,
+        gap: Callable[[], str | None],
+        texts: Callable[[], RoutedOn],
+    ) -> RoutingRequest:
+        """Turn a call into what the policy is asked.
+
+        A forced side comes first, then what the weak model lacks, then the conversation's hold; only when none of
+        these settles the call are its texts looked for.
+
+        Args:
+            settings: Settings of this call.
+            gap: Names what the weak model lacks for this call.
+            texts: Finds what the call is routed on.
+
+        Raises:
+            PromptError: `texts` gave no text.
+        """
+        if settings.force is not None:
+            return RoutingRequest((), settings.threshold, settings.force)
+        lacking = gap()
+        if lacking is not None:
+            return RoutingRequest((), settings.threshold, "strong", "capability", lacking)
+        if self.sticky is not None:
+            held = self.sticky.before(settings.conversation, RoutingRequest((), settings.threshold))
+            if held.force is not None:
+                return held
+        return as_request(texts(), settings)
+
+    def decide(self, request: RoutingRequest, settings: CallSettings) -> RoutingDecision:
+        """Decide one call, and let stickiness have its say."""
+        return self.noted(self.policy.decide(request), settings)
+
+    async def adecide(self, request: RoutingRequest, settings: CallSettings) -> RoutingDecision:
+        """Like `decide`, without blocking the event loop."""
+        return self.noted(await self.policy.adecide(request), settings)
+
+    def noted(self, decision: RoutingDecision, settings: CallSettings) -> RoutingDecision:
+        """Show stickiness a decision; it may turn a weak one of a held conversation into a strong one."""
+        return decision if self.sticky is None else self.sticky.after(settings.conversation, decision)
+
+
+def as_request(found: Any, settings: CallSettings, parameter: str = "route_on") -> RoutingRequest:
+    """Turn what an adapter or a ``route_on=`` function found into a request.
+
+    The threshold of the call wins over the one of a `RoutingRequest`.
+
+    Raises:
+        PromptError: It is neither a text, nor several, nor a `RoutingRequest`.
+        ConfigurationError: The request forces a side that does not exist.
+    """
+    if isinstance(found, RoutingRequest):
+        if found.force is not None:
+            checked_side(found.force, "force")
+        return found if settings.threshold is None else replace(found, threshold=settings.threshold)
+    texts = (found,) if isinstance(found, str) else tuple(found) if isinstance(found, list | tuple) else ()
+    if not texts or not all(isinstance(text, str) for text in texts):
+        # the type alone: the value may hold prompt text
+        what = f"an empty {type(found).__name__}" if isinstance(found, list | tuple) and not found else None
+        raise PromptError(
+            f"{parameter} returned {what or type(found).__name__}: expected a str, a non-empty list of str, or a "
+            "RoutingRequest"
+        )
+    return RoutingRequest(texts, settings.threshold)
+
+
+def _checked_route_on(value: Any, *, key_allowed: bool) -> Any:
+    if value is None or callable(value) or (key_allowed and isinstance(value, str) and value):
+        return value
+    key = ", the key of a dict input," if key_allowed else ""
+    raise ConfigurationError(
+        f"route_on={value!r:.80}: expected a function of the input that returns the text to route on{key} or None"
+    )
