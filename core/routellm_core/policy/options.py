@@ -12,7 +12,7 @@ from routellm_core.policy.decision import RoutingRequest
 from routellm_core.policy.policy import OnError, RoutingPolicy
 from routellm_core.policy.stickiness import Stickiness
 
-RouteOn: TypeAlias = "str | Callable[..., str | Sequence[str] | RoutingRequest]"
+RouteOn: TypeAlias = str | Callable[..., str | Sequence[str] | RoutingRequest]
 
 
 class PolicyOptions(TypedDict, total=False):

@@ -408,3 +408,41 @@ def test_loops_in_many_threads_share_a_policy():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_request_and_the_settings_of_the_call_both_hold():
+    policy = RoutingPolicy(LengthRouter(), threshold=0.5)
+    request = RoutingRequest(("x" * 40,))
+    assert policy.decide(request, threshold=0.3) == policy.decide("x" * 40, threshold=0.3)
+    assert policy.decide(request, force="strong").reason == "forced"
+    assert policy.decide(RoutingRequest((), force="weak"), force="weak").model == "weak"
+    own = RoutingRequest(("x" * 40,), threshold=0.9)
+    assert [d.model for d in policy.decide_batch([own, request], threshold=0.9)] == ["weak", "weak"]
+    with pytest.raises(ConfigurationError, match=r"threshold=0.3 is given beside a RoutingRequest with threshold=0.9"):
+        policy.decide(own, threshold=0.3)
+    with pytest.raises(ConfigurationError, match="force='strong' is given beside"):
+        policy.decide(RoutingRequest((), force="weak"), force="strong")
+
+
+@pytest.mark.parametrize("prompts", [(), "a secret", ("a", 5), None])
+def test_a_request_without_texts_is_refused_without_quoting_it(prompts):
+    policy = RoutingPolicy(LengthRouter(), threshold=0.5)
+    with pytest.raises(PromptError) as refused:
+        policy.decide(RoutingRequest(prompts))
+    assert "secret" not in str(refused.value)
+
+
+def test_decisions_have_ids_of_their_own_and_survive_storage():
+    policy = RoutingPolicy(LengthRouter(), threshold=0.5)
+    first, second = policy.decide_batch(["a", "a"])
+    assert first.id != second.id
+    assert len(first.id) == 32
+    assert first == second
+    stored = json.loads(json.dumps(first.to_dict()))
+    restored = RoutingDecision.from_dict(stored)
+    assert restored == first
+    assert restored.id == first.id
+    older = {k: v for k, v in stored.items() if k != "id"}
+    assert RoutingDecision.from_dict({**older, "later": 1}).id == ""
+    assert RoutingDecision.from_dict({"model": "weak"}) is None
+    assert RoutingDecision.from_dict("weak") is None

@@ -1,0 +1,129 @@
+"""Routing: the options of a model, checked, and the order in which they settle a call."""
+
+from __future__ import annotations
+
+from typing import Any, get_type_hints
+
+import pytest
+
+from routellm_core import ConfigurationError, PromptError, RoutingPolicy, RoutingRequest, Stickiness
+from routellm_core.policy.options import DecisionOptions, PolicyOptions, RoutingOptions
+from routellm_core.policy.policy import POLICY_DEFAULTS
+from routellm_core.policy.routing import DECISION_OPTIONS, OPTION_DEFAULTS, ROUTING_OPTIONS, CallSettings, Routing
+from tests.support.routers import ScriptedRouter
+
+
+def routing(**options: Any) -> Routing:
+    return Routing.of({"router": ScriptedRouter(), "threshold": 0.5, **options}, owner="Model")
+
+
+def never() -> Any:
+    raise AssertionError("asked for nothing")
+
+
+def nothing() -> None:
+    return None
+
+
+def test_every_option_is_described_once_and_has_a_default() -> None:
+    assert set(get_type_hints(PolicyOptions)) == {"policy", *POLICY_DEFAULTS}
+    assert set(get_type_hints(RoutingOptions)) == set(OPTION_DEFAULTS) == ROUTING_OPTIONS
+    assert set(get_type_hints(DecisionOptions)) == DECISION_OPTIONS < ROUTING_OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"budget": 5}, "budget=: Model has no such option"),
+        ({"fail_over": True}, "did you mean failover="),
+        ({"deadlines": 1}, "did you mean deadline="),
+        ({"failover": 1}, "failover=1: expected True or False"),
+        ({"lookback": 0}, "lookback=0: expected a number of human turns"),
+        ({"lookback": True}, "lookback=True"),
+        ({"route_on": 5}, "route_on=5: expected a function"),
+        ({"route_on": "question"}, "route_on='question': expected a function"),
+        ({"sticky": 5}, "sticky=5"),
+        ({"weak_profile": {"images": True}}, "image_inputs"),
+        ({"weak_profile": {"image_inputs": "yes"}}, "image_inputs"),
+        ({"weak_profile": {"max_input_tokens": -1}}, "max_input_tokens"),
+        ({"weak_profile": []}, r"weak_profile=\[\]"),
+        ({"deadline": -1}, "deadline=-1"),
+        ({"on_error": "ask"}, "on_error='ask'"),
+        ({"cache_size": -1}, "cache_size=-1"),
+        ({"online": 1}, "online=1"),
+        ({"strong_fraction": 0.3}, "both given"),
+    ],
+)
+def test_an_option_that_is_wrong_or_does_not_exist_is_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        routing(**options)
+
+
+def test_a_class_refuses_the_options_that_it_does_not_have() -> None:
+    with pytest.raises(ConfigurationError, match="failover=: Selector has no such option"):
+        Routing.of({"threshold": 0.5, "failover": True}, owner="Selector", known=DECISION_OPTIONS)
+
+
+def test_options_at_their_defaults_count_as_absent() -> None:
+    policy = RoutingPolicy(ScriptedRouter(), threshold=0.5)
+    rebuilt = Routing.of({**OPTION_DEFAULTS, "policy": policy}, owner="Model")
+    assert rebuilt.policy is policy
+    with pytest.raises(ConfigurationError, match="policy= and deadline="):
+        Routing.of({"policy": policy, "deadline": 1.0}, owner="Model")
+
+
+def test_the_policys_own_options_reach_it() -> None:
+    made = routing(deadline=2, on_error="weak", cache_size=7).policy
+    assert (made.deadline, made.on_error, made.cache_size) == (2, "weak", 7)
+
+
+def test_a_key_as_route_on_where_inputs_are_dicts() -> None:
+    options = {"router": ScriptedRouter(), "threshold": 0.5, "route_on": "question"}
+    assert Routing.of(options, owner="Model", key_allowed=True).route_on == "question"
+    with pytest.raises(ConfigurationError, match="the key of a dict input"):
+        Routing.of({**options, "route_on": ""}, owner="Model", key_allowed=True)
+
+
+def test_force_then_capability_then_the_conversation_then_the_texts() -> None:
+    sticky = Stickiness()
+    r = routing(sticky=sticky)
+    forced = r.request(CallSettings(0.2, "weak", "c"), gap=never, texts=never)
+    assert (forced.force, forced.reason, forced.threshold) == ("weak", "forced", 0.2)
+    lacking = r.request(CallSettings(conversation="c"), gap=lambda: "image_inputs", texts=never)
+    assert (lacking.force, lacking.reason, lacking.detail) == ("strong", "capability", "image_inputs")
+    assert not sticky.held("c")
+    asked = r.request(CallSettings(conversation="c"), gap=nothing, texts=lambda: "p=0.9")
+    assert asked.prompts == ("p=0.9",)
+    assert r.decide(asked, CallSettings(conversation="c")).model == "strong"
+    held = r.request(CallSettings(conversation="c"), gap=nothing, texts=never)
+    assert (held.force, held.reason) == ("strong", "sticky")
+
+
+@pytest.mark.parametrize("found", ["a", ["a", "b"], ("a",), RoutingRequest(("a",), 0.9)])
+async def test_what_may_be_routed_on(found: Any) -> None:
+    r = routing()
+    request = r.request(CallSettings(0.25), gap=nothing, texts=lambda: found)
+    assert request.threshold == 0.25
+    assert r.decide(request, CallSettings()) == await r.adecide(request, CallSettings())
+
+
+@pytest.mark.parametrize("found", [None, [], (), ["a", 5], 5, b"a"])
+def test_what_is_no_text_is_refused_by_its_type_alone(found: Any) -> None:
+    with pytest.raises(PromptError, match="route_on returned"):
+        routing().request(CallSettings(), gap=nothing, texts=lambda: found)
+
+
+def test_settings_are_checked_by_the_names_that_callers_use() -> None:
+    assert CallSettings.of(1, "strong", 42) == CallSettings(1.0, "strong", "42")
+    assert CallSettings.of() == CallSettings()
+    with pytest.raises(ConfigurationError, match="routellm_threshold=2"):
+        CallSettings.of(threshold=2)
+    with pytest.raises(ConfigurationError, match="routellm_force='big'"):
+        CallSettings.of(force="big")
+
+
+def test_the_users_profile_of_the_weak_model_comes_before_its_own() -> None:
+    r = routing(weak_profile={"image_inputs": True, "max_input_tokens": 10})
+    assert r.gap(["image_inputs"], {"image_inputs": False}, {}) is None
+    assert r.gap([], {"max_input_tokens": 1000}, {"max_input_tokens": 1000}, lambda: 50) == "max_input_tokens"
+    assert routing().gap(["image_inputs"], {"image_inputs": False}, None) == "image_inputs"
