@@ -1,11 +1,11 @@
-"""Checks that every room shares: fractions, counts, sides, prompts, win rates; and JSON files written atomically."""
+"""What every room shares: checks of fractions, counts, sides, prompts, win rates; `Progress`; atomic JSON files."""
 
 from __future__ import annotations
 
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,18 @@ import numpy.typing as npt
 from routellm_core.errors import ConfigurationError, PromptError, RouterError
 
 Side: TypeAlias = Literal["strong", "weak"]
+
+
+class Progress(Protocol):
+    """A function that long work calls after each step to say how far it is; any ``f(done, total)`` will do.
+
+    Both numbers count the same unit, which the work names: prompts, calls, optimizer steps, or bytes of a file. `done`
+    never falls and reaches `total` when the work is complete; a run that resumes starts from what is already done. An
+    exception that the function raises ends the work. ``commands/progress.py`` draws such calls as a bar.
+    """
+
+    def __call__(self, done: int, total: int, /) -> None:
+        """Take note that `done` of `total` steps are done."""
 
 
 def is_number(value: Any) -> bool:

@@ -254,7 +254,7 @@ def _score(router: Router, reader: PromptReader, output: Path, scores: FileIO, l
     scores.truncate(done * 8)  # a run that was killed may have left half a number
     if not done:
         write_json(header, run)  # after the scores of another run are gone, lest they be taken for those of this one
-    with progress_bar("calibrating", reader.total_bytes) as advance:
+    with progress_bar("calibrating", percent=True) as progress:
         # an earlier run may have scored more than this one is limited to
         taken = done if limit is None else min(done, limit)
         if done:
@@ -263,12 +263,10 @@ def _score(router: Router, reader: PromptReader, output: Path, scores: FileIO, l
         items: Iterator[str] = iter(reader)
         for _ in islice(items, taken):
             pass
-        position = 0
         while batch := list(islice(items, _BATCH if limit is None else min(_BATCH, limit - taken))):
             _append(scores, router.win_rates(batch).astype("<f8").tobytes())
             taken += len(batch)
-            advance(reader.bytes_read - position)
-            position = reader.bytes_read
+            progress(reader.bytes_read, reader.total_bytes)
     if not taken:
         skipped = f"; {reader.skipped} records held none" if reader.skipped else ""
         raise DataError(f"{reader.path} holds no prompt{skipped}; --field names the one that does, --format its kind")

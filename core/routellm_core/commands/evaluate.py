@@ -213,12 +213,12 @@ def _win_rates(routers: Mapping[str, Router], benchmark: Benchmark) -> dict[str,
     prompts = benchmark.prompts
     out = {}
     for name, router in routers.items():
-        with progress_bar(f"{name} on {benchmark.name}", len(prompts)) as advance:
+        with progress_bar(f"{name} on {benchmark.name}") as progress:
             parts = []
             for start in range(0, len(prompts), _BATCH):
                 batch = prompts[start : start + _BATCH]
                 parts.append(router.win_rates(batch))
-                advance(len(batch))
+                progress(start + len(batch), len(prompts))
         out[name] = np.concatenate(parts)
     return out
 

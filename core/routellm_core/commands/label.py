@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from routellm_core.commands.progress import counted_progress_bar
+from routellm_core.commands.progress import progress_bar
 from routellm_core.commands.records import SkipBad, check_output, told_bad
 from routellm_core.errors import ConfigurationError, DataError
 
@@ -195,12 +195,12 @@ async def _judged(
     answered: CallTally | None = None
     try:
         if models:
-            with counted_progress_bar("answering") as progress:
+            with progress_bar("answering") as progress:
                 rows, answered = await generate_answers(
                     rows, models, journal=journal, concurrency=concurrency, retries=retries, progress=progress
                 )
         complete = [row for row in rows if strong in row.answers and weak in row.answers]
-        with counted_progress_bar("judging") as progress:
+        with progress_bar("judging") as progress:
             battles, report = await judge_battles(
                 complete,
                 referee,

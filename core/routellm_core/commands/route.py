@@ -107,12 +107,10 @@ class _Source:
         if self._reader is None or quiet:
             yield from iter(lambda: list(islice(self._items, _BATCH)), [])
         else:
-            with progress_bar("routing", self._reader.total_bytes) as advance:
-                done = 0
+            with progress_bar("routing", percent=True) as progress:
                 while batch := list(islice(self._items, _BATCH)):
                     yield batch
-                    advance(self._reader.bytes_read - done)
-                    done = self._reader.bytes_read
+                    progress(self._reader.bytes_read, self._reader.total_bytes)
         if self._reader is not None:
             self.skipped = self._reader.skipped
 

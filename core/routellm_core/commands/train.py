@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from routellm_core.commands.progress import counted_progress_bar
+from routellm_core.commands.progress import progress_bar
 from routellm_core.commands.records import SkipBad, told_bad
 from routellm_core.errors import ConfigurationError
 
@@ -98,7 +98,7 @@ def _embedding_router(
     from routellm_core.training.embedding_routers import train_embedding_router
 
     encoder, reader = _embedder(embedder, embedding_cache), _Reader(data, skip_bad)
-    with counted_progress_bar("embedding") as progress:
+    with progress_bar("embedding") as progress:
         summary = train_embedding_router(
             kind,
             reader.records(),
@@ -151,7 +151,7 @@ def _fine_tuned(
 
     _quiet_transformers()
     reader = _Reader(data, skip_bad)
-    with counted_progress_bar("training") as progress:
+    with progress_bar("training") as progress:
         summary: TrainingSummary | None = train(
             reader.records,
             out,

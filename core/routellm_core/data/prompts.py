@@ -121,8 +121,10 @@ class PromptReader:
 
     @property
     def bytes_read(self) -> int:
-        """How far the file has been read, in bytes on disk: for a progress bar."""
-        return self._raw.tell() if self._raw is not None and not self._raw.closed else 0
+        """Bytes on disk read so far, for a `Progress`: 0 before the first prompt, `total_bytes` after the last."""
+        if self._raw is None:
+            return 0
+        return self.total_bytes if self._raw.closed else self._raw.tell()
 
     def __iter__(self) -> Iterator[str]:
         self.skipped = 0

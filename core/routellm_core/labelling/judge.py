@@ -11,10 +11,11 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from routellm_core.checks import Progress
 from routellm_core.data.contamination import words_of
 from routellm_core.data.records import AnsweredPrompt, Battle, Outcome
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.labelling.paid_calls import Call, CallTally, ChatModel, Journal, Progress, make_calls
+from routellm_core.labelling.paid_calls import Call, CallTally, ChatModel, Journal, make_calls
 
 GoldKind = Literal["auto", "choice", "number", "exact"]
 Verdict = Literal["A", "B", "C"]

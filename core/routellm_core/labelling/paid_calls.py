@@ -19,9 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from routellm_core.checks import Progress
 from routellm_core.errors import ConfigurationError, DataError, MissingExtraError, RouterError
-
-Progress = Callable[[int, int], None]
 
 # Rows in a row that fail after all their retries: then the service is down, and the rest would only wait in vain.
 _GIVE_UP_AFTER = 20

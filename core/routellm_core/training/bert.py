@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from routellm_core.checks import Progress
 from routellm_core.data.convert import PairLabel
 from routellm_core.errors import ConfigurationError
 from routellm_core.training.embedding_routers import distinct_prompts
 from routellm_core.training.finetune import (
     FineTuning,
-    Progress,
     Source,
     checked_names,
     class_weights,

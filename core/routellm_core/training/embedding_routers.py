@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.checks import Progress
 from routellm_core.data.contamination import prompt_key
 from routellm_core.data.convert import check_margin, outcomes_to_battles
 from routellm_core.data.records import Battle, Outcome
@@ -27,7 +28,6 @@ from routellm_core.training.summary import (
     fold_of,
 )
 
-Progress = Callable[[int, int], None]
 EmbeddingRouter = Literal["mf", "knn", "sw_ranking"]
 
 _CHUNK = 512
@@ -232,7 +232,7 @@ def _fit_mf(
         weak=weak,
         embedder=embedder,
         seed=seed,
-        progress=told.append,
+        on_step=told.append,
         **options,
     )
     settings: dict[str, Any] = {"models": len(models), "battles": len(battles), "prompts": len(prompts)}

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from routellm_core.checks import Progress
 from routellm_core.data.convert import PairLabel, label_pair, no_pair
 from routellm_core.data.records import Outcome
 from routellm_core.errors import ConfigurationError, DataError, MissingExtraError
 from routellm_core.training.summary import Record, Split
 
-Progress = Callable[[int, int], None]
 Source = Callable[[], Iterable[Record]]
 
 CHECKPOINTS = "checkpoints"

@@ -16,7 +16,7 @@ from routellm_core.routers.mf import MatrixFactorizationRouter
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-Progress = Callable[[dict[str, Any]], None]
+OnStep = Callable[[dict[str, Any]], None]
 
 # Strength of the L2 penalty in units of the mean squared entry of the (weighted) training vectors, from almost none to
 # almost nothing but the intercept.
@@ -99,7 +99,7 @@ def fit_mf(
     validation: float = 0.1,
     patience: int = 4,
     seed: int = 0,
-    progress: Progress | None = None,
+    on_step: OnStep | None = None,
 ) -> MatrixFactorizationRouter:
     """Fit a matrix factorization router to battles between any number of models.
 
@@ -132,7 +132,7 @@ def fit_mf(
         validation: Share of prompts held out for early stopping, in [0, 0.5]; 0 trains for all `epochs`.
         patience: Epochs without a better validation loss before the fit stops, >= 1.
         seed: Of the split, the start values, the order and the noise.
-        progress: Called with a dict of JSON scalars after each cross-validated strength or epoch.
+        on_step: Called with a dict of JSON scalars after each cross-validated strength or epoch.
 
     Returns:
         The router for (`strong`, `weak`), without a calibration.
@@ -151,7 +151,7 @@ def fit_mf(
         index, labels, weights = _pair_battles(battles, names.index(strong), names.index(weak))
         if not weights.any():
             raise DataError(f"no battle between strong={strong!r} and weak={weak!r}; use method='sgd' for all models")
-        vector = fit_pair(matrix[index], labels, weights=weights, groups=index, l2=l2, seed=seed, progress=progress)
+        vector = fit_pair(matrix[index], labels, weights=weights, groups=index, l2=l2, seed=seed, on_step=on_step)
         return pair_router(vector, strong=strong, weak=weak, embedder=embedder)
     for name, value, lowest in (
         ("dim", dim, 1),
@@ -181,7 +181,7 @@ def fit_mf(
         validation=validation,
         patience=patience,
         seed=seed,
-        progress=progress,
+        on_step=on_step,
     )
     return MatrixFactorizationRouter(p, w1, w2, models=names, strong=strong, weak=weak, embedder=embedder)
 
@@ -194,7 +194,7 @@ def fit_pair(
     groups: npt.ArrayLike | None = None,
     l2: float | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    on_step: OnStep | None = None,
 ) -> Floats:
     """Fit the one vector v of a pair: win rate = sigmoid(v . e), under an L2 penalty, to the optimum.
 
@@ -208,7 +208,7 @@ def fit_pair(
         groups: Ints (n,): rows of one group stay in one fold of the cross-validation; None: each row its own.
         l2: The strength, > 0; None chooses it from `L2_GRID` by cross-validated loss.
         seed: Of the folds.
-        progress: Called after each strength with ``{"l2", "loss"}``.
+        on_step: Called after each strength with ``{"l2", "loss"}``.
 
     Returns:
         v, float64 (d,).
@@ -230,7 +230,7 @@ def fit_pair(
     if l2 is not None and not (math.isfinite(l2) and l2 > 0):
         raise ConfigurationError(f"l2={l2}: expected a finite number > 0, or None for cross-validation")
     if l2 is None:
-        l2 = _choose_l2(x, y, w, group, seed, progress)
+        l2 = _choose_l2(x, y, w, group, seed, on_step)
     return _solve(x, y, w, l2, np.zeros(x.shape[1]))
 
 
@@ -333,7 +333,7 @@ def _solve(x: npt.NDArray[Any], y: Floats, w: Floats, l2: float, start: Floats, 
 
 
 def _choose_l2(
-    x: npt.NDArray[Any], y: Floats, w: Floats, group: npt.NDArray[Any], seed: int, progress: Progress | None
+    x: npt.NDArray[Any], y: Floats, w: Floats, group: npt.NDArray[Any], seed: int, on_step: OnStep | None
 ) -> float:
     ids, position = np.unique(group, return_inverse=True)
     if len(ids) < 2 * _FOLDS:
@@ -353,9 +353,9 @@ def _choose_l2(
             v = _solve(x_train, y[train], w[train], L2_GRID[i], v, tolerance=1e-6)
             losses[i] += float(w[held] @ _loss(x[held] @ v, y[held])) / w.sum()
     best = int(np.argmin(losses))
-    if progress is not None:
+    if on_step is not None:
         for strength, loss in zip(L2_GRID, losses, strict=True):
-            progress({"l2": strength, "loss": float(loss), "chosen": strength == L2_GRID[best]})
+            on_step({"l2": strength, "loss": float(loss), "chosen": strength == L2_GRID[best]})
     return L2_GRID[best]
 
 
@@ -373,7 +373,7 @@ def _fit_sgd(
     validation: float,
     patience: int,
     seed: int,
-    progress: Progress | None,
+    on_step: OnStep | None,
 ) -> tuple[Floats, Floats, Floats]:
     rng = np.random.default_rng(seed)
     prompt, a, b = (np.asarray(i) for i in (battles.prompt, battles.model_a, battles.model_b))
@@ -438,8 +438,8 @@ def _fit_sgd(
                 waited += 1
         else:
             best = params
-        if progress is not None:
-            progress(told)
+        if on_step is not None:
+            on_step(told)
         if waited >= patience:
             break
     return best["p"], best["w1"], best["w2"]

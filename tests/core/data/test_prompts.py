@@ -264,6 +264,7 @@ def test_progress_reaches_the_end(tmp_path):
             assert seen <= reader.bytes_read <= reader.total_bytes
             seen = reader.bytes_read
     assert seen > 0
+    assert reader.bytes_read == reader.total_bytes
 
 
 @given(

@@ -71,10 +71,10 @@ def test_cross_validation_finds_the_signal_and_refuses_the_noise() -> None:
     rng = np.random.default_rng(2)
     x = with_bias(rng.standard_normal((600, 20)))
     told: list[dict[str, Any]] = []
-    fit_pair(x, (rng.random(600) < sigmoid(3 * x[:, 0])).astype(float), progress=told.append)
+    fit_pair(x, (rng.random(600) < sigmoid(3 * x[:, 0])).astype(float), on_step=told.append)
     strong_signal = next(t["l2"] for t in told if t["chosen"])
     told.clear()
-    v = fit_pair(x, (rng.random(600) < 0.3).astype(float), progress=told.append)
+    v = fit_pair(x, (rng.random(600) < 0.3).astype(float), on_step=told.append)
     assert next(t["l2"] for t in told if t["chosen"]) > strong_signal
     assert np.ptp(sigmoid(x @ v)) < 0.15
 
@@ -263,7 +263,7 @@ def test_early_stopping_keeps_the_best_epoch() -> None:
         noise=0.0,
         validation=0.3,
         patience=3,
-        progress=told.append,
+        on_step=told.append,
     )
     # pure noise: the held-out loss cannot fall for long
     assert len(told) < 200
