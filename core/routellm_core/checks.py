@@ -116,18 +116,36 @@ def checked_prompts(prompts: Any) -> list[str]:
 
 
 def checked_win_rates(values: Any, count: int, router: str) -> npt.NDArray[np.float64]:
-    """Return a router's output as float64 (count,), or raise a `RouterError`: never a silent route on NaN."""
+    """Return a router's output as float64 (count,), or raise a `RouterError`.
+
+    Real numbers of any type are accepted in a list, a tuple or an array. Text and complex numbers are rejected, never
+    converted, and so is everything outside [0, 1]: no prompt is routed on a number that is not a win rate.
+
+    Args:
+        values: What the router returned.
+        count: Number of prompts that it was asked about.
+        router: Its name, for the message.
+    """
     try:
-        out = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
+        out = np.asarray(values)
+    except Exception as exc:  # ragged lists, tensors on a GPU, objects whose __array__ fails
         raise RouterError(
-            f"router {router!r} returned a {type(values).__name__} that is not {count} numbers; "
-            "expected one win rate per prompt"
-        ) from None
+            f"router {router!r} returned a {type(values).__name__} that is not an array of numbers: "
+            f"{type(exc).__name__}; expected {count} numbers in [0, 1]"
+        ) from exc
     if out.shape != (count,):
-        raise RouterError(f"router {router!r} returned shape {out.shape} for {count} prompts; expected ({count},)")
-    if not bool(((out >= 0.0) & (out <= 1.0)).all()):
-        bad = int(np.flatnonzero(~((out >= 0.0) & (out <= 1.0)))[0])
+        raise RouterError(
+            f"router {router!r} returned a {type(values).__name__} of shape {out.shape} for {count} prompts; "
+            f"expected ({count},)"
+        )
+    if out.dtype == object and all(hasattr(value, "__float__") for value in out):
+        out = np.array([float(value) for value in out])  # Decimal, Fraction and other numbers that numpy does not know
+    if out.dtype.kind not in "fiub":
+        raise RouterError(f"router {router!r} returned values of type {out.dtype}; expected real numbers in [0, 1]")
+    out = out.astype(np.float64, copy=False)
+    inside = (out >= 0.0) & (out <= 1.0)
+    if not inside.all():
+        bad = int(np.flatnonzero(~inside)[0])
         raise RouterError(
             f"router {router!r} returned win rate {out[bad]} for prompt {bad}; expected a number in [0, 1]"
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import Parameter, iscoroutinefunction, signature
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from routellm_core.calibration.distribution import Calibration
 from routellm_core.checks import checked_prompts, checked_win_rates
-from routellm_core.errors import CheckpointError, CheckpointNotFoundError
+from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError
+from routellm_core.routers.background import run_sync
 
 WinRates = npt.NDArray[np.float64]
 
@@ -23,21 +24,52 @@ WEIGHTS_FILE = "model.safetensors"
 CALIBRATION_FILE = "calibration.json"
 
 
-class Router(ABC):
+class _ClassName:
+    """The default of `Router.name`: a class that sets none, nor inherits one, is called by its own name."""
+
+    def __get__(self, instance: Any, owner: type) -> str:
+        return owner.__name__
+
+
+class Router:
     """Predicts the win rate: P(the strong model's answer beats the weak model's | prompt).
 
-    A router holds no mutable state after construction, so one instance serves any number of threads and event
-    loops. A subclass implements `_win_rates` and, where it waits for a service, `_awin_rates`; and the pair
-    `_save` / `_load` for its saved form.
+    A router of your own is a subclass with one method, ``_win_rates(self, prompts)`` or, where it waits for a service,
+    ``async def _awin_rates(self, prompts)``. It gets n >= 1 checked strings and returns n numbers in [0, 1]. Each of
+    the two methods has a default that calls the other, so such a router works in synchronous and in asynchronous code.
+    What else a subclass may define: `name`, `version`, and the pair ``_save`` and ``_load`` for a saved form.
+
+    A router holds no mutable state after construction, so one instance serves any number of threads and event loops.
 
     Attributes:
-        name: Short name, the key of `load_router`.
-        calibration: Distribution of this router's win rates on a prompt sample, used by ``strong_fraction=``;
-            None when the router was saved without one.
+        name: Short name for decisions and messages, by default the name of the class. A router that an installed
+            package registers carries the name under which `load_router` knows it.
+        version: Text or number that changes whenever the win rates of any prompt may change, such as the version of the
+            weights behind it or the arguments it was made with. It is part of the default `fingerprint`.
+        calibration: Distribution of this router's win rates on a prompt sample, used by ``strong_fraction=``; None
+            while it has none.
+
+    Raises:
+        ConfigurationError: At construction: the class has neither of the two methods.
     """
 
-    name: ClassVar[str]
+    name: str = _ClassName()  # type: ignore[assignment]  # a str on every class and instance
+    version: str | int | float | None = None
     calibration: Calibration | None = None
+    # Finds the class that a saved config names. The registry, which imports this module, installs it.
+    _class_named: ClassVar[Callable[[str], type[Router]]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if cls._win_rates is Router._win_rates and cls._awin_rates is Router._awin_rates:
+            raise ConfigurationError(
+                f"{cls.__name__} cannot route: a router needs a method _win_rates(self, prompts), or async def "
+                "_awin_rates(self, prompts), that returns one number in [0, 1] for each prompt"
+            )
+        if iscoroutinefunction(cls._win_rates):
+            raise ConfigurationError(f"{cls.__name__}._win_rates is async: call that method _awin_rates")
+        if (args or kwargs) and cls.__init__ is object.__init__:
+            raise TypeError(f"{cls.__name__}() takes no arguments")  # object says so only where __new__ is its own
+        return super().__new__(cls)
 
     def win_rates(self, prompts: Sequence[str]) -> WinRates:
         """Win rates of a batch of prompts; each row depends on its prompt alone.
@@ -60,11 +92,12 @@ class Router(ABC):
         checked = checked_prompts(prompts)
         return checked_win_rates(await self._awin_rates(checked), len(checked), self.name)
 
-    @abstractmethod
-    def _win_rates(self, prompts: list[str]) -> WinRates:
-        """Win rates (n,) of n >= 1 checked prompts."""
+    def _win_rates(self, prompts: list[str]) -> Any:
+        """Win rates of n >= 1 checked prompts: n real numbers in [0, 1], as a list, a tuple or an array."""
+        return run_sync(self._awin_rates(prompts))
 
-    async def _awin_rates(self, prompts: list[str]) -> WinRates:
+    async def _awin_rates(self, prompts: list[str]) -> Any:
+        """Like `_win_rates`, without blocking the event loop."""
         import asyncio  # loaded wherever this runs; at the top it would be most of what importing this package costs
 
         return await asyncio.to_thread(self._win_rates, prompts)
@@ -74,15 +107,24 @@ class Router(ABC):
         """Hex digest that changes when the win rates of any prompt could change; ties a calibration to its router."""
         return fingerprint_of(self._fingerprint_parts())
 
-    @abstractmethod
     def _fingerprint_parts(self) -> dict[str, Any]:
-        """What determines the win rates: JSON values and numpy arrays."""
+        """What determines the win rates: JSON values and numpy arrays.
+
+        By default the qualified name of the class and its `version`. A router whose arguments change its win rates puts
+        them into `version`, or returns them here.
+        """
+        cls = type(self)
+        return identity_parts(f"{cls.__module__}.{cls.__qualname__}", self.version)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the router to `directory` as config.json + safetensors (+ calibration.json), never a pickle.
 
         `from_pretrained` gives back a router with bit for bit the same win rates.
+
+        Raises:
+            ConfigurationError: The class does not define how it is saved.
         """
+        _require_saved_form(type(self))
         path = Path(directory)
         path.mkdir(parents=True, exist_ok=True)
         config = {"router": self.name, "format": 1, **self._save(path)}
@@ -108,17 +150,18 @@ class Router(ABC):
         config = read_config(path)
         saved = config.get("router")
         target: type[Router] = cls
-        if "name" not in cls.__dict__:
-            from routellm_core.routers import router_class  # the registry imports this module
-
+        if cls is Router or getattr(cls, "__abstractmethods__", None):
             if saved is None:
                 raise CheckpointError(
                     f"{path / CONFIG_FILE} does not say which router it is; call load_router(NAME, {str(path)!r})"
                 )
-            target = router_class(str(saved))
+            target = Router._class_named(str(saved))
+            if not issubclass(target, cls):
+                raise CheckpointError(f"{path} holds a {saved!r} router, which is not a {cls.__name__}")
         elif saved is not None and saved != cls.name:
             raise CheckpointError(f"{path} holds a {saved!r} router, not {cls.name!r}")
-        router = target._load(path, config, **options)
+        _require_saved_form(target)
+        router = target._load(path, config, **checked_options(target._load, options, target.__name__))
         calibration = path / CALIBRATION_FILE
         if calibration.is_file():
             saved_calibration = Calibration.load(calibration)
@@ -127,14 +170,37 @@ class Router(ABC):
                 router.calibration = saved_calibration
         return router  # type: ignore[return-value]  # on Router itself, target is the subclass the config names
 
-    @abstractmethod
     def _save(self, path: Path) -> dict[str, Any]:
         """Write the weights below `path`; return what config.json has to say beyond the router's name."""
+        raise NotImplementedError  # save_pretrained refuses a class without it
 
     @classmethod
-    @abstractmethod
     def _load(cls, path: Path, config: dict[str, Any], **options: Any) -> Router:
         """Build the router from its directory and parsed config."""
+        raise NotImplementedError  # from_pretrained refuses a class without it
+
+
+def _require_saved_form(cls: type[Router]) -> None:
+    if cls._save is Router._save or cls._load.__func__ is Router._load.__func__:  # type: ignore[attr-defined]
+        raise ConfigurationError(
+            f"{cls.__name__} has no saved form: it needs a method _save(self, path) that writes its weights below path "
+            "and returns what else it needs as a dict of JSON values, and a class method _load(cls, path, config, "
+            "**options) that builds the router from both"
+        )
+
+
+def checked_options(function: Callable[..., Any], options: dict[str, Any], owner: str) -> dict[str, Any]:
+    """Return `options` if `function` takes each of them by name, or raise a `ConfigurationError` naming the others."""
+    parameters = signature(function).parameters.values()
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        return options
+    known = [parameter.name for parameter in parameters if parameter.kind is Parameter.KEYWORD_ONLY]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ConfigurationError(
+            f"load_router option {', '.join(unknown)}: {owner} takes {', '.join(known) or 'no options'}"
+        )
+    return options
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -180,6 +246,16 @@ def read_tensors(file: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]
     if missing:
         raise CheckpointError(f"{file} lacks {', '.join(missing)}; it holds {', '.join(sorted(tensors)) or 'nothing'}")
     return {name: tensors[name] for name in names}
+
+
+def identity_parts(qualified_name: str, version: Any) -> dict[str, Any]:
+    """The parts of a fingerprint that knows nothing but a qualified name and a version."""
+    if not isinstance(version, str | int | float | None):
+        raise ConfigurationError(
+            f"version={version!r:.80} of {qualified_name}: expected a text or a number that changes whenever the win "
+            "rates may change, or None"
+        )
+    return {"class": qualified_name, "version": version}
 
 
 def fingerprint_of(parts: dict[str, Any]) -> str:

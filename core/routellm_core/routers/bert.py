@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class BERTRouter(Router):
         MissingExtraError: torch or transformers is not installed.
     """
 
-    name: ClassVar[str] = "bert"
+    name = "bert"
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class BERTRouter(Router):
         return {**saved_config(path), "routellm": {"max_length": self.max_length, "dtype": dtype}}
 
     @classmethod
-    def _load(  # type: ignore[override]  # each router has options of its own; load_router reports unknown ones
+    def _load(  # type: ignore[override]  # each router has options of its own; from_pretrained checks them
         cls,
         path: Path,
         config: dict[str, Any],

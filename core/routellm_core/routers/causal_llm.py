@@ -10,7 +10,7 @@ import re
 from functools import cached_property
 from pathlib import Path
 from string import Formatter
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -150,7 +150,7 @@ class CausalLLMRouter(Router):
         MissingExtraError: torch or transformers is not installed.
     """
 
-    name: ClassVar[str] = "causal_llm"
+    name = "causal_llm"
 
     def __init__(
         self,
@@ -274,7 +274,7 @@ class CausalLLMRouter(Router):
         return {**saved_config(path), "routellm": own}
 
     @classmethod
-    def _load(  # type: ignore[override]  # each router has options of its own; load_router reports unknown ones
+    def _load(  # type: ignore[override]  # each router has options of its own; from_pretrained checks them
         cls,
         path: Path,
         config: dict[str, Any],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from routellm_core.errors import ConfigurationError
 from routellm_core.routers.base import Router, WinRates
 
 
-class EmbeddingRouter(Router):
+class EmbeddingRouter(Router, ABC):
     """A router whose win rate is a function of the prompt's embedding.
 
     A subclass sets `embedder` and `dimension` and implements `_of_embeddings`.

@@ -69,7 +69,7 @@ class KNNRouter(EmbeddingRouter):
             has scores of both models, or the embedder has another dimension.
     """
 
-    name: ClassVar[str] = "knn"
+    name = "knn"
     _slow: ClassVar[bool] = True
 
     def __init__(
@@ -187,7 +187,7 @@ class KNNRouter(EmbeddingRouter):
         }
 
     @classmethod
-    def _load(  # type: ignore[override]  # each router has options of its own; load_router reports unknown ones
+    def _load(  # type: ignore[override]  # each router has options of its own; from_pretrained checks them
         cls,
         path: Path,
         config: dict[str, Any],

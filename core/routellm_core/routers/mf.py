@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +58,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
             the embedder has another dimension.
     """
 
-    name: ClassVar[str] = "mf"
+    name = "mf"
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         }
 
     @classmethod
-    def _load(  # type: ignore[override]  # each router has options of its own; load_router reports unknown ones
+    def _load(  # type: ignore[override]  # each router has options of its own; from_pretrained checks them
         cls,
         path: Path,
         config: dict[str, Any],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class RandomRouter(Router):
         seed: Any integer; another seed gives other win rates.
     """
 
-    name: ClassVar[str] = "random"
+    name = "random"
 
     def __init__(self, seed: int = 0) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int):
@@ -49,5 +49,7 @@ class RandomRouter(Router):
         return {"seed": self.seed}
 
     @classmethod
-    def _load(cls, path: Path, config: dict[str, Any], **options: Any) -> RandomRouter:
-        return cls(**{"seed": config.get("seed", 0), **options})
+    def _load(  # type: ignore[override]  # each router has options of its own; from_pretrained checks them
+        cls, path: Path, config: dict[str, Any], *, seed: int | None = None
+    ) -> RandomRouter:
+        return cls(config.get("seed", 0) if seed is None else seed)

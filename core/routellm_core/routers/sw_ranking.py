@@ -116,7 +116,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         DataError: A malformed battle; an embedding that is zero, NaN or infinite; groups of models that never met.
     """
 
-    name: ClassVar[str] = "sw_ranking"
+    name = "sw_ranking"
     _slow: ClassVar[bool] = True
 
     def __init__(
@@ -406,7 +406,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         }
 
     @classmethod
-    def _load(  # type: ignore[override]  # each router has options of its own; load_router reports unknown ones
+    def _load(  # type: ignore[override]  # each router has options of its own; from_pretrained checks them
         cls,
         path: Path,
         config: dict[str, Any],

@@ -1,0 +1,141 @@
+"""Functions and objects of your own in the place of a router."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable, iscoroutinefunction
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from routellm_core.calibration.distribution import Calibration
+from routellm_core.errors import ConfigurationError
+from routellm_core.routers.background import run_sync
+from routellm_core.routers.base import Router, fingerprint_of, identity_parts
+from routellm_core.routers.registry import load_router
+
+
+class FunctionRouter(Router):
+    """A router made of a function ``list[str] -> numbers``, or of an object with a method ``win_rates``.
+
+    The function, or the method, may be synchronous or ``async``; an object may have ``awin_rates`` beside or instead of
+    ``win_rates``. The results are checked as those of every router are. The router pickles where its source does.
+
+    Args:
+        source: The function or object. Its attributes ``name``, ``fingerprint``, ``version`` and ``calibration`` are
+            used where it has them. Without a fingerprint, the qualified name and the version tell two sources apart
+            (for a lambda, which has no name, its code and the version).
+
+    Raises:
+        ConfigurationError: `source` cannot score prompts, or one of its attributes has the wrong type.
+    """
+
+    def __init__(self, source: Any) -> None:
+        if isinstance(source, type):
+            raise ConfigurationError(f"router={source.__name__} is a class: pass an instance of it")
+        scores = callable(getattr(source, "win_rates", None)) or callable(getattr(source, "awin_rates", None))
+        if not scores and not callable(source):
+            raise ConfigurationError(f"router={source!r:.80}: expected {_ALLOWED}")
+        self.source = source
+        self.name = _name(source)
+        self.version = getattr(source, "version", None)
+        self.calibration = getattr(source, "calibration", None)
+        if self.calibration is not None and not isinstance(self.calibration, Calibration):
+            raise ConfigurationError(
+                f"calibration={self.calibration!r:.80} of router {self.name!r}: expected a Calibration or None"
+            )
+
+    def _win_rates(self, prompts: list[str]) -> Any:
+        function = self._method("win_rates") or self._method("awin_rates") or self.source
+        result = function(prompts)
+        return run_sync(_awaited(result)) if isawaitable(result) else result
+
+    async def _awin_rates(self, prompts: list[str]) -> Any:
+        import asyncio  # loaded wherever this runs; at the top it would be most of what importing this package costs
+
+        function = self._method("awin_rates") or self._method("win_rates") or self.source
+        if function == self._method("awin_rates") or _is_async(function):
+            result = function(prompts)
+        else:
+            result = await asyncio.to_thread(function, prompts)
+        return await result if isawaitable(result) else result
+
+    def _method(self, name: str) -> Callable[[list[str]], Any] | None:
+        method = getattr(self.source, name, None)
+        return method if callable(method) else None
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the source, or a digest of its qualified name and version."""
+        own = getattr(self.source, "fingerprint", None)
+        return own if isinstance(own, str) and own else fingerprint_of(self._fingerprint_parts())
+
+    def _fingerprint_parts(self) -> dict[str, Any]:
+        function = _unwrapped(self.source)
+        named = function if hasattr(function, "__qualname__") else type(function)
+        parts = identity_parts(f"{named.__module__}.{named.__qualname__}", self.version)
+        code = getattr(function, "__code__", None)
+        return {**parts, "code": _code_parts(code)} if code is not None and code.co_name == "<lambda>" else parts
+
+    def __repr__(self) -> str:
+        return f"FunctionRouter({self.name})"
+
+
+def as_router(value: Any) -> Router:
+    """Return the router that `value` stands for.
+
+    Args:
+        value: A `Router`; None for the bundled default; a name or directory for `load_router`; a function
+            ``list[str] -> numbers``, synchronous or ``async``; or an object with a method ``win_rates(prompts)``, see
+            `FunctionRouter`.
+
+    Raises:
+        ConfigurationError: `value` is something else, or `load_router` does not know the name.
+    """
+    if isinstance(value, Router):
+        return value
+    if value is None or isinstance(value, str | Path):
+        return load_router() if value is None else load_router(value)
+    return FunctionRouter(value)
+
+
+_ALLOWED = (
+    "a Router, a name or directory for load_router, None for the bundled router, a function that takes a list of "
+    "prompts and returns their win rates, or an object with a method win_rates(prompts)"
+)
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result
+
+
+def _is_async(function: Any) -> bool:
+    return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def _unwrapped(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _name(source: Any) -> str:
+    given = getattr(source, "name", None)
+    if isinstance(given, str) and given:
+        return given
+    function = _unwrapped(source)
+    name = getattr(function, "__name__", None)
+    return "lambda" if name == "<lambda>" else name if isinstance(name, str) else type(function).__name__
+
+
+def _code_parts(code: CodeType) -> list[Any]:
+    constants = [
+        _code_parts(value)
+        if isinstance(value, CodeType)
+        else sorted(map(repr, value))
+        if isinstance(value, frozenset)
+        else repr(value)
+        for value in code.co_consts
+    ]
+    return [code.co_code.hex(), list(code.co_names), constants]
