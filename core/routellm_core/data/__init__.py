@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from routellm_core.data.cleaning import CleaningReport, clean_records
     from routellm_core.data.contamination import ContaminationIndex, DuplicateFinder
     from routellm_core.data.convert import label_pair, outcomes_to_battles, pair_scores
     from routellm_core.data.files import (
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
 _MODULES = {
     "AnsweredPrompt": "records",
     "Battle": "records",
+    "CleaningReport": "cleaning",
     "ContaminationIndex": "contamination",
     "DuplicateFinder": "contamination",
     "Outcome": "records",
     "SkippedRows": "files",
+    "clean_records": "cleaning",
     "label_pair": "convert",
     "outcomes_to_battles": "convert",
     "pair_scores": "convert",
@@ -44,10 +47,12 @@ _MODULES = {
 __all__ = [  # the keys of _MODULES, written out for type checkers
     "AnsweredPrompt",
     "Battle",
+    "CleaningReport",
     "ContaminationIndex",
     "DuplicateFinder",
     "Outcome",
     "SkippedRows",
+    "clean_records",
     "label_pair",
     "outcomes_to_battles",
     "pair_scores",

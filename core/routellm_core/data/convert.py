@@ -52,18 +52,18 @@ class PairScores(NamedTuple):
 
 
 def outcomes_to_battles(
-    outcomes: Iterable[Outcome], *, pair: tuple[str, str] | None = None, tie_margin: float = 0.0
+    records: Iterable[Battle | Outcome], *, pair: tuple[str, str] | None = None, tie_margin: float = 0.0
 ) -> Iterator[Battle]:
-    """Turn scores into battles, record by record.
+    """Turn scores into battles, record by record; battles stay as they are.
 
     Args:
-        outcomes: Any number of outcomes; read once.
-        pair: The two models to compare, the first as model_a; outcomes that lack one of them give nothing. None: every
-            pair of each outcome's models, in order of name.
+        records: Outcomes, battles, or both; read once.
+        pair: The two models to compare, the first as model_a of what was an outcome; records that lack one of them
+            give no battle. None: every pair of each outcome's models, in order of name.
         tie_margin: Scores that differ by no more than this are a tie, in the unit of the scores.
 
     Yields:
-        Battles with the id, source and weight of their outcome.
+        Battles with the id, source and weight of their record.
 
     Raises:
         ConfigurationError: A negative margin, or a pair of one model.
@@ -72,21 +72,25 @@ def outcomes_to_battles(
     if pair is not None and (len(pair) != 2 or pair[0] == pair[1]):
         raise ConfigurationError(f"pair={pair!r}: expected the names of two different models")
     # checked when called, not when first advanced
-    return _battles(outcomes, pair, tie_margin)
+    return _battles(records, pair, tie_margin)
 
 
-def _battles(outcomes: Iterable[Outcome], pair: tuple[str, str] | None, tie_margin: float) -> Iterator[Battle]:
-    for outcome in outcomes:
-        scores = outcome.scores
+def _battles(records: Iterable[Battle | Outcome], pair: tuple[str, str] | None, tie_margin: float) -> Iterator[Battle]:
+    for record in records:
+        if isinstance(record, Battle):
+            if pair is None or {record.model_a, record.model_b} == set(pair):
+                yield record
+            continue
+        scores = record.scores
         pairs = combinations(sorted(scores), 2) if pair is None else [pair]
         for a, b in pairs:
             if a in scores and b in scores:
                 # the parts are checked already, so the second validation is left out
                 yield Battle.model_construct(
-                    prompt=outcome.prompt,
-                    id=outcome.id,
-                    source=outcome.source,
-                    weight=outcome.weight,
+                    prompt=record.prompt,
+                    id=record.id,
+                    source=record.source,
+                    weight=record.weight,
                     model_a=a,
                     model_b=b,
                     winner=winner_of(scores[a] - scores[b], tie_margin),
@@ -161,11 +165,7 @@ def pair_scores(records: Iterable[Battle | Outcome], *, strong: str, weak: str) 
     rows: list[tuple[float, float]] = []
     seen: dict[str, None] = {}
     for record in records:
-        if isinstance(record, Outcome):
-            scores = record.scores
-        else:
-            a = {"model_a": 1.0, "tie": 0.5, "model_b": 0.0}[record.winner]
-            scores = {record.model_a: a, record.model_b: 1.0 - a}
+        scores = scores_of(record)
         if strong in scores and weak in scores:
             prompts.append(record.prompt)
             rows.append((scores[strong], scores[weak]))
@@ -175,6 +175,14 @@ def pair_scores(records: Iterable[Battle | Outcome], *, strong: str, weak: str) 
         raise DataError(no_pair(strong, weak, seen))
     matrix = np.array(rows, dtype=np.float64)
     return PairScores(prompts, matrix[:, 0], matrix[:, 1])
+
+
+def scores_of(record: Battle | Outcome) -> dict[str, float]:
+    """The models' scores; a battle counts as 1 for the winner and 0 for the loser, a tie as 0.5 each."""
+    if isinstance(record, Outcome):
+        return record.scores
+    a = {"model_a": 1.0, "tie": 0.5, "model_b": 0.0}[record.winner]
+    return {record.model_a: a, record.model_b: 1.0 - a}
 
 
 def no_pair(strong: str, weak: str, models: Collection[str]) -> str:

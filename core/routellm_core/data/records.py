@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, field_validator
 
 Winner = Literal["model_a", "model_b", "tie"]
+_SURROGATE = re.compile("[\ud800-\udfff]").search
 
 
 def _text(value: Any) -> Any:
@@ -16,8 +18,8 @@ def _text(value: Any) -> Any:
 
 def _well_formed(value: Any) -> Any:
     # Published chats hold halves of surrogate pairs: joined where both are there, else U+FFFD, so that every
-    # prompt can be written as UTF-8.
-    if isinstance(value, str) and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+    # text can be written as UTF-8.
+    if isinstance(value, str) and not value.isascii() and _SURROGATE(value):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return value
 
@@ -26,9 +28,10 @@ def _without_missing(value: Any) -> Any:
     return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
-Prompt = Annotated[StrictStr, BeforeValidator(_well_formed), Field(min_length=1)]
-Model = Annotated[StrictStr, Field(min_length=1)]
-Text = Annotated[StrictStr, BeforeValidator(_text)]
+String = Annotated[StrictStr, BeforeValidator(_well_formed)]
+Model = Annotated[String, Field(min_length=1)]
+Text = Annotated[String, BeforeValidator(_text)]
+Prompt = Annotated[String, Field(min_length=1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
@@ -38,7 +41,7 @@ class _Record(BaseModel):
 
     prompt: Prompt
     id: Text | None = None
-    source: StrictStr | None = None
+    source: String | None = None
     weight: Weight = 1.0
 
     @field_validator("prompt")
@@ -106,5 +109,5 @@ class AnsweredPrompt(_Record):
         weight: Passed on to the label.
     """
 
-    answers: Annotated[dict[Model, StrictStr], BeforeValidator(_without_missing)] = Field(default_factory=dict)
+    answers: Annotated[dict[Model, String], BeforeValidator(_without_missing)] = Field(default_factory=dict)
     gold: Text | None = None
