@@ -87,7 +87,7 @@ class BERTRouter(Router):
     def _win_rates(self, prompts: list[str]) -> WinRates:
         import torch
 
-        rows = self._encoded(prompts)
+        rows = self.encode(prompts)
         device = self.model.device
         out = np.empty(len(rows), dtype=np.float64)
         for bucket in self._buckets([len(row) for row in rows]):
@@ -117,7 +117,8 @@ class BERTRouter(Router):
             bucket.append(i)
         yield bucket
 
-    def _encoded(self, prompts: list[str]) -> list[list[int]]:
+    def encode(self, prompts: list[str]) -> list[list[int]]:
+        """Token ids of prompts as the model is asked with them, each cut to `max_length`; training uses this, too."""
         # The tokenizer is written in Rust, whose strings cannot hold a lone surrogate.
         texts = [prompt.encode("utf-8", "replace").decode("utf-8") for prompt in prompts]
         # Cut here, not by the tokenizer: its truncation is a setting that threads would change under each other.

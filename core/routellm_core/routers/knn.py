@@ -42,6 +42,57 @@ class StoredOutcome:
     speaks_for: str
 
 
+@dataclass(frozen=True)
+class PairOutcomes:
+    """The stored outcomes of one pair of models, ready to vote on a prompt.
+
+    Attributes:
+        rows: int (m,), their positions among all stored prompts.
+        center: float32 (d,), the mean of their vectors.
+        directions: float32 (m, d), their vectors with the center taken off, scaled to length 1.
+        labels: Floats (m,): 1 where the strong model scored more, 0 where less, 1/2 within the tie margin.
+        weights: Floats (m,) > 0.
+        prior: The weighted mean of the labels.
+    """
+
+    rows: npt.NDArray[np.intp]
+    center: npt.NDArray[np.float32]
+    directions: npt.NDArray[np.float32]
+    labels: Floats
+    weights: Floats
+    prior: float
+
+    @classmethod
+    def of(cls, embeddings: npt.NDArray[np.float32], gap: Floats, weights: Floats, tie_margin: float) -> PairOutcomes:
+        """Keep the prompts that can vote; there has to be one.
+
+        Args:
+            embeddings: float32 (n, d).
+            gap: Floats (n,), score of the strong model minus that of the weak one; NaN where one has no score.
+            weights: Floats (n,) >= 0; a prompt of weight 0 does not vote.
+            tie_margin: Gaps no larger than this are ties.
+        """
+        rows = np.flatnonzero(np.isfinite(gap) & (weights > 0))
+        center = embeddings[rows].mean(axis=0, dtype=np.float64).astype(np.float32)
+        labels = np.where(np.abs(gap[rows]) <= tie_margin, 0.5, (gap[rows] > 0).astype(np.float64))
+        prior = float(weights[rows] @ labels / weights[rows].sum())
+        return cls(rows, center, _unit(embeddings[rows] - center), labels, weights[rows], prior)
+
+    def directions_of(self, matrix: FloatMatrix) -> npt.NDArray[np.float32]:
+        """Directions (k, d) of other vectors (k, d); the product with `directions` is their cosine similarity."""
+        return _unit(matrix - self.center)
+
+    def win_rates(self, similarity: npt.NDArray[Any], neighbors: int) -> Floats:
+        """Win rates (...) by the votes of the `neighbors` most similar prompts, of similarities (..., m)."""
+        k = min(neighbors, similarity.shape[-1])
+        nearest = np.argpartition(-similarity, k - 1, axis=-1)[..., :k]
+        # in order of position: the sum, to its last bit, must not depend on the order that partitioning left
+        nearest = np.sort(nearest, axis=-1)
+        near = np.clip(np.take_along_axis(similarity, nearest, axis=-1), 0.0, None) * self.weights[nearest]
+        rates = ((near * self.labels[nearest]).sum(axis=-1) + _PRIOR * self.prior) / (near.sum(axis=-1) + _PRIOR)
+        return np.asarray(np.clip(rates, 0.0, 1.0), dtype=np.float64)
+
+
 class KNNRouter(EmbeddingRouter):
     """k nearest neighbours over outcomes: the share of similar prompts on which the strong model did better.
 
@@ -123,15 +174,9 @@ class KNNRouter(EmbeddingRouter):
         self.embeddings, self.scores, self.weights = stored, table, weight
 
         difference = table[:, self.models.index(strong)] - table[:, self.models.index(weak)]
-        used = np.flatnonzero(np.isfinite(difference) & (weight > 0))
-        if not used.size:
+        if not (np.isfinite(difference) & (weight > 0)).any():
             raise ConfigurationError(f"no stored prompt has scores of both {strong!r} and {weak!r}")
-        self._center = stored[used].mean(axis=0, dtype=np.float64).astype(np.float32)
-        self._unit = _unit(stored[used] - self._center)
-        self._used = used
-        self._labels = pair_labels(difference[used], self.tie_margin)
-        self._weight = weight[used]
-        self._prior = float(self._weight @ self._labels / self._weight.sum())
+        self.pair = PairOutcomes.of(stored, difference, weight, self.tie_margin)
 
     def nearest_outcomes(self, prompt: str, k: int = 8) -> list[StoredOutcome]:
         """The k stored prompts most similar to `prompt`, the most similar first: what its win rate rests on most.
@@ -144,30 +189,27 @@ class KNNRouter(EmbeddingRouter):
             raise ConfigurationError(f"k={k!r}: expected an int >= 1")
         embeddings = self.embedder.embed(checked_prompts([prompt]))
         matrix = checked_embeddings(embeddings, 1, self.dimension, type(self.embedder).__name__)
-        similarity = self._unit @ _unit(matrix - self._center)[0]
+        similarity = self.pair.directions @ self.pair.directions_of(matrix)[0]
         nearest = np.argsort(-similarity, kind="stable")[:k]
-        pair = self.scores[self._used[nearest]][:, [self.models.index(self.strong), self.models.index(self.weak)]]
+        pair = self.scores[self.pair.rows[nearest]][:, [self.models.index(self.strong), self.models.index(self.weak)]]
         sides = {1.0: "strong", 0.5: "neither", 0.0: "weak"}
         return [
             StoredOutcome(float(s), float(scores[0]), float(scores[1]), sides[float(label)])
-            for s, scores, label in zip(similarity[nearest], pair, self._labels[nearest], strict=True)
+            for s, scores, label in zip(similarity[nearest], pair, self.pair.labels[nearest], strict=True)
         ]
 
     def _of_embeddings(self, matrix: FloatMatrix) -> WinRates:
-        unit = _unit(matrix - self._center)
         # one product per prompt, not one for all: BLAS rounds a row differently in another batch
-        return np.array([self._vote(self._unit @ row) for row in unit])
-
-    def _vote(self, similarity: npt.NDArray[np.float32]) -> float:
-        return float(vote(similarity, self._labels, self._weight, self._prior, self.neighbors))
+        similarities = (self.pair.directions @ row for row in self.pair.directions_of(matrix))
+        return np.array([float(self.pair.win_rates(similarity, self.neighbors)) for similarity in similarities])
 
     def _fingerprint_parts(self) -> dict[str, Any]:
         return {
             "router": self.name,
-            "unit": self._unit,
-            "center": self._center,
-            "labels": self._labels,
-            "weight": self._weight,
+            "unit": self.pair.directions,
+            "center": self.pair.center,
+            "labels": self.pair.labels,
+            "weight": self.pair.weights,
             "neighbors": self.neighbors,
             "embedder": embedder_identity(self.embedder),
         }
@@ -218,24 +260,6 @@ class KNNRouter(EmbeddingRouter):
             if "expected (n, d)" in str(exc) or "damaged" in str(exc):
                 raise CheckpointError(f"{path / WEIGHTS_FILE}: {exc}") from exc
             raise
-
-
-def pair_labels(difference: Floats, tie_margin: float) -> Floats:
-    """1 where the strong model scored more, 0 where less, 1/2 where they differ by no more than the margin."""
-    return np.where(np.abs(difference) <= tie_margin, 0.5, (difference > 0).astype(np.float64))
-
-
-def vote(
-    similarity: npt.NDArray[Any], labels: Floats, weights: Floats, prior: float, neighbors: int
-) -> npt.NDArray[np.float64]:
-    """Win rates (...) by the `neighbors` highest of the similarities (..., n) to prompts with these labels."""
-    k = min(neighbors, similarity.shape[-1])
-    nearest = np.argpartition(-similarity, k - 1, axis=-1)[..., :k]
-    # in order of position: the sum, to its last bit, must not depend on the order that partitioning left
-    nearest = np.sort(nearest, axis=-1)
-    near = np.clip(np.take_along_axis(similarity, nearest, axis=-1), 0.0, None) * weights[nearest]
-    rates = ((near * labels[nearest]).sum(axis=-1) + _PRIOR * prior) / (near.sum(axis=-1) + _PRIOR)
-    return np.asarray(np.clip(rates, 0.0, 1.0), dtype=np.float64)
 
 
 def _unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -119,7 +119,7 @@ def train_bert(
     model.train().requires_grad_(True)
 
     def collate(labels: list[PairLabel]) -> dict[str, Any]:
-        rows = reader._encoded([label.prompt for label in labels])
+        rows = reader.encode([label.prompt for label in labels])
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), tokenizer.pad_token_id, dtype=torch.long)
         mask = torch.zeros((len(rows), width), dtype=torch.long)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routellm_core.embedders.base import Embedder
-from routellm_core.routers.knn import KNNRouter, vote
+from routellm_core.routers.knn import KNNRouter
 
 NEIGHBORS_GRID = (5, 10, 20, 40, 80, 160, 320)
 _BLOCK = 256
@@ -71,26 +71,24 @@ def fit_knn(
 
 
 def _choose(router: KNNRouter, groups: npt.ArrayLike | None, seed: int) -> int:
-    unit, labels, weight = router._unit, router._labels, router._weight
-    n = len(unit)
+    """The number of neighbours, see `fit_knn`."""
+    pair = router.pair
+    n = len(pair.rows)
     grid = [k for k in NEIGHBORS_GRID if k < n] or [n]
-    group = np.arange(len(router.scores)) if groups is None else np.asarray(groups)
-    table = router.scores
-    pair = table[:, router.models.index(router.strong)] - table[:, router.models.index(router.weak)]
-    group = group[np.isfinite(pair) & (router.weights > 0)]
+    group = (np.arange(len(router.scores)) if groups is None else np.asarray(groups))[pair.rows]
     queries = np.arange(n)
     if n > _MAX_QUERIES:
         queries = np.sort(np.random.default_rng(seed).permutation(n)[:_MAX_QUERIES])
     losses = np.zeros((len(queries), len(grid)))
     for start in range(0, len(queries), _BLOCK):
         rows = queries[start : start + _BLOCK]
-        similarity = unit[rows] @ unit.T
+        similarity = pair.directions[rows] @ pair.directions.T
         similarity[group[rows][:, None] == group[None, :]] = -1.0
         for i, k in enumerate(grid):
-            rates = vote(similarity, labels, weight, router._prior, k)
-            losses[start : start + len(rows), i] = weight[rows] * (rates - labels[rows]) ** 2
+            rates = pair.win_rates(similarity, k)
+            losses[start : start + len(rows), i] = pair.weights[rows] * (rates - pair.labels[rows]) ** 2
     best = int(np.argmin(losses.mean(axis=0)))
     worse = losses - losses[:, [best]]
-    # labels are so noisy that the least error is often chance; more neighbours vary less
+    # Labels are so noisy that the smallest error is often chance, and the votes of more neighbours vary less.
     within = worse.mean(axis=0) <= worse.std(axis=0) / np.sqrt(len(queries))
     return grid[int(np.flatnonzero(within)[-1])]

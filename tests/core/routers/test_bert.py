@@ -39,7 +39,7 @@ def prompts() -> list[str]:
 
 def test_golden_win_rates(router: BERTRouter, prompts: list[str]) -> None:
     golden = golden_json("router_outputs.json")["bert"]
-    assert router._encoded(prompts) == golden["input_ids"]
+    assert router.encode(prompts) == golden["input_ids"]
     assert np.abs(router.win_rates(prompts) - golden["win_rate"]).max() < 1e-6
 
 
@@ -66,9 +66,9 @@ def test_long_prompts_are_judged_by_their_beginning(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         long = router.win_rates([text, text + " and something else", "short"])
     assert long[0] == long[1]
-    assert len(router._encoded([text])[0]) == 12
-    full = BERTRouter.from_pretrained(TINY)._encoded([text])[0]
-    assert router._encoded([text])[0] == [*full[:11], full[-1]]
+    assert len(router.encode([text])[0]) == 12
+    full = BERTRouter.from_pretrained(TINY).encode([text])[0]
+    assert router.encode([text])[0] == [*full[:11], full[-1]]
     told = [record for record in caplog.records if record.name.startswith("routellm")]
     assert len(told) == 1
     assert "seven" not in caplog.text
