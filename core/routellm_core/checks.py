@@ -157,3 +157,8 @@ def write_json(target: Path, data: Any) -> None:
     part = target.with_name(target.name + ".part")
     part.write_text(json.dumps(data) + "\n", encoding="utf-8")
     part.replace(target)
+
+
+def same_file(first: Path, second: Path) -> bool:
+    """Whether two paths lead to one file, also through a symbolic or a hard link."""
+    return first.resolve() == second.resolve() or (first.exists() and second.exists() and first.samefile(second))

@@ -9,20 +9,30 @@ from routellm_core.calibration.distribution import Calibration
 from routellm_core.calibration.online import DriftReport, OnlineCalibration
 
 if TYPE_CHECKING:
+    from routellm_core.calibration.resumable import ResumableCalibration, calibrate_file
     from routellm_core.calibration.targets import Target, budget_target, quality_target, share_target
 
 __all__ = [
     "Calibration",
     "DriftReport",
     "OnlineCalibration",
+    "ResumableCalibration",
     "Target",
     "budget_target",
+    "calibrate_file",
     "quality_target",
     "share_target",
 ]
 
-# loaded when first used: they need the statistics, which deciding does not
-_MODULES = {"Target": "targets", "budget_target": "targets", "quality_target": "targets", "share_target": "targets"}
+# loaded when first used: they need the statistics and the readers of files, which deciding does not
+_MODULES = {
+    "ResumableCalibration": "resumable",
+    "Target": "targets",
+    "budget_target": "targets",
+    "calibrate_file": "resumable",
+    "quality_target": "targets",
+    "share_target": "targets",
+}
 
 
 def __getattr__(name: str) -> Any:

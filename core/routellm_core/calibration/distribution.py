@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.checks import checked_fraction, write_json
+from routellm_core.calibration.scoring import RouterLike, Scorer
+from routellm_core.checks import checked_count, checked_fraction, write_json
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, PromptError
 
 if TYPE_CHECKING:
@@ -21,16 +22,14 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-class ScoresPrompts(Protocol):
-    """What a calibration needs of a router."""
+class HasFingerprint(Protocol):
+    """What ties a router to the calibrations that were fitted on it."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def fingerprint(self) -> str: ...
-
-    def win_rates(self, prompts: Sequence[str]) -> npt.NDArray[np.float64]: ...
 
 
 class Calibration:
@@ -78,29 +77,64 @@ class Calibration:
         self._tail = np.append(np.cumsum(self.counts[::-1])[::-1], 0)
 
     @classmethod
-    def fit(cls, router: ScoresPrompts, prompts: Iterable[str], *, batch_size: int = 1024) -> Self:
-        """Score `prompts` with `router` and keep the distribution.
+    def fit(cls, router: RouterLike, prompts: Iterable[str], *, batch_size: int = 1024) -> Self:
+        """Score `prompts` with `router` and keep the distribution of the win rates.
 
-        Prompts are read once, batch by batch, so a generator over a large file is fine; memory grows by 8 bytes
-        a prompt.
+        The prompts are read once, batch by batch, so a generator over a large file works; memory grows by 8 bytes per
+        prompt. `routellm_core.calibration.calibrate_file` does the same for a file, and can be stopped and continued.
 
         Args:
-            router: The router to calibrate.
+            router: A router, any object with a method ``win_rates(prompts)``, or any function ``list[str] -> numbers``.
+                Of one without a fingerprint, the calibration cannot tell later whether it is used with the same router.
             prompts: One or more prompts like those that will be routed.
-            batch_size: Prompts per `win_rates` call.
+            batch_size: Prompts per call of the router.
 
         Raises:
-            PromptError: No prompt, or one that is not a str.
-            RouterError: The router failed.
+            PromptError: There is no prompt, or one that is not a str.
+            RouterError: The router failed, or returned something that is not a win rate per prompt.
+            ConfigurationError: `router` cannot score prompts, or `batch_size` is not an integer >= 1.
         """
         if isinstance(prompts, str | bytes) or not isinstance(prompts, Iterable):
             raise PromptError(
                 f"prompts={type(prompts).__name__}: expected several strings; wrap a single one in a list"
             )
-        parts = [router.win_rates(batch) for batch in _batches(prompts, batch_size)]
+        scorer = Scorer(router)
+        size = checked_count(batch_size, "batch_size")
+        iterator = iter(prompts)
+        parts = []
+        while batch := list(islice(iterator, size)):
+            parts.append(scorer.win_rates(batch))
         if not parts:
             raise PromptError("prompts is empty: give at least one prompt to calibrate on")
-        return cls.from_win_rates(np.concatenate(parts), router=router.name, fingerprint=router.fingerprint)
+        return cls.from_win_rates(np.concatenate(parts), router=scorer.name, fingerprint=scorer.fingerprint)
+
+    @classmethod
+    def merge(cls, parts: Iterable[Calibration]) -> Self:
+        """The calibration on all prompts of several calibrations of one router, such as those of several machines.
+
+        The result equals one fitted on all prompts together, unless a part was `condensed`.
+
+        Args:
+            parts: One or more calibrations with the same router name and fingerprint.
+
+        Raises:
+            ConfigurationError: There is no part, one that is not a Calibration, or parts of different routers.
+        """
+        given = list(parts)
+        if not given:
+            raise ConfigurationError("parts is empty: give at least one Calibration")
+        for i, part in enumerate(given):
+            if not isinstance(part, Calibration):
+                raise ConfigurationError(f"parts[{i}] is a {type(part).__name__}, not a Calibration")
+            if (part.router, part.fingerprint) != (given[0].router, given[0].fingerprint):
+                raise ConfigurationError(
+                    f"parts[{i}] is a calibration of {part._owner()}, but parts[0] of {given[0]._owner()}: win rates "
+                    "of two routers cannot be merged; fit both on one router"
+                )
+        values, where = np.unique(np.concatenate([part.values for part in given]), return_inverse=True)
+        counts = np.zeros(values.size, dtype=np.int64)
+        np.add.at(counts, where, np.concatenate([part.counts for part in given]))
+        return cls(values, counts, router=given[0].router, fingerprint=given[0].fingerprint)
 
     @classmethod
     def from_win_rates(
@@ -213,7 +247,7 @@ class Calibration:
         counts = np.diff(np.append(0, upto[ends]))
         return type(self)(self.values[ends], counts, router=self.router, fingerprint=self.fingerprint)
 
-    def check_router(self, router: ScoresPrompts) -> None:
+    def check_router(self, router: HasFingerprint) -> None:
         """Refuse to serve a router that this calibration was not fitted on.
 
         Raises:
@@ -221,10 +255,15 @@ class Calibration:
         """
         if self.fingerprint is not None and self.fingerprint != router.fingerprint:
             raise ConfigurationError(
-                f"calibration of router {self.router!r} (fingerprint {self.fingerprint[:8]}) used with router "
+                f"calibration of {self._owner()} used with router "
                 f"{router.name!r} (fingerprint {router.fingerprint[:8]}): win rates of two routers cannot be compared; "
                 "fit one for this router: routellm calibrate --router DIR, or Calibration.fit(router, prompts)"
             )
+
+    def _owner(self) -> str:
+        """The router that this calibration belongs to, in words."""
+        known = "unknown fingerprint" if self.fingerprint is None else f"fingerprint {self.fingerprint[:8]}"
+        return f"router {self.router!r} ({known})"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` gives back an equal calibration."""
@@ -283,11 +322,3 @@ class Calibration:
 
     def __repr__(self) -> str:
         return f"Calibration(router={self.router!r}, count={self.count}, distinct={len(self.values)})"
-
-
-def _batches(prompts: Iterable[str], size: int) -> Iterator[list[str]]:
-    if not (isinstance(size, int) and size >= 1):
-        raise ConfigurationError(f"batch_size={size!r}: expected an integer >= 1")
-    iterator = iter(prompts)
-    while batch := list(islice(iterator, size)):
-        yield batch

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.calibration.distribution import Calibration, ScoresPrompts
+from routellm_core.calibration.distribution import Calibration, HasFingerprint
 from routellm_core.checks import checked_fraction, write_json
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError
 
@@ -187,7 +187,7 @@ class OnlineCalibration:
             observed=count,
         )
 
-    def check_router(self, router: ScoresPrompts) -> None:
+    def check_router(self, router: HasFingerprint) -> None:
         """Refuse to serve a router that the calibration was not fitted on; see `Calibration.check_router`."""
         try:
             self.calibration.check_router(router)

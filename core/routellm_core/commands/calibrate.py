@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import astuple
-from io import FileIO
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from routellm_core.commands.records import SkipBad, same_file, told_bad
-from routellm_core.errors import ConfigurationError, DataError
+from routellm_core.commands.progress import progress_bar
+from routellm_core.commands.records import SkipBad, told_bad
+from routellm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from routellm_core.calibration.distribution import Calibration
     from routellm_core.calibration.targets import Target
     from routellm_core.data.prompts import PromptReader
-    from routellm_core.routers.base import Router
 
-# Prompts scored at a time, so also what a run that is stopped loses at most.
-_BATCH = 1024
 _SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
-# Win rates read back at once when the distribution is built: bounds the memory, however many prompts there are.
-_CHUNK = 1 << 20
-# How every calibration file begins, whichever version wrote it.
-_CALIBRATION = re.compile(rb'\s*\{\s*"format":\s*\d+,\s*"router":')
 
 
 def calibrate(
@@ -81,6 +67,7 @@ def calibrate(
     Example: routellm calibrate --prompts traffic.jsonl --strong-fraction 0.3 --output calibration.json
     """
     from routellm_core.calibration.distribution import Calibration
+    from routellm_core.calibration.resumable import ResumableCalibration
     from routellm_core.data.files import SkippedRows
     from routellm_core.data.prompts import read_prompts
     from routellm_core.routers import load_router
@@ -106,18 +93,26 @@ def calibrate(
     targets_of(Calibration.from_win_rates([0.5]))
     bad = SkippedRows() if skip_bad else None
     reader = read_prompts(prompts, format=format, field=field, skip_bad=bad)  # type: ignore[arg-type]  # checked there
-    _check_output(output, prompts)
-    with _scores_of_this_run(output, restart) as scores:
-        found = load_router(router)
-        try:
-            count = _score(found, reader, output, scores, limit, restart)
-        finally:
-            if bad is not None:
-                told_bad(bad)
-        fitted = _distribution(_scores_file(output), found, count)
-        targets = targets_of(fitted)
-        fitted.condensed().save(output)
-        scores.truncate(0)
+
+    def going_on(count: int) -> None:
+        less = "" if limit is None or limit >= count else f", of which --limit takes the first {limit:,}"
+        print(f"routellm: going on after {count:,} prompts{less}; --restart starts anew", file=sys.stderr)
+
+    run = ResumableCalibration(reader, output, limit=limit, restart=restart)
+    try:
+        with run:
+            found = load_router(router)
+            with progress_bar("calibrating", percent=True) as progress:
+                fitted = run.fit(found, progress=progress, on_resume=going_on)
+    except KeyboardInterrupt:
+        if run.scored:
+            how = "The same command without --restart" if restart else "The same command"
+            print(f"routellm: stopped, {run.scored:,} prompts are scored. {how} goes on from there", file=sys.stderr)
+        raise
+    finally:
+        if bad is not None:
+            told_bad(bad)
+    targets = targets_of(fitted)
     if as_json:
         print(
             json.dumps(
@@ -133,194 +128,6 @@ def calibrate(
         )
     else:
         _print(targets, fitted, reader, output, limit, budget_calls)
-
-
-def _scores_file(output: Path) -> Path:
-    return output.with_name(output.name + ".scores.part")
-
-
-def _header_file(output: Path) -> Path:
-    return output.with_name(output.name + ".header.part")
-
-
-def _check_output(output: Path, prompts: Path) -> None:
-    """Refuse an output that would replace the prompts or another file that is no calibration."""
-    part = output.with_name(output.name + ".part")
-    with _told_unwritable(output):
-        for path in (output, part, _scores_file(output), _header_file(output)):
-            if same_file(path, prompts):
-                raise ConfigurationError(f"--output {output} would replace the prompts, {path}: give another --output")
-        if output.is_dir():
-            raise ConfigurationError(f"--output {output} is a folder: give a file in it, {output / 'calibration.json'}")
-        if output.exists() and not output.is_file():
-            raise ConfigurationError(f"--output {output} is no regular file: give another --output")
-        if output.exists() and output.stat().st_size:
-            with output.open("rb") as file:
-                head = file.read(256)
-            if not _CALIBRATION.match(head):
-                begins = head[:40].decode("utf-8", "replace")
-                raise ConfigurationError(
-                    f"--output {output} exists and is no calibration, it begins with {begins!r}: "
-                    "give another --output, or remove the file"
-                )
-
-
-@contextmanager
-def _told_unwritable(output: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise ConfigurationError(
-            f"--output {output} cannot be written ({exc.filename}: {exc.strerror}): give another --output"
-        ) from exc
-
-
-@contextmanager
-def _scores_of_this_run(output: Path, restart: bool) -> Iterator[FileIO]:
-    """The file of scores beside the output, for this run alone; removed at the end when it is empty."""
-    path = _scores_file(output)
-    with _told_unwritable(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        file = _locked(path, output)
-    with file:
-        try:
-            yield file
-        except KeyboardInterrupt:
-            done = _size(file) // 8
-            if done:
-                how = "The same command without --restart" if restart else "The same command"
-                print(f"routellm: stopped, {done:,} prompts are scored. {how} goes on from there", file=sys.stderr)
-            raise
-        finally:
-            empty = not _size(file)
-            if os.name == "nt":
-                file.close()  # Windows removes no open file; elsewhere it stays locked until it is gone
-            if empty:
-                path.unlink(missing_ok=True)
-                _header_file(output).unlink(missing_ok=True)
-
-
-def _locked(path: Path, output: Path) -> FileIO:
-    """Open a file to append to, unbuffered, locked until it is closed or the process ends in any way."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no lock that ends with the process and still lets the file be read
-        return FileIO(path, "a+")
-    while True:
-        file = FileIO(path, "a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise ConfigurationError(
-                f"--output {output}: another run is writing it; wait until it ends, or give another --output"
-            ) from None
-        except OSError:
-            return file  # a file system without locks
-        # a run that was just ending may have removed the file before it was locked
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        file.close()
-
-
-def _score(router: Router, reader: PromptReader, output: Path, scores: FileIO, limit: int | None, restart: bool) -> int:
-    """Score the prompts into `scores`, going on where an earlier run stopped; returns how many of them count."""
-    from routellm_core.checks import write_json
-    from routellm_core.commands.progress import progress_bar
-
-    header = _header_file(output)
-    stat = reader.path.stat()
-    # A win rate depends on its prompt alone, so scores of the same prompts by the same router can be taken over.
-    run = {
-        "prompts": str(reader.path.resolve()),
-        "size": stat.st_size,
-        "modified": stat.st_mtime_ns,
-        "format": reader.format,
-        "field": reader.field,
-        "router": router.fingerprint,
-    }
-    done = 0
-    if not restart and _size(scores) >= 8:
-        begun = _read_json(header)
-        if begun != run:
-            of = f" of {begun['prompts']}" if isinstance(begun, dict) and "prompts" in begun else ""
-            raise ConfigurationError(
-                f"--output {output}: {_size(scores) // 8:,} prompts are scored there by an unfinished run{of}, with "
-                "another file, router or options, or before the file changed; give another --output, or --restart to "
-                "drop them"
-            )
-        done = _size(scores) // 8
-    scores.truncate(done * 8)  # a run that was killed may have left half a number
-    if not done:
-        write_json(header, run)  # after the scores of another run are gone, lest they be taken for those of this one
-    with progress_bar("calibrating", percent=True) as progress:
-        # an earlier run may have scored more than this one is limited to
-        taken = done if limit is None else min(done, limit)
-        if done:
-            less = f", of which --limit takes the first {taken:,}" if taken < done else ""
-            print(f"routellm: going on after {done:,} prompts{less}; --restart starts anew", file=sys.stderr)
-        items: Iterator[str] = iter(reader)
-        for _ in islice(items, taken):
-            pass
-        while batch := list(islice(items, _BATCH if limit is None else min(_BATCH, limit - taken))):
-            _append(scores, router.win_rates(batch).astype("<f8").tobytes())
-            taken += len(batch)
-            progress(reader.bytes_read, reader.total_bytes)
-    if not taken:
-        skipped = f"; {reader.skipped} records held none" if reader.skipped else ""
-        raise DataError(f"{reader.path} holds no prompt{skipped}; --field names the one that does, --format its kind")
-    return taken
-
-
-def _size(file: FileIO) -> int:
-    return os.fstat(file.fileno()).st_size
-
-
-def _append(file: FileIO, data: bytes) -> None:
-    left = memoryview(data)
-    try:
-        while left:
-            left = left[file.write(left) :]
-    except OSError as exc:  # a full disk: the error of a write does not know its file
-        exc.filename = file.name
-        raise
-
-
-def _distribution(scores: Path, router: Router, count: int) -> Calibration:
-    """The distribution of the first `count` win rates of a file, in bounded memory."""
-    import numpy as np
-
-    from routellm_core.calibration.distribution import Calibration
-
-    merged: Calibration | None = None
-    with scores.open("rb") as file:
-        left = count
-        while left > 0:
-            rates: npt.NDArray[np.float64] = np.frombuffer(file.read(8 * min(left, _CHUNK)), dtype="<f8")
-            left -= rates.size
-            part = Calibration.from_win_rates(rates, router=router.name, fingerprint=router.fingerprint)
-            merged = part if merged is None else _merge(merged, part)
-            if merged.values.size > 2 * _CHUNK:
-                merged = merged.condensed(_CHUNK)
-    assert merged is not None
-    return merged
-
-
-def _merge(first: Calibration, second: Calibration) -> Calibration:
-    import numpy as np
-
-    values, where = np.unique(np.concatenate([first.values, second.values]), return_inverse=True)
-    counts = np.zeros(values.size, dtype=np.int64)
-    np.add.at(counts, where, np.concatenate([first.counts, second.counts]))
-    return type(first)(values, counts, router=first.router, fingerprint=first.fingerprint)
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def _print(

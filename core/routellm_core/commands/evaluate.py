@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from routellm_core.checks import same_file
 from routellm_core.commands.progress import progress_bar
-from routellm_core.commands.records import same_file
 from routellm_core.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from routellm_core.checks import same_file
 from routellm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -22,11 +23,6 @@ def told_bad(bad: SkippedRows) -> None:
         print(f"left out {bad.count} malformed rows; the first:", file=sys.stderr)
         for message in bad.first:
             print(f"  {message}", file=sys.stderr)
-
-
-def same_file(first: Path, second: Path) -> bool:
-    """Whether two paths lead to one file, be it through a link of either kind."""
-    return first.resolve() == second.resolve() or (first.exists() and second.exists() and first.samefile(second))
 
 
 def check_output(out: Path, data: Path) -> None:

@@ -100,6 +100,36 @@ def test_fit_reads_a_generator_in_batches():
     )
 
 
+@given(st.lists(win_rates, min_size=1, max_size=5), fractions)
+def test_merged_parts_are_the_calibration_on_all_prompts(parts, wanted):
+    together = Calibration.from_win_rates([v for part in parts for v in part], router="mf", fingerprint="abc")
+    fitted = [Calibration.from_win_rates(part, router="mf", fingerprint="abc") for part in parts]
+    merged = Calibration.merge(iter(fitted))
+    assert merged == together
+    assert merged.threshold(strong_fraction=wanted) == together.threshold(strong_fraction=wanted)
+    assert [part.count for part in fitted] == [len(part) for part in parts]  # the parts are as they were
+
+
+def test_parts_of_two_routers_are_not_merged():
+    one = Calibration.fit(load_router("random", seed=1), ["a", "b"])
+    assert Calibration.merge([one, one]).count == 4
+    for other in (
+        Calibration.fit(load_router("random", seed=2), ["a"]),
+        Calibration.from_win_rates([0.5]),
+        Calibration.from_win_rates([0.5], router="mf", fingerprint=one.fingerprint),
+    ):
+        with pytest.raises(ConfigurationError, match=r"parts\[1\] is a calibration of router .*two routers"):
+            Calibration.merge([one, other])
+    # two of which nothing is known may be of one router
+    assert Calibration.merge([Calibration.from_win_rates([0.5]), Calibration.from_win_rates([0.5])]).count == 2
+
+
+@pytest.mark.parametrize(("parts", "words"), [([], "parts is empty"), ([0.5], r"parts\[0\] is a float")])
+def test_bad_parts_are_named(parts, words):
+    with pytest.raises(ConfigurationError, match=words):
+        Calibration.merge(parts)
+
+
 def test_another_router_is_refused():
     calibration = Calibration.fit(load_router("random", seed=1), ["a", "b"])
     calibration.check_router(load_router("random", seed=1))

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import routellm_core.commands.calibrate as module
+import routellm_core.calibration.resumable as module
 from routellm_core import Calibration, OnlineCalibration, load_router
 from routellm_core.cli import main
 from tests.support.routers import ScriptedRouter
@@ -84,7 +84,7 @@ def test_prompts_are_not_overwritten(name, routellm, router, traffic, tmp_path):
     os.link(traffic, tmp_path / "hard.json")
     before = traffic.read_bytes()
     result = routellm("calibrate", "-p", traffic, "-o", tmp_path / name)
-    assert refused(result, "--output", name, "the prompts", "another --output")
+    assert refused(result, f"out={tmp_path / name}", "the prompts", "another file")
     assert traffic.read_bytes() == before
     assert router.calls == []
 
@@ -94,7 +94,7 @@ def test_prompts_are_not_taken_for_a_file_of_an_unfinished_run(suffix, routellm,
     prompts = traffic.rename(tmp_path / f"c.json{suffix}")
     before = prompts.read_bytes()
     result = routellm("calibrate", "-p", prompts, "--format", "jsonl", "-o", tmp_path / "c.json")
-    assert refused(result, "--output", "the prompts")
+    assert refused(result, f"out={tmp_path / 'c.json'}", "the prompts")
     assert prompts.read_bytes() == before
 
 
@@ -104,7 +104,7 @@ def test_a_file_that_is_no_calibration_is_not_overwritten(routellm, router, traf
     for text in ("my notes\n", '{"prompt": "a"}\n', "\x00\xff", (tmp_path / "state.json").read_text()):
         out.write_text(text, encoding="utf-8")
         result = routellm("calibrate", "-p", traffic, "-o", out)
-        assert refused(result, out, "no calibration", "another --output")
+        assert refused(result, f"out={out}", "not a calibration", "another file")
         assert out.read_text(encoding="utf-8") == text
     assert router.calls == []
 
@@ -132,7 +132,7 @@ def router_prompts(count):
         ("traffic.jsonl/deep/c.json", "cannot be written"),
         ("blocked.json", "cannot be written"),
         ("x" * 300, "cannot be written"),
-        ("pipe", "no regular file"),
+        ("pipe", "not a regular file"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_told_before_anything_is_scored(
@@ -142,14 +142,14 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_scored(
     (tmp_path / "blocked.json.scores.part").mkdir()
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.setattr("routellm_core.routers.load_router", lambda *a, **k: pytest.fail("a router was loaded"))
-    assert refused(routellm("calibrate", "-p", traffic, "-o", tmp_path / output), "--output", output, said)
+    assert refused(routellm("calibrate", "-p", traffic, "-o", tmp_path / output), "out=", output, said)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission_is_told_before_anything_is_scored(routellm, router, traffic, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     result = routellm("calibrate", "-p", traffic, "-o", tmp_path / "closed" / "c.json")
-    assert refused(result, "--output", "Permission denied")
+    assert refused(result, "out=", "Permission denied")
     assert router.calls == []
 
 
@@ -219,7 +219,7 @@ def test_ctrl_c_after_the_last_score_keeps_the_scores(routellm, router, traffic,
 _DEATH = """
 import os, signal, sys
 from pathlib import Path
-import routellm_core.commands.calibrate as module
+import routellm_core.calibration.resumable as module
 import routellm_core.routers
 from routellm_core.cli import main
 from tests.support.routers import ScriptedRouter
@@ -285,7 +285,7 @@ def test_a_second_run_with_the_same_output_is_refused_while_the_first_goes_on(ro
 
     router.before = before
     result = routellm("calibrate", "-p", traffic, "-o", out)
-    assert refused(seen[0], out, "another run", "another --output")
+    assert refused(seen[0], f"out={out}", "another run", "another file")
     assert result.code == 0
     assert len(router.prompts) == 500
     assert Calibration.load(out) == Calibration.fit(ScriptedRouter(), router_prompts(500))

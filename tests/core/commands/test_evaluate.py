@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from routellm_core import Calibration, ConfigurationError, DataError, load_router
-from routellm_core.commands.calibrate import _merge, calibrate
+from routellm_core.commands.calibrate import calibrate
 from routellm_core.commands.evaluate import evaluate
 from routellm_core.commands.explain import explain
 from tests.support.routers import ScriptedRouter
@@ -293,7 +293,7 @@ def test_calibrate_writes_what_fit_would(traffic, tmp_path):
 
 
 def test_calibrate_goes_on_where_it_was_stopped(traffic, tmp_path, monkeypatch):
-    import routellm_core.commands.calibrate as module
+    import routellm_core.calibration.resumable as module
 
     monkeypatch.setattr(module, "_BATCH", 100)
     router = ScriptedRouter()
@@ -326,7 +326,7 @@ def test_calibrate_goes_on_where_it_was_stopped(traffic, tmp_path, monkeypatch):
 
 
 def test_calibrate_is_limited_to_fewer_prompts_than_an_earlier_run_scored(traffic, tmp_path, monkeypatch):
-    import routellm_core.commands.calibrate as module
+    import routellm_core.calibration.resumable as module
 
     monkeypatch.setattr(module, "_BATCH", 100)
     original, out = ScriptedRouter._win_rates, tmp_path / "c.json"
@@ -390,25 +390,6 @@ def test_calibrate_names_what_is_wrong(traffic, tmp_path):
     assert "format='xml'" in run("calibrate", "-p", traffic, "--format", "xml", *out, error=ConfigurationError)
     assert "no field 'q'" in run("calibrate", "-p", traffic, "-r", "random", "--field", "q", *out, error=DataError)
     assert not any(tmp_path.glob("c.json"))
-
-
-def test_merged_distributions_are_those_of_all_values():
-    a, b = Calibration.from_win_rates([0.1, 0.5, 0.5]), Calibration.from_win_rates([0.5, 0.9])
-    assert _merge(a, b) == Calibration.from_win_rates([0.1, 0.5, 0.5, 0.5, 0.9])
-
-
-def test_distribution_of_many_win_rates_is_read_in_parts(tmp_path, monkeypatch):
-    import routellm_core.commands.calibrate as module
-
-    monkeypatch.setattr(module, "_CHUNK", 64)
-    values = np.random.default_rng(0).random(1000)
-    (tmp_path / "scores").write_bytes(values.astype("<f8").tobytes())
-    found = module._distribution(tmp_path / "scores", ScriptedRouter(), 1000)
-    assert found.count == 1000
-    assert len(found.values) <= 3 * 64
-    exact = Calibration.from_win_rates(values)
-    for share in (0.1, 0.5, 0.9):
-        assert exact.strong_fraction(threshold=found.threshold(strong_fraction=share)) == pytest.approx(share, abs=0.05)
 
 
 def test_explain_prints_for_people_and_programs():
