@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +17,7 @@ from routellm_core.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from routellm_core.data.records import AnsweredPrompt
-    from routellm_core.labelling.judge import CallEstimate
-    from routellm_core.labelling.paid_calls import CallTally, OpenAIChatModel
+    from routellm_core.labelling import AnswerReport, CallEstimate, OpenAIChatModel
 
 app = typer.Typer(
     name="label",
@@ -51,8 +49,7 @@ def gold(
     Example: routellm label gold --data answers.jsonl --out outcomes.jsonl
     """
     from routellm_core.data import SkippedRows, read_answers, write_records
-    from routellm_core.labelling import gold_outcomes
-    from routellm_core.labelling.judge import GoldReport
+    from routellm_core.labelling import GoldReport, gold_outcomes
 
     check_output(out, data)
     report, bad = GoldReport(), SkippedRows()
@@ -64,7 +61,7 @@ def gold(
         return
     print(f"{report.rows} rows labelled -> {out}")
     for model, count in report.unreadable.items():
-        print(f"{count} answers of {model} settle on no letter or number: counted as wrong")
+        print(f"{count} answers of {model} contain no recognisable answer: counted as wrong")
     for count, what in ((report.without_gold, "usable right answer"), (report.without_answers, "answers")):
         if count:
             print(f"{count} rows left out: no {what}")
@@ -97,7 +94,9 @@ def judge(
     price_out: Annotated[float | None, typer.Option(help="Price of a million answer tokens of the judge.")] = None,
     concurrency: Annotated[int, typer.Option(help="Calls under way at a time.", min=1)] = 8,
     retries: Annotated[int, typer.Option(help="Further tries after a failure that may pass.", min=0)] = 6,
-    tries: Annotated[int, typer.Option(help="How often a senseless reply is asked for again, in all.", min=1)] = 2,
+    tries: Annotated[
+        int, typer.Option(help="How often a question is asked in all when the reply cannot be parsed.", min=1)
+    ] = 2,
     timeout: Annotated[float, typer.Option(help="Seconds for one call.")] = 120.0,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimate and stop.")] = False,
@@ -111,21 +110,30 @@ def judge(
     Rows without answers: --answer-strong and --answer-weak let the models write them first.
     """
     from routellm_core.data import SkippedRows, read_answers, write_records
-    from routellm_core.labelling import estimate_judging
-    from routellm_core.labelling.judge import estimate_answering, recall_answers
+    from routellm_core.labelling import estimate_answers, estimate_judging, recall_answers
+    from routellm_core.policy import Price
 
     check_output(out, data)  # before anything is paid
     if (price_in is None) != (price_out is None):
         raise ConfigurationError("--price-in and --price-out go together")
-    prices = None if price_in is None or price_out is None else (price_in, price_out)
+    price = None if price_in is None or price_out is None else Price(price_in, price_out)
     bad = SkippedRows()
     rows = list(read_answers(data, skip_bad=bad if skip_bad else None))
     if not rows:
         raise DataError(f"{data}: no rows to label")
     kept = journal or out.with_name(out.name + ".journal")
     estimates: dict[str, CallEstimate] = {}
-    writers = {name: model for name, model in ((strong, answer_strong), (weak, answer_weak)) if model is not None}
-    rows = recall_answers(rows, writers, kept)
+    # an estimate needs no key; before anybody is asked to confirm, every key must be there
+    writers = {
+        name: _model(model, url, variable, timeout, need_key=not dry_run)
+        for name, model, url, variable in (
+            (strong, answer_strong, strong_url, strong_key_env),
+            (weak, answer_weak, weak_url, weak_key_env),
+        )
+        if model is not None
+    }
+    referee = _model(judge, base_url, key_env, timeout, need_key=not dry_run)
+    rows = recall_answers(rows, writers, journal=kept)
     for name in (strong, weak):
         missing = sum(name not in row.answers for row in rows)
         if missing and name not in writers:
@@ -134,8 +142,10 @@ def judge(
                 f"{missing} of {len(rows)} rows have no answer of {name!r}: give --answer-{side} MODEL to write them"
             )
         if missing:
-            estimates[f"answers of {name}"] = estimate_answering(rows, model=name)
-    estimates["judge"] = estimate_judging(rows, strong=strong, weak=weak, judge=judge, journal=kept, prices=prices)
+            estimates[f"answers of {name}"] = estimate_answers(rows, {name: writers[name]}, journal=kept)[name]
+    estimates["judge"] = estimate_judging(
+        rows, strong=strong, weak=weak, judge=judge, journal=kept, tries=tries, price=price
+    )
     told_bad(bad)
     for what, estimate in estimates.items():
         known = f" ({estimate.remembered} more are in {kept})" if estimate.remembered else ""
@@ -155,21 +165,15 @@ def judge(
                 "nobody to ask whether to spend this: add --yes, or --dry-run for the estimate alone"
             )
         typer.confirm("Go on?", abort=True, err=True)
-    services = {strong: (strong_url, strong_key_env), weak: (weak_url, weak_key_env)}
-    answering = {
-        name: _model(model, *services[name], timeout)
-        for name, model in writers.items()
-        if f"answers of {name}" in estimates
-    }
-    referee = _model(judge, base_url, key_env, timeout)
+    answering = {name: writers[name] for name in writers if f"answers of {name}" in estimates}
     battles, report, answered = asyncio.run(
         _judged(rows, referee, answering, strong, weak, kept, tries, concurrency, retries)
     )
     write_records(out, battles)
     result = {
         **report.to_dict(),
-        "cost": None if prices is None else _cost(report.calls, prices),
-        "answers": None if answered is None else asdict(answered),
+        "cost": None if price is None else price.cost(report.calls.prompt_tokens, report.calls.completion_tokens),
+        "answers": None if answered is None else answered.to_dict(),
         "skipped": bad.count,
         "out": str(out),
     }
@@ -189,10 +193,10 @@ async def _judged(
     tries: int,
     concurrency: int,
     retries: int,
-) -> tuple[list[Any], Any, CallTally | None]:
+) -> tuple[list[Any], Any, AnswerReport | None]:
     from routellm_core.labelling import generate_answers, judge_battles
 
-    answered: CallTally | None = None
+    answered: AnswerReport | None = None
     try:
         if models:
             with progress_bar("answering") as progress:
@@ -219,20 +223,11 @@ async def _judged(
             await model.aclose()
 
 
-def _model(name: str, url: str | None, key_env: str, timeout: float) -> OpenAIChatModel:
+def _model(name: str, url: str | None, key_env: str, timeout: float, *, need_key: bool) -> OpenAIChatModel:
     from routellm_core.labelling import OpenAIChatModel
 
-    key = os.environ.get(key_env)
-    if not key:
-        raise ConfigurationError(
-            f"environment variable {key_env} is not set: it holds the API key for {name!r} (any text where none is "
-            "needed)"
-        )
-    return OpenAIChatModel(name, base_url=url, api_key=key, timeout=timeout)
-
-
-def _cost(calls: CallTally, prices: tuple[float, float]) -> float:
-    return (calls.prompt_tokens * prices[0] + calls.completion_tokens * prices[1]) / 1e6
+    key = None if need_key else "no call is made"
+    return OpenAIChatModel(name, base_url=url, api_key=key, key_env=key_env, timeout=timeout)
 
 
 def _print_report(result: dict[str, Any], out: Path, journal: Path) -> None:
@@ -246,7 +241,7 @@ def _print_report(result: dict[str, Any], out: Path, journal: Path) -> None:
         ("weak_wins", "weak wins"),
         ("ties", "tie, both orders"),
         ("disagreements", "tie, orders disagree"),
-        ("invalid", "no label: senseless reply"),
+        ("invalid", "no label: unparseable reply"),
         ("failed", "no label: call failed"),
     ):
         table.add_row(title, str(result[name]))
@@ -256,7 +251,7 @@ def _print_report(result: dict[str, Any], out: Path, journal: Path) -> None:
     console.print(
         f"{result['labelled']} of {result['rows']} rows labelled -> {out}\n"
         f"{calls['asked']} calls paid now ({calls['prompt_tokens']:,} + {calls['completion_tokens']:,} tokens{cost}), "
-        f"{calls['remembered']} from {journal}; {result['invalid_replies']} senseless replies in all",
+        f"{calls['remembered']} from {journal}; {result['invalid_replies']} unparseable replies in all",
         markup=False,
         soft_wrap=True,
     )

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import threading
-import weakref
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from routellm_core.embedders.base import FloatMatrix, checked_embeddings
+from routellm_core.embedders.openai_client import LoopClients, unlogged_request
 from routellm_core.errors import ConfigurationError, MissingExtraError, RouterError
 
 if TYPE_CHECKING:
@@ -31,8 +28,6 @@ MAX_INPUT_TOKENS = 8191
 # nothing that common text would keep, and the last cut fits whatever the text.
 _CUTS = (4, 2, 1)
 _DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
-
-_private: ContextVar[bool] = ContextVar("routellm_private", default=False)
 
 
 class OpenAIEmbedder:
@@ -101,9 +96,7 @@ class OpenAIEmbedder:
         self._api_key = api_key
         self._lock = threading.Lock()
         self._client: OpenAI | None = None
-        self._async_clients: weakref.WeakKeyDictionary[
-            asyncio.AbstractEventLoop, tuple[AsyncOpenAI, AsyncGenerator[AsyncOpenAI, None]]
-        ] = weakref.WeakKeyDictionary()
+        self._async_clients = LoopClients(self._make_async_client)
         self._told = False
 
     @property
@@ -147,7 +140,7 @@ class OpenAIEmbedder:
             except StopIteration as end:
                 matrix: FloatMatrix = end.value
                 return matrix
-            with _unlogged():
+            with unlogged_request():
                 try:
                     answer = self._sync_client().embeddings.create(**self._request(inputs))
                 except Exception as exc:  # whatever the client raises may quote the request
@@ -163,9 +156,9 @@ class OpenAIEmbedder:
             except StopIteration as end:
                 matrix: FloatMatrix = end.value
                 return matrix
-            with _unlogged():
+            with unlogged_request():
                 try:
-                    client = await self._async_client()
+                    client = await self._async_clients.get()
                     answer = await client.embeddings.create(**self._request(inputs))
                 except Exception as exc:  # whatever the client raises may quote the request
                     answer = self._failure(exc)
@@ -293,31 +286,10 @@ class OpenAIEmbedder:
                 self._client = OpenAI(**self._options())
             return self._client
 
-    async def _async_client(self) -> AsyncOpenAI:
-        """The client of the running loop: its connections belong to the loop and must not outlive it."""
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            found = self._async_clients.get(loop)
-        if found is None:
-            # An async generator, because a loop closes those that are still open before it closes itself, and this one
-            # then closes the connections. Its first step awaits nothing, so no other task comes in between.
-            holder = self._held_client()
-            found = (await anext(holder), holder)
-            with self._lock:
-                self._async_clients[loop] = found
-        return found[0]
-
-    async def _held_client(self) -> AsyncGenerator[AsyncOpenAI, None]:
+    def _make_async_client(self) -> AsyncOpenAI:
         from openai import AsyncOpenAI
 
-        loop = asyncio.get_running_loop()
-        client = AsyncOpenAI(**self._options())
-        try:
-            yield client
-        finally:
-            with self._lock:
-                self._async_clients.pop(loop, None)
-            await client.close()
+        return AsyncOpenAI(**self._options())
 
     def _shown_url(self) -> str | None:
         if self.base_url is None:
@@ -332,23 +304,3 @@ class _Failed:
     def __init__(self, reason: str, *, refused: bool = False) -> None:
         self.reason = reason
         self.refused = refused
-
-
-class _NoPrivateRecords(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.INFO or not _private.get()
-
-
-_FILTER = _NoPrivateRecords()
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """Drop the client's debug records of this thread or task: they hold whole requests. Others are untouched."""
-    for name in ("openai._base_client", "openai._response", "openai._legacy_response"):
-        logging.getLogger(name).addFilter(_FILTER)  # adding it again does nothing
-    token = _private.set(True)
-    try:
-        yield
-    finally:
-        _private.reset(token)

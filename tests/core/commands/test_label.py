@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from routellm_core import ConfigurationError, DataError
 from routellm_core.commands import label
 from routellm_core.data import AnsweredPrompt, read_battles, read_outcomes, write_records
-from routellm_core.labelling.paid_calls import CallError
+from routellm_core.labelling import CallError
 from tests.core.labelling.test_labelling import GOOD, KEY, fair_judge, rows_of
 from tests.support.openai_server import ChatReply, Failure, OpenAIServer
 
@@ -79,7 +79,7 @@ def test_gold_labels_a_file(tmp_path: Path) -> None:
     ]
     text = run(*command).stdout
     assert "3 rows labelled" in text
-    assert "1 answers of big settle on no letter or number" in text
+    assert "1 answers of big contain no recognisable answer" in text
     with pytest.raises(ConfigurationError, match="kind='odd'"):
         run(*command, "--kind", "odd")
 
@@ -167,7 +167,7 @@ def test_answers_are_written_by_the_users_models_first(server: OpenAIServer, tmp
     )
     result = run(*judge_command(server, tmp_path, *writers, "--yes", "--json"))
     report = json.loads(result.stdout)
-    assert report["answers"]["asked"] == 6
+    assert sum(calls["asked"] for calls in report["answers"]["calls"].values()) == 6
     assert report["strong_wins"] == 3
     assert "answers of big: 3 calls" in result.stderr
     asked = Counter(r.body["model"] for r in server.requests)

@@ -13,26 +13,24 @@ from typing import Any, ClassVar
 
 import pytest
 
-from routellm_core import ConfigurationError, DataError
+from routellm_core import ConfigurationError, DataError, Price
 from routellm_core.data import AnsweredPrompt
 from routellm_core.labelling import (
+    CallError,
+    GoldReport,
     LLMChatModel,
     OpenAIChatModel,
+    estimate_answers,
     estimate_judging,
     generate_answers,
     gold_outcomes,
     grade,
     judge_battles,
 )
-from routellm_core.labelling.judge import (
-    GoldReport,
-    estimate_answering,
-    extract_choice,
-    extract_number,
-    judge_question,
-    read_verdict,
-)
-from routellm_core.labelling.paid_calls import CallError, Journal, Reply
+from routellm_core.labelling.chat_models import Reply
+from routellm_core.labelling.gold import extract_choice, extract_number
+from routellm_core.labelling.journal import Journal
+from routellm_core.labelling.judge import judge_question, read_preference
 from tests.support.openai_server import ChatReply, Failure, OpenAIServer
 
 KEY = "sk-very-secret"
@@ -164,11 +162,11 @@ def test_gold_outcomes_account_for_every_row() -> None:
 
 
 def test_verdicts() -> None:
-    assert read_verdict("Fine. [[A]]") == "A"
-    assert read_verdict("[[ B ]] as I said, [[B]]") == "B"
-    assert read_verdict("[[A]] or [[B]]") is None
-    assert read_verdict("A") is None
-    assert read_verdict("") is None
+    assert read_preference("Fine. [[A]]") == "A"
+    assert read_preference("[[ B ]] as I said, [[B]]") == "B"
+    assert read_preference("[[A]] or [[B]]") is None
+    assert read_preference("A") is None
+    assert read_preference("") is None
 
 
 async def test_both_orders_are_asked_and_give_the_label(server: OpenAIServer, tmp_path: Path) -> None:
@@ -396,7 +394,7 @@ async def test_answers_are_generated_once_and_kept(server: OpenAIServer, tmp_pat
     async with model_at(server, "maxi") as maxi, model_at(server, "mini") as mini:
         models = {"big": maxi, "small": mini}
         server.fail_next(Failure(status=429, retry_after="0"), Failure(cut=True))
-        got, tally = await generate_answers(rows, models, journal=tmp_path / "j", backoff=0.01)
+        got, report = await generate_answers(rows, models, journal=tmp_path / "j", backoff=0.01)
         again, second = await generate_answers(rows, models, journal=tmp_path / "j")
     assert [r.answers for r in got] == [
         {"big": "given", "small": "mini says q0"},
@@ -406,7 +404,10 @@ async def test_answers_are_generated_once_and_kept(server: OpenAIServer, tmp_pat
     ]
     assert again == got
     assert calls[("mini", "q2")] == 2  # asked again as the answer was empty, then left
-    assert (tally.asked, second.asked, second.remembered) == (8, 0, 7)
+    assert {name: tally.asked for name, tally in report.calls.items()} == {"big": 3, "small": 5}
+    assert {name: tally.remembered for name, tally in second.calls.items()} == {"big": 3, "small": 4}
+    assert sum(tally.asked for tally in second.calls.values()) == 0
+    assert report.missing == second.missing == {"big": 0, "small": 1}
     assert rows[1].answers == {}
 
 
@@ -417,14 +418,15 @@ def test_the_estimate_counts_what_is_still_to_pay(server: OpenAIServer, tmp_path
         async with model_at(server) as judge:
             await judge_battles(rows[:2], judge, strong="big", weak="small", journal=tmp_path / "j")
 
-    fresh = estimate_judging(rows, strong="big", weak="small", judge="judge", prices=(2.0, 10.0))
+    fresh = estimate_judging(rows, strong="big", weak="small", judge="judge", price=Price(2, 10))
     assert (fresh.rows, fresh.calls, fresh.remembered) == (6, 12, 0)
     assert fresh.cost == pytest.approx((fresh.prompt_tokens * 2 + fresh.completion_tokens * 10) / 1e6)
     asyncio.run(judge_two())
     rest = estimate_judging(rows, strong="big", weak="small", judge="judge", journal=tmp_path / "j")
     assert (rest.calls, rest.remembered, rest.cost) == (8, 4, None)
     assert rest.prompt_tokens < fresh.prompt_tokens
-    answering = estimate_answering([AnsweredPrompt(prompt="x" * 400)], model="big", prices=(1.0, 1.0))
+    big = OpenAIChatModel("big", api_key=KEY)
+    answering = estimate_answers([AnsweredPrompt(prompt="x" * 400)], {"big": big})["big"]
     assert (answering.calls, answering.prompt_tokens, answering.completion_tokens) == (1, 100, 400)
 
 
