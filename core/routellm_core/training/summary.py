@@ -20,6 +20,8 @@ from routellm_core.data.convert import PairScores, no_pair, pair_scores
 from routellm_core.data.records import Battle, Outcome
 from routellm_core.errors import ConfigurationError, DataError, RouteLLMError
 from routellm_core.evaluation import Comparison, Estimate, RouterEvaluation, compare_routers, evaluate_router
+from routellm_core.report.model_card import measured_on, metrics_table, model_card
+from routellm_core.report.rendering import check_templates
 from routellm_core.routers.base import CONFIG_FILE, Router
 
 Record = Battle | Outcome
@@ -27,14 +29,6 @@ Part = Literal["train", "validation", "held_out"]
 
 METRICS_FILE = "metrics.json"
 CARD_FILE = "README.md"
-_METRICS = {"apgr": "APGR", "cpt_50": "CPT(50%)", "cpt_80": "CPT(80%)"}
-_ROWS = {
-    "router": "this router",
-    "bundled": "bundled default",
-    "prompt_length": "prompt length",
-    "random": "random",
-    "oracle": "oracle",
-}
 
 
 @dataclass(frozen=True)
@@ -202,28 +196,12 @@ class TrainingSummary:
 
     @property
     def measured_on(self) -> str:
-        """What the metrics are of, in words."""
-        assert self.evaluation is not None
-        if self.folds:
-            return (
-                f"{self.evaluation.count:,} prompts, each scored by a router that was not trained on it "
-                f"({self.folds}-fold cross-validation); the saved router is trained on all of them"
-            )
-        return f"{self.evaluation.count:,} held-out prompts"
+        """What the metrics were measured on, in words; empty without held-out prompts."""
+        return measured_on(self.to_dict())
 
     def table(self) -> list[list[str]]:
         """Header and rows of the metrics, for a table; empty without held-out prompts."""
-        if self.evaluation is None:
-            return []
-        measured = {"router": self.evaluation.metrics, **self.evaluation.baselines}
-        if self.bundled is not None:
-            measured["bundled"] = self.bundled
-        header = [f"{self.folds}-fold cross-validated" if self.folds else "held-out prompts", *_METRICS.values()]
-        return [header] + [
-            [title, *(str(measured[key][metric]) for metric in _METRICS)]
-            for key, title in _ROWS.items()
-            if key in measured
-        ]
+        return metrics_table(self.to_dict())
 
 
 def finish_training(
@@ -287,7 +265,7 @@ def finish_training(
     )
     router.save_pretrained(path)
     (path / METRICS_FILE).write_text(json.dumps(summary.to_dict(), indent=2) + "\n", encoding="utf-8")
-    (path / CARD_FILE).write_text(model_card(summary), encoding="utf-8")
+    (path / CARD_FILE).write_text(model_card(summary.to_dict()), encoding="utf-8")
     return summary
 
 
@@ -319,72 +297,16 @@ def _measure(
 
 
 def check_output(directory: str | Path, *, overwrite: bool) -> Path:
-    """The directory to save to.
+    """The directory to save to, with everything checked that could stop a finished training from being saved.
 
     Raises:
         ConfigurationError: A router is there already and `overwrite` is false, or it is a file.
+        MissingExtraError: The model card cannot be written, because jinja2 is not installed.
     """
+    check_templates()
     path = Path(directory)
     if path.exists() and not path.is_dir():
         raise ConfigurationError(f"{path} is a file: give a directory to save the router to")
     if (path / CONFIG_FILE).exists() and not overwrite:
         raise ConfigurationError(f"{path} holds a saved router already: give another directory, or --overwrite")
     return path
-
-
-def model_card(summary: TrainingSummary) -> str:
-    """The README.md of a trained router; it holds counts and numbers, no prompt."""
-    rows = summary.rows
-    lines = [
-        f"# RouteLLM router `{summary.router}`: {summary.strong} or {summary.weak}",
-        "",
-        f"Predicts the win rate, the probability that `{summary.strong}` (strong) answers a prompt better than "
-        f"`{summary.weak}` (weak).",
-        "",
-        "```python",
-        "from langchain_routellm import ChatRouteLLM",
-        "from routellm_core import load_router",
-        "",
-        "llm = ChatRouteLLM(strong=..., weak=..., router=load_router(DIRECTORY), strong_fraction=0.3)",
-        "```",
-        "",
-        "## Training",
-        "",
-        f"{rows.get('train', 0):,} rows for training, {rows.get('validation', 0):,} for early stopping, "
-        f"{rows.get('held_out', 0):,} held out; split by prompt. Sources: "
-        + ", ".join(f"{name} {count:,}" for name, count in sorted(summary.sources.items()))
-        + ".",
-        "",
-        "| setting | value |",
-        "|---|---|",
-        *(f"| {name} | {json.dumps(value)} |" for name, value in summary.settings.items()),
-        "",
-        "## Metrics",
-        "",
-    ]
-    table = summary.table()
-    if summary.evaluation is None:
-        lines.append("None: no prompts were held out. Measure it with `routellm evaluate` before you rely on it.")
-    else:
-        lines += [
-            f"On {summary.measured_on}. Strong alone scores "
-            f"{summary.evaluation.strong_quality:.4g}, weak alone {summary.evaluation.weak_quality:.4g}. "
-            f"{summary.evaluation.confidence:.0%} bootstrap intervals. APGR: 0.5 is random, higher is better. CPT: "
-            "share of strong calls that recovers so much of the gap, lower is better.",
-            "",
-            "| " + " | ".join(table[0]) + " |",
-            "|" + "---|" * len(table[0]),
-            *("| " + " | ".join(row) + " |" for row in table[1:]),
-            "",
-            *(f"- {note}" for note in summary.evaluation.notes),
-        ]
-    lines += [
-        "",
-        "## Limits",
-        "",
-        "The numbers hold for prompts like the held-out ones and for these two models. The calibration is the "
-        "distribution of win rates on prompts of this data: fit another one (`routellm calibrate`) where your traffic "
-        "differs.",
-        "",
-    ]
-    return "\n".join(lines)
