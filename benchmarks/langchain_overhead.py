@@ -110,7 +110,7 @@ def main() -> None:
         "stream": {n: _sync(lambda p, m=m: list(m.stream(p))) for n, m in wrapped.items()},
         "batch of 10": {n: _sync(lambda p, m=m: m.batch([p] * 10, {"max_concurrency": 1})) for n, m in wrapped.items()},
     }
-    policy = routed.routing_policy
+    policy = routed.policy
     decide = measure({"decide": _sync(policy.decide)}, calls)["decide"] * 1e6
     print(f"deciding takes {decide:.1f} us a call (win rate from the policy's cache); routed adds includes it")
     header = ("median of " + str(calls) + ", us", "alone", "fallbacks adds", "routed adds", "without deciding")

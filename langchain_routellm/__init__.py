@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from routellm_core.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from langchain_routellm.answers import routing_decision
     from langchain_routellm.chat_model import ChatRouteLLM
     from langchain_routellm.decision_model import RouteLLMDecisionModel
-    from langchain_routellm.dispatch import routing_decision
     from langchain_routellm.embeddings import LangChainEmbedder
     from langchain_routellm.middleware import RouteLLMMiddleware
     from langchain_routellm.runnable import RouteLLMRunnable
@@ -34,7 +34,7 @@ _EXPORTS = {
     "RouteLLMMiddleware": ("middleware", "langchain", "agents"),
     "RouteLLMRunnable": ("runnable", "langchain_core", "langchain"),
     "SavingsCallbackHandler": ("usage", "langchain_core", "langchain"),
-    "routing_decision": ("dispatch", "langchain_core", "langchain"),
+    "routing_decision": ("answers", "langchain_core", "langchain"),
 }
 
 

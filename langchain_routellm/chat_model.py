@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
@@ -17,25 +17,23 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.runnables.utils import get_unique_config_specs
 from pydantic import PrivateAttr
 
-from langchain_routellm.dispatch import CONFIG_SPECS, KEY, Dispatch, flat
-from langchain_routellm.messages import as_messages, chat_needs, chat_texts, chat_tokens
-from langchain_routellm.options import (
-    RoutingOptions,
+from langchain_routellm import batches
+from langchain_routellm.answers import KEY
+from langchain_routellm.dispatch import CONFIG_SPECS, Dispatch, RunSettings
+from langchain_routellm.options import ChatModelOptions, RoutedFields, option_fields
+from langchain_routellm.readers import ChatReader
+from langchain_routellm.sides import (
     bound_kwargs,
     chat_model_of,
-    check_names,
     checked_chat_side,
-    checked_options,
     model_name_of,
     profile_of,
     replaced_model,
     with_fields,
 )
-from langchain_routellm.switching import adapted
-from routellm_core import RoutingDecision, RoutingPolicy
-from routellm_core.checks import Side
+from routellm_core import RoutingDecision
 from routellm_core.errors import ConfigurationError
-from routellm_core.policy.capability import STRUCTURED_OUTPUT, TOOL_CALLING, capability_gap
+from routellm_core.policy.capability import STRUCTURED_OUTPUT, TOOL_CALLING
 
 if TYPE_CHECKING:
     from langchain_core.language_models.model_profile import ModelProfile
@@ -46,7 +44,7 @@ if TYPE_CHECKING:
 _PASSED_ON = frozenset({"disable_streaming", "output_version", "rate_limiter"})
 
 
-class ChatRouteLLM(RoutingOptions, BaseChatModel):
+class ChatRouteLLM(RoutedFields, BaseChatModel):
     """A chat model that sends each call to a strong or a weak chat model.
 
     A router predicts P(the strong model's answer beats the weak model's | prompt); the call goes to the strong model
@@ -65,23 +63,16 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
     Args:
         strong: The expensive chat model, or its name for `init_chat_model`, such as ``"openai:gpt-4.1"``.
         weak: The cheap one, likewise.
-        policy: A ready `RoutingPolicy`; then none of the next four.
-        router: A router or its name; None is the bundled one.
-        calibration: Distribution of the router's win rates on prompts like yours, for `strong_fraction`.
-        threshold: Strong when win rate >= threshold; a number in [0, 1].
-        strong_fraction: Wanted share of strong calls in [0, 1]. Give this or `threshold`.
-        failover: When the chosen model fails before its first token with an error that the other could survive (a
-            time-out, a rate limit, a server error; not a refused key or request), the other answers.
-        lookback: How many human turns to look at; the hardest decides, so that "continue" is not an easy prompt.
-        route_on: A function from the messages to the text, or texts, to route on.
-        sticky: Keep a conversation strong once it was: True (by ``thread_id``), the name of another configurable
-            key, or a `Stickiness`.
-        **kwargs: Fields of any chat model (``callbacks``, ``tags``, ``metadata``, ``disable_streaming``,
-            ``output_version``, ``rate_limiter``, ...): they hold for whichever side answers. Arguments of a
-            provider (``temperature``, ``api_key``, ...) belong on the two models; here they have no effect.
+        **options: How it routes, see `RoutingOptions`: ``strong_fraction=0.3`` or ``threshold=0.6``, ``router=``,
+            ``calibration=``, ``policy=``, ``failover=``, ``lookback=``, ``route_on=`` (a function of the messages),
+            ``sticky=`` and more. Also fields of any chat model (``callbacks``, ``tags``, ``metadata``,
+            ``disable_streaming``, ``output_version``, ``rate_limiter``, ...): they hold for whichever side answers.
+            Arguments of a provider (``temperature``, ``api_key``, ...) belong on the two models; here they have no
+            effect, and a warning says so.
 
     Raises:
-        ConfigurationError: An option is not allowed, or ``cache`` is given: a cache belongs on the two models.
+        ConfigurationError: An option is unknown or not allowed, or ``cache`` is given: a cache belongs on the two
+            models.
         MissingExtraError: A model is given by name and ``langchain`` is not installed.
     """
 
@@ -98,38 +89,19 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         *,
         strong: BaseChatModel | Runnable[Any, Any] | str,
         weak: BaseChatModel | Runnable[Any, Any] | str,
-        policy: RoutingPolicy | None = None,
-        router: Any = None,
-        calibration: Any = None,
-        threshold: float | None = None,
-        strong_fraction: float | None = None,
-        failover: bool = False,
-        lookback: int = 1,
-        route_on: Callable[[list[BaseMessage]], str | Sequence[str]] | None = None,
-        sticky: Any = None,
-        **kwargs: Any,
+        **options: Unpack[ChatModelOptions],
     ) -> None:
-        check_names(kwargs, type(self).model_fields, strict=False)
+        given: dict[str, Any] = dict(options)
         # checked here and not in validators: pydantic would wrap the error and bury the remedy
-        if kwargs.get("cache") is not None:
+        if given.get("cache") is not None:
             raise ConfigurationError(
-                f"cache={kwargs['cache']!r:.80}: the router keeps no answers; set cache= on the strong and the weak "
+                f"cache={given['cache']!r:.80}: the router keeps no answers; set cache= on the strong and the weak "
                 "model, where it is looked up as usual"
             )
-        options = {
-            "policy": policy,
-            "router": router,
-            "calibration": calibration,
-            "threshold": threshold,
-            "strong_fraction": strong_fraction,
-            "failover": failover,
-            "lookback": lookback,
-            "route_on": route_on,
-            "sticky": sticky,
-        }
         sides: dict[str, Any] = {"strong": checked_chat_side(strong, "strong"), "weak": checked_chat_side(weak, "weak")}
-        super().__init__(**sides, **checked_options(options), **kwargs)
-        self._policy  # noqa: B018  # made now, so that a wrong option fails here
+        fields, routing = option_fields(type(self), given, is_chat_model=True)
+        super().__init__(**sides, **fields)
+        self.__dict__["_routing"] = routing
 
     # --- what it is ---
 
@@ -139,7 +111,7 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
-        policy = self.routing_policy
+        policy = self.policy
         return {
             "strong": model_name_of(self.strong),
             "weak": model_name_of(self.weak),
@@ -185,7 +157,7 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
     @property
     def lc_attributes(self) -> dict[str, Any]:
         """Stickiness serializes as the name of its key; the conversations it holds stay here."""
-        return {} if self.sticky is None else {"sticky": self.sticky.key}
+        return {} if self._routing.sticky is None else {"sticky": self._routing.sticky.key}
 
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
@@ -196,41 +168,18 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
 
     def _new_dispatch(self) -> Dispatch:
         strong, weak = self.strong, self.weak
-        if not _PASSED_ON.isdisjoint(self.model_fields_set):
-            passed_on = {name: getattr(self, name) for name in _PASSED_ON & self.model_fields_set}
+        passed_on = {name: getattr(self, name) for name in _PASSED_ON if self._differs(name)}
+        if passed_on:
             strong, weak = with_fields(strong, passed_on), with_fields(weak, passed_on)
-        return Dispatch(
-            self.name or "ChatRouteLLM",
-            strong,
-            weak,
-            self._policy,
-            self._texts,
-            self._gap,
-            self.failover,
-            self.sticky,
-            self._adapt,
-            cast("Any", self.callbacks),
-            self.tags,
-            self.metadata,
-        )
+        run_settings = RunSettings(self.name or "ChatRouteLLM", cast("Any", self.callbacks), self.tags, self.metadata)
+        return Dispatch(strong, weak, self._routing, self._reader(self._needs), run_settings)
 
-    def _texts(self, value: Any) -> tuple[str, ...]:
-        return chat_texts(value, self.lookback, self.route_on)
+    def _differs(self, field: str) -> bool:
+        """Whether a field was set: frameworks rebuild their models with every field, so being given says nothing."""
+        return bool(getattr(self, field) != type(self).model_fields[field].get_default(call_default_factory=True))
 
-    def _adapt(self, side: Side, value: Any) -> Any:
-        ours, other = (self.strong, self.weak) if side == "strong" else (self.weak, self.strong)
-        if isinstance(value, str) or type(chat_model_of(ours)) is type(chat_model_of(other)):
-            return value
-        messages = as_messages(value) or []
-        fitting = adapted(messages, side, ours, other)
-        return value if all(a is b for a, b in zip(messages, fitting, strict=True)) else fitting
-
-    def _gap(self, value: Any, kwargs: Mapping[str, Any]) -> str | None:
-        weak = profile_of(self.weak)
-        if not weak:
-            return None
-        needs = [*self._needs, *chat_needs(value, {**bound_kwargs(self.weak), **kwargs})]
-        return capability_gap(needs, weak, profile_of(self.strong), lambda: chat_tokens(value))
+    def _reader(self, needs: tuple[str, ...]) -> ChatReader:
+        return ChatReader(self._routing, self.strong, self.weak, needs)
 
     # --- calls ---
 
@@ -269,7 +218,7 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Route a batch with one call of the router; order and exceptions are kept as usual."""
-        return self._dispatch.batch(list(inputs), config, return_exceptions, kwargs)
+        return batches.batch(self._dispatch, list(inputs), config, kwargs, return_exceptions=return_exceptions)
 
     async def abatch(
         self,
@@ -280,19 +229,23 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Async twin of `batch`."""
-        return await self._dispatch.abatch(list(inputs), config, return_exceptions, kwargs)
+        return await batches.abatch(self._dispatch, list(inputs), config, kwargs, return_exceptions=return_exceptions)
 
     def batch_as_completed(  # the base spells it as two overloads
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> Iterator[tuple[int, Any]]:
         """Route a batch with one call of the router and yield (index, answer) as they come."""
-        yield from self._dispatch.batch_as_completed(inputs, config, return_exceptions, kwargs)
+        yield from batches.batch_as_completed(
+            self._dispatch, inputs, config, kwargs, return_exceptions=return_exceptions
+        )
 
     async def abatch_as_completed(  # the base spells it as two overloads
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> AsyncIterator[tuple[int, Any]]:
         """Async twin of `batch_as_completed`."""
-        async for item in self._dispatch.abatch_as_completed(inputs, config, return_exceptions, kwargs):
+        async for item in batches.abatch_as_completed(
+            self._dispatch, inputs, config, kwargs, return_exceptions=return_exceptions
+        ):
             yield item
 
     def generate(
@@ -310,7 +263,7 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         """Route each list of messages to the chosen model's own `generate`."""
         dispatch = self._dispatch
         configs = _generate_configs(len(messages), callbacks, tags, metadata, run_name, run_id)
-        plan = dispatch.plan(messages, configs, kwargs, False)
+        plan = dispatch.plan(messages, configs, kwargs, keep_errors=False)
 
         def call(side: Any, item: list[BaseMessage], config: RunnableConfig) -> LLMResult:
             arguments = {**bound_kwargs(side), **kwargs}
@@ -340,7 +293,7 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
         """Async twin of `generate`; the lists run at the same time, as for any chat model."""
         dispatch = self._dispatch
         configs = _generate_configs(len(messages), callbacks, tags, metadata, run_name, run_id)
-        plan = await dispatch.aplan(messages, configs, kwargs, False)
+        plan = await dispatch.aplan(messages, configs, kwargs, keep_errors=False)
 
         async def call(side: Any, item: list[BaseMessage], config: RunnableConfig) -> LLMResult:
             arguments = {**bound_kwargs(side), **kwargs}
@@ -461,7 +414,7 @@ class ChatRouteLLM(RoutingOptions, BaseChatModel):
             self,
             strong=_changed(strong, "strong", "give structured output", structured),
             weak=_changed(weak, "weak", "give structured output", structured),
-            needs=need,
+            reader=self._reader(need),
         )
 
     # --- tokens ---
@@ -509,7 +462,7 @@ async def _aevents_of(
 def _with_decision(event: Any, decision: RoutingDecision) -> Any:
     if event.get("event") != "message-finish":
         return event
-    return {**event, "metadata": {**(event.get("metadata") or {}), KEY: flat(decision)}}
+    return {**event, "metadata": {**(event.get("metadata") or {}), KEY: decision.to_dict()}}
 
 
 def _changed(side: Any, name: str, what: str, change: Callable[[Any], Any]) -> Runnable[Any, Any]:

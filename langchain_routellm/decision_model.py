@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Unpack
 
+from langchain_core.runnables.config import ensure_config
 from pydantic import PrivateAttr
 
 try:
@@ -25,9 +26,12 @@ except ModuleNotFoundError as exc:
         "Install it with: pip install 'langchain-core>=1.8'"
     ) from exc
 
-from langchain_routellm.messages import checked_lookback, checked_route_on, input_texts
+from langchain_routellm.dispatch import call_settings
+from langchain_routellm.messages import input_texts
 from routellm_core import RoutingDecision, RoutingPolicy, RoutingRequest
 from routellm_core.errors import ConfigurationError
+from routellm_core.policy.options import DecisionOptions
+from routellm_core.policy.routing import DECISION_OPTIONS, CallSettings, Routing
 
 
 class RouteLLMDecisionModel(BaseDecisionModel):  # type: ignore[misc,unused-ignore]
@@ -44,13 +48,12 @@ class RouteLLMDecisionModel(BaseDecisionModel):  # type: ignore[misc,unused-igno
     Args:
         strong: Label of the strong model among the choices.
         weak: Label of the weak one.
-        policy, router, calibration, threshold, strong_fraction, lookback: As for `ChatRouteLLM`.
-        route_on: Key of a dict state, or a function from the state to the text, or texts, to route on.
-        **kwargs: Fields of any runnable (``name``).
+        **options: What decides, see `DecisionOptions`; ``route_on=`` is a function of the state, or the key of a dict
+            state. Also fields of any runnable (``name``).
 
     Raises:
-        ConfigurationError: An option is not allowed; or, in a call, the choices are not the two labels or the
-            question is of another kind.
+        ConfigurationError: An option is unknown or not allowed; or, in a call, the choices are not the two labels or
+            the question is of another kind.
         PromptError: In a call, the state holds no text to route on.
     """
 
@@ -58,37 +61,24 @@ class RouteLLMDecisionModel(BaseDecisionModel):  # type: ignore[misc,unused-igno
 
     _strong: str = PrivateAttr()
     _weak: str = PrivateAttr()
-    _policy: RoutingPolicy = PrivateAttr()
-    _lookback: int = PrivateAttr()
-    _route_on: Any = PrivateAttr()
+    _routing: Routing = PrivateAttr()
 
-    def __init__(
-        self,
-        *,
-        strong: str = "strong",
-        weak: str = "weak",
-        policy: RoutingPolicy | None = None,
-        router: Any = None,
-        calibration: Any = None,
-        threshold: float | None = None,
-        strong_fraction: float | None = None,
-        lookback: int = 1,
-        route_on: str | Callable[[Any], str | Sequence[str]] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, strong: str = "strong", weak: str = "weak", **options: Unpack[DecisionOptions]) -> None:
         for name, label in (("strong", strong), ("weak", weak)):
             if not isinstance(label, str) or not label:
                 raise ConfigurationError(f"{name}={label!r:.80}: expected the label of a choice, a non-empty str")
         if strong == weak:
             raise ConfigurationError(f"strong={strong!r} and weak={weak!r}: expected two different labels")
-        resolved = RoutingPolicy.of(
-            policy, router=router, calibration=calibration, threshold=threshold, strong_fraction=strong_fraction
-        )
-        kwargs.setdefault("model", f"routellm-{resolved.router.name}")
-        super().__init__(**kwargs)
-        self._strong, self._weak, self._policy = strong, weak, resolved
-        self._lookback = checked_lookback(lookback)
-        self._route_on = checked_route_on(route_on, key=True)
+        given: dict[str, Any] = dict(options)
+        fields = {name: given.pop(name) for name in type(self).model_fields if name in given}
+        routing = Routing.of(given, owner="RouteLLMDecisionModel", known=DECISION_OPTIONS, key_allowed=True)
+        super().__init__(**{"model": f"routellm-{routing.policy.router.name}", **fields})
+        self._strong, self._weak, self._routing = strong, weak, routing
+
+    @property
+    def policy(self) -> RoutingPolicy:
+        """The policy in force."""
+        return self._routing.policy
 
     @property
     def _provider(self) -> str:
@@ -96,14 +86,16 @@ class RouteLLMDecisionModel(BaseDecisionModel):  # type: ignore[misc,unused-igno
 
     def _classify(self, state: Any, questions: dict[str, Any]) -> ClassifierResponse:
         self._check(questions)
-        return self._response(questions, self._policy.decide(self._request(state)))
+        settings = call_settings(ensure_config(), self._routing)
+        return self._response(questions, self._routing.decide(self._request(state, settings), settings))
 
     async def _aclassify(self, state: Any, questions: dict[str, Any]) -> ClassifierResponse:
         self._check(questions)
-        return self._response(questions, await self._policy.adecide(self._request(state)))
+        settings = call_settings(ensure_config(), self._routing)
+        return self._response(questions, await self._routing.adecide(self._request(state, settings), settings))
 
-    def _request(self, state: Any) -> RoutingRequest:
-        return RoutingRequest(input_texts(state, self._lookback, self._route_on))
+    def _request(self, state: Any, settings: CallSettings) -> RoutingRequest:
+        return self._routing.request(settings, gap=lambda: None, texts=lambda: input_texts(state, self._routing))
 
     def _check(self, questions: Mapping[str, Any]) -> None:
         for name, question in questions.items():

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue, StringPromptValue
 
-from routellm_core.errors import ConfigurationError, PromptError
+from routellm_core.errors import PromptError
 from routellm_core.policy.capability import (
     AUDIO_INPUTS,
     IMAGE_INPUTS,
+    IMAGE_TOOL_MESSAGE,
+    IMAGE_URL_INPUTS,
     PDF_INPUTS,
+    PDF_TOOL_MESSAGE,
     STRUCTURED_OUTPUT,
     TOOL_CALLING,
     VIDEO_INPUTS,
     estimated_tokens,
 )
-
-RouteOn = Callable[[Any], str | Sequence[str]]
+from routellm_core.policy.routing import RoutedOn, Routing
 
 # where chains conventionally keep the question of a dict input, most telling first
 _QUESTION_KEYS = ("question", "query", "input", "prompt", "text")
@@ -38,7 +40,7 @@ _BLOCK_NEEDS = {
     "document": PDF_INPUTS,
 }
 _MIME_NEEDS = {"image": IMAGE_INPUTS, "audio": AUDIO_INPUTS, "video": VIDEO_INPUTS}
-_TOOL_RESULT_NEEDS = {IMAGE_INPUTS: "image_tool_message", PDF_INPUTS: "pdf_tool_message"}
+_TOOL_RESULT_NEEDS = {IMAGE_INPUTS: IMAGE_TOOL_MESSAGE, PDF_INPUTS: PDF_TOOL_MESSAGE}
 
 
 def as_messages(value: Any) -> list[BaseMessage] | None:
@@ -84,42 +86,45 @@ def human_texts(messages: Sequence[BaseMessage], lookback: int) -> tuple[str, ..
     return (message_text(messages[-1]),) if messages else ("",)
 
 
-def chat_texts(value: Any, lookback: int, route_on: RouteOn | None) -> tuple[str, ...]:
-    """Texts that a call of a chat model is routed on.
+def chat_texts(value: Any, routing: Routing) -> RoutedOn:
+    """What a call of a chat model is routed on: the texts of the last human turns, or what ``route_on=`` returns.
 
     Raises:
-        PromptError: `value` is no input of a chat model, or `route_on` returned no text.
+        PromptError: `value` is not an input of a chat model.
     """
-    if route_on is None:
+    if routing.route_on is None:
         if isinstance(value, str):
-            return (value,)
+            return value
         if isinstance(value, StringPromptValue):
-            return (value.text,)
+            return value.text
     messages = as_messages(value)
     if messages is None:
         raise PromptError(
             f"input is {type(value).__name__}: expected a str, a prompt value or a list of messages, as for any chat "
             "model"
         )
-    if route_on is None:
-        return human_texts(messages, lookback)
-    return _chosen(route_on(messages), "route_on")
+    if routing.route_on is None:
+        return human_texts(messages, routing.lookback)
+    found: RoutedOn = routing.route_on(messages)
+    return found
 
 
-def input_texts(value: Any, lookback: int, route_on: RouteOn | str | None) -> tuple[str, ...]:
-    """Texts that a call of any runnable is routed on; see `RouteLLMRunnable` for the rule.
+def input_texts(value: Any, routing: Routing) -> RoutedOn:
+    """What a call of any runnable is routed on; see `RouteLLMRunnable` for the rule.
 
     Raises:
-        PromptError: No text is found in `value`, or `route_on` returned none.
+        PromptError: `value` holds no text, or lacks the key that ``route_on=`` names.
     """
+    lookback, route_on = routing.lookback, routing.route_on
     if isinstance(route_on, str):
         if not isinstance(value, Mapping) or route_on not in value:
             raise PromptError(f"route_on={route_on!r}: the input is {_described(value)} and has no such key")
         value = value[route_on]
     elif route_on is not None:
-        return _chosen(route_on(value), "route_on")
+        found: RoutedOn = route_on(value)
+        return found
     if isinstance(value, str):
-        return (value,)
+        return value
     if isinstance(value, Mapping):
         return _dict_texts(value, lookback)
     if isinstance(value, PromptValue | BaseMessage) or _looks_like_messages(value):
@@ -148,7 +153,7 @@ def chat_needs(value: Any, kwargs: Mapping[str, Any]) -> Iterable[str]:
                 continue
             yield need
             if need == IMAGE_INPUTS and _is_remote(block):
-                yield "image_url_inputs"
+                yield IMAGE_URL_INPUTS
             if isinstance(message, ToolMessage) and need in _TOOL_RESULT_NEEDS:
                 yield _TOOL_RESULT_NEEDS[need]
 
@@ -198,31 +203,7 @@ def _looks_like_messages(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[-1], BaseMessage | tuple | dict)
 
 
-def _chosen(value: Any, parameter: str) -> tuple[str, ...]:
-    texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
-    if texts and all(isinstance(text, str) for text in texts):
-        return texts
-    # its type alone: the value may hold prompt text
-    what = f"an empty {type(value).__name__}" if value in ([], ()) else type(value).__name__
-    raise PromptError(f"{parameter} returned {what}: expected a str, or a non-empty list of str")
-
-
 def _described(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a dict with keys {', '.join(map(repr, list(value)[:8]))}" if value else "an empty dict"
     return f"{type(value).__name__}"
-
-
-def checked_route_on(value: Any, *, key: bool = False) -> Any:
-    """Return `value` if it can be a ``route_on=``, or raise a `ConfigurationError`."""
-    if value is None or callable(value) or (key and isinstance(value, str) and value):
-        return value
-    allowed = "a function of the input, the key of a dict input, or None" if key else "a function of the messages"
-    raise ConfigurationError(f"route_on={value!r:.80}: expected {allowed}")
-
-
-def checked_lookback(value: Any) -> int:
-    """Return `value` if it can be a ``lookback=``, or raise a `ConfigurationError`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"lookback={value!r:.80}: expected how many human turns to look at, an integer >= 1")
-    return value

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal, NotRequired, get_args
+from typing import Annotated, Any, Literal, NotRequired, Unpack, get_args
 from weakref import WeakKeyDictionary
 
 from langchain.agents.middleware.types import (
@@ -19,18 +19,20 @@ from langchain.agents.middleware.types import (
 from langchain.agents.structured_output import ProviderStrategy
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langgraph.types import Command
 
-from langchain_routellm.dispatch import KEY, Dispatch, TokenWatch, recalled, stamped
-from langchain_routellm.messages import chat_needs, chat_texts, chat_tokens
-from langchain_routellm.options import checked_chat_side, checked_options, profile_of
+from langchain_routellm.answers import KEY, TokenWatch, stamped
+from langchain_routellm.dispatch import Dispatch, RunSettings
+from langchain_routellm.readers import ChatReader
+from langchain_routellm.sides import checked_chat_side
 from langchain_routellm.switching import adapted, drops_cache_markers, tool_without_cache_markers, without_cache_markers
 from routellm_core import RoutingDecision, RoutingPolicy
 from routellm_core.errors import ConfigurationError
-from routellm_core.policy.capability import capability_gap
+from routellm_core.policy.options import RoutingOptions
+from routellm_core.policy.route import Route
+from routellm_core.policy.routing import Routing
 
 logger = logging.getLogger("langchain_routellm")
 
@@ -67,11 +69,11 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         strong: The expensive chat model, or its name for `init_chat_model`; tools are bound by the agent.
         weak: The cheap one, likewise. The agent's own ``model`` is never called.
         scope: ``"run"`` or ``"call"``.
-        policy, router, calibration, threshold, strong_fraction, failover, lookback, route_on, sticky: As for
-            `ChatRouteLLM`; ``sticky`` by the agent's ``thread_id`` needs no checkpointer.
+        **options: As for `ChatRouteLLM`, see `RoutingOptions`; ``sticky=`` by the agent's ``thread_id`` needs no
+            checkpointer.
 
     Raises:
-        ConfigurationError: An option is not allowed, or a model has arguments bound.
+        ConfigurationError: An option is unknown or not allowed, or a model has arguments bound.
     """
 
     state_schema = RouteLLMState
@@ -82,39 +84,29 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         strong: BaseChatModel | str,
         weak: BaseChatModel | str,
         scope: Scope = "run",
-        policy: RoutingPolicy | None = None,
-        router: Any = None,
-        calibration: Any = None,
-        threshold: float | None = None,
-        strong_fraction: float | None = None,
-        failover: bool = False,
-        lookback: int = 1,
-        route_on: Callable[[list[BaseMessage]], str | Sequence[str]] | None = None,
-        sticky: Any = None,
+        **options: Unpack[RoutingOptions],
     ) -> None:
         super().__init__()
         if scope not in get_args(Scope):
             raise ConfigurationError(f"scope={scope!r:.80}: expected 'run' (decide once a run) or 'call'")
-        options = checked_options(
-            {"failover": failover, "lookback": lookback, "route_on": route_on, "sticky": sticky},
-        )
         self.scope = scope
-        self._lookback: int = options["lookback"]
-        self._route_on = options["route_on"]
         # step of a graph -> model that its request came with when it failed; forgotten with the step
         self._failed: WeakKeyDictionary[BaseCallbackManager, int] = WeakKeyDictionary()
+        sides: dict[str, Any] = {
+            name: _unbound(checked_chat_side(model, name), name) for name, model in (("strong", strong), ("weak", weak))
+        }
+        routing = Routing.of(options, owner="RouteLLMMiddleware")
         self._dispatch = Dispatch(
-            "RouteLLMMiddleware",
-            _unbound(checked_chat_side(strong, "strong"), "strong"),
-            _unbound(checked_chat_side(weak, "weak"), "weak"),
-            RoutingPolicy.of(
-                policy, router=router, calibration=calibration, threshold=threshold, strong_fraction=strong_fraction
-            ),
-            lambda messages: chat_texts(messages, self._lookback, self._route_on),
-            self._gap,
-            failover=failover,
-            sticky=options["sticky"],
+            **sides,
+            routing=routing,
+            reader=ChatReader(routing, **sides),
+            run_settings=RunSettings("RouteLLMMiddleware"),
         )
+
+    @property
+    def policy(self) -> RoutingPolicy:
+        """The policy in force."""
+        return self._dispatch.routing.policy
 
     # --- deciding ---
 
@@ -142,17 +134,13 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         decision = self._of_run(request, arguments)
         if decision is None:
             decision = self._dispatch.decide(request.messages, ensure_config(), arguments)
-        routed, watch = self._routed(request, decision)
+        route = self._dispatch.route(decision)
         try:
-            try:
-                response = handler(routed)
-            except Exception as exc:
-                decision = self._dispatch.second(decision, exc, watch)
-                response = handler(self._routed(request, decision)[0])
+            response = route.run(lambda side: handler(self._routed(request, route)))
         except Exception:
             self._note_failure(request)
             raise
-        return self._response(request, response, decision)
+        return self._response(request, response, route.decision)
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
@@ -164,36 +152,25 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         decision = self._of_run(request, arguments)
         if decision is None:
             decision = await self._dispatch.adecide(request.messages, ensure_config(), arguments)
-        routed, watch = self._routed(request, decision)
+        route = self._dispatch.route(decision)
         try:
-            try:
-                response = await handler(routed)
-            except Exception as exc:
-                decision = self._dispatch.second(decision, exc, watch)
-                response = await handler(self._routed(request, decision)[0])
+            response = await route.arun(lambda side: handler(self._routed(request, route)))
         except Exception:
             self._note_failure(request)
             raise
-        return self._response(request, response, decision)
-
-    def _gap(self, messages: Any, arguments: Mapping[str, Any]) -> str | None:
-        weak = profile_of(self._dispatch.weak)
-        if not weak:
-            return None
-        needs = chat_needs(messages, arguments)
-        return capability_gap(needs, weak, profile_of(self._dispatch.strong), lambda: chat_tokens(messages))
+        return self._response(request, response, route.decision)
 
     def _of_run(self, request: ModelRequest[Any], arguments: Mapping[str, Any]) -> RoutingDecision | None:
         """The decision of the run, unless each call has its own or the run has none (yet)."""
-        decision = recalled(request.state.get(KEY)) if self.scope == "run" else None
+        decision = RoutingDecision.from_dict(request.state.get(KEY)) if self.scope == "run" else None
         if decision is None:
             return None
         # tools, schema and tool results are known only now
         if decision.model == "weak" and decision.reason != "forced" and decision.failover is None:
-            gap = self._gap(request.messages, arguments)
+            gap = self._dispatch.reader.gap(request.messages, arguments)
             if gap is not None:
                 decision = replace(decision, model="strong", reason="capability", detail=gap)
-                return self._dispatch.noted(decision, ensure_config())
+                return self._dispatch.routing.noted(decision, self._dispatch.settings(ensure_config()))
         return decision
 
     def _note_failure(self, request: ModelRequest[Any]) -> None:
@@ -211,10 +188,8 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
 
     # --- running ---
 
-    def _routed(
-        self, request: ModelRequest[Any], decision: RoutingDecision
-    ) -> tuple[ModelRequest[Any], TokenWatch | None]:
-        dispatch = self._dispatch
+    def _routed(self, request: ModelRequest[Any], route: Route[Any]) -> ModelRequest[Any]:
+        dispatch, decision = self._dispatch, route.decision
         model: Any = dispatch.side(decision.model)
         other = dispatch.weak if decision.model == "strong" else dispatch.strong
         overrides: dict[str, Any] = {}
@@ -224,18 +199,18 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
             overrides["tools"] = [tool_without_cache_markers(tool) for tool in request.tools]
             overrides["model_settings"] = {k: v for k, v in request.model_settings.items() if k != "cache_control"}
         overrides["messages"] = adapted(request.messages, decision.model, model, other)
-        watch = TokenWatch() if dispatch.failover else None
         if isinstance(model, BaseChatModel):
             # the agent opens the model's run itself: what the run shall carry has to be on the model
             update: dict[str, Any] = {
                 "metadata": {**(model.metadata or {}), KEY: decision.to_dict()},
                 "tags": [*(model.tags or ()), f"{KEY}:{decision.model}"],
             }
-            if watch is not None:
+            if route.may_turn:
                 own = model.callbacks
-                update["callbacks"] = [*((own.handlers if isinstance(own, BaseCallbackManager) else own) or ()), watch]
+                handlers = (own.handlers if isinstance(own, BaseCallbackManager) else own) or ()
+                update["callbacks"] = [*handlers, TokenWatch(route)]
             model = model.model_copy(update=update)
-        return request.override(model=model, **overrides), watch
+        return request.override(model=model, **overrides)
 
     def _response(
         self, request: ModelRequest[Any], response: ModelResponse[Any], decision: RoutingDecision

@@ -1,73 +1,118 @@
-"""The options that both wrappers take, checked once; and what can be read off a side."""
+"""The options of `ChatRouteLLM` and `RouteLLMRunnable` as pydantic fields, and what is made of them."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from functools import cached_property
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
-from langchain_core.runnables.base import RunnableBindingBase, coerce_to_runnable
-from pydantic import BaseModel, ConfigDict, SkipValidation
+from langchain_core.rate_limiters import BaseRateLimiter
+from pydantic import BaseModel, ConfigDict, create_model
 
 from langchain_routellm.dispatch import Dispatch
-from langchain_routellm.messages import checked_lookback, checked_route_on
-from routellm_core import Calibration, Router, RoutingPolicy, Stickiness
-from routellm_core.errors import ConfigurationError, MissingExtraError
+from routellm_core import RoutingPolicy
+from routellm_core.policy.options import RoutingOptions, check_options
+from routellm_core.policy.routing import OPTION_DEFAULTS, Routing
 
-_POLICY_OPTIONS = frozenset({"policy", "router", "calibration", "threshold", "strong_fraction"})
+logger = logging.getLogger("langchain_routellm")
+
+# The field that holds `policy=` as it was given: the attribute `policy` is the policy in force.
+_GIVEN_POLICY = "given_policy"
+# Arguments that LangChain's documentation promises of every chat model; here they belong on the two models.
+_OF_A_PROVIDER = frozenset(
+    {
+        "api_key",
+        "base_url",
+        "max_retries",
+        "max_tokens",
+        "model",
+        "stop",
+        "streaming",
+        "temperature",
+        "timeout",
+        "top_p",
+    }
+)
 
 
-class RoutingOptions(BaseModel):
-    """Fields of a routed runnable beyond its two sides; a mixin of `ChatRouteLLM` and `RouteLLMRunnable`."""
+class RunnableOptions(RoutingOptions, total=False):
+    """`RoutingOptions`, and what LangChain gives every runnable."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    name: str | None
 
+
+class ChatModelOptions(RunnableOptions, total=False):
+    """`RoutingOptions`, and fields of every chat model that hold for whichever side answers."""
+
+    callbacks: Any
+    tags: list[str] | None
+    metadata: dict[str, Any] | None
+    verbose: bool
+    custom_get_token_ids: Callable[[str], list[int]] | None
+    rate_limiter: BaseRateLimiter | None
+    disable_streaming: bool | Literal["tool_calling"]
+    output_version: str | None
+    profile: Any
+
+
+def _field(option: str) -> str:
+    return _GIVEN_POLICY if option == "policy" else option
+
+
+if TYPE_CHECKING:
+    _OptionFields = BaseModel
+else:
     # not validated by pydantic: it would turn the text "0.5" into a number, and wrap the errors of the policy
-    policy: SkipValidation[RoutingPolicy | None] = None
-    router: SkipValidation[Router | str | None] = None
-    calibration: SkipValidation[Calibration | None] = None
-    threshold: SkipValidation[float | None] = None
-    strong_fraction: SkipValidation[float | None] = None
-    failover: SkipValidation[bool] = False
-    lookback: SkipValidation[int] = 1
-    route_on: Any = None
-    sticky: SkipValidation[Stickiness | None] = None
+    _OptionFields = create_model(
+        "_OptionFields",
+        __config__=ConfigDict(arbitrary_types_allowed=True),
+        **{_field(name): (Any, default) for name, default in OPTION_DEFAULTS.items()},
+    )
+
+
+class RoutedFields(_OptionFields):
+    """The fields of a routed runnable beyond its two sides: every option of `RoutingOptions`.
+
+    Attributes:
+        policy: The policy in force: the one that was given, or the one that the other options make.
+    """
+
+    @property
+    def policy(self) -> RoutingPolicy:
+        """The policy in force: the one that was given, or the one that the other options make."""
+        return self._routing.policy
 
     @cached_property
-    def _policy(self) -> RoutingPolicy:
-        return RoutingPolicy.of(
-            self.policy,
-            router=self.router,
-            calibration=self.calibration,
-            threshold=self.threshold,
-            strong_fraction=self.strong_fraction,
-        )
+    def _routing(self) -> Routing:
+        return Routing.of(self._options(), owner=type(self).__name__, key_allowed=self._takes_keys())
 
     @cached_property
     def _dispatch(self) -> Dispatch:
         return self._new_dispatch()
 
-    @property
-    def routing_policy(self) -> RoutingPolicy:
-        """The policy in force: `policy`, or the one that the other options make."""
-        return self._policy
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, _field(name)) for name in OPTION_DEFAULTS}
+
+    @classmethod
+    def _takes_keys(cls) -> bool:
+        """Whether ``route_on=`` may be the key of a dict input."""
+        return False
 
     def _new_dispatch(self) -> Dispatch:
         raise NotImplementedError
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As for any model; a copy with other routing options routes by them."""
+        update = {_field(name): value for name, value in (update or {}).items()}
         copied = super().model_copy(update=update, deep=deep)
-        copied._forget(update or ())
+        copied._forget(update)
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         memo = {} if memo is None else memo
-        # shared, as a policy is: a router may be gigabytes, and holds no state
-        memo.update({id(part): part for part in (self.router, self.calibration)})
+        # shared, as a policy is: a router may be gigabytes, and what an option holds is safe to share
+        memo.update({id(option): option for option in self._options().values()})
         memo[id(self.__dict__.get("_dispatch"))] = None
         copied = super().__deepcopy__(memo)
         copied._forget(())
@@ -78,144 +123,45 @@ class RoutingOptions(BaseModel):
         return {**state, "__dict__": {k: v for k, v in state["__dict__"].items() if k != "_dispatch"}}
 
     def __setattr__(self, name: str, value: Any) -> None:
+        name = _field(name)
         super().__setattr__(name, value)
         self._forget((name,))
 
     def _forget(self, changed: Iterable[str]) -> None:
         """Drop what was made from fields that have changed since; it is made anew when needed."""
         self.__dict__.pop("_dispatch", None)
-        if not _POLICY_OPTIONS.isdisjoint(changed):
-            self.__dict__.pop("_policy", None)
+        if not {_field(name) for name in OPTION_DEFAULTS}.isdisjoint(changed):
+            self.__dict__.pop("_routing", None)
 
 
-def checked_options(options: dict[str, Any], *, key_allowed: bool = False) -> dict[str, Any]:
-    """The fields of `RoutingOptions` from what a constructor was given; the policy is checked when it is made.
-
-    Args:
-        options: Every option by name.
-        key_allowed: Whether ``route_on=`` may be the key of a dict input.
-
-    Raises:
-        ConfigurationError: An option is not allowed.
-    """
-    if not isinstance(options["failover"], bool):
-        raise ConfigurationError(f"failover={options['failover']!r:.80}: expected True or False")
-    return {
-        **options,
-        "lookback": checked_lookback(options["lookback"]),
-        "route_on": checked_route_on(options["route_on"], key=key_allowed),
-        "sticky": Stickiness.of(options["sticky"]),
-    }
-
-
-def check_names(given: Iterable[str], known: Iterable[str], *, strict: bool) -> None:
-    """Refuse arguments that are misspelt options.
+def option_fields(
+    cls: type[RoutedFields], given: Mapping[str, Any], *, is_chat_model: bool = False
+) -> tuple[dict[str, Any], Routing]:
+    """The fields to construct `cls` with, from all keyword arguments beyond its two sides; and the checked options.
 
     Args:
-        given: Names of further arguments.
-        known: Names that exist.
-        strict: Refuse every unknown name, and not only those close to a known one. A chat model has to let others
-            pass: LangChain constructs any of them with ``temperature=``, ``api_key=`` and the like.
+        cls: The class that is constructed.
+        given: Keyword arguments: options, and fields of any runnable.
+        is_chat_model: Whether arguments that every chat model takes (``temperature=``) are let through. They have no
+            effect, since each of the two models has its own; a warning says so.
 
     Raises:
-        ConfigurationError: There is no such option.
+        ConfigurationError: An argument does not exist, or an option is not allowed.
     """
-    names = set(known)
-    for name in set(given) - names:
-        close = get_close_matches(name, names, n=1, cutoff=0.8)
-        if close or strict:
-            raise ConfigurationError(f"{name}=: no such option" + (f"; is {close[0]}= meant?" if close else ""))
-
-
-def checked_chat_side(value: Any, parameter: str) -> Runnable[Any, Any]:
-    """A chat model, one with arguments bound or a retry around it, or a string for `init_chat_model`."""
-    if isinstance(value, str):
-        try:
-            from langchain.chat_models import init_chat_model
-        except ImportError:
-            raise MissingExtraError(f"{parameter}={value!r}: a model given by name", "agents") from None
-        return cast("Runnable[Any, Any]", init_chat_model(value))
-    if isinstance(value, Runnable) and chat_model_of(value) is not None:
-        return value
-    raise ConfigurationError(
-        f"{parameter}={value!r:.80}: expected a chat model, such as ChatOpenAI(...), or its name, such as "
-        "'openai:gpt-4.1'; for chains and other runnables use RouteLLMRunnable"
-    )
-
-
-def checked_side(value: Any, parameter: str) -> Runnable[Any, Any]:
-    """Any runnable, or what LangChain makes one of: a function, a dict of runnables."""
-    try:
-        return cast("Runnable[Any, Any]", coerce_to_runnable(value))
-    except TypeError:
-        raise ConfigurationError(f"{parameter}={value!r:.80}: expected a runnable, a function or a dict") from None
-
-
-def chat_model_of(runnable: Any) -> Any:
-    """The chat model inside bindings, retries and fallbacks; None when there is none.
-
-    A model that is configured at run time (``init_chat_model`` without a name) counts as one.
-    """
-    while not isinstance(runnable, BaseChatModel):
-        if isinstance(runnable, RunnableBindingBase):
-            runnable = runnable.bound
-        elif isinstance(runnable, RunnableWithFallbacks):
-            runnable = runnable.runnable
-        elif hasattr(type(runnable), "bind_tools"):
-            return runnable
-        else:
-            return None
-    return runnable
-
-
-def bound_kwargs(runnable: Any) -> dict[str, Any]:
-    """Call arguments bound to a chat model, outermost winning."""
-    kwargs: dict[str, Any] = {}
-    while isinstance(runnable, RunnableBindingBase):
-        kwargs = {**runnable.kwargs, **kwargs}
-        runnable = runnable.bound
-    return kwargs
-
-
-def replaced_model(runnable: Any, change: Callable[[Any], Any]) -> Any:
-    """A copy of a side with its chat model changed inside bindings, retries and fallbacks; the given one stays.
-
-    LangChain's own way (``model.bind(temperature=0).bind_tools(tools)``) would drop what was bound before.
-    """
-    if isinstance(runnable, RunnableBindingBase):
-        bound = replaced_model(runnable.bound, change)
-        newer = bound_kwargs(bound)
-        kwargs = {name: value for name, value in runnable.kwargs.items() if name not in newer}
-        return runnable.model_copy(update={"bound": bound, "kwargs": kwargs})
-    if isinstance(runnable, RunnableWithFallbacks):
-        update = {
-            "runnable": replaced_model(runnable.runnable, change),
-            "fallbacks": [replaced_model(fallback, change) for fallback in runnable.fallbacks],
-        }
-        return runnable.model_copy(update=update)
-    return change(runnable)
-
-
-def with_fields(runnable: Any, fields: Mapping[str, Any]) -> Any:
-    """A copy of a side whose chat model has these fields set."""
-    return replaced_model(
-        runnable, lambda model: model.model_copy(update=dict(fields)) if isinstance(model, BaseChatModel) else model
-    )
-
-
-def profile_of(runnable: Any) -> dict[str, Any] | None:
-    """The model profile of a side; None when it states none."""
-    if isinstance(runnable, RunnableSequence):
-        runnable = runnable.first
-    profile = getattr(chat_model_of(runnable), "profile", None)
-    return dict(profile) if isinstance(profile, Mapping) else None
-
-
-def model_name_of(runnable: Any) -> str:
-    """The provider's name of a side's model, or its class."""
-    model = chat_model_of(runnable)
-    for attribute in ("model", "model_name", "model_id", "deployment_name"):
-        name = getattr(model, attribute, None)
-        if isinstance(name, str) and name:
-            return name
-    return type(model).__name__
+    passed = {("policy" if name == _GIVEN_POLICY else name): value for name, value in given.items()}
+    options = {name: passed.pop(name) for name in OPTION_DEFAULTS if name in passed}
+    if is_chat_model:
+        idle = sorted(_OF_A_PROVIDER & passed.keys())
+        passed = {name: value for name, value in passed.items() if name not in idle}
+        if idle:
+            logger.warning(
+                "%s without effect on %s: arguments of a provider belong on the strong and the weak model",
+                ", ".join(f"{name}=" for name in idle),
+                cls.__name__,
+            )
+    fields = set(cls.model_fields) - {_GIVEN_POLICY}
+    check_options(passed, known=[*OPTION_DEFAULTS, *sorted(fields - OPTION_DEFAULTS.keys())], owner=cls.__name__)
+    routing = Routing.of(options, owner=cls.__name__, key_allowed=cls._takes_keys())
+    # the conversations that a Stickiness holds are shared by every copy of the model
+    options["sticky"] = routing.sticky
+    return {**passed, **{_field(name): value for name, value in options.items()}}, routing

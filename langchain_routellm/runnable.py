@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.utils import get_unique_config_specs
 from pydantic import PrivateAttr
 
-from langchain_routellm.dispatch import CONFIG_SPECS, Dispatch
-from langchain_routellm.messages import (
-    chat_needs,
-    chat_texts,
-    chat_tokens,
-    input_texts,
-)
-from langchain_routellm.options import (
-    RoutingOptions,
-    bound_kwargs,
-    check_names,
-    checked_options,
-    checked_side,
-    profile_of,
-)
-from routellm_core import RoutingPolicy
-from routellm_core.policy.capability import capability_gap
+from langchain_routellm import batches
+from langchain_routellm.dispatch import CONFIG_SPECS, Dispatch, RunSettings
+from langchain_routellm.options import RoutedFields, RunnableOptions, option_fields
+from langchain_routellm.readers import AnyReader, ChatReader
+from langchain_routellm.sides import checked_side
+from routellm_core.policy.routing import POLICY_OPTIONS
 
 if TYPE_CHECKING:
     from langchain_routellm.chat_model import ChatRouteLLM
 
 
-class RouteLLMRunnable(RoutingOptions, RunnableSerializable[Any, Any]):
+class RouteLLMRunnable(RoutedFields, RunnableSerializable[Any, Any]):
     """Routes each input to a strong or a weak runnable: chains, retrievers, agents, anything.
 
     Decisions, per-call settings, batches and failover are those of `ChatRouteLLM`. What is routed on: a str itself;
@@ -44,70 +34,42 @@ class RouteLLMRunnable(RoutingOptions, RunnableSerializable[Any, Any]):
     Args:
         strong: The expensive way to answer: a runnable, a function, or a dict of them.
         weak: The cheap way.
-        route_on: Key of a dict input, or a function from the input to the text, or texts, to route on.
-        policy, router, calibration, threshold, strong_fraction, failover, lookback, sticky: As for `ChatRouteLLM`.
-        **kwargs: Fields of any runnable (``name``).
+        **options: As for `ChatRouteLLM`, see `RoutingOptions`; ``route_on=`` is a function of the input, or the key of
+            a dict input. Also fields of any runnable (``name``).
 
     Raises:
-        ConfigurationError: An option is not allowed.
+        ConfigurationError: An option is unknown or not allowed.
     """
 
     strong: Runnable[Any, Any]
     weak: Runnable[Any, Any]
 
-    # set when it stands for a chat model with a schema: then its input is a chat input, and the guard knows the models
-    _chat: ChatRouteLLM | None = PrivateAttr(default=None)
-    _needs: tuple[str, ...] = PrivateAttr(default=())
+    # set when it stands for a chat model with a schema: what its input is and needs, and what the router's run carries
+    _chat_reader: ChatReader | None = PrivateAttr(default=None)
+    _run_settings: RunSettings | None = PrivateAttr(default=None)
 
-    def __init__(
-        self,
-        *,
-        strong: Any,
-        weak: Any,
-        policy: RoutingPolicy | None = None,
-        router: Any = None,
-        calibration: Any = None,
-        threshold: float | None = None,
-        strong_fraction: float | None = None,
-        failover: bool = False,
-        lookback: int = 1,
-        route_on: str | Callable[[Any], str | Sequence[str]] | None = None,
-        sticky: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        check_names(kwargs, type(self).model_fields, strict=True)
-        options = {
-            "policy": policy,
-            "router": router,
-            "calibration": calibration,
-            "threshold": threshold,
-            "strong_fraction": strong_fraction,
-            "failover": failover,
-            "lookback": lookback,
-            "route_on": route_on,
-            "sticky": sticky,
-        }
+    def __init__(self, *, strong: Any, weak: Any, **options: Unpack[RunnableOptions]) -> None:
         sides: dict[str, Any] = {"strong": checked_side(strong, "strong"), "weak": checked_side(weak, "weak")}
-        super().__init__(**sides, **checked_options(options, key_allowed=True), **kwargs)
-        self._policy  # noqa: B018  # made now, so that a wrong option fails here
+        fields, routing = option_fields(type(self), options)
+        super().__init__(**sides, **fields)
+        self.__dict__["_routing"] = routing
 
     @classmethod
     def _of_chat_model(
-        cls, chat: ChatRouteLLM, *, strong: Runnable[Any, Any], weak: Runnable[Any, Any], needs: tuple[str, ...]
+        cls, chat: ChatRouteLLM, *, strong: Runnable[Any, Any], weak: Runnable[Any, Any], reader: ChatReader
     ) -> RouteLLMRunnable:
         """The same routing as a chat model's, over what its two models were turned into."""
-        made = cls(
-            strong=strong,
-            weak=weak,
-            policy=chat.routing_policy,
-            failover=chat.failover,
-            lookback=chat.lookback,
-            route_on=chat.route_on,
-            sticky=chat.sticky,
-            name=chat.name or "ChatRouteLLM",
-        )
-        made._chat, made._needs = chat, needs
+        options: Any = {"name": chat.name or "ChatRouteLLM", "policy": chat.policy}
+        own = chat._options()
+        options.update({name: own[name] for name in own if name not in POLICY_OPTIONS})
+        made = cls(strong=strong, weak=weak, **options)
+        made._chat_reader = reader
+        made._run_settings = RunSettings(options["name"], cast("Any", chat.callbacks), chat.tags, chat.metadata)
         return made
+
+    @classmethod
+    def _takes_keys(cls) -> bool:
+        return True
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -122,24 +84,24 @@ class RouteLLMRunnable(RoutingOptions, RunnableSerializable[Any, Any]):
     @property
     def lc_attributes(self) -> dict[str, Any]:
         """Stickiness serializes as the name of its key."""
-        return {} if self.sticky is None else {"sticky": self.sticky.key}
+        return {} if self._routing.sticky is None else {"sticky": self._routing.sticky.key}
 
     @property
     def InputType(self) -> Any:
-        """That of the strong side."""
+        """Same as the strong side's."""
         return self.strong.InputType
 
     @property
     def OutputType(self) -> Any:
-        """That of the strong side."""
+        """Same as the strong side's."""
         return self.strong.OutputType
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> Any:
-        """That of the strong side."""
+        """Same as the strong side's."""
         return self.strong.get_input_schema(config)
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> Any:
-        """That of the strong side."""
+        """Same as the strong side's."""
         return self.strong.get_output_schema(config)
 
     @property
@@ -148,31 +110,13 @@ class RouteLLMRunnable(RoutingOptions, RunnableSerializable[Any, Any]):
         return get_unique_config_specs([*CONFIG_SPECS, *self.strong.config_specs, *self.weak.config_specs])
 
     def _new_dispatch(self) -> Dispatch:
-        chat = self._chat
-        return Dispatch(
-            self.name or "RouteLLMRunnable",
-            self.strong,
-            self.weak,
-            self._policy,
-            self._texts,
-            self._gap,
-            self.failover,
-            self.sticky,
-            *(() if chat is None else (chat._adapt, cast("Any", chat.callbacks), chat.tags, chat.metadata)),
+        reader = (
+            AnyReader(self._routing, self.strong, self.weak)
+            if self._chat_reader is None
+            else replace(self._chat_reader, routing=self._routing)
         )
-
-    def _texts(self, value: Any) -> tuple[str, ...]:
-        if self._chat is not None:
-            return chat_texts(value, self.lookback, self.route_on)
-        return input_texts(value, self.lookback, self.route_on)
-
-    def _gap(self, value: Any, kwargs: Mapping[str, Any]) -> str | None:
-        strong, weak = (self.strong, self.weak) if self._chat is None else (self._chat.strong, self._chat.weak)
-        profile = profile_of(weak)
-        if not profile or isinstance(value, Mapping):
-            return None
-        needs = [*self._needs, *chat_needs(value, {**bound_kwargs(weak), **kwargs})]
-        return capability_gap(needs, profile, profile_of(strong), lambda: chat_tokens(value))
+        settings = self._run_settings or RunSettings(self.name or "RouteLLMRunnable")
+        return Dispatch(self.strong, self.weak, self._routing, reader, settings)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Route one input."""
@@ -201,7 +145,7 @@ class RouteLLMRunnable(RoutingOptions, RunnableSerializable[Any, Any]):
         **kwargs: Any,
     ) -> list[Any]:
         """Route a batch with one call of the router; each side gets its share as one batch."""
-        return self._dispatch.batch(list(inputs), config, return_exceptions, kwargs)
+        return batches.batch(self._dispatch, list(inputs), config, kwargs, return_exceptions=return_exceptions)
 
     async def abatch(
         self,
@@ -212,17 +156,21 @@ class RouteLLMRunnable(RoutingOptions, RunnableSerializable[Any, Any]):
         **kwargs: Any,
     ) -> list[Any]:
         """Async twin of `batch`."""
-        return await self._dispatch.abatch(list(inputs), config, return_exceptions, kwargs)
+        return await batches.abatch(self._dispatch, list(inputs), config, kwargs, return_exceptions=return_exceptions)
 
     def batch_as_completed(  # the base spells it as two overloads
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> Iterator[tuple[int, Any]]:
         """Route a batch with one call of the router and yield (index, answer) as they come."""
-        yield from self._dispatch.batch_as_completed(inputs, config, return_exceptions, kwargs)
+        yield from batches.batch_as_completed(
+            self._dispatch, inputs, config, kwargs, return_exceptions=return_exceptions
+        )
 
     async def abatch_as_completed(  # the base spells it as two overloads
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> AsyncIterator[tuple[int, Any]]:
         """Async twin of `batch_as_completed`."""
-        async for item in self._dispatch.abatch_as_completed(inputs, config, return_exceptions, kwargs):
+        async for item in batches.abatch_as_completed(
+            self._dispatch, inputs, config, kwargs, return_exceptions=return_exceptions
+        ):
             yield item

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 
-from langchain_routellm.dispatch import KEY
-from langchain_routellm.options import chat_model_of
+from langchain_routellm.answers import KEY
+from langchain_routellm.sides import chat_model_of
 from routellm_core.checks import Side
 
 # A provider signs or encrypts its model's reasoning, and refuses what it has not signed.

@@ -10,7 +10,7 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import ChatGeneration, LLMResult
 
-from langchain_routellm.dispatch import KEY
+from langchain_routellm.answers import KEY
 from routellm_core.checks import Side
 from routellm_core.policy.savings import Price, SavingsLedger, SavingsSummary
 

@@ -55,7 +55,8 @@ def test_the_call_goes_to_strong_when_the_win_rate_reaches_the_threshold(pair: P
 def test_the_answer_carries_the_decision(pair: Pair) -> None:
     answer = pair.llm(strong_fraction=0.3).invoke("p=0.9 hard")
     expected = RoutingDecision("strong", 0.9, pair.router.calibration.threshold(strong_fraction=0.3), "scripted")
-    assert answer.response_metadata["routellm"] == expected.to_dict()
+    stored = answer.response_metadata["routellm"]
+    assert stored == {**expected.to_dict(), "id": stored["id"]}
     assert routing_decision(answer) == expected
     assert answer.response_metadata["model_name"] == "strong-model"
     assert answer.additional_kwargs == {}
@@ -169,12 +170,18 @@ def test_a_failing_router_follows_the_policy(pair: Pair) -> None:
         ({"policy": "p"}, "policy='p': expected a RoutingPolicy"),
         ({"strong_fraction": 0.5, "calibration": [0.1]}, r"calibration=\[0.1\]: expected a Calibration"),
         ({"threshold": 0.5, "failover": "yes"}, "failover='yes': expected True or False"),
-        ({"threshold": 0.5, "lookback": 0}, "lookback=0: expected how many human turns"),
+        ({"threshold": 0.5, "lookback": 0}, "lookback=0: expected a number of human turns"),
         ({"threshold": 0.5, "lookback": True}, "lookback=True"),
-        ({"threshold": 0.5, "route_on": "question"}, "route_on='question': expected a function of the messages"),
+        ({"threshold": 0.5, "route_on": "question"}, "route_on='question': expected a function of the input"),
         ({"threshold": 0.5, "sticky": 3}, "sticky=3: expected None, True"),
-        ({"threshold": 0.5, "failver": True}, "failver=: no such option; is failover= meant"),
-        ({"threshhold": 0.5}, "threshhold=: no such option; is threshold= meant"),
+        ({"threshold": 0.5, "failver": True}, "failver=: ChatRouteLLM has no such option; did you mean failover="),
+        ({"threshhold": 0.5}, "threshhold=: ChatRouteLLM has no such option; did you mean threshold="),
+        ({"threshold": 0.5, "budget": 5}, "budget=: ChatRouteLLM has no such option; its options are"),
+        ({"threshold": 0.5, "deadline": 0}, "deadline=0: expected a number of seconds"),
+        ({"threshold": 0.5, "on_error": "ask"}, "on_error='ask'"),
+        ({"threshold": 0.5, "online": True}, "online= keeps a share on target"),
+        ({"threshold": 0.5, "cache_size": -1}, "cache_size=-1"),
+        ({"threshold": 0.5, "weak_profile": {"pictures": True}}, "weak_profile=.*image_inputs"),
         ({"threshold": 0.5, "cache": True}, "cache=True: .* set cache= on the strong and the weak"),
         ({"threshold": 0.5, "cache": InMemoryCache()}, "set cache= on the strong and the weak"),
     ],
@@ -190,7 +197,7 @@ def test_a_wrong_option_is_named_with_its_value_and_the_fix(pair: Pair, options:
 
 def test_a_policy_and_another_option_exclude_each_other(pair: Pair) -> None:
     policy = RoutingPolicy("random", threshold=0.5)
-    assert ChatRouteLLM(strong=pair.strong, weak=pair.weak, policy=policy).routing_policy is policy
+    assert ChatRouteLLM(strong=pair.strong, weak=pair.weak, policy=policy).policy is policy
     with pytest.raises(ConfigurationError, match="policy= and threshold= are both given"):
         ChatRouteLLM(strong=pair.strong, weak=pair.weak, policy=policy, threshold=0.5)
 
@@ -223,7 +230,7 @@ def test_a_real_model_name_makes_a_real_client(pair: Pair, monkeypatch: pytest.M
 def test_a_calibration_of_ones_own_sets_the_threshold(pair: Pair) -> None:
     calibration = Calibration.from_win_rates(np.linspace(0.2, 0.4, 11))
     llm = pair.llm(strong_fraction=0.5, calibration=calibration)
-    assert llm.routing_policy.threshold == calibration.threshold(strong_fraction=0.5)
+    assert llm.policy.threshold == calibration.threshold(strong_fraction=0.5)
     assert routing_decision(llm.invoke("p=0.35")).model == "strong"  # type: ignore[union-attr]
 
 
@@ -239,7 +246,7 @@ def test_copies_share_the_router_and_its_policy(pair: Pair) -> None:
     llm.invoke("p=0.9")
     for twin in (copy.deepcopy(llm), copy.copy(llm), llm.model_copy()):
         assert twin.router is llm.router
-        assert twin.routing_policy is llm.routing_policy
+        assert twin.policy is llm.policy
         assert twin.sticky is llm.sticky
         assert twin.invoke("p=0.9 again").text.startswith("strong-model")
 
@@ -501,7 +508,12 @@ def test_it_round_trips_through_dumpd_and_load() -> None:
     )
     saved = json.loads(json.dumps(dumpd(llm)))
     names = {
-        ("langchain", "chat_models", "scripted", "ScriptedChatModel"): ("tests", "fakes_langchain", "ScriptedChatModel")
+        ("langchain", "chat_models", "scripted", "ScriptedChatModel"): (
+            "tests",
+            "support",
+            "fakes_langchain",
+            "ScriptedChatModel",
+        )
     }
     back = load(
         saved,
@@ -511,13 +523,13 @@ def test_it_round_trips_through_dumpd_and_load() -> None:
     )
     assert isinstance(back, ChatRouteLLM)
     assert dumpd(back) == dumpd(llm)
-    assert back.routing_policy.threshold == llm.routing_policy.threshold
+    assert back.policy.threshold == llm.policy.threshold
     assert (back.failover, back.lookback, back.sticky.key) == (True, 2, "thread_id")  # type: ignore[union-attr]
 
 
 def test_the_bundled_router_round_trips() -> None:
     llm = ChatRouteLLM(strong=ScriptedChatModel(model="s"), weak=ScriptedChatModel(model="w"), strong_fraction=0.3)
-    assert set(dumpd(llm)["kwargs"]) == {"strong", "weak", "strong_fraction", "lookback"}
+    assert set(dumpd(llm)["kwargs"]) == {"strong", "weak", "strong_fraction", "lookback", "on_error", "cache_size"}
     assert llm.invoke("hi").response_metadata["routellm"]["router"] == "mf"
 
 

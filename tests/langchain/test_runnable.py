@@ -76,11 +76,14 @@ def test_an_input_without_a_question_is_named(pair: Pair, value: Any, options: d
     ("options", "message"),
     [
         ({"strong": 3}, "strong=3: expected a runnable"),
-        ({"route_on": 3}, "route_on=3: expected a function of the input, the key of a dict input, or None"),
+        (
+            {"route_on": 3},
+            "route_on=3: expected a function .* the key of a dict input",
+        ),
         ({"threshold": 2}, "threshold=2"),
         ({"lookback": 0}, "lookback=0"),
-        ({"temperature": 0}, "temperature=: no such option"),
-        ({"route_onn": "x"}, "route_onn=: no such option; is route_on= meant"),
+        ({"temperature": 0}, "temperature=: RouteLLMRunnable has no such option"),
+        ({"route_onn": "x"}, "route_onn=: RouteLLMRunnable has no such option; did you mean route_on="),
     ],
 )
 def test_a_wrong_option_is_named(pair: Pair, options: dict[str, Any], message: str) -> None:

@@ -37,6 +37,7 @@ def _known_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
         ("langchain_routellm", "chat_model", "ChatRouteLLM"): ("langchain_routellm", "chat_model", "ChatRouteLLM"),
         ("langchain", "chat_models", "scripted", "ScriptedChatModel"): (
             "tests",
+            "support",
             "fakes_langchain",
             "ScriptedChatModel",
         ),

@@ -32,7 +32,7 @@ class Route(Generic[T]):
             answer, or at the error that ends the call.
     """
 
-    __slots__ = ("_held", "_may_turn", "_on_settled", "_settled", "decision")
+    __slots__ = ("_failure", "_held", "_may_turn", "_on_settled", "_settled", "decision")
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class Route(Generic[T]):
         self._on_settled = on_settled
         self._settled = False
         self._held: list[T] = []
+        self._failure: BaseException | None = None
         if not self._may_turn:
             self.answered()
 
@@ -71,8 +72,11 @@ class Route(Generic[T]):
         """Turn to the other side after `exc`, or settle the decision and raise `exc` again."""
         if not (self._may_turn and is_survivable(exc)):
             self.answered()
+            if exc.__context__ is None and exc is not self._failure:
+                exc.__context__ = self._failure  # a traceback shows the failure of both sides
             raise exc
         side = self.decision.model
+        self._failure = exc
         self._held.clear()
         self.decision = replace(self.decision, model=other_side(side), failover=side, detail=type(exc).__name__)
         self.answered()
@@ -169,10 +173,10 @@ class Route(Generic[T]):
 
     def _ready(self, piece: T, is_empty: Callable[[T], bool]) -> list[T]:
         """The pieces that may go out now that `piece` has come."""
-        if self._settled:
+        if self._settled and not self._held:
             return [piece]
         self._held.append(piece)
-        return [] if is_empty(piece) else self._rest()
+        return [] if self._may_turn and is_empty(piece) else self._rest()
 
     def _rest(self) -> list[T]:
         """The pieces that were held back; the decision is settled."""

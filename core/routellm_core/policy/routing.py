@@ -200,5 +200,5 @@ def _checked_route_on(value: Any, *, key_allowed: bool) -> Any:
         return value
     key = ", the key of a dict input," if key_allowed else ""
     raise ConfigurationError(
-        f"route_on={value!r:.80}: expected a function of the input that returns the text to route on{key} or None"
+        f"route_on={value!r:.80}: expected a function of the input, which returns the text to route on{key} or None"
     )

@@ -1,0 +1,118 @@
+"""What an answer carries: the decision that it is stamped with, and whether a piece of it holds a token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+
+from routellm_core import RoutingDecision
+from routellm_core.policy.route import Route
+
+KEY = "routellm"
+# what with_structured_output(include_raw=True) gives
+_WITH_RAW = frozenset({"raw", "parsed", "parsing_error"})
+
+
+def routing_decision(answer: Any) -> RoutingDecision | None:
+    """The decision that an answer carries.
+
+    Args:
+        answer: A message or message chunk; also the dict that ``with_structured_output(include_raw=True)`` gives, and
+            the final state of an agent with `RouteLLMMiddleware`.
+
+    Returns:
+        The decision, or None when the answer was not routed.
+    """
+    if isinstance(answer, Mapping):
+        stored = answer.get(KEY)
+        if stored is not None:
+            return RoutingDecision.from_dict(stored)
+        answer = answer.get("raw")
+    return RoutingDecision.from_dict(getattr(answer, "response_metadata", {}).get(KEY))
+
+
+def stamped(output: Any, decision: RoutingDecision) -> Any:
+    """A copy of an output that carries the decision, where it has a place for one; never the output changed.
+
+    A cache hands the same message to many calls, so it must not be written to.
+    """
+    if isinstance(output, BaseMessage):
+        return output.model_copy(update={"response_metadata": {**output.response_metadata, KEY: decision.to_dict()}})
+    # include_raw=True; a stream of it opens with the raw message alone
+    if isinstance(output, dict) and isinstance(output.get("raw"), BaseMessage) and output.keys() <= _WITH_RAW:
+        return {**output, "raw": stamped(output["raw"], decision)}
+    if isinstance(output, LLMResult):
+        generations = [
+            [
+                g.model_copy(update={"message": stamped(g.message, decision)}) if isinstance(g, ChatGeneration) else g
+                for g in answers
+            ]
+            for answers in output.generations
+        ]
+        return output.model_copy(update={"generations": generations})
+    return output
+
+
+class TokenWatch(BaseCallbackHandler):
+    """Settles a route as soon as a token has gone out through the callbacks of a run.
+
+    Somebody may be reading tokens from the callbacks of an invoke; from then on no other side may answer.
+    """
+
+    run_inline = True
+
+    def __init__(self, route: Route[Any]) -> None:
+        self._route = route
+
+    def on_llm_new_token(self, token: Any, *, chunk: Any = None, **kwargs: Any) -> None:
+        """Settle the route at the first token, not at a provider's empty opening chunk."""
+        message = getattr(chunk, "message", None)
+        if token or (message is not None and not is_empty(message)):
+            self._route.answered()
+
+    def on_stream_event(self, event: Any, **kwargs: Any) -> None:
+        """Settle the route at the first piece of content of a typed event stream."""
+        if event.get("event") == "content-block-delta":
+            self._route.answered()
+
+
+def is_empty(chunk: Any) -> bool:
+    """Whether a piece of a stream holds nothing that a reader could have used.
+
+    Providers open a stream with an empty chunk that only says "assistant".
+    """
+    if isinstance(chunk, AIMessageChunk):
+        return not (
+            _has_content(chunk.content) or chunk.tool_call_chunks or chunk.tool_calls or chunk.additional_kwargs
+        )
+    if isinstance(chunk, str):  # that chunk behind a StrOutputParser
+        return not chunk
+    if isinstance(chunk, Mapping) and "event" in chunk:
+        return not str(chunk["event"]).startswith("content-block")
+    return False
+
+
+def _has_content(content: str | list[Any]) -> bool:
+    # a text block is opened empty, too
+    if isinstance(content, str):
+        return bool(content)
+    return any(not (isinstance(b, dict) and b.get("type") == "text" and not b.get("text")) for b in content if b)
+
+
+def merged(chunks: list[Any]) -> Any:
+    """The sum of the chunks, or the last one when they do not add up."""
+    if not chunks:
+        return None
+    if all(isinstance(chunk, AIMessageChunk) for chunk in chunks):
+        return chunks[0] + chunks[1:] if len(chunks) > 1 else chunks[0]
+    try:
+        total = chunks[0]
+        for chunk in chunks[1:]:
+            total = total + chunk
+    except TypeError:
+        return chunks[-1]
+    return total

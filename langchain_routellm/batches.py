@@ -1,0 +1,278 @@
+"""Batches: one decision call for all inputs, and each side's share as one batch of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import ensure_config, get_config_list, get_executor_for_config
+
+from langchain_routellm.answers import stamped
+from routellm_core import RoutingDecision, RoutingRequest
+from routellm_core.checks import Side
+from routellm_core.policy.route import Route
+from routellm_core.policy.routing import CallSettings
+
+if TYPE_CHECKING:
+    from langchain_routellm.dispatch import Dispatch, Planned
+
+
+class Plan:
+    """What a batch asks of the policy, and what came of it: a decision for each input, or the error in its place.
+
+    Args:
+        dispatch: Decides.
+        values: The inputs.
+        configs: One config an input.
+        kwargs: Arguments of every call.
+        keep_errors: Whether an input that cannot be decided keeps its error in its place; else the error is raised.
+    """
+
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        values: Sequence[Any],
+        configs: Sequence[RunnableConfig],
+        kwargs: Mapping[str, Any],
+        *,
+        keep_errors: bool,
+    ) -> None:
+        self._routing = dispatch.routing
+        self._settings: list[CallSettings] = []
+        self._asked: list[RoutingRequest | Exception] = []
+        for value, config in zip(values, configs, strict=True):
+            try:
+                settings = dispatch.settings(config)
+                self._asked.append(dispatch.request(value, settings, kwargs))
+            except Exception as exc:
+                if not keep_errors:
+                    raise
+                self._asked.append(exc)
+                settings = CallSettings()
+            self._settings.append(settings)
+        self._keep_errors = keep_errors
+        self.requests = [asked for asked in self._asked if isinstance(asked, RoutingRequest)]
+
+    def decided(self, decisions: Sequence[RoutingDecision]) -> list[Planned]:
+        """The decisions in the places of their inputs."""
+        ready = iter(decisions)
+        return [
+            self._routing.noted(next(ready), settings) if isinstance(asked, RoutingRequest) else asked
+            for asked, settings in zip(self._asked, self._settings, strict=True)
+        ]
+
+    def failed(self, exc: Exception) -> list[Planned]:
+        """What is left after the policy raised `exc`: a call that is settled without the router is not lost with it."""
+        if not self._keep_errors:
+            raise exc
+        return [
+            asked
+            if isinstance(asked, Exception)
+            else exc
+            if asked.force is None
+            else self._routing.noted(self._routing.policy.decide(asked), settings)
+            for asked, settings in zip(self._asked, self._settings, strict=True)
+        ]
+
+
+class BatchWork:
+    """The state of one batch call: which inputs go where, and what became of them."""
+
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        values: list[Any],
+        started: Sequence[tuple[RunnableConfig, Any]],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        self._dispatch = dispatch
+        self._values = values
+        self._kwargs = kwargs
+        self.configs = [config for config, _ in started]
+        self.runs = [run for _, run in started]
+        self.outputs: list[Any] = [None] * len(values)
+        self._routes: dict[int, Route[Any]] = {}
+        self._again: list[int] = []
+
+    def rounds(self, plan: list[Planned]) -> Iterator[list[tuple[Side, list[int]]]]:
+        """First the calls as planned, grouped by side; then those that failed and may go to the other side."""
+        for i, planned in enumerate(plan):
+            if isinstance(planned, Exception):
+                self.outputs[i] = planned
+            else:
+                self._routes[i] = self._dispatch.route(planned)
+        todo = list(self._routes)
+        while todo:
+            sides: dict[Side, list[int]] = {}
+            for i in todo:
+                sides.setdefault(self._routes[i].side, []).append(i)
+            self._again = []
+            yield list(sides.items())
+            todo = self._again
+
+    def at_once(self, groups: list[tuple[Side, list[int]]]) -> bool:
+        """Whether both sides may run at the same time: two batches at once would be twice the allowed concurrency."""
+        return len(groups) == 2 and not self.configs[0].get("max_concurrency")
+
+    def run(self, group: tuple[Side, list[int]]) -> list[Any]:
+        """Run one side's share as one batch; a failure of the batch as a whole is the failure of each of its calls."""
+        try:
+            return self._side(group).batch(*self._share(group), return_exceptions=True, **self._kwargs)
+        except Exception as exc:
+            return [exc] * len(group[1])
+
+    async def arun(self, group: tuple[Side, list[int]]) -> list[Any]:
+        """Async twin of `run`."""
+        try:
+            return await self._side(group).abatch(*self._share(group), return_exceptions=True, **self._kwargs)
+        except Exception as exc:
+            return [exc] * len(group[1])
+
+    def _side(self, group: tuple[Side, list[int]]) -> Runnable[Any, Any]:
+        return self._dispatch.side(group[0])
+
+    def _share(self, group: tuple[Side, list[int]]) -> tuple[list[Any], list[RunnableConfig]]:
+        side, indices = group
+        return (
+            [self._dispatch.input(side, self._values[i]) for i in indices],
+            [self._dispatch.child(self.configs[i], self.runs[i], self._routes[i]) for i in indices],
+        )
+
+    def collect(self, groups: list[tuple[Side, list[int]]], results: list[list[Any]]) -> None:
+        """Take in what the sides gave: answers, and failures after which the other side may answer."""
+        for (_, indices), outputs in zip(groups, results, strict=True):
+            for i, output in zip(indices, outputs, strict=True):
+                route = self._routes[i]
+                if not isinstance(output, BaseException):
+                    route.answered()
+                    self.outputs[i] = stamped(output, route.decision)
+                    continue
+                try:
+                    route.failed(output)
+                except BaseException:
+                    self.outputs[i] = output
+                else:
+                    self._again.append(i)
+
+    def result(self, *, return_exceptions: bool) -> list[Any]:
+        """The outputs in order; the first error is raised unless they are returned."""
+        if not return_exceptions:
+            for output in self.outputs:
+                if isinstance(output, BaseException):
+                    raise output
+        return self.outputs
+
+
+def batch(
+    dispatch: Dispatch,
+    values: list[Any],
+    config: RunnableConfig | list[RunnableConfig] | None,
+    kwargs: Mapping[str, Any],
+    *,
+    return_exceptions: bool,
+) -> list[Any]:
+    """Route a batch with one `win_rates` call; each side gets its share as one batch of its own."""
+    if not values:
+        return []
+    # one router run per input, as RunnableWithFallbacks has it
+    started = [dispatch.start(v, c) for v, c in zip(values, get_config_list(config, len(values)), strict=True)]
+    work = BatchWork(dispatch, values, started, kwargs)
+    try:
+        for groups in work.rounds(dispatch.plan(values, work.configs, kwargs, keep_errors=return_exceptions)):
+            if work.at_once(groups):
+                with get_executor_for_config({"max_concurrency": 2}) as executor:
+                    results = list(executor.map(work.run, groups))
+            else:
+                results = [work.run(group) for group in groups]
+            work.collect(groups, results)
+    except BaseException as exc:
+        for run in work.runs:
+            run.on_chain_error(exc)
+        raise
+    for run, output in zip(work.runs, work.outputs, strict=True):
+        if isinstance(output, BaseException):
+            run.on_chain_error(output)
+        else:
+            run.on_chain_end(output)
+    return work.result(return_exceptions=return_exceptions)
+
+
+async def abatch(
+    dispatch: Dispatch,
+    values: list[Any],
+    config: RunnableConfig | list[RunnableConfig] | None,
+    kwargs: Mapping[str, Any],
+    *,
+    return_exceptions: bool,
+) -> list[Any]:
+    """Async twin of `batch`."""
+    if not values:
+        return []
+    configs = get_config_list(config, len(values))
+    started = await asyncio.gather(*(dispatch.astart(v, c) for v, c in zip(values, configs, strict=True)))
+    work = BatchWork(dispatch, values, started, kwargs)
+    try:
+        for groups in work.rounds(await dispatch.aplan(values, work.configs, kwargs, keep_errors=return_exceptions)):
+            if work.at_once(groups):
+                results = list(await asyncio.gather(*map(work.arun, groups)))
+            else:
+                results = [await work.arun(group) for group in groups]
+            work.collect(groups, results)
+    except BaseException as exc:
+        await asyncio.gather(*(run.on_chain_error(exc) for run in work.runs))
+        raise
+    await asyncio.gather(
+        *(
+            run.on_chain_error(output) if isinstance(output, BaseException) else run.on_chain_end(output)
+            for run, output in zip(work.runs, work.outputs, strict=True)
+        )
+    )
+    return work.result(return_exceptions=return_exceptions)
+
+
+def batch_as_completed(
+    dispatch: Dispatch, values: Sequence[Any], config: Any, kwargs: Mapping[str, Any], *, return_exceptions: bool
+) -> Iterator[tuple[int, Any]]:
+    """Route a batch with one `win_rates` call and yield (index, answer) as they come."""
+    if values:
+        configs = [ensure_config(c) for c in get_config_list(config, len(values))]
+        plan = dispatch.plan(values, configs, kwargs, keep_errors=return_exceptions)
+        yield from _Decided(dispatch).batch_as_completed(
+            list(zip(plan, values, strict=True)),
+            configs,
+            return_exceptions=return_exceptions,  # type: ignore[call-overload]
+            **kwargs,
+        )
+
+
+async def abatch_as_completed(
+    dispatch: Dispatch, values: Sequence[Any], config: Any, kwargs: Mapping[str, Any], *, return_exceptions: bool
+) -> AsyncIterator[tuple[int, Any]]:
+    """Async twin of `batch_as_completed`."""
+    if values:
+        configs = [ensure_config(c) for c in get_config_list(config, len(values))]
+        plan = await dispatch.aplan(values, configs, kwargs, keep_errors=return_exceptions)
+        async for item in _Decided(dispatch).abatch_as_completed(
+            list(zip(plan, values, strict=True)),
+            configs,
+            return_exceptions=return_exceptions,  # type: ignore[call-overload]
+            **kwargs,
+        ):
+            yield item
+
+
+class _Decided(Runnable[Any, Any]):
+    """Runs (decision, input) pairs, so that LangChain's own as-completed machinery can run a planned batch."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self._dispatch = dispatch
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        planned, value = input
+        return self._dispatch.invoke(value, config, kwargs, planned)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        planned, value = input
+        return await self._dispatch.ainvoke(value, config, kwargs, planned)

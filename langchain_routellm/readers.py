@@ -1,0 +1,84 @@
+"""How the wrappers read their inputs: what a call is routed on, what it needs, and in which form a side takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.runnables import Runnable
+
+from langchain_routellm.messages import as_messages, chat_needs, chat_texts, chat_tokens, input_texts
+from langchain_routellm.sides import bound_kwargs, chat_model_of, profile_of
+from langchain_routellm.switching import adapted
+from routellm_core.checks import Side
+from routellm_core.policy.routing import RoutedOn, Routing
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReader:
+    """Reads the inputs of chat models.
+
+    Attributes:
+        routing: The options of the wrapper.
+        strong: The strong chat model, as far as its profile and provider go.
+        weak: The weak one.
+        needs: What every call needs beyond its input, such as tools that are bound.
+    """
+
+    routing: Routing
+    strong: Runnable[Any, Any]
+    weak: Runnable[Any, Any]
+    needs: tuple[str, ...] = ()
+
+    def texts(self, value: Any) -> RoutedOn:
+        """The last human turns, or what ``route_on=`` returns."""
+        return chat_texts(value, self.routing)
+
+    def gap(self, value: Any, kwargs: Mapping[str, Any]) -> str | None:
+        """What the weak model lacks for an input and its call arguments."""
+        weak = profile_of(self.weak)
+        if not weak and not self.routing.weak_profile:
+            return None
+        needs = [*self.needs, *chat_needs(value, {**bound_kwargs(self.weak), **kwargs})]
+        return self.routing.gap(needs, weak, profile_of(self.strong), lambda: chat_tokens(value))
+
+    def fitting(self, side: Side, value: Any) -> Any:
+        """The messages without what the side's provider would refuse; the input itself where nothing is to change."""
+        ours, other = (self.strong, self.weak) if side == "strong" else (self.weak, self.strong)
+        if isinstance(value, str) or type(chat_model_of(ours)) is type(chat_model_of(other)):
+            return value
+        messages = as_messages(value) or []
+        fitting = adapted(messages, side, ours, other)
+        return value if all(a is b for a, b in zip(messages, fitting, strict=True)) else fitting
+
+
+@dataclass(frozen=True, slots=True)
+class AnyReader:
+    """Reads the inputs of any two runnables: a text, a chat input, or a dict that holds one.
+
+    Attributes:
+        routing: The options of the wrapper.
+        strong: The strong side.
+        weak: The weak side.
+    """
+
+    routing: Routing
+    strong: Runnable[Any, Any]
+    weak: Runnable[Any, Any]
+
+    def texts(self, value: Any) -> RoutedOn:
+        """The text in the input by the rule of `RouteLLMRunnable`, or what ``route_on=`` returns."""
+        return input_texts(value, self.routing)
+
+    def gap(self, value: Any, kwargs: Mapping[str, Any]) -> str | None:
+        """What the weak side lacks, where it is a chat model or begins with one."""
+        weak = profile_of(self.weak)
+        if (not weak and not self.routing.weak_profile) or isinstance(value, Mapping):
+            return None
+        needs = chat_needs(value, {**bound_kwargs(self.weak), **kwargs})
+        return self.routing.gap(needs, weak, profile_of(self.strong), lambda: chat_tokens(value))
+
+    def fitting(self, side: Side, value: Any) -> Any:
+        """The input as it is."""
+        return value
