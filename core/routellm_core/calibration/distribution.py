@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from routellm_core.calibration.scoring import RouterLike, Scorer
-from routellm_core.checks import checked_count, checked_fraction, write_json
+from routellm_core.calibration.thresholds import WinRateDistribution, distinct
+from routellm_core.checks import checked_count, write_json
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, PromptError
 
 if TYPE_CHECKING:
@@ -32,11 +33,11 @@ class HasFingerprint(Protocol):
     def fingerprint(self) -> str: ...
 
 
-class Calibration:
-    """Distribution of win rates over a sample of prompts, exact with ties.
+class Calibration(WinRateDistribution):
+    """The distribution of a router's win rates over a sample of prompts, and the thresholds that it gives.
 
-    A call goes to the strong model when its win rate >= threshold, so tied prompts always go together: the
-    shares that can be reached are those of the distinct win rates, and the closest one is taken.
+    Tied prompts always go together, so the shares of strong calls that can be reached are those of the distinct win
+    rates; the closest one is taken.
 
     Attributes:
         values: Distinct win rates, ascending, float64 (m,).
@@ -46,7 +47,7 @@ class Calibration:
         fingerprint: Its fingerprint, or None when unknown (then any router is accepted).
     """
 
-    __slots__ = ("_tail", "count", "counts", "fingerprint", "router", "values")
+    __slots__ = ("fingerprint", "router")
 
     def __init__(
         self,
@@ -56,25 +57,9 @@ class Calibration:
         router: str | None = None,
         fingerprint: str | None = None,
     ) -> None:
-        self.values = np.asarray(values, dtype=np.float64)
-        self.counts = np.asarray(counts, dtype=np.int64)
-        if self.values.ndim != 1 or self.values.shape != self.counts.shape or not self.values.size:
-            raise ConfigurationError(
-                f"values of shape {self.values.shape} with counts of shape {self.counts.shape}: "
-                "expected two one-dimensional arrays of one length >= 1"
-            )
-        inside = (self.values >= 0.0) & (self.values <= 1.0)
-        if not inside.all():
-            raise ConfigurationError(
-                f"win rate {self.values[~inside][0]}: expected numbers between 0 and 1; a router must not return NaN"
-            )
-        if (np.diff(self.values) <= 0).any() or (self.counts < 1).any():
-            raise ConfigurationError("values must ascend without repetition and counts be >= 1; use from_win_rates")
-        self.count = int(self.counts.sum())
+        super().__init__(values, counts)
         self.router = router
         self.fingerprint = fingerprint
-        # _tail[k]: prompts with win rate >= values[k]; the last entry is none
-        self._tail = np.append(np.cumsum(self.counts[::-1])[::-1], 0)
 
     @classmethod
     def fit(cls, router: RouterLike, prompts: Iterable[str], *, batch_size: int = 1024) -> Self:
@@ -140,50 +125,8 @@ class Calibration:
     def from_win_rates(
         cls, win_rates: npt.ArrayLike, *, router: str | None = None, fingerprint: str | None = None
     ) -> Self:
-        """The calibration of win rates (n,), n >= 1, that are at hand already."""
-        try:
-            array = np.asarray(win_rates, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise ConfigurationError("win_rates: expected a one-dimensional array of numbers") from None
-        if array.ndim != 1 or not array.size:
-            raise ConfigurationError(f"win_rates of shape {array.shape}: expected one dimension and at least one value")
-        values, counts = np.unique(array, return_counts=True)
-        return cls(values, counts, router=router, fingerprint=fingerprint)
-
-    def threshold(self, *, strong_fraction: float) -> float:
-        """The threshold whose strong share on the sample is closest to the wanted one.
-
-        It lies midway between two neighbouring win rates, so that rounding does not move a prompt; of two equally
-        close shares the smaller (cheaper) is taken. What is reached: ``strong_fraction(threshold=...)``.
-
-        Args:
-            strong_fraction: Wanted share of strong calls, in [0, 1].
-
-        Returns:
-            A threshold in [0, 1].
-        """
-        wanted = checked_fraction(strong_fraction, "strong_fraction")
-        # candidate k sends values[k:] to strong; k = m (none) is out of reach for a threshold when one is exactly 1
-        reachable = self._tail if self.values[-1] < 1.0 else self._tail[:-1]
-        distance = np.abs(reachable / self.count - wanted)
-        # reversed: of equal distances, argmin then finds the larger k, which is the smaller share
-        k = len(reachable) - 1 - int(np.argmin(distance[::-1]))
-        if k == 0:
-            return 0.0
-        if k == len(self.values):
-            return 1.0
-        low, high = float(self.values[k - 1]), float(self.values[k])
-        middle = low + (high - low) / 2
-        return middle if middle > low else high
-
-    def strong_fraction(self, *, threshold: float) -> float:
-        """The share of the sample with win rate >= threshold."""
-        at = checked_fraction(threshold, "threshold")
-        return float(self._tail[int(np.searchsorted(self.values, at, side="left"))] / self.count)
-
-    def realised_fraction(self, *, strong_fraction: float) -> float:
-        """The strong share on the sample that the threshold for `strong_fraction` reaches: the closest possible."""
-        return self.strong_fraction(threshold=self.threshold(strong_fraction=strong_fraction))
+        """The calibration of win rates (n,), n >= 1, that were computed before."""
+        return cls(*distinct(win_rates), router=router, fingerprint=fingerprint)
 
     def share_target(self, strong_fraction: float, **options: Any) -> Target:
         """The threshold for a share of strong calls with what it really gives: interval, held-out value, sample size.
@@ -226,13 +169,6 @@ class Calibration:
         found = quality_target(win_rates, strong_scores, weak_scores, **options)
         level = {name: options[name] for name in ("confidence", "seed") if name in options}
         return replace(found, strong_fraction=share_interval(self, found.threshold, **level))
-
-    def percentile(self, win_rate: float) -> float:
-        """Share of the sample, in [0, 1], whose win rate lies below `win_rate`, half of the tied ones counted."""
-        at = checked_fraction(win_rate, "win_rate")
-        below = self.count - self._tail[int(np.searchsorted(self.values, at, side="left"))]
-        upto = self.count - self._tail[int(np.searchsorted(self.values, at, side="right"))]
-        return float((below + upto) / 2 / self.count)
 
     def condensed(self, max_values: int = 10_000) -> Self:
         """The same distribution with at most `max_values` distinct win rates, each share moved by < 1 / max_values.
@@ -308,7 +244,7 @@ class Calibration:
             raise CheckpointNotFoundError(f"no calibration file {str(file)!r}; write one with Calibration.save(path)")
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise CheckpointError(f"{file} is not readable JSON: {exc}") from exc
         try:
             return cls.from_dict(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from inspect import isawaitable, iscoroutine
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from routellm_core.checks import checked_prompts, checked_win_rates
 from routellm_core.errors import ConfigurationError
 
 
+@runtime_checkable
 class HasWinRates(Protocol):
     """An object that scores prompts; every `Router` is one."""
 
@@ -66,6 +67,6 @@ class Scorer:
                 found.close()
             raise ConfigurationError(
                 f"router {self.name!r} is asynchronous, but calibration calls it synchronously: wrap it first, "
-                "as_router(router) from routellm_core.routers.function"
+                "as_router(router), from routellm_core.routers"
             )
         return checked_win_rates(found, len(checked), self.name)

@@ -7,27 +7,44 @@ sample is large enough for the wanted precision.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.calibration.distribution import Calibration
+from routellm_core.calibration.thresholds import WinRateDistribution, threshold_after
 from routellm_core.checks import checked_fraction, is_number
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.statistics.intervals import Estimate, check_bootstrap, number_text, resample, shown_digits
-from routellm_core.statistics.metrics import Floats, checked_scores
+from routellm_core.statistics.intervals import (
+    FEWEST,
+    Estimate,
+    Resampling,
+    mean_interval,
+    number_text,
+    ratio_interval,
+    shown_digits,
+)
+from routellm_core.statistics.metrics import Floats, checked_rates, checked_rows
 
 TargetKind = Literal["strong_fraction", "budget", "quality", "pgr"]
-Price = float | tuple[float, float]
-Tokens = npt.ArrayLike | tuple[npt.ArrayLike, npt.ArrayLike]
+Rows = npt.NDArray[np.intp]
 
-# Above this many rows the bootstrap of a mean is normal in every digit that is shown, and is drawn as such.
-_NORMAL_FROM = 50_000
-# Below this many rows a bootstrap of a mean sees too little of the spread to say how many rows would do.
-_FEWEST = 30
+
+@runtime_checkable
+class TokenPrice(Protocol):
+    """Money per million input and output tokens; `routellm_core.Price` is one."""
+
+    @property
+    def input(self) -> float: ...
+
+    @property
+    def output(self) -> float: ...
+
+
+PriceLike = TokenPrice | float | tuple[float, float]
+Tokens = npt.ArrayLike | tuple[npt.ArrayLike, npt.ArrayLike]
 
 
 @dataclass(frozen=True)
@@ -98,7 +115,7 @@ _WORDS = {"strong_fraction": "strong share", "budget": "cost per call", "quality
 
 
 def share_target(
-    calibration: Calibration | npt.ArrayLike,
+    calibration: WinRateDistribution | npt.ArrayLike,
     strong_fraction: float,
     *,
     precision: float = 0.02,
@@ -122,11 +139,15 @@ def share_target(
 
     Raises:
         ConfigurationError: A value is not allowed.
+        DataError: Win rates that are not numbers in [0, 1].
     """
-    fitted = _calibration(calibration)
+    if isinstance(calibration, WinRateDistribution):
+        fitted = calibration
+    else:
+        fitted = WinRateDistribution.from_win_rates(checked_rates(calibration))
     wanted = checked_fraction(strong_fraction, "strong_fraction")
     _check_precision(precision)
-    check_bootstrap(draws, confidence, seed)
+    how = Resampling(draws, confidence, seed)
     threshold = fitted.threshold(strong_fraction=wanted)
     realised = share_interval(fitted, threshold, confidence=confidence, draws=draws, seed=seed)
     spread = (realised.high - realised.low) / 2.0
@@ -139,7 +160,7 @@ def share_target(
         threshold_interval=(min(*ends, threshold), max(*ends, threshold)),
         strong_fraction=realised,
         realised=realised,
-        held_out=_held_out_share(fitted, wanted, seed),
+        held_out=_held_out_share(fitted, wanted, how),
         count=fitted.count,
         precision=precision,
         needed=_needed(fitted.count, spread, precision),
@@ -148,53 +169,79 @@ def share_target(
 
 
 def share_interval(
-    calibration: Calibration, threshold: float, *, confidence: float = 0.95, draws: int = 4000, seed: int = 0
+    sample: WinRateDistribution, threshold: float, *, confidence: float = 0.95, draws: int = 4000, seed: int = 0
 ) -> Estimate:
-    """Share of traffic with win rate >= threshold, with the interval that a sample of this size leaves."""
-    share = calibration.strong_fraction(threshold=threshold)
+    """Share of traffic with win rate >= threshold, with the interval that a sample of this size leaves.
+
+    Args:
+        sample: A `Calibration`, or another distribution of win rates.
+        threshold: The threshold, in [0, 1].
+        confidence: Level of the interval.
+        draws: Bootstrap draws.
+        seed: Seed of the draws.
+
+    Raises:
+        ConfigurationError: A value is not allowed.
+    """
+    how = Resampling(draws, confidence, seed)
+    share = sample.strong_fraction(threshold=threshold)
     if threshold <= 0.0:
         return Estimate(share, share, share)  # no win rate is below it: whatever comes is strong
-    strong = share * calibration.count
-    rng = np.random.default_rng(seed)
-    drawn = rng.beta(strong + 0.5, calibration.count - strong + 0.5, size=draws)
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(drawn, [tail, 1.0 - tail])
-    return Estimate(share, min(float(low), share), max(float(high), share))
+    strong = share * sample.count
+    found = how.interval(how.rng().beta(strong + 0.5, sample.count - strong + 0.5, size=draws), share)
+    return Estimate(share, min(found.low, share), max(found.high, share))
 
 
-def call_cost(price: Price, tokens: Tokens) -> Floats:
+def _held_out_share(sample: WinRateDistribution, wanted: float, how: Resampling) -> float | None:
+    """Share on a random half at the threshold that the other half gives for `wanted`."""
+    if sample.count < 2:
+        return None
+    rates = np.repeat(sample.values, sample.counts)
+    here, there = _halves(sample.count, how)
+    threshold = WinRateDistribution.from_win_rates(rates[here]).threshold(strong_fraction=wanted)
+    return float((rates[there] >= threshold).mean())
+
+
+def call_cost(price: PriceLike, tokens: Tokens) -> Floats:
     """Money of one call, scalar () or (n,), of a model.
 
     Args:
-        price: Money per million tokens: one number for all tokens, or (input, output).
+        price: Money per million tokens: one number for all tokens, (input, output), or a `routellm_core.Price`.
         tokens: Tokens of a call: a mean or (n,) counts; or a pair (input, output) of either.
 
     Raises:
-        ConfigurationError: A price for input and output without tokens of both, or a negative or missing number.
+        ConfigurationError: A price that tells input from output with tokens that do not, or a negative or missing
+            number.
     """
+    read, written = _two_prices(price)
     if isinstance(tokens, tuple):
-        pair = tuple(_amounts("tokens", part) for part in tokens)
-        if len(pair) != 2:
-            raise ConfigurationError(f"tokens has {len(pair)} parts: expected (input tokens, output tokens)")
-        both = price if isinstance(price, tuple) else (price, price)
-        if len(both) != 2:
-            raise ConfigurationError(f"price={price!r}: expected one number or (input, output)")
-        return np.asarray(
-            (_amounts("price", both[0]) * pair[0] + _amounts("price", both[1]) * pair[1]) / 1e6, dtype=np.float64
-        )
-    if isinstance(price, tuple):
+        if len(tokens) != 2:
+            raise ConfigurationError(f"tokens has {len(tokens)} parts: expected (input tokens, output tokens)")
+        return np.asarray((read * _amounts(tokens[0]) + written * _amounts(tokens[1])) / 1e6, dtype=np.float64)
+    if read != written:
         raise ConfigurationError(
             f"price={price!r} tells input from output, but tokens does not: give tokens=(input, output)"
         )
-    return np.asarray(_amounts("price", price) * _amounts("tokens", tokens) / 1e6, dtype=np.float64)
+    return np.asarray(read * _amounts(tokens) / 1e6, dtype=np.float64)
+
+
+def _two_prices(price: PriceLike) -> tuple[float, float]:
+    """Money per million input and output tokens."""
+    if isinstance(price, TokenPrice):
+        both: tuple[Any, ...] = (price.input, price.output)
+    else:
+        both = price if isinstance(price, tuple) else (price, price)
+    if len(both) != 2 or not all(is_number(amount) and amount >= 0 for amount in both):
+        raise ConfigurationError(f"price={price!r:.80}: expected a number >= 0, (input, output) or a Price")
+    return float(both[0]), float(both[1])
 
 
 def budget_target(
-    calibration: Calibration | npt.ArrayLike,
+    calibration: WinRateDistribution | npt.ArrayLike,
     budget: float,
     *,
-    strong_price: Price | None = None,
-    weak_price: Price | None = None,
+    strong_price: PriceLike | None = None,
+    weak_price: PriceLike | None = None,
     tokens: Tokens | None = None,
     calls: float = 1.0,
     precision: float = 0.05,
@@ -207,8 +254,9 @@ def budget_target(
     Args:
         calibration: A `Calibration`, or win rates (n,); the latter are needed when tokens are given prompt by prompt.
         budget: Money for `calls` calls.
-        strong_price: Money per million tokens of the strong model: a number, or (input, output).
-        weak_price: The same of the weak model.
+        strong_price: Money per million tokens of the strong model: a number, (input, output), or a
+            `routellm_core.Price`.
+        weak_price: The same for the weak model.
         tokens: Tokens of a call: a mean, (n,) counts, or a pair (input, output) of either.
         calls: How many calls the budget is for, such as a month's.
         precision: Wanted half-width of the interval as a share of the budget.
@@ -221,36 +269,23 @@ def budget_target(
         more than the budget.
 
     Raises:
-        ConfigurationError: A price or the tokens are missing, negative, or the strong model is not dearer.
-        DataError: Token counts that are not one a prompt.
+        ConfigurationError: A price or the tokens are missing or negative, or the strong model is not more expensive.
+        DataError: Win rates that are not numbers in [0, 1], or token counts that are not one per prompt.
     """
-    missing = [
-        n
-        for n, v in (("strong_price", strong_price), ("weak_price", weak_price), ("tokens", tokens), ("budget", budget))
-        if v is None
-    ]
+    given = {"strong_price": strong_price, "weak_price": weak_price, "tokens": tokens, "budget": budget}
+    missing = [name for name, value in given.items() if value is None]
     if strong_price is None or weak_price is None or tokens is None or missing:
         raise ConfigurationError(
             f"{', '.join(missing)} missing: a budget needs the price per million tokens of both models and the tokens "
             "of a call (a mean will do)"
         )
     _check_precision(precision)
-    check_bootstrap(draws, confidence, seed)
+    how = Resampling(draws, confidence, seed)
     if not all(is_number(v) and v > 0 for v in (budget, calls)):
         raise ConfigurationError(f"budget={budget!r}, calls={calls!r}: expected positive numbers")
-    wanted = float(budget) / float(calls)
-    strong_cost, weak_cost = call_cost(strong_price, tokens), call_cost(weak_price, tokens)
-    if not any(
-        float(np.sum(_amounts("tokens", part))) for part in (tokens if isinstance(tokens, tuple) else (tokens,))
-    ):
-        raise ConfigurationError(f"tokens={tokens!r:.80}: expected the tokens of a call, above 0")
-    if float(strong_cost.mean()) <= float(weak_cost.mean()):
-        raise ConfigurationError(
-            f"strong_price={strong_price!r}, weak_price={weak_price!r}: the strong model is not dearer, so there is "
-            "nothing to save; always use it"
-        )
-    if isinstance(calibration, Calibration):
-        if strong_cost.ndim:
+    costs = _call_costs(strong_price, weak_price, tokens)
+    if isinstance(calibration, WinRateDistribution):
+        if costs[0].ndim:
             raise ConfigurationError(
                 "tokens are given prompt by prompt, but a Calibration keeps no order of prompts: give the win rates "
                 "(n,) instead, or the mean number of tokens"
@@ -258,43 +293,38 @@ def budget_target(
         rates = np.repeat(calibration.values, calibration.counts)
     else:
         rates = checked_rates(calibration)
-    n = rates.size
-    costs = []
-    for side, cost in (("strong", strong_cost), ("weak", weak_cost)):
-        if cost.ndim and cost.shape != (n,):
-            raise DataError(f"tokens give {cost.shape} {side} costs for {n} win rates; expected one a prompt")
-        costs.append(np.broadcast_to(cost, (n,)))
-    extra = costs[0] - costs[1]
-
-    def choose(rows: npt.NDArray[np.intp]) -> float:
-        values, size, sums = _by_win_rate(rates[rows], extra[rows])
-        spent = costs[1][rows].mean() + np.concatenate(([0.0], np.cumsum(sums))) / size.sum()
-        within = np.flatnonzero(spent <= wanted * (1 + 1e-12))
-        return cut(values, int(within[-1]) if within.size else 0)
-
-    threshold = choose(np.arange(n))
-    paid = costs[1] + extra * (rates >= threshold)
-    if strong_cost.ndim or weak_cost.ndim:
-        realised = mean_interval(paid, confidence, draws, seed)
+    problem = _Budget.of(rates, costs, float(budget) / float(calls))
+    threshold = problem.choose(np.arange(rates.size))
+    paid = problem.paid(threshold)
+    if costs[0].ndim or costs[1].ndim:
+        realised = mean_interval(paid, how)
     else:
-        # every call costs one of two sums: the interval is that of the share, none and all included
-        share = share_interval(Calibration.from_win_rates(rates), threshold, confidence=confidence, seed=seed)
-        ends = [float(weak_cost + (strong_cost - weak_cost) * s) for s in (share.value, share.low, share.high)]
-        realised = Estimate(*ends)
-    return _finish(
-        "budget",
-        wanted,
-        rates,
+        # Every call costs one of two sums, so the interval is that of the share, also at a share of 0 or 1.
+        sample = WinRateDistribution.from_win_rates(rates)
+        share = share_interval(sample, threshold, confidence=confidence, seed=seed)
+        strong, weak = costs
+        realised = Estimate(*(float(weak + (strong - weak) * s) for s in (share.value, share.low, share.high)))
+    return problem.target(
         threshold,
         realised,
-        choose,
-        lambda rows, t: float((costs[1][rows] + extra[rows] * (rates[rows] >= t)).mean()),
-        precision * wanted,
-        confidence,
-        draws,
-        seed,
-        reached=float(paid.mean()) <= wanted * (1 + 1e-9),
+        how,
+        precision=precision * problem.wanted,
+        reached=float(paid.mean()) <= problem.wanted * (1 + 1e-9),
     )
+
+
+def _call_costs(strong_price: PriceLike, weak_price: PriceLike, tokens: Tokens) -> tuple[Floats, Floats]:
+    """Money of a call of the strong and of the weak model, each scalar () or (n,); the strong one must cost more."""
+    strong, weak = call_cost(strong_price, tokens), call_cost(weak_price, tokens)
+    parts = tokens if isinstance(tokens, tuple) else (tokens,)
+    if not any(float(np.sum(_amounts(part))) for part in parts):
+        raise ConfigurationError(f"tokens={tokens!r:.80}: expected the tokens of a call, above 0")
+    if float(strong.mean()) <= float(weak.mean()):
+        raise ConfigurationError(
+            f"strong_price={strong_price!r}, weak_price={weak_price!r}: the strong model is not more expensive, so "
+            "there is nothing to save; always use it"
+        )
+    return strong, weak
 
 
 def quality_target(
@@ -322,7 +352,7 @@ def quality_target(
         pgr: Wanted share of the performance gap, in [0, 1].
         quality: Or the wanted mean score, in the unit of the scores.
         precision: Wanted half-width of the interval: in PGR, or for `quality` as a share of the gap (where there is
-            none, in the unit of the scores).
+            no gap, in the unit of the scores).
         confidence: Level of the interval.
         draws: Bootstrap draws.
         seed: Seed of the draws and of the split into halves.
@@ -334,173 +364,159 @@ def quality_target(
     if (pgr is None) == (quality is None):
         raise ConfigurationError(f"pgr={pgr!r}, quality={quality!r}: give exactly one of the two")
     _check_precision(precision)
-    check_bootstrap(draws, confidence, seed)
-    rates = checked_rates(win_rates)
-    strong = checked_scores("strong_scores", strong_scores)
-    weak = checked_scores("weak_scores", weak_scores)
-    if not rates.size == strong.size == weak.size:
-        raise DataError(f"win_rates, strong_scores, weak_scores have {rates.size}, {strong.size}, {weak.size} rows")
-    gain = strong - weak
-    gap = float(gain.mean())
-    if gap <= 0 and pgr is not None:
-        raise DataError(
-            f"the strong model is not better than the weak one (mean {strong.mean():.6g} against {weak.mean():.6g}), "
-            "so PGR is undefined; give quality=, or always use the weak model"
+    how = Resampling(draws, confidence, seed)
+    rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
+    checked_rates(rates)
+    gap = float((strong - weak).mean())
+    if pgr is not None:
+        if gap <= 0:
+            raise DataError(
+                f"the strong model is not better than the weak one (mean {strong.mean():.6g} against "
+                f"{weak.mean():.6g}), so PGR is undefined; give quality=, or always use the weak model"
+            )
+        problem = _Quality("pgr", checked_fraction(pgr, "pgr"), rates, strong - weak, weak)
+    else:
+        if not is_number(quality):
+            raise ConfigurationError(f"quality={quality!r}: expected a finite number")
+        problem = _Quality("quality", float(quality or 0.0), rates, strong - weak, weak)
+        # without a gap a precision can only be in the unit of the scores
+        precision = precision * (abs(gap) or 1.0)
+    threshold, reached = problem.choose_and_tell(np.arange(rates.size))
+    return problem.target(threshold, problem.realised(threshold, how), how, precision=precision, reached=reached)
+
+
+@dataclass(frozen=True)
+class _Problem(ABC):
+    """What a threshold is chosen for on a sample, and how any rows of the sample choose one and measure it.
+
+    Attributes:
+        kind: Kind of the target.
+        wanted: The wanted value.
+        rates: Win rates (n,).
+        extra: (n,) what the strong model adds to each prompt: cost or score.
+        weak: (n,) what the weak model gives.
+    """
+
+    kind: TargetKind
+    wanted: float
+    rates: Floats
+    extra: Floats
+    weak: Floats
+
+    @abstractmethod
+    def choose(self, rows: Rows) -> float:
+        """The threshold that these rows choose."""
+
+    @abstractmethod
+    def measure(self, rows: Rows, threshold: float) -> float:
+        """The value that a threshold gives on these rows, in the unit of `wanted`."""
+
+    def by_win_rate(self, rows: Rows) -> tuple[Floats, Floats, Floats]:
+        """Distinct win rates in descending order, with the number of prompts and the sum of `extra` at each."""
+        values, inverse = np.unique(-self.rates[rows], return_inverse=True)
+        sums: Floats = np.bincount(inverse, weights=self.extra[rows]).astype(np.float64)
+        return -values, np.bincount(inverse).astype(np.float64), sums
+
+    def target(
+        self, threshold: float, realised: Estimate, how: Resampling, *, precision: float, reached: bool
+    ) -> Target:
+        """The target, with everything that follows from its threshold."""
+        n = self.rates.size
+        here, there = _halves(n, how)
+        held_out = self.measure(there, self.choose(here)) if here.size and there.size else None
+        sample = WinRateDistribution.from_win_rates(self.rates)
+        return Target(
+            kind=self.kind,
+            wanted=self.wanted,
+            threshold=threshold,
+            threshold_interval=self._threshold_interval(threshold, how),
+            strong_fraction=share_interval(sample, threshold, confidence=how.confidence, seed=how.seed),
+            realised=realised,
+            held_out=held_out if held_out is None or np.isfinite(held_out) else None,
+            count=n,
+            precision=precision,
+            needed=max(FEWEST, _needed(n, (realised.high - realised.low) / 2.0, precision)),
+            reached=reached,
         )
-    level = None if pgr is None else checked_fraction(pgr, "pgr")
-    if quality is not None and not is_number(quality):
-        raise ConfigurationError(f"quality={quality!r}: expected a finite number")
-    best_reachable = True
 
-    def choose(rows: npt.NDArray[np.intp]) -> float:
-        nonlocal best_reachable
-        values, size, sums = _by_win_rate(rates[rows], gain[rows])
+    def _threshold_interval(self, threshold: float, how: Resampling) -> tuple[float, float]:
+        n, rng = self.rates.size, how.rng(2)
+        # Choosing again is a sort, so the threshold's own spread is drawn from fewer and not too large samples.
+        size = min(n, 20_000)
+        again = np.array([self.choose(rng.integers(0, n, size=size)) for _ in range(min(how.draws, 200))])
+        low, high = threshold + (np.quantile(again, [how.tail, 1.0 - how.tail]) - threshold) * np.sqrt(size / n)
+        return float(min(low, threshold)), float(max(high, threshold))
+
+
+class _Budget(_Problem):
+    """The largest strong share whose mean cost stays within the wanted one."""
+
+    @classmethod
+    def of(cls, rates: Floats, costs: tuple[Floats, Floats], wanted: float) -> Self:
+        """The problem of costs of the strong and the weak model, each scalar () or (n,)."""
+        for side, cost in zip(("strong", "weak"), costs, strict=True):
+            if cost.ndim and cost.shape != rates.shape:
+                raise DataError(
+                    f"tokens give {cost.shape} {side} costs for {rates.size} win rates; expected one a prompt"
+                )
+        strong, weak = (np.broadcast_to(cost, rates.shape) for cost in costs)
+        return cls("budget", wanted, rates, strong - weak, weak)
+
+    def paid(self, threshold: float) -> Floats:
+        """Cost (n,) of each prompt at a threshold."""
+        return self.weak + self.extra * (self.rates >= threshold)
+
+    def choose(self, rows: Rows) -> float:
+        values, size, sums = self.by_win_rate(rows)
+        spent = self.weak[rows].mean() + np.concatenate(([0.0], np.cumsum(sums))) / size.sum()
+        within = np.flatnonzero(spent <= self.wanted * (1 + 1e-12))
+        return threshold_after(values, int(within[-1]) if within.size else 0)
+
+    def measure(self, rows: Rows, threshold: float) -> float:
+        return float(self.paid(threshold)[rows].mean())
+
+
+class _Quality(_Problem):
+    """The smallest strong share that reaches the wanted mean score, or the wanted share of the gap (PGR)."""
+
+    def choose(self, rows: Rows) -> float:
+        return self.choose_and_tell(rows)[0]
+
+    def choose_and_tell(self, rows: Rows) -> tuple[float, bool]:
+        """The threshold that these rows choose, and whether it reaches the goal; else it comes closest."""
+        values, size, sums = self.by_win_rate(rows)
         reached = np.concatenate(([0.0], np.cumsum(sums)))
-        if level is not None:
-            goal = level * reached[-1]
+        if self.kind == "pgr":
+            goal = self.wanted * reached[-1]
         else:
-            assert quality is not None
-            goal = (quality - float(weak[rows].mean())) * size.sum()
-        met = np.flatnonzero(reached >= goal - 1e-12 * np.abs(gain[rows]).sum())
-        best_reachable = bool(met.size)
-        return cut(values, int(met[0]) if met.size else int(np.argmax(reached)))
+            goal = (self.wanted - float(self.weak[rows].mean())) * size.sum()
+        met = np.flatnonzero(reached >= goal - 1e-12 * np.abs(self.extra[rows]).sum())
+        return threshold_after(values, int(met[0]) if met.size else int(np.argmax(reached))), bool(met.size)
 
-    def measure(rows: npt.NDArray[np.intp], threshold: float) -> float:
-        routed = gain[rows] * (rates[rows] >= threshold)
-        if level is None:
-            return float((weak[rows] + routed).mean())
-        total = float(gain[rows].sum())
+    def measure(self, rows: Rows, threshold: float) -> float:
+        routed = self.extra[rows] * (self.rates[rows] >= threshold)
+        if self.kind == "quality":
+            return float((self.weak[rows] + routed).mean())
+        total = float(self.extra[rows].sum())
         return float(routed.sum() / total) if total > 0 else float("nan")
 
-    threshold = choose(np.arange(rates.size))
-    reached_on_sample = best_reachable
-    chosen = np.zeros(rates.size, dtype=bool)
-    halves = _halves(rates.size, seed)
-    for here, there in (halves, halves[::-1]):
-        chosen[there] = rates[there] >= (choose(here) if here.size and threshold > 0.0 else threshold)
-    routed = gain * (rates >= threshold)
-    if level is None:
-        value, found = float((weak + gain * chosen).mean()), mean_interval(weak + routed, confidence, draws, seed)
-        # without a gap a precision can only be in the unit of the scores
-        wanted, width = float(quality or 0.0), precision * (abs(gap) or 1.0)
-    else:
-        value, found = float((gain * chosen).sum() / gain.sum()), _ratio_interval(routed, gain, confidence, draws, seed)
-        wanted, width = level, precision
-    realised = Estimate(value, min(found.low, value), max(found.high, value))
-    return _finish(
-        "quality" if level is None else "pgr",
-        wanted, rates, threshold, realised, choose, measure, width, confidence, draws, seed, reached=reached_on_sample,
-    )  # fmt: skip
-
-
-def _finish(
-    kind: TargetKind,
-    wanted: float,
-    rates: Floats,
-    threshold: float,
-    realised: Estimate,
-    choose: Callable[[npt.NDArray[np.intp]], float],
-    measure: Callable[[npt.NDArray[np.intp], float], float],
-    width: float,
-    confidence: float,
-    draws: int,
-    seed: int,
-    *,
-    reached: bool,
-) -> Target:
-    """What every target reports once its threshold is chosen."""
-    n = rates.size
-    here, there = _halves(n, seed)
-    held_out = measure(there, choose(here)) if here.size and there.size else None
-    rng = np.random.default_rng([seed, 2])
-    # Choosing again is a sort, so the threshold's own spread is drawn from fewer and not too large samples.
-    size = min(n, 20_000)
-    again = np.array([choose(rng.integers(0, n, size=size)) for _ in range(min(draws, 200))])
-    scale = np.sqrt(size / n)
-    tail = (1.0 - confidence) / 2.0
-    low, high = threshold + (np.quantile(again, [tail, 1.0 - tail]) - threshold) * scale
-    fitted = Calibration.from_win_rates(rates)
-    return Target(
-        kind=kind,
-        wanted=wanted,
-        threshold=threshold,
-        threshold_interval=(float(min(low, threshold)), float(max(high, threshold))),
-        strong_fraction=share_interval(fitted, threshold, confidence=confidence, seed=seed),
-        realised=realised,
-        held_out=held_out if held_out is None or np.isfinite(held_out) else None,
-        count=n,
-        precision=width,
-        needed=max(_FEWEST, _needed(n, (realised.high - realised.low) / 2.0, width)),
-        reached=reached,
-    )
-
-
-def _by_win_rate(rates: Floats, extra: Floats) -> tuple[Floats, Floats, Floats]:
-    """Distinct win rates in descending order, with the number of prompts and the sum of `extra` at each."""
-    values, inverse = np.unique(-rates, return_inverse=True)
-    sums: Floats = np.bincount(inverse, weights=extra).astype(np.float64)
-    return -values, np.bincount(inverse).astype(np.float64), sums
-
-
-def cut(values: Floats, groups: int) -> float:
-    """A threshold in [0, 1] that sends the first `groups` of descending win rates to the strong model."""
-    if groups == 0:
-        return 1.0  # a win rate of exactly 1 is strong at every threshold
-    if groups == values.size:
-        return 0.0
-    high, low = float(values[groups - 1]), float(values[groups])
-    middle = low + (high - low) / 2.0
-    return middle if middle > low else high
-
-
-def mean_interval(values: Floats, confidence: float, draws: int, seed: int) -> Estimate:
-    """Bootstrap interval of a mean, studentized: costs and losses are skewed, and percentiles would cover too little.
-
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 12.5. With a handful of rows it is the
-    percentile interval, as too many draws have no spread then.
-    """
-    rng = np.random.default_rng(seed)
-    n, mean, spread = values.size, float(values.mean()), float(values.std())
-    tails = [(1.0 + confidence) / 2.0, (1.0 - confidence) / 2.0]
-    if n > _NORMAL_FROM:
-        low, high = mean - spread / np.sqrt(n) * np.quantile(rng.normal(size=draws), tails)
-    else:
-        both = np.stack([values, (values - mean) ** 2], axis=1)
-        drawn = np.concatenate([counts @ both for counts in resample(n, draws, rng)]) / n
-        spreads = np.sqrt(np.maximum(drawn[:, 1] - (drawn[:, 0] - mean) ** 2, 0.0))
-        usable = spreads > 1e-9 * spread
-        if n >= _FEWEST and usable.any():
-            low, high = mean - spread * np.quantile((drawn[usable, 0] - mean) / spreads[usable], tails)
+    def realised(self, threshold: float, how: Resampling) -> Estimate:
+        """The cross-fitted value, with the interval of the value at the threshold itself."""
+        chosen = np.zeros(self.rates.size, dtype=bool)
+        halves = _halves(self.rates.size, how)
+        for here, there in (halves, halves[::-1]):
+            chosen[there] = self.rates[there] >= (self.choose(here) if here.size and threshold > 0.0 else threshold)
+        routed = self.extra * (self.rates >= threshold)
+        if self.kind == "quality":
+            value, found = float((self.weak + self.extra * chosen).mean()), mean_interval(self.weak + routed, how)
         else:
-            low, high = np.quantile(drawn[:, 0], tails[::-1])
-    return Estimate(mean, float(min(low, mean)), float(max(high, mean)))
+            value = float((self.extra * chosen).sum() / self.extra.sum())
+            found = ratio_interval(routed, self.extra, how)
+        return Estimate(value, min(found.low, value), max(found.high, value))
 
 
-def _ratio_interval(top: Floats, bottom: Floats, confidence: float, draws: int, seed: int) -> Estimate:
-    """Bootstrap interval of sum(top) / sum(bottom), over draws in which the divisor is positive."""
-    n = top.size
-    both = np.stack([top, bottom], axis=1)
-    drawn = np.concatenate([counts @ both for counts in resample(n, draws, np.random.default_rng(seed))])
-    drawn = drawn[drawn[:, 1] > 0]
-    value = float(top.sum() / bottom.sum())
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [tail, 1.0 - tail]) if len(drawn) else (np.nan, np.nan)
-    return Estimate(value, float(low), float(high))
-
-
-def _held_out_share(calibration: Calibration, wanted: float, seed: int) -> float | None:
-    """Share on a random half at the threshold that the other half gives for `wanted`."""
-    n = calibration.count
-    if n < 2:
-        return None
-    rates = np.repeat(calibration.values, calibration.counts)
-    here, there = _halves(n, seed)
-    threshold = Calibration.from_win_rates(rates[here]).threshold(strong_fraction=wanted)
-    return float((rates[there] >= threshold).mean())
-
-
-def _halves(count: int, seed: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    order = np.random.default_rng([seed, 1]).permutation(count)
+def _halves(count: int, how: Resampling) -> tuple[Rows, Rows]:
+    order = how.rng(1).permutation(count)
     return order[: count // 2], order[count // 2 :]
 
 
@@ -511,28 +527,16 @@ def _needed(count: int, half_width: float, precision: float) -> int:
     return max(1, int(np.ceil(count * (half_width / precision) ** 2 - 1e-9)))
 
 
-def _calibration(value: Calibration | npt.ArrayLike) -> Calibration:
-    return value if isinstance(value, Calibration) else Calibration.from_win_rates(checked_rates(value))
-
-
-def checked_rates(value: npt.ArrayLike) -> Floats:
-    rates = checked_scores("win_rates", value)
-    outside = np.flatnonzero((rates < 0.0) | (rates > 1.0))
-    if outside.size:
-        raise DataError(f"win_rates[{outside[0]}] is {rates[outside[0]]}: expected numbers from 0 to 1")
-    return rates
-
-
 def _check_precision(precision: float) -> None:
     if not is_number(precision) or precision <= 0:
         raise ConfigurationError(f"precision={precision!r}: expected a positive number, such as 0.02 for ±2 points")
 
 
-def _amounts(name: str, value: Any) -> Floats:
+def _amounts(tokens: Any) -> Floats:
     try:
-        out = np.asarray(value, dtype=np.float64)
+        out = np.asarray(tokens, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ConfigurationError(f"{name}={value!r:.80}: expected numbers") from None
+        raise ConfigurationError(f"tokens={tokens!r:.80}: expected numbers") from None
     if out.ndim > 1 or out.size == 0 or not bool((np.isfinite(out) & (out >= 0)).all()):
-        raise ConfigurationError(f"{name}={value!r:.80}: expected finite numbers >= 0")
+        raise ConfigurationError(f"tokens={tokens!r:.80}: expected finite numbers >= 0")
     return out

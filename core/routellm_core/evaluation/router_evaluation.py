@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.calibration.scoring import HasWinRates, RouterLike, Scorer
 from routellm_core.checks import checked_fraction
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.statistics.intervals import (
-    BLOCK_CELLS,
-    LEVELS,
-    Estimate,
-    bootstrap,
-    check_bootstrap,
-    interval,
-    resample,
-)
+from routellm_core.statistics.intervals import BLOCK_CELLS, LEVELS, Estimate, Resampling, bootstrap
 from routellm_core.statistics.metrics import (
     Curve,
     Floats,
@@ -32,13 +25,6 @@ from routellm_core.statistics.metrics import (
     ratio,
     tolerance,
 )
-
-
-class HasWinRates(Protocol):
-    """What `evaluate_router` needs of a router."""
-
-    def win_rates(self, prompts: Sequence[str]) -> Floats:
-        """Win rates (n,) of n prompts."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +82,7 @@ class RouterEvaluation:
 
 
 def evaluate_router(
-    router: HasWinRates | npt.ArrayLike,
+    router: RouterLike | npt.ArrayLike,
     prompts: Sequence[str] | None,
     strong_scores: npt.ArrayLike,
     weak_scores: npt.ArrayLike,
@@ -115,7 +101,8 @@ def evaluate_router(
     need it are NaN and `notes` says so; quality and shares are still given.
 
     Args:
-        router: A router, or its win rates (n,).
+        router: A router, an object with ``win_rates(prompts)``, a function ``list[str] -> numbers``, or the win rates
+            (n,) themselves.
         prompts: n prompts; may be None when win rates are given (then there is no prompt-length baseline).
         strong_scores: (n,) scores of the strong model, higher is better, any unit.
         weak_scores: (n,) scores of the weak model.
@@ -135,15 +122,15 @@ def evaluate_router(
         ConfigurationError: A level or share outside [0, 1], both a threshold and a share, no prompts for a router.
         RouterError: The router failed.
     """
-    check_bootstrap(draws, confidence, seed)
+    how = Resampling(draws, confidence, seed)
     if threshold is not None and strong_fraction is not None:
         raise ConfigurationError(f"threshold={threshold!r}, strong_fraction={strong_fraction!r}: give at most one")
-    if hasattr(router, "win_rates"):
+    win_rates: Any = router
+    if isinstance(router, HasWinRates) or callable(router):
         if prompts is None:
             raise ConfigurationError("prompts=None: a router needs the prompts; only win rates can do without")
-        win_rates: npt.ArrayLike = router.win_rates(prompts)
-    else:
-        win_rates = router
+        scorer = Scorer(router)
+        name, win_rates = name or scorer.name, scorer.win_rates(prompts)
     rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
     n = rates.size
     if prompts is not None and len(prompts) != n:
@@ -158,14 +145,17 @@ def evaluate_router(
     for key, order in orders.items():
         samples = bootstrap(order, strong, weak, levels=levels, draws=draws, seed=seed)
         points = point_metrics(order, strong, weak, levels)
-        measured[key] = {m: interval(samples[m], points[m], confidence) for m in points}
+        measured[key] = {m: how.interval(samples[m], points[m]) for m in points}
         undefined = float(np.isnan(samples["apgr"]).mean())
     metrics = measured.pop("router")
-    baselines = {"random": _random_baseline(strong, weak, levels, draws, confidence, seed), **measured}
-    if threshold is not None or strong_fraction is not None:
-        metrics |= _policy_metrics(rates, strong, weak, threshold, strong_fraction, draws, confidence, seed)
+    baselines = {"random": _random_baseline(strong, weak, levels, how), **measured}
+    if threshold is not None:
+        metrics |= _policy_metrics((rates >= threshold).astype(np.float64), strong, weak, how)
+    elif strong_fraction is not None:
+        chance = strong_chance(rates, checked_fraction(strong_fraction, "strong_fraction"))
+        metrics |= _policy_metrics(chance, strong, weak, how)
     return RouterEvaluation(
-        name=name or str(getattr(router, "name", "router")),
+        name=name or "router",
         count=n,
         strong_quality=float(strong.mean()),
         weak_quality=float(weak.mean()),
@@ -191,7 +181,7 @@ def _notes(rates: Floats, strong: Floats, weak: Floats, undefined: float) -> tup
     elif gap < 0:
         notes.append(
             "The weak model scores higher than the strong one: there is no gap to recover. Always use it, or name it "
-            "as the strong one if it is the dearer."
+            "as the strong one if it is the more expensive."
         )
     elif undefined > 0.01:
         notes.append(
@@ -201,32 +191,17 @@ def _notes(rates: Floats, strong: Floats, weak: Floats, undefined: float) -> tup
     return tuple(notes)
 
 
-def _policy_metrics(
-    rates: Floats,
-    strong: Floats,
-    weak: Floats,
-    threshold: float | None,
-    strong_fraction: float | None,
-    draws: int,
-    confidence: float,
-    seed: int,
-) -> dict[str, Estimate]:
-    """Share, quality and PGR of one fixed policy: each prompt is strong with a known probability."""
-    if threshold is not None:
-        chance = (rates >= threshold).astype(np.float64)
-    else:
-        assert strong_fraction is not None
-        chance = strong_chance(rates, checked_fraction(strong_fraction, "strong_fraction"))
+def _policy_metrics(chance: Floats, strong: Floats, weak: Floats, how: Resampling) -> dict[str, Estimate]:
+    """Share, quality and PGR of one fixed policy, in which each prompt is strong with its probability in `chance`."""
     columns = np.stack([chance, weak + chance * (strong - weak), chance * (strong - weak), strong - weak], axis=1)
     point = columns.mean(axis=0)
-    blocks = resample(rates.size, draws, np.random.default_rng(seed))
-    sampled = np.concatenate([counts @ columns for counts in blocks]) / rates.size
+    sampled = np.concatenate([counts @ columns for counts in how.resample(chance.size)]) / chance.size
     values = {
         "strong_fraction": (point[0], sampled[:, 0]),
         "quality": (point[1], sampled[:, 1]),
         "pgr": (ratio(point[2:3], point[3:4])[0], ratio(sampled[:, 2], sampled[:, 3])),
     }
-    return {name: interval(draw, float(value), confidence) for name, (value, draw) in values.items()}
+    return {name: how.interval(draws, float(value)) for name, (value, draws) in values.items()}
 
 
 def strong_chance(win_rates: Floats, strong_fraction: float) -> Floats:
@@ -238,19 +213,17 @@ def strong_chance(win_rates: Floats, strong_fraction: float) -> Floats:
     return np.asarray(np.where(above, 1.0, chance), dtype=np.float64)
 
 
-def _random_baseline(
-    strong: Floats, weak: Floats, levels: Sequence[float], draws: int, confidence: float, seed: int
-) -> dict[str, Estimate]:
+def _random_baseline(strong: Floats, weak: Floats, levels: Sequence[float], how: Resampling) -> dict[str, Estimate]:
     """Expected metrics of random routing, and the range in which guessing routers fall on these prompts."""
     n = strong.size
     gain = gains(strong, weak)
-    rng = np.random.default_rng([seed, 1])
+    rng = how.rng(1)
     rows = max(1, BLOCK_CELLS // n)
     parts = []
-    for start in range(0, draws, rows):
-        block = min(rows, draws - start)
+    for start in range(0, how.draws, rows):
+        block = min(rows, how.draws - start)
         shuffled = rng.permuted(np.broadcast_to(gain, (block, n)), axis=1)
         parts.append(curve_metrics(np.ones((block, n)), shuffled, np.full(block, weak.mean()), levels))
     sampled = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     expected = point_metrics(np.zeros(n), strong, weak, levels)
-    return {name: interval(sampled[name], expected[name], confidence) for name in expected}
+    return {name: how.interval(sampled[name], expected[name]) for name in expected}

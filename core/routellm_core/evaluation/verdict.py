@@ -7,39 +7,35 @@ blindly costs the same, so a router is worth its place only where it scores abov
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.calibration.distribution import Calibration
-from routellm_core.calibration.targets import checked_rates, cut, mean_interval, share_interval
+from routellm_core.calibration.targets import share_interval
+from routellm_core.calibration.thresholds import WinRateDistribution, threshold_after
 from routellm_core.checks import checked_fraction
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.statistics.intervals import Estimate, check_bootstrap, interval, resample, shown_digits
-from routellm_core.statistics.metrics import (
-    Curve,
-    Floats,
-    check_costs,
-    checked_scores,
-    curve,
-    static_hull,
-)
+from routellm_core.statistics.intervals import Estimate, Resampling, mean_interval, shown_digits
+from routellm_core.statistics.metrics import Floats, check_costs, checked_rates, checked_scores, curve, static_hull
 
-Outcome = Literal["gains", "loses", "undecided"]
+Finding = Literal["gains", "loses", "undecided"]
 
 MIN_PROMPTS = 30
-# Each half is measured with a threshold that leans towards what pays on the other half, so the two errors are a little
-# alike and the plain bootstrap is too sure: by 5 % where a router knows nothing (simulated; less where it does).
+# Each half is measured with a threshold that leans towards what pays on the other half, so their errors are correlated
+# and the plain bootstrap is too narrow: by 5 % where a router knows nothing (simulated; less where it does).
 # More folds make it worse: 15 % at five folds, 30 % at ten.
 _CROSS_FIT_WIDENING = 1.1
-# Shares that differ by more than this are of policies that should not be taken for one another.
+# Policies whose shares of strong calls differ by more than this should not be taken for one another.
 _DISAGREE = 0.05
-# A saving below this would be shown as none.
+# A saving below this would be shown as 0.0 %.
 _LEAST_SAVING = 0.0005
 # Thresholds that send nearly everything one way are a static policy by another name.
 _SHARES = (0.05, 0.95)
+# Beyond this many prompts, "more prompts would tell" is not a useful answer.
+_MOST_NEEDED = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ class Verdict:
         notes: What a reader must know besides.
     """
 
-    outcome: Outcome
+    outcome: Finding
     sentence: str
     threshold: float
     strong_fraction: Estimate
@@ -135,110 +131,171 @@ def verdict(
 
     Raises:
         DataError: Malformed arrays or costs that are not one a prompt.
-        ConfigurationError: The strong model is not dearer than the weak one, or a parameter is not allowed.
+        ConfigurationError: The strong model is not more expensive than the weak one, or a parameter is not allowed.
     """
+    how = Resampling(draws, confidence, seed)
+    if confidence <= 0.5:
+        raise ConfigurationError(f"confidence={confidence!r}: expected a number between 0.5 and 1, such as 0.95")
+    if threshold is not None:
+        checked_fraction(threshold, "threshold")
     rates = checked_rates(win_rates)
-    n = rates.size
-    table = {
-        strong: _column(strong, strong_scores, strong_cost, n),
-        weak: _column(weak, weak_scores, weak_cost, n),
-        **{name: _column(name, *_scores_and_cost(name, given), n) for name, given in (others or {}).items()},
-    }
-    if strong == weak or len(table) != 2 + len(others or {}):
+    given = {strong: (strong_scores, strong_cost), weak: (weak_scores, weak_cost), **(others or {})}
+    if len(given) != 2 + len(others or {}):
         raise ConfigurationError(
             f"strong={strong!r}, weak={weak!r} and others={list(others or {})} must differ in name"
         )
-    (s, cs), (w, cw) = table[strong], table[weak]
-    check_costs(float(cs.mean()), float(cw.mean()))
-    if threshold is not None:
-        checked_fraction(threshold, "threshold")
-    check_bootstrap(draws, confidence, seed)
-    if not 0.5 < confidence < 1.0:
-        raise ConfigurationError(f"confidence={confidence!r}: expected a number between 0.5 and 1, such as 0.95")
+    case = _Case(rates, {name: _column(name, pair, rates.size) for name, pair in given.items()}, strong, weak)
+    check_costs(case.means[strong][1], case.means[weak][1])
 
-    def choose(rows: npt.NDArray[np.intp]) -> float:
-        points = [(float(c[rows].mean()), float(q[rows].mean())) for q, c in table.values()]
-        return _best_threshold(rates[rows], s[rows], w[rows], cs[rows], cw[rows], points)
-
-    chosen = threshold if threshold is not None else choose(np.arange(n))
-    is_strong = rates >= chosen
-    if threshold is None and n > 1:
-        half = np.random.default_rng([seed, 3]).permutation(n) % 2 == 0
-        for inside in (half, ~half):
-            is_strong[inside] = rates[inside] >= choose(np.flatnonzero(~inside))
-
-    columns = [is_strong, np.where(is_strong, s, w), np.where(is_strong, cs, cw)]
-    for quality, cost in table.values():
-        columns += [quality, cost]
-    rows = np.stack([np.asarray(c, dtype=np.float64) for c in columns], axis=1)
-    point = _compare(rows.mean(axis=0)[None], list(table))
-    blocks = [counts @ rows for counts in resample(n, draws, np.random.default_rng(seed))]
-    sampled = _compare(np.concatenate(blocks) / n, list(table))
-    # The best single model is settled on the sample: a draw compares with that one and not with its own favourite.
-    means = {name: (float(q.mean()), float(c.mean())) for name, (q, c) in table.items()}
-    best = max(means, key=lambda m: (means[m][0], -means[m][1]))
-    widen = 1.0 if threshold is not None else _CROSS_FIT_WIDENING
-    for values in (point, sampled):
-        values["best_single"] = values[f"vs:{best}"]
-    sampled = {k: point[k] + (values - point[k]) * widen for k, values in sampled.items()}
-    estimates = {k: interval(sampled[k], float(point[k][0]), confidence) for k in point}
-    gain = estimates["gain"]
-    outcome: Outcome = "undecided"
-    if n >= MIN_PROMPTS:
-        # An interval that touches zero, as that of a policy which is a static one in disguise, decides nothing.
-        outcome = "gains" if gain.low > 0 else "loses" if gain.high < 0 else "undecided"
-    saving: Estimate | None = estimates["saving"]
-    if outcome != "gains" or not estimates["saving"].low >= _LEAST_SAVING:
-        saving = None
-    # of the policy that was measured and of the one to be used, which sends other prompts to the weak model
-    span = float(np.ptp([s, w]))
-    worst = max(-float(np.quantile(sampled[f"vs:{strong}"], 1.0 - confidence)), 0.0)
-    for policy in (is_strong, rates >= chosen):
-        worst = max(worst, _worst_loss(np.where(policy, 0.0, s - w), policy, span, confidence, seed))
-    half = (gain.high - gain.low) / 2.0
-    # The size at which the interval around the present gain would just leave out zero.
-    needed = int(np.ceil(n * (half / gain.value) ** 2)) if outcome == "undecided" and gain.value > 0 else None
-    needed = needed if needed is None or needed <= 10_000_000 else None
-    # not where more prompts may still tell that routing beats the best single model
-    settled = outcome == "loses" or (outcome == "undecided" and needed is None and n >= MIN_PROMPTS)
+    chosen, is_strong = case.policy(threshold, how)
+    estimates, sampled = case.estimates(is_strong, how, widen=_CROSS_FIT_WIDENING if threshold is None else 1.0)
+    outcome, needed = _outcome(estimates["gain"], rates.size)
+    saving = estimates["saving"] if outcome == "gains" and estimates["saving"].low >= _LEAST_SAVING else None
+    best = case.best_single
+    # not where more prompts may still show that routing beats the best single model
+    settled = outcome == "loses" or (outcome == "undecided" and needed is None and rates.size >= MIN_PROMPTS)
     result = Verdict(
         outcome=outcome,
         sentence="",
         threshold=chosen,
-        strong_fraction=share_interval(Calibration.from_win_rates(rates), chosen, confidence=confidence, seed=seed),
+        strong_fraction=share_interval(
+            WinRateDistribution.from_win_rates(rates), chosen, confidence=confidence, seed=seed
+        ),
         measured_at=estimates["measured_at"],
         quality=estimates["quality"],
-        gain=gain,
+        gain=estimates["gain"],
         saving=saving,
         saving_vs_strong=estimates["saving_vs_strong"],
-        worst_loss=min(worst, span),
+        worst_loss=case.worst_loss(sampled[f"vs:{strong}"], (is_strong, rates >= chosen), how),
         differences={
             "always_weak": estimates[f"vs:{weak}"],
             "always_strong": estimates[f"vs:{strong}"],
-            "best_single": estimates["best_single"],
-            "static_mix": gain,
+            "best_single": estimates[f"vs:{best}"],
+            "static_mix": estimates["gain"],
             **{f"always {name}": estimates[f"vs:{name}"] for name in others or {}},
         },
         best_single=best,
-        instead=best if settled and means[best][1] < means[strong][1] else None,
-        count=n,
+        instead=best if settled and case.means[best][1] < case.means[strong][1] else None,
+        count=rates.size,
         needed=needed,
         confidence=confidence,
         notes=(
             *_notes(rates, float((rates >= chosen).mean()), float(is_strong.mean())),
-            *_better_weak(weak, means, list(others or {})),
+            *_better_weak(weak, case.means, list(others or {})),
         ),
     )
     # With the default costs nothing but strong calls is counted, and the sentence must not speak of money.
     priced = not (np.ndim(strong_cost) == np.ndim(weak_cost) == 0 and strong_cost == 1.0 and weak_cost == 0.0)
-    as_shares = all(is_share(q) for q, _ in table.values())
-    text = _sentence(result, strong, weak, means, priced, as_shares, threshold_text(chosen, rates))
-    object.__setattr__(result, "sentence", text)
-    return result
+    return replace(result, sentence=_sentence(result, case, priced=priced))
 
 
-def _worst_loss(lost: Floats, is_strong: npt.NDArray[np.bool_], span: float, confidence: float, seed: int) -> float:
-    """One-sided upper bound of the mean loss (n,) against always strong, where losses are few as where they are many.
+@dataclass(frozen=True)
+class _Case:
+    """Prompts with the scores and costs of every model, and the pair to route between.
+
+    Attributes:
+        rates: Win rates (n,).
+        models: Name -> scores (n,) and costs (n,); the strong model first, then the weak one.
+        strong: Name of the strong model.
+        weak: Name of the weak model.
+    """
+
+    rates: Floats
+    models: Mapping[str, tuple[Floats, Floats]]
+    strong: str
+    weak: str
+
+    @cached_property
+    def means(self) -> dict[str, tuple[float, float]]:
+        """Name -> mean score and mean cost."""
+        return {name: (float(q.mean()), float(c.mean())) for name, (q, c) in self.models.items()}
+
+    @property
+    def best_single(self) -> str:
+        """The model with the best mean score; the cheaper one of equals."""
+        return max(self.means, key=lambda name: (self.means[name][0], -self.means[name][1]))
+
+    @property
+    def as_shares(self) -> bool:
+        """Whether all scores lie in [0, 1]."""
+        return all(is_share(quality) for quality, _ in self.models.values())
+
+    def choose(self, rows: npt.NDArray[np.intp]) -> float:
+        """The threshold whose policy lies highest above the static mix of its cost, on these rows."""
+        (s, cs), (w, cw) = (tuple(column[rows] for column in self.models[m]) for m in (self.strong, self.weak))
+        quality = curve(self.rates[rows], s, w)
+        cost = curve(self.rates[rows], cs, cw)  # the same order of prompts, so cost is a curve over the same shares
+        hull_cost, hull_quality = static_hull(
+            [(float(c[rows].mean()), float(q[rows].mean())) for q, c in self.models.values()]
+        )
+        above = quality.quality - np.interp(cost.quality, hull_cost, hull_quality)
+        inside = (quality.strong_fraction >= _SHARES[0]) & (quality.strong_fraction <= _SHARES[1])
+        inside = inside if inside.any() else np.ones_like(inside)
+        return threshold_after(quality.threshold[1:], int(np.argmax(np.where(inside, above, -np.inf))))
+
+    def policy(self, threshold: float | None, how: Resampling) -> tuple[float, npt.NDArray[np.bool_]]:
+        """The threshold to use, and which prompts (n,) are strong in the policy that is measured.
+
+        The two differ where the threshold is chosen here: then each half of the prompts is measured with the threshold
+        that the other half chooses.
+        """
+        n = self.rates.size
+        chosen = threshold if threshold is not None else self.choose(np.arange(n))
+        is_strong = self.rates >= chosen
+        if threshold is None and n > 1:
+            half = how.rng(3).permutation(n) % 2 == 0
+            for inside in (half, ~half):
+                is_strong[inside] = self.rates[inside] >= self.choose(np.flatnonzero(~inside))
+        return chosen, is_strong
+
+    def estimates(
+        self, is_strong: npt.NDArray[np.bool_], how: Resampling, *, widen: float
+    ) -> tuple[dict[str, Estimate], dict[str, Floats]]:
+        """Every comparison of `_compare` with its interval, and the draws (b,) behind it, spread by `widen`."""
+        (s, cs), (w, cw) = self.models[self.strong], self.models[self.weak]
+        columns = [is_strong, np.where(is_strong, s, w), np.where(is_strong, cs, cw)]
+        for quality, cost in self.models.values():
+            columns += [quality, cost]
+        rows = np.stack([np.asarray(c, dtype=np.float64) for c in columns], axis=1)
+        names = list(self.models)
+        point = _compare(rows.mean(axis=0)[None], names)
+        drawn = _compare(np.concatenate([counts @ rows for counts in how.resample(len(rows))]) / len(rows), names)
+        sampled = {k: point[k] + (values - point[k]) * widen for k, values in drawn.items()}
+        return {k: how.interval(sampled[k], float(point[k][0])) for k in point}, sampled
+
+    def worst_loss(self, against_strong: Floats, policies: Sequence[npt.NDArray[np.bool_]], how: Resampling) -> float:
+        """The bound on the loss against always strong: of the policy that was measured, and of the one to be used.
+
+        Args:
+            against_strong: Draws (b,) of the routed score minus the strong model's.
+            policies: Which prompts (n,) are strong in each policy.
+            how: Level and seed.
+        """
+        s, w = self.models[self.strong][0], self.models[self.weak][0]
+        span = float(np.ptp([s, w]))
+        worst = max(-float(np.quantile(against_strong, 1.0 - how.confidence)), 0.0)
+        for policy in policies:
+            worst = max(worst, _worst_loss(np.where(policy, 0.0, s - w), policy, span, how))
+        return min(worst, span)
+
+
+def _outcome(gain: Estimate, count: int) -> tuple[Finding, int | None]:
+    """What the interval of the gain says, and after how many prompts it would say more."""
+    if count >= MIN_PROMPTS:
+        # An interval that touches zero, as that of a policy which is a static one in disguise, decides nothing.
+        if gain.low > 0:
+            return "gains", None
+        if gain.high < 0:
+            return "loses", None
+    if not gain.value > 0:
+        return "undecided", None
+    # The size at which the interval around the present gain would just leave out zero.
+    needed = int(np.ceil(count * ((gain.high - gain.low) / 2.0 / gain.value) ** 2))
+    return "undecided", needed if needed <= _MOST_NEEDED else None
+
+
+def _worst_loss(lost: Floats, is_strong: npt.NDArray[np.bool_], span: float, how: Resampling) -> float:
+    """One-sided upper bound of the mean loss (n,) against always strong, for few losses as well as for many.
 
     A bootstrap is blind to losses that the sample lacks. So the rate of losing prompts is bounded too, as Clopper and
     Pearson do, by a quantile of Beta(k + 1, n - k); each costs what those of the sample lost on average, or, if none
@@ -248,10 +305,9 @@ def _worst_loss(lost: Floats, is_strong: npt.NDArray[np.bool_], span: float, con
     if is_strong.all():
         return 0.0
     k = int(losing.sum())
-    rng = np.random.default_rng([seed, 4])
-    rate = float(np.quantile(rng.beta(k + 1, n - k, size=200_000), confidence)) if k < n else 1.0
+    rate = float(np.quantile(how.rng(4).beta(k + 1, n - k, size=200_000), how.confidence)) if k < n else 1.0
     rare = rate * (float(lost[losing].mean()) if k else span) + float(lost[~losing].sum()) / n
-    return max(rare, mean_interval(lost, 2.0 * confidence - 1.0, 1000, seed).high)
+    return max(rare, mean_interval(lost, Resampling(1000, 2.0 * how.confidence - 1.0, how.seed)).high)
 
 
 def is_share(scores: Floats) -> bool:
@@ -266,13 +322,11 @@ def threshold_text(threshold: float, rates: Floats) -> str:
     return next((text for text in texts if int((rates >= float(text)).sum()) == sent), repr(threshold))
 
 
-def _scores_and_cost(name: str, given: object) -> tuple[npt.ArrayLike, npt.ArrayLike]:
+def _column(name: str, given: object, count: int) -> tuple[Floats, Floats]:
+    """Checked scores (n,) and costs (n,) of one model."""
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise DataError(f"others[{name!r}] is of type {type(given).__name__}; expected (scores, cost)")
-    return given[0], given[1]
-
-
-def _column(name: str, scores: npt.ArrayLike, cost: npt.ArrayLike, count: int) -> tuple[Floats, Floats]:
+    scores, cost = given
     quality = checked_scores(f"{name} scores", scores)
     if quality.size != count:
         raise DataError(f"{name} has {quality.size} scores for {count} win rates; expected one a prompt")
@@ -285,20 +339,6 @@ def _column(name: str, scores: npt.ArrayLike, cost: npt.ArrayLike, count: int) -
     if not bool((np.isfinite(price) & (price >= 0)).all()):
         raise DataError(f"the cost of {name} holds a number that is not finite or below 0")
     return quality, np.broadcast_to(price, (count,))
-
-
-def _best_threshold(
-    rates: Floats, s: Floats, w: Floats, cs: Floats, cw: Floats, points: list[tuple[float, float]]
-) -> float:
-    """The threshold whose policy lies highest above the static mix of its cost, on these rows."""
-    quality: Curve = curve(rates, s, w)
-    cost: Curve = curve(rates, cs, cw)  # the same order of prompts, so cost is a curve over the same shares
-    hull_cost, hull_quality = static_hull(points)
-    above = quality.quality - np.interp(cost.quality, hull_cost, hull_quality)
-    inside = (quality.strong_fraction >= _SHARES[0]) & (quality.strong_fraction <= _SHARES[1])
-    inside = inside if inside.any() else np.ones_like(inside)
-    index = int(np.argmax(np.where(inside, above, -np.inf)))
-    return cut(quality.threshold[1:], index)
 
 
 def _compare(means: Floats, names: list[str]) -> dict[str, Floats]:
@@ -320,7 +360,7 @@ def _compare(means: Floats, names: list[str]) -> dict[str, Floats]:
     }
     for j, name in enumerate(names):
         out[f"vs:{name}"] = quality - model_quality[:, j]
-    # A difference of rounding is none: without this a policy that IS a static mix could seem to gain 1e-17.
+    # Rounding is not a difference: without this, a policy that IS a static mix could seem to gain 1e-17.
     speck = 1e-12 * (np.abs(quality) + np.abs(model_quality).max(axis=1))
     out["gain"] = np.where(np.abs(out["gain"]) < speck, 0.0, out["gain"])
     return out
@@ -349,51 +389,30 @@ def _better_weak(weak: str, means: Mapping[str, tuple[float, float]], others: Se
     return (f"{best} costs no more than {weak} and scores higher: route between it and the strong model.",)
 
 
-def _sentence(
-    v: Verdict,
-    strong: str,
-    weak: str,
-    means: Mapping[str, tuple[float, float]],
-    priced: bool,
-    as_shares: bool,
-    threshold: str,
-) -> str:
+def _sentence(v: Verdict, case: _Case, *, priced: bool) -> str:
+    """The verdict in one sentence; with `priced`, it speaks of cost, else of strong calls."""
+    if v.outcome != "gains" and v.count < MIN_PROMPTS:
+        prompts = "1 prompt is" if v.count == 1 else f"{v.count} prompts are"
+        return f"Routing cannot be judged: {prompts} too few, at least {MIN_PROMPTS} are needed."
+    if v.instead is not None:
+        both = (case.means[m][0] for m in (v.instead, case.strong))
+        scored = " against ".join(f"{mean:.1%}" if case.as_shares else f"{mean:.4g}" for mean in both)
+        lost = " and routing loses against a static mix" if v.outcome == "loses" else ""
+        return f"Do not route: always {v.instead} is cheaper and scores no worse than {case.strong} ({scored}){lost}."
     # Digits by the width of the interval, so that no finding is rounded away; of shares, percentage points.
-    unit, name = (100.0, " points") if as_shares else (1.0, "")
-    digits = shown_digits((v.gain.high - v.gain.low) * unit, least=1 if as_shares else 3)
+    unit, name = (100.0, " points") if case.as_shares else (1.0, "")
+    digits = shown_digits((v.gain.high - v.gain.low) * unit, least=1 if case.as_shares else 3)
 
     def number(value: float, form: str = "") -> str:
         return f"{value * unit + 0.0:{form}.{digits}f}"
 
-    level = f"{100 * v.confidence:g}%"
     gain = f"{number(v.gain.value, '+')}{name} (interval {number(v.gain.low, '+')} to {number(v.gain.high, '+')})"
-    risk = (
-        f"at {level} confidence it scores at most {number(v.worst_loss)}{name} below always {strong}"
-        if v.worst_loss > 0
-        else f"at {level} confidence it scores no lower than always {strong}"
-    )
-    at = f"at threshold {threshold} ({v.strong_fraction.value:.0%} strong calls)"
+    loss = f"at most {number(v.worst_loss)}{name} below" if v.worst_loss > 0 else "no lower than"
+    risk = f"at {100 * v.confidence:g}% confidence it scores {loss} always {case.strong}"
+    at = f"at threshold {threshold_text(v.threshold, case.rates)} ({v.strong_fraction.value:.0%} strong calls)"
     if v.outcome == "gains":
-        saves = ""
-        if v.saving is not None:
-            form = ".0%" if v.saving.low >= 0.01 else ".1%"
-            less = f"{v.saving.value:{form}}"
-            less = f"costs {less} less" if priced else f"needs {less} fewer strong calls"
-            saves = (
-                f" and {less} than the static mix of the same quality "
-                f"(interval {v.saving.low:{form}} to {v.saving.high:{form}})"
-            )
+        saves = _saving_text(v.saving, priced=priced) if v.saving is not None else ""
         return f"Routing gains: {at} it scores {gain} over a static mix of the same cost{saves}; {risk}."
-    if v.count < MIN_PROMPTS:
-        prompts = "1 prompt is" if v.count == 1 else f"{v.count} prompts are"
-        return f"Routing cannot be judged: {prompts} too few, at least {MIN_PROMPTS} are needed."
-    if v.instead is not None:
-        both = (f"{means[m][0]:.1%}" if as_shares else f"{means[m][0]:.4g}" for m in (v.instead, strong))
-        lost = " and routing loses against a static mix" if v.outcome == "loses" else ""
-        return (
-            f"Do not route: always {v.instead} is cheaper and scores no worse than {strong} ({' against '.join(both)})"
-            f"{lost}."
-        )
     if v.outcome == "loses":
         return (
             f"Routing loses: {at} it scores {gain} against a static mix of the same cost, so do not route with this "
@@ -406,6 +425,12 @@ def _sentence(
         f"Routing cannot be told apart from a static mix of the same cost: {at} the difference is {gain}{needed}; "
         f"{risk}."
     )
+
+
+def _saving_text(saving: Estimate, *, priced: bool) -> str:
+    form = ".0%" if saving.low >= 0.01 else ".1%"
+    less = f"costs {saving.value:{form}} less" if priced else f"needs {saving.value:{form}} fewer strong calls"
+    return f" and {less} than the static mix of the same quality (interval {saving.low:{form}} to {saving.high:{form}})"
 
 
 def round_up(count: int) -> int:

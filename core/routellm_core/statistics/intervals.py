@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.checks import checked_fraction, is_number
+from routellm_core.checks import checked_count, checked_fraction, is_number
 from routellm_core.errors import ConfigurationError
 from routellm_core.statistics.metrics import (
     Floats,
@@ -28,6 +28,10 @@ from routellm_core.statistics.metrics import (
 LEVELS = (0.5, 0.8)
 # Cells of one block of bootstrap draws: bounds the memory of any call to some tens of MB.
 BLOCK_CELLS = 1 << 21
+# Below this many rows a bootstrap of a mean sees too little of the spread.
+FEWEST = 30
+# Above this many rows the bootstrap of a mean is normal in every digit that is shown, and is drawn as such.
+_NORMAL_FROM = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,54 @@ class Estimate:
         return {name: _json_number(getattr(self, name)) for name in ("value", "low", "high")}
 
 
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """How the intervals of one result are drawn.
+
+    Args:
+        draws: Number of bootstrap draws, >= 1.
+        confidence: Level of the intervals, between 0 and 1.
+        seed: Seed of all draws and splits, >= 0.
+
+    Raises:
+        ConfigurationError: A value is not allowed.
+    """
+
+    draws: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checked_count(self.draws, "draws")
+        checked_count(self.seed, "seed", least=0)
+        if not is_number(self.confidence) or not 0.0 < self.confidence < 1.0:
+            raise ConfigurationError(
+                f"confidence={self.confidence!r:.80}: expected a number between 0 and 1, such as 0.95"
+            )
+
+    @property
+    def tail(self) -> float:
+        """The probability below the interval, and above it."""
+        return (1.0 - self.confidence) / 2.0
+
+    def rng(self, stream: int | None = None) -> np.random.Generator:
+        """A generator of random numbers; each `stream` has numbers of its own."""
+        return np.random.default_rng(self.seed if stream is None else [self.seed, stream])
+
+    def resample(self, count: int) -> Iterator[npt.NDArray[np.int32]]:
+        """Bootstrap draws of `count` rows; see the function `resample`."""
+        return resample(count, self.draws, self.rng())
+
+    def interval(self, draws: npt.ArrayLike, value: float) -> Estimate:
+        """Percentile interval of bootstrap draws around an estimate; undefined (NaN) draws are left out."""
+        values = np.asarray(draws, dtype=np.float64)
+        values = values[np.isfinite(values)]
+        if values.size == 0 or not np.isfinite(value):
+            return Estimate(float(value), np.nan, np.nan)
+        low, high = np.quantile(values, [self.tail, 1.0 - self.tail])
+        return Estimate(float(value), float(low), float(high))
+
+
 def resample(count: int, draws: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int32]]:
     """Bootstrap draws as how often each of `count` rows was drawn: blocks (b, count) with `draws` rows in all."""
     rows = max(1, BLOCK_CELLS // max(1, count))
@@ -62,15 +114,35 @@ def resample(count: int, draws: int, rng: np.random.Generator) -> Iterator[npt.N
         yield np.bincount(picked.ravel(), minlength=block * count).reshape(block, count).astype(np.int32)
 
 
-def interval(draws: npt.ArrayLike, value: float, confidence: float = 0.95) -> Estimate:
-    """Percentile interval of bootstrap draws around an estimate; undefined (NaN) draws are left out."""
-    values = np.asarray(draws, dtype=np.float64)
-    values = values[np.isfinite(values)]
-    if values.size == 0 or not np.isfinite(value):
-        return Estimate(float(value), np.nan, np.nan)
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(values, [tail, 1.0 - tail])
-    return Estimate(float(value), float(low), float(high))
+def mean_interval(values: Floats, how: Resampling) -> Estimate:
+    """Bootstrap interval of a mean, studentized: costs and losses are skewed, and percentiles would cover too little.
+
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 12.5. With a handful of rows it is the
+    percentile interval, as too many draws have no spread then.
+    """
+    rng = how.rng()
+    n, mean, spread = values.size, float(values.mean()), float(values.std())
+    tails = [(1.0 + how.confidence) / 2.0, (1.0 - how.confidence) / 2.0]
+    if n > _NORMAL_FROM:
+        low, high = mean - spread / np.sqrt(n) * np.quantile(rng.normal(size=how.draws), tails)
+    else:
+        both = np.stack([values, (values - mean) ** 2], axis=1)
+        drawn = np.concatenate([counts @ both for counts in resample(n, how.draws, rng)]) / n
+        spreads = np.sqrt(np.maximum(drawn[:, 1] - (drawn[:, 0] - mean) ** 2, 0.0))
+        usable = spreads > 1e-9 * spread
+        if n >= FEWEST and usable.any():
+            low, high = mean - spread * np.quantile((drawn[usable, 0] - mean) / spreads[usable], tails)
+        else:
+            low, high = np.quantile(drawn[:, 0], tails[::-1])
+    return Estimate(mean, float(min(low, mean)), float(max(high, mean)))
+
+
+def ratio_interval(top: Floats, bottom: Floats, how: Resampling) -> Estimate:
+    """Bootstrap interval of sum(top) / sum(bottom), over the draws in which the divisor is positive."""
+    both = np.stack([top, bottom], axis=1)
+    drawn = np.concatenate([counts @ both for counts in how.resample(top.size)])
+    drawn = drawn[drawn[:, 1] > 0]
+    return how.interval(drawn[:, 0] / drawn[:, 1], float(top.sum() / bottom.sum()))
 
 
 def bootstrap(
@@ -101,11 +173,10 @@ def bootstrap(
         ConfigurationError: `draws` is not positive or a level is outside [0, 1].
     """
     rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
-    check_positive("draws", draws)
-    check_seed(seed)
+    how = Resampling(draws=draws, seed=seed)
     ranked = Ranked(rates)
     parts: list[dict[str, Floats]] = []
-    for counts in resample(rates.size, draws, np.random.default_rng(seed)):
+    for counts in how.resample(rates.size):
         size, gain = ranked.grouped(counts, gains(strong, weak))
         parts.append(curve_metrics(size, gain, counts @ weak / rates.size, levels))
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
@@ -137,19 +208,18 @@ def curve_band(
     Returns:
         Lower and upper ends (k,), in the unit of the scores, relative to that line.
     """
-    check_bootstrap(draws, confidence, seed)
+    how = Resampling(draws, confidence, seed)
     rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
     at = np.asarray(strong_fractions, dtype=np.float64)
     ranked = Ranked(rates)
     heights = []
-    for counts in resample(rates.size, draws, np.random.default_rng(seed)):
+    for counts in how.resample(rates.size):
         size, gain = ranked.grouped(counts, gains(strong, weak))
         share = np.cumsum(size, axis=1) / rates.size
         above = np.cumsum(gain, axis=1) / rates.size
         above -= share * above[:, -1:]
         heights += [np.interp(at, s, a, left=0.0) for s, a in zip(share, above, strict=True)]
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(np.array(heights), [tail, 1.0 - tail], axis=0)
+    low, high = np.quantile(np.array(heights), [how.tail, 1.0 - how.tail], axis=0)
     return low, high
 
 
@@ -208,7 +278,7 @@ def compare_routers(
         levels = (checked_fraction(int(metric.split("_")[1]) / 100.0, "metric"),)
     elif metric not in {"apgr", "auc", "hull_area"}:
         raise ConfigurationError(f"metric={metric!r}: expected 'apgr', 'auc', 'hull_area', 'cpt_50' or 'saving_50'")
-    check_bootstrap(draws, confidence, seed)
+    how = Resampling(draws, confidence, seed)
     values, samples = [], []
     for rates in (first, second):
         checked, strong, weak = checked_rows(rates, strong_scores, weak_scores)
@@ -219,27 +289,7 @@ def compare_routers(
     difference = difference[np.isfinite(difference)]
     below = (float((difference <= 0).sum()) + 1.0) / (difference.size + 1.0)
     above = (float((difference >= 0).sum()) + 1.0) / (difference.size + 1.0)
-    return Comparison(
-        metric, interval(difference, values[0] - values[1], confidence), min(1.0, 2.0 * min(below, above))
-    )
-
-
-def check_bootstrap(draws: int, confidence: float, seed: int) -> None:
-    """Refuse a number of bootstrap draws or a level of an interval that is none."""
-    check_positive("draws", draws)
-    check_seed(seed)
-    if not is_number(confidence) or not 0.0 < confidence < 1.0:
-        raise ConfigurationError(f"confidence={confidence!r}: expected a number between 0 and 1, such as 0.95")
-
-
-def check_positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ConfigurationError(f"{name}={value!r}: expected a positive integer")
-
-
-def check_seed(seed: int) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ConfigurationError(f"seed={seed!r}: expected an integer >= 0")
+    return Comparison(metric, how.interval(difference, values[0] - values[1]), min(1.0, 2.0 * min(below, above)))
 
 
 def shown_digits(width: float, *, least: int) -> int:

@@ -267,7 +267,7 @@ def static_hull(points: Sequence[tuple[float, float]]) -> tuple[Floats, Floats]:
     best: list[tuple[float, float]] = []
     for cost, quality in sorted(points, key=lambda p: (p[0], -p[1])):
         if best and quality <= best[-1][1]:
-            continue  # a dearer model that is no better has no part in a sensible mix
+            continue  # a more expensive model that is no better has no part in a sensible mix
         while len(best) > 1 and _left_of(best[-2], best[-1], (cost, quality)):
             best.pop()
         best.append((cost, quality))
@@ -391,6 +391,15 @@ def checked_scores(name: str, values: npt.ArrayLike) -> Floats:
     return out
 
 
+def checked_rates(win_rates: npt.ArrayLike) -> Floats:
+    """Win rates (n,) as float64, or a `DataError` that names the row that is not in [0, 1]."""
+    rates = checked_scores("win_rates", win_rates)
+    outside = np.flatnonzero((rates < 0.0) | (rates > 1.0))
+    if outside.size:
+        raise DataError(f"win_rates[{outside[0]}] is {rates[outside[0]]}: expected numbers from 0 to 1")
+    return rates
+
+
 def checked_rows(
     win_rates: npt.ArrayLike, strong_scores: npt.ArrayLike, weak_scores: npt.ArrayLike
 ) -> tuple[Floats, Floats, Floats]:
@@ -430,5 +439,5 @@ def check_costs(strong_cost: float, weak_cost: float) -> None:
     if not (is_number(strong_cost) and is_number(weak_cost) and 0.0 <= weak_cost < strong_cost):
         raise ConfigurationError(
             f"strong_cost={strong_cost!r}, weak_cost={weak_cost!r}: expected 0 <= weak_cost < strong_cost; "
-            "if the strong model is not dearer there is nothing to save by routing"
+            "if the strong model is not more expensive, there is nothing to save by routing"
         )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routellm_core import Calibration, ConfigurationError, DataError
+from routellm_core import Calibration, ConfigurationError, DataError, Price
 from routellm_core.calibration.targets import budget_target, call_cost, quality_target, share_target
 
 
@@ -188,6 +188,22 @@ def test_call_cost():
     assert call_cost((2.0, 8.0), (500, 250)) == pytest.approx(0.003)
     np.testing.assert_allclose(call_cost((2.0, 8.0), (np.array([0, 1e6]), 0)), [0.0, 2.0])
     np.testing.assert_allclose(call_cost(1.0, ([1e6, 0], [0, 1e6])), [1.0, 1.0])
+    assert call_cost(Price(2.0, 8.0), (500, 250)) == pytest.approx(0.003)
+    assert call_cost(Price(10.0, 10.0), 1000) == pytest.approx(0.01)
+    with pytest.raises(ConfigurationError, match=r"tokens=\(input, output\)"):
+        call_cost(Price(2.0, 8.0), 1000)
+
+
+@pytest.mark.parametrize("price", [None, "2", True, math.nan, [1, 2], (1, 2, 3), (1, None), np.ones(2), -1])
+def test_a_price_is_a_number_a_pair_or_a_price(price):
+    with pytest.raises(ConfigurationError, match="price="):
+        call_cost(price, (1, 1))
+
+
+def test_a_budget_takes_prices():
+    rates, tokens = np.linspace(0.1, 0.9, 50), (300, 200)
+    pairs = budget_target(rates, 0.005, strong_price=(10, 30), weak_price=0.6, tokens=tokens)
+    assert budget_target(rates, 0.005, strong_price=Price(10, 30), weak_price=Price(0.6, 0.6), tokens=tokens) == pairs
 
 
 @given(
@@ -267,7 +283,7 @@ def test_one_prompt_is_answered_and_called_too_few():
         ({"weak_price": None, "tokens": None}, "weak_price, tokens missing"),
         ({"budget": -1}, "budget=-1"),
         ({"calls": 0}, "calls=0"),
-        ({"strong_price": 0.5, "weak_price": 0.5}, "not dearer"),
+        ({"strong_price": 0.5, "weak_price": 0.5}, "not more expensive"),
         ({"strong_price": -5}, "price=-5"),
         ({"strong_price": "ten"}, "price='ten'"),
         ({"strong_price": (1, 2)}, r"tokens=\(input, output\)"),

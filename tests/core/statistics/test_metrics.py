@@ -411,6 +411,14 @@ def test_evaluate_router_takes_win_rates_without_prompts():
     assert found.metrics["quality"].value == pytest.approx(np.where(rates >= 0.5, strong, weak).mean())
 
 
+def test_evaluate_router_takes_a_function():
+    _, strong, weak = outcomes(50)
+    prompts = ["x" * i for i in range(50)]
+    found = evaluate_router(prompt_length, prompts, strong, weak, draws=20)
+    assert found.name == "prompt_length"
+    assert found.metrics == evaluate_router(Lengths(), prompts, strong, weak, draws=20).metrics
+
+
 @pytest.mark.parametrize(
     ("strong", "weak", "words"),
     [
