@@ -25,7 +25,7 @@ from routellm_core.errors import (
     DataError,
     RouterError,
 )
-from routellm_core.routers import SimilarityWeightedRouter, sw_ranking
+from routellm_core.routers import SimilarityWeightedRouter, sw_storage
 from routellm_core.routers.base import Router
 from tests.support.shared import GOLDEN, golden_json, needs_golden
 
@@ -310,7 +310,7 @@ def test_saved_form_round_trips_bit_for_bit(tmp_path: Path) -> None:
         np.testing.assert_array_equal(again.win_rates(prompts), router.win_rates(prompts))
         assert again.fingerprint == router.fingerprint
     assert isinstance(again, SimilarityWeightedRouter)
-    assert isinstance(again._rows, np.memmap)
+    assert isinstance(again.store.rows, np.memmap)
     # Saving over itself, while the old file is mapped.
     again.save_pretrained(tmp_path)
     np.testing.assert_array_equal(again.win_rates(prompts), router.win_rates(prompts))
@@ -479,7 +479,7 @@ def test_parquet_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 def test_pairs_hold_two_bfloat16() -> None:
     block = np.random.default_rng(0).normal(size=(200, 7)) * np.array([1.0, -1.0, 1e-3, 1e-6, 0.0, 1e-30, 1.0])
-    words = sw_ranking._paired(block)
+    words = sw_storage._paired(block)
     assert words.shape == (200, 4)
     odd, even = words.view(np.float32), (words << 16).view(np.float32)
     for got, want in ((odd[:, :3], block[:, 1::2]), (even, block[:, 0::2])):
@@ -532,3 +532,30 @@ def test_options_of_loading_are_checked_too(option: dict[str, Any], tmp_path: Pa
     some_router().save_pretrained(tmp_path)
     with pytest.raises(ConfigurationError, match=next(iter(option)) if option != {"weak": "m0"} else "both 'm0'"):
         SimilarityWeightedRouter.from_pretrained(tmp_path, embedder=Hashed(), **option)
+
+
+@pytest.mark.parametrize("options", [{}, {"nearest": 5}, {"base": 1000.0}, {"nearest": 3, "base": 1000.0}])
+def test_the_tie_that_bounds_the_ratings_has_the_weight_of_an_average_battle(options: dict[str, Any]) -> None:
+    # "a" won every battle, so only the tie with the fixed player keeps the ratings finite. By symmetry they are t and
+    # -t, with t where the slope of the weighted log likelihood is zero: here found by bisection, not by the solver.
+    rng = np.random.default_rng(3)
+    embeddings = np.abs(rng.normal(size=(9, 12)))
+    query = np.abs(rng.normal(size=12))
+    router = SimilarityWeightedRouter(
+        [("a", "b", "model_a")] * 9, embeddings, embedder=Table({"q": query}, 12), strong="a", weak="b", **options
+    )
+    cosines = embeddings @ query / np.linalg.norm(embeddings, axis=1) / np.linalg.norm(query)
+    weights = options.get("base", 10.0) ** (cosines / cosines.max())
+    weights = np.sort(weights)[::-1][: options.get("nearest")]
+
+    def slope(t: float) -> float:
+        won = 1.0 / (1.0 + np.exp(-2.0 * t))
+        against_fixed = 1.0 / (1.0 + np.exp(-t))
+        # a tie is half a win and half a loss; the two models have one each
+        return float(2.0 * weights.sum() * (1.0 - won) + 2.0 * weights.mean() * (0.5 - against_fixed))
+
+    low, high = 0.0, 50.0
+    for _ in range(200):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if slope(middle) > 0.0 else (low, middle)
+    assert router.win_rates(["q"])[0] == pytest.approx(1.0 / (1.0 + np.exp(-2.0 * low)), abs=1e-6)
