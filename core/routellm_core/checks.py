@@ -1,16 +1,18 @@
-"""What every room shares: checks of fractions, counts, sides, prompts, win rates; `Progress`; atomic JSON files."""
+"""What every room shares: checks of parameters and results, imports by name, `Progress`, atomic JSON files."""
 
 from __future__ import annotations
 
 import json
 import math
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.errors import ConfigurationError, PromptError, RouterError
+from routellm_core.errors import ConfigurationError, PromptError, RouteLLMError, RouterError
 
 Side: TypeAlias = Literal["strong", "weak"]
 
@@ -150,6 +152,37 @@ def checked_win_rates(values: Any, count: int, router: str) -> npt.NDArray[np.fl
             f"router {router!r} returned win rate {out[bad]} for prompt {bad}; expected a number in [0, 1]"
         )
     return out
+
+
+def imported_object(value: str, parameter: str) -> Any:
+    """Return what ``"package.module:attribute"`` names, or raise a `ConfigurationError` that names the parameter.
+
+    The module is looked for wherever Python looks for modules, and then in the working directory, where the script of a
+    command does not look.
+    """
+    name, _, attribute = value.partition(":")
+    top = name.partition(".")[0]
+    try:
+        try:
+            found: Any = import_module(name)
+        except ModuleNotFoundError as exc:
+            here = Path.cwd()
+            if exc.name != top or not ((here / f"{top}.py").is_file() or (here / top).is_dir()):
+                raise
+            sys.path.append(str(here))
+            found = import_module(name)
+    except RouteLLMError:
+        raise
+    except Exception as exc:
+        raise ConfigurationError(
+            f"{parameter}={value!r}: module {name} cannot be imported: {type(exc).__name__}: {exc}"
+        ) from exc
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise ConfigurationError(f"{parameter}={value!r}: module {name} has no attribute {attribute!r}") from None
+    return found
 
 
 def write_json(target: Path, data: Any) -> None:

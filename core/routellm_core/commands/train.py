@@ -51,7 +51,10 @@ SourceWeight = Annotated[
 ]
 Embedding = Annotated[
     str,
-    typer.Option(help="bundled (no key, no network), the directory of a static embedder, or openai:MODEL."),
+    typer.Option(
+        help="bundled (no key, no network), openai:MODEL, the directory of a static embedder, or your own as "
+        "package.module:Class."
+    ),
 ]
 EmbeddingCache = Annotated[
     Path | None, typer.Option(help="File that keeps embeddings of a service between runs.", show_default=False)
@@ -352,27 +355,11 @@ class _Reader:
         return self.bad.count
 
 
-def _embedder(name: str, cache: Path | None) -> Embedder | None:
-    embedder: Embedder | None
-    if name == "bundled":
-        embedder = None
-    elif name.startswith("openai:"):
-        from routellm_core.embedders import OpenAIEmbedder
+def _embedder(name: str, cache: Path | None) -> Embedder:
+    from routellm_core.embedders import CachedEmbedder, embedder_from_name
 
-        embedder = OpenAIEmbedder(name.removeprefix("openai:"))
-    elif Path(name).is_dir():
-        from routellm_core.embedders import StaticEmbedder
-
-        embedder = StaticEmbedder.from_pretrained(name)
-    else:
-        raise ConfigurationError(
-            f"--embedder {name!r}: expected bundled, openai:MODEL, or a directory that a static embedder is saved in"
-        )
-    if cache is not None:
-        from routellm_core.embedders import CachedEmbedder, bundled_embedder
-
-        embedder = CachedEmbedder(embedder or bundled_embedder(), cache)
-    return embedder
+    embedder = embedder_from_name(name)
+    return embedder if cache is None else CachedEmbedder(embedder, cache)
 
 
 def _weights(given: list[str] | None) -> dict[str, float]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from routellm_core.checks import imported_object
 from routellm_core.embedders.base import Embedder
 from routellm_core.errors import ConfigurationError
 
@@ -20,6 +22,7 @@ __all__ = [
     "StaticEmbedder",
     "bundled_embedder",
     "embedder_config",
+    "embedder_from_name",
     "embedder_identity",
     "load_embedder",
 ]
@@ -67,6 +70,52 @@ def load_embedder(config: Any) -> Embedder:
 
         return OpenAIEmbedder.from_config(config)
     raise ConfigurationError(f"embedder type {kind!r}: expected 'static' or 'openai'; pass embedder= for another one")
+
+
+def embedder_from_name(name: str) -> Embedder:
+    """The embedder that a text names, as the ``--embedder`` option of the command line does.
+
+    Args:
+        name: ``"bundled"``; ``"openai:MODEL"``; a directory that a static embedder was saved in; or
+            ``"package.module:Class"`` for one of your own, which is constructed without arguments (an object that is
+            already constructed is taken as it is).
+
+    Raises:
+        ConfigurationError: It is none of these, or what it names is not an embedder.
+        MissingExtraError: The optional dependency of the embedder is missing.
+    """
+    if name == "bundled":
+        from routellm_core.embedders.static import bundled_embedder
+
+        return bundled_embedder()
+    if name.startswith("openai:"):
+        from routellm_core.embedders.openai import OpenAIEmbedder
+
+        return OpenAIEmbedder(name.removeprefix("openai:"))
+    if Path(name).is_dir():
+        from routellm_core.embedders.static import StaticEmbedder
+
+        return StaticEmbedder.from_pretrained(name)
+    if ":" not in name:
+        raise ConfigurationError(
+            f"embedder={name!r}: expected bundled, openai:MODEL, a directory that a static embedder is saved in, or a "
+            "class of your own as package.module:Class"
+        )
+    found = imported_object(name, "embedder")
+    if isinstance(found, type):
+        try:
+            found = found()
+        except TypeError as exc:
+            raise ConfigurationError(
+                f"embedder={name!r} cannot be constructed without arguments: {exc}; construct it in the module and "
+                "name that object"
+            ) from exc
+    if not isinstance(found, Embedder):
+        raise ConfigurationError(
+            f"embedder={name!r} is a {type(found).__name__}, not an Embedder: it needs embed(texts), async "
+            "aembed(texts) and dimension"
+        )
+    return found
 
 
 def __getattr__(name: str) -> Any:

@@ -316,7 +316,7 @@ class StaticEmbedder:
         self._problem_rest = float(problem_rest)
         self._mean, self._std = mean, std
         self._source = None if source is None else str(source)
-        self.fingerprint = self._digest(rows)
+        self._fingerprint = self._digest(rows)
         own = [name.startswith("problem") for name in SURFACE_NAMES]
         rest = np.float32(self._problem_rest)
         self._problem_factors = np.concatenate(
@@ -327,6 +327,11 @@ class StaticEmbedder:
         self._table.flags.writeable = False
         # wordpieces of words that are no wordpiece themselves; a race at worst computes one twice
         self._cache: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of everything that the vectors depend on."""
+        return self._fingerprint
 
     @property
     def dimension(self) -> int:

@@ -56,8 +56,8 @@ class Router:
     name: str = _ClassName()  # type: ignore[assignment]  # a str on every class and instance
     version: str | int | float | None = None
     calibration: Calibration | None = None
-    # Finds the class that a saved config names. The registry, which imports this module, installs it.
-    _class_named: ClassVar[Callable[[str], type[Router]]]
+    # Finds the class that a saved config names, if any is registered. The registry, which imports this module, sets it.
+    _saved_class: ClassVar[Callable[[str], type[Router] | None]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if cls._win_rates is Router._win_rates and cls._awin_rates is Router._awin_rates:
@@ -155,9 +155,13 @@ class Router:
                 raise CheckpointError(
                     f"{path / CONFIG_FILE} does not say which router it is; call load_router(NAME, {str(path)!r})"
                 )
-            target = Router._class_named(str(saved))
-            if not issubclass(target, cls):
-                raise CheckpointError(f"{path} holds a {saved!r} router, which is not a {cls.__name__}")
+            named = Router._saved_class(str(saved))
+            if named is None or not issubclass(named, cls):
+                raise CheckpointError(
+                    f"{path} holds a {saved!r} router, and no {cls.__name__} of this name is registered here: install "
+                    f"the package that has it, or name its class, load_router('package.module:Class', {str(path)!r})"
+                )
+            target = named
         elif saved is not None and saved != cls.name:
             raise CheckpointError(f"{path} holds a {saved!r} router, not {cls.name!r}")
         _require_saved_form(target)
@@ -198,7 +202,7 @@ def checked_options(function: Callable[..., Any], options: dict[str, Any], owner
     unknown = [name for name in options if name not in known]
     if unknown:
         raise ConfigurationError(
-            f"load_router option {', '.join(unknown)}: {owner} takes {', '.join(known) or 'no options'}"
+            f"{owner} has no option {', '.join(unknown)}; it takes {', '.join(known) or 'no options at all'}"
         )
     return options
 
@@ -246,6 +250,13 @@ def read_tensors(file: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]
     if missing:
         raise CheckpointError(f"{file} lacks {', '.join(missing)}; it holds {', '.join(sorted(tensors)) or 'nothing'}")
     return {name: tensors[name] for name in names}
+
+
+def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A view of `array` that cannot be written to: what routers share must not change under them."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def identity_parts(qualified_name: str, version: Any) -> dict[str, Any]:

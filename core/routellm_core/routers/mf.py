@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.data.published import PUBLISHED_EMBEDDING_MODEL
 from routellm_core.embedders import embedder_config, embedder_identity, load_embedder
 from routellm_core.embedders.base import Embedder, FloatMatrix, require_dimension
 from routellm_core.errors import CheckpointError, ConfigurationError
-from routellm_core.routers.base import WEIGHTS_FILE, WinRates, read_tensors
+from routellm_core.routers.base import WEIGHTS_FILE, WinRates, read_only, read_tensors
 from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 
 # Row i of the published checkpoint's P.weight is the model at position i of this ASCII-sorted list.
@@ -31,7 +32,6 @@ tulu-2-dpo-70b vicuna-13b vicuna-33b vicuna-7b wizardlm-13b wizardlm-70b yi-34b-
 zephyr-7b-beta
 """.split()  # noqa: SIM905 - a list of 64 quoted names is no easier to check against the published one
 )
-PUBLISHED_EMBEDDING_MODEL = "text-embedding-3-small"
 # the authors' names of the tensors, so that their checkpoints and ours are one form
 _MODELS, _PROJECTION, _OUTPUT = "P.weight", "text_proj.0.weight", "classifier.0.weight"
 
@@ -89,14 +89,15 @@ class MatrixFactorizationRouter(EmbeddingRouter):
                 f"models: {len(self.models)} names ({len(set(self.models))} distinct) for {len(p)} rows of "
                 "model_vectors; expected one name a row, none twice"
             )
-        self.model_vectors, self.projection, self.output = p, w1, w2
+        self.model_vectors, self.output = read_only(p), read_only(w2)
+        self.projection = None if w1 is None else read_only(w1)
         self.strong, self.weak = self._known(strong, "strong"), self._known(weak, "weak")
         self.dimension = int(p.shape[1] if w1 is None else w1.shape[1])
         require_dimension(embedder, self.dimension, "the mf router")
         self.embedder = embedder
         unit = self._unit(strong) - self._unit(weak)
         direction = w2.astype(np.float64) * unit
-        self._vector = direction if w1 is None else direction @ w1.astype(np.float64)
+        self._vector = read_only(direction if w1 is None else direction @ w1.astype(np.float64))
 
     def _known(self, model: str, parameter: str) -> str:
         if model not in self.models:

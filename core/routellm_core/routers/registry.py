@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import re
 from functools import cache
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from routellm_core.checks import imported_object
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, MissingExtraError
 from routellm_core.routers.base import Router
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+logger = logging.getLogger(__name__)
 
 # name -> (module, class); a module is imported when its router is asked for
 BUILT_IN = {
@@ -20,27 +29,30 @@ BUILT_IN = {
     "causal_llm": ("causal_llm", "CausalLLMRouter"),
     "knn": ("knn", "KNNRouter"),
 }
+ENTRY_POINT_GROUP = "routellm.routers"
 _BUNDLED = Path(__file__).resolve().parent.parent / "pretrained" / "mf"
+_IMPORT_PATH = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # weights, configs, tokenizers and prompt templates; never a pickle
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "*.parquet", "*.npy"]
 
 
 def router_names() -> tuple[str, ...]:
-    """The names that `load_router` knows."""
-    return tuple(BUILT_IN)
+    """The names that `load_router` knows: those of this package, then those that installed packages register."""
+    return (*BUILT_IN, *sorted(_plugins()))
 
 
 def router_class(name: str) -> type[Router]:
-    """The class of the router called `name`.
+    """The class of the router called `name`, or that ``"package.module:Class"`` names.
 
     Raises:
-        ConfigurationError: No router has this name.
+        ConfigurationError: No router has this name, it cannot be imported, or it is not a subclass of `Router`.
     """
-    if name not in BUILT_IN:
-        raise ConfigurationError(f"router name {name!r}: expected one of {', '.join(BUILT_IN)}")
-    module, attribute = BUILT_IN[name]
-    found: type[Router] = getattr(import_module(f"routellm_core.routers.{module}"), attribute)
+    found = _find(name)
+    if found is None:
+        raise _unknown_name(name)
+    if isinstance(found, Router):
+        raise ConfigurationError(f"router {name!r} is a ready router, not a class: it takes no source and no options")
     return found
 
 
@@ -49,65 +61,163 @@ def load_router(
 ) -> Router:
     """Load a router by name from a directory or a hub id; without a source, the bundled default.
 
+    Every call returns an object of its own, so that setting an attribute of it concerns nobody else.
+
     Args:
-        name: ``"random"``, ``"mf"``, ``"sw_ranking"``, ``"bert"``, ``"causal_llm"`` or ``"knn"``; or a directory that
+        name: ``"random"``, ``"mf"``, ``"sw_ranking"``, ``"bert"``, ``"causal_llm"`` or ``"knn"``; a name that an
+            installed package registers in the entry-point group ``routellm.routers``; ``"package.module:Class"`` for a
+            class of your own (the module is also looked for in the working directory); or a directory that
             `Router.save_pretrained` wrote, whose config names the router.
         source: Directory, or hub id ``owner/name`` (needs the ``hub`` extra and network on first use). Only
-            safetensors weights are opened. None: the bundled checkpoint (``"mf"`` and ``"random"`` only).
+            safetensors weights are opened. None: the bundled checkpoint of ``"mf"``; ``"random"`` and classes of your
+            own are constructed with the options.
         revision: Branch, tag or commit of a hub id.
         **options: For the router: ``embedder``, ``strong``, ``weak``, ``device``, ``dtype``, ``seed``, ...
 
     Raises:
-        ConfigurationError: Unknown name or option, or an embedder that does not fit.
-        CheckpointNotFoundError: Nothing there, or only pickled weights.
+        ConfigurationError: Unknown name or option, a router that cannot be imported, or an embedder that does not fit.
+        CheckpointNotFoundError: There is nothing at `source`, or only pickled weights.
         CheckpointError: The checkpoint is corrupt or holds another router.
         MissingExtraError: An optional dependency is missing; the message gives the install command.
     """
+    if name == "mf" and source is None and not options:
+        return _copied(_bundled())
     if not isinstance(name, str | Path) or not str(name):
-        raise ConfigurationError(f"router name {name!r:.80}: expected one of {', '.join(BUILT_IN)}, or a directory")
-    if source is None and str(name) not in BUILT_IN:
-        if Path(name).is_dir():
-            return _with_options(Router, Path(name), options)
-        raise ConfigurationError(
-            f"router name {str(name)!r}: expected one of {', '.join(BUILT_IN)}, or a directory, and there is none of "
-            "this name"
-        )
-    cls = router_class(str(name))
+        raise ConfigurationError(f"router name {name!r:.80}: expected {_expected()}")
     if source is not None:
-        return _with_options(cls, _directory(source, revision), options)
-    if name == "random":
-        return _checked(cls, options)
-    if name != "mf":
+        return router_class(str(name)).from_pretrained(_directory(source, revision), **options)
+    found = None if isinstance(name, Path) else _find(name)
+    if found is None:
+        if Path(name).is_dir():
+            return Router.from_pretrained(name, **options)
+        raise _unknown_name(str(name))
+    if isinstance(found, Router):
+        if options:
+            raise ConfigurationError(f"router {name!r} is a ready router: it takes no options ({', '.join(options)})")
+        return found
+    if name == "mf":
+        return found.from_pretrained(_BUNDLED, **options)
+    if name in BUILT_IN and name != "random":
         raise ConfigurationError(
             f"router {name!r} is not bundled: give its checkpoint, load_router({str(name)!r}, DIRECTORY_OR_HUB_ID)"
         )
-    return _with_options(cls, _BUNDLED, options) if options else _bundled()
+    return _constructed(str(name), found, options)
 
 
 @cache
 def _bundled() -> Router:
-    # shared: a router holds no mutable state
+    """The bundled router, loaded once. It never leaves this module: callers get copies that share its arrays."""
     return router_class("mf").from_pretrained(_BUNDLED)
 
 
-def _with_options(cls: type[Router], path: Path, options: dict[str, Any]) -> Router:
+def _copied(router: Router) -> Router:
+    own = object.__new__(type(router))
+    own.__dict__.update(router.__dict__)
+    own.calibration = copy.copy(router.calibration)
+    return own
+
+
+def _constructed(name: str, cls: type[Router], options: dict[str, Any]) -> Router:
+    if cls.__init__ is not object.__init__ or options:
+        takes = signature(cls.__init__ if cls.__init__ is not object.__init__ else _takes_nothing)
+        try:
+            takes.bind(None, **options)
+        except TypeError as exc:
+            raise ConfigurationError(
+                f"router {name!r} cannot be constructed with {', '.join(options) or 'no options'}: {exc}; pass the "
+                f"arguments of {cls.__name__} as options, or a directory that it was saved in"
+            ) from exc
+    return cls(**options)
+
+
+def _takes_nothing(self: Any) -> None:
+    """The signature of a class without a constructor of its own."""
+
+
+def _find(name: str) -> type[Router] | Router | None:
+    """The class, or the ready router, that a name or an import path means; None where it is neither."""
+    if _IMPORT_PATH.fullmatch(name) and not Path(name).is_dir():
+        return _checked(name, imported_object(name, "router"))
+    return _registered(name)
+
+
+def _registered(name: str) -> type[Router] | Router | None:
+    """What is registered under `name`. A saved config may name this, and never a module to import."""
+    if name in BUILT_IN:
+        module, attribute = BUILT_IN[name]
+        found: type[Router] = getattr(import_module(f"routellm_core.routers.{module}"), attribute)
+        return found
+    if "/" in name or "\\" in name:
+        return None  # a path: not worth a look into every installed package
+    entries = _plugins().get(name, [])
+    if not entries:
+        return None
+    if len(entries) > 1:
+        raise ConfigurationError(
+            f"router {name!r} is registered by several installed packages ({', '.join(map(_origin, entries))}): "
+            f"name the class itself, for example load_router({entries[0].value!r})"
+        )
     try:
-        return cls.from_pretrained(path, **options)
-    except TypeError as exc:
-        raise _unknown_option(cls, options, exc) from exc
+        plugin = entries[0].load()
+    except Exception as exc:
+        raise ConfigurationError(
+            f"router {name!r} ({_origin(entries[0])}) cannot be loaded: {type(exc).__name__}: {exc}"
+        ) from exc
+    return _checked(name, plugin)
 
 
-def _checked(cls: type[Router], options: dict[str, Any]) -> Router:
-    try:
-        return cls(**options)
-    except TypeError as exc:
-        raise _unknown_option(cls, options, exc) from exc
+def _saved_class(name: str) -> type[Router] | None:
+    found = _registered(name)
+    return found if isinstance(found, type) else None
 
 
-def _unknown_option(cls: type[Router], options: dict[str, Any], exc: TypeError) -> Exception:
-    if "unexpected keyword argument" not in str(exc):
-        return exc
-    return ConfigurationError(f"load_router option not known to {cls.__name__}: {exc}; given were {', '.join(options)}")
+def _checked(name: str, found: Any) -> type[Router] | Router:
+    if isinstance(found, Router) or (isinstance(found, type) and issubclass(found, Router)):
+        return found
+    what = f"the class {found.__name__}" if isinstance(found, type) else f"a {type(found).__name__}"
+    raise ConfigurationError(
+        f"router {name!r} is {what}, not a subclass of Router or a Router object; to use a function or another object "
+        "with win_rates, put router = as_router(...) into the module and name that"
+    )
+
+
+def _plugins() -> dict[str, list[EntryPoint]]:
+    """The entry points of installed packages by name; whatever is wrong with one of them leaves the others usable."""
+    from importlib.metadata import distributions  # takes longer to import than everything else that routing needs
+
+    found: dict[str, list[EntryPoint]] = {}
+    seen: set[str] = set()
+    for distribution in distributions():
+        try:
+            entries = [entry for entry in distribution.entry_points if entry.group == ENTRY_POINT_GROUP]
+            # of one package that is on the path twice, the first is the one that would be imported
+            owner = re.sub(r"[-_.]+", "-", distribution.name).lower() if entries else ""
+        except Exception as exc:
+            logger.warning("the entry points of an installed package cannot be read: %s", type(exc).__name__)
+            continue
+        if not entries or owner in seen:
+            continue
+        seen.add(owner)
+        for entry in entries:
+            if entry.name in BUILT_IN:
+                logger.warning("router %r (%s) is ignored: the name is built in", entry.name, _origin(entry))
+            else:
+                found.setdefault(entry.name, []).append(entry)
+    return found
+
+
+def _origin(entry: EntryPoint) -> str:
+    return f"{entry.value} of {entry.dist.name}" if entry.dist is not None else entry.value
+
+
+def _expected() -> str:
+    return f"one of {', '.join(router_names())}, a class as package.module:Class, or a directory"
+
+
+def _unknown_name(name: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"router name {name!r}: expected {_expected()}; there is no router and no directory of this name"
+    )
 
 
 def _directory(source: str | Path, revision: str | None) -> Path:
@@ -121,12 +231,13 @@ def _directory(source: str | Path, revision: str | None) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise MissingExtraError(f"source={source!r} is no local directory; loading it from the hub", "hub") from None
+        raise MissingExtraError(f"source={source!r} is not a local directory; loading it from the hub", "hub") from None
     try:
         fetched = Path(snapshot_download(source, revision=revision, allow_patterns=_HUB_FILES))
-    except Exception as exc:  # the hub client has a dozen error classes, and all mean: not to be had
+    except Exception as exc:  # the hub client has a dozen error classes, and all mean that it cannot be fetched
         raise CheckpointNotFoundError(
-            f"source={source!r}: no such local directory, and the hub did not give it ({type(exc).__name__}: {exc})"
+            f"source={source!r}: no such local directory, and it cannot be fetched from the hub "
+            f"({type(exc).__name__}: {exc})"
         ) from exc
     if not any(fetched.glob("*.safetensors")) and not any(fetched.glob("*.npy")):
         raise CheckpointError(
@@ -136,4 +247,4 @@ def _directory(source: str | Path, revision: str | None) -> Path:
     return fetched
 
 
-Router._class_named = staticmethod(router_class)
+Router._saved_class = staticmethod(_saved_class)
