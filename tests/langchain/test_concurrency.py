@@ -12,7 +12,8 @@ import pytest
 from langchain_routellm import ChatRouteLLM, RouteLLMRunnable, routing_decision
 from tests.langchain.conftest import Pair
 from tests.support.fakes_langchain import ScriptedChatModel
-from tests.support.routers import ScriptedRouter
+from tests.support.routers import HeldRouter, ScriptedRouter
+from tests.support.waiting import until
 
 
 def _prompt(i: int) -> str:
@@ -69,24 +70,12 @@ async def test_settings_of_one_call_do_not_leak_into_another(pair: Pair) -> None
     assert [routing_decision(a).model for a in answers] == sides  # type: ignore[union-attr]
 
 
-async def test_a_router_that_computes_does_not_hold_up_the_loop(pair: Pair) -> None:
-    """While the router sleeps in its thread, the loop goes on turning: no clock is needed to see that."""
-    started, release = threading.Event(), threading.Event()
-
-    class Waiting(ScriptedRouter):
-        def _win_rates(self, prompts: list[str]) -> Any:
-            started.set()
-            assert release.wait(10)
-            return super()._win_rates(prompts)
-
-    llm = pair.llm(router=Waiting())
+async def test_a_router_that_computes_does_not_hold_up_the_loop(pair: Pair, held_router: HeldRouter) -> None:
+    llm = pair.llm(router=held_router)
     call = asyncio.ensure_future(llm.ainvoke("p=0.9 hi"))
-    while not started.is_set():
-        await asyncio.sleep(0)
-    for _ in range(100):
-        await asyncio.sleep(0)
+    await until(lambda: held_router.started)  # a call that blocked the loop would not let this end
     assert not call.done()
-    release.set()
+    held_router.release()
     assert (await call).text == "strong-model answers: p=0.9 hi"
 
 
@@ -114,8 +103,7 @@ def _value() -> Any:
 async def test_cancellation_reaches_the_model(pair: Pair, way: str) -> None:
     pair.strong.delay = 60
     task = asyncio.ensure_future(WAYS[way](pair.llm(failover=True)))
-    while not pair.strong.calls:
-        await asyncio.sleep(0.001)
+    await until(lambda: pair.strong.calls)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -125,9 +113,18 @@ async def test_cancellation_reaches_the_model(pair: Pair, way: str) -> None:
 
 async def test_a_time_limit_around_a_call_works(pair: Pair) -> None:
     pair.strong.delay = 60
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.02):
+
+    async def expire(limit: asyncio.Timeout) -> None:
+        await until(lambda: pair.strong.calls)
+        limit.reschedule(asyncio.get_running_loop().time())
+
+    async def call() -> None:
+        async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as group:
+            group.create_task(expire(limit))
             await pair.llm().ainvoke("p=0.9")
+
+    with pytest.raises(TimeoutError):
+        await call()
     assert pair.strong.cancelled == 1
 
 

@@ -12,6 +12,7 @@ from langchain_core.prompts import ChatPromptTemplate
 
 from langchain_routellm import routing_decision
 from tests.langchain.conftest import Pair, Recorder
+from tests.support.waiting import until
 
 TEXT = "strong-model answers: p=0.9 one two"
 V3 = pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
@@ -107,8 +108,7 @@ async def test_closing_typed_async_events_cancels_the_model(pair: Pair) -> None:
     pair.strong.delay = 30
     async with await pair.llm().astream_events("p=0.9", version="v3") as stream:
         reader = asyncio.ensure_future(stream.output._await_impl())
-        while not pair.strong.calls:
-            await asyncio.sleep(0.001)
+        await until(lambda: pair.strong.calls)
     with pytest.raises(asyncio.CancelledError):
         await reader
     assert pair.strong.cancelled == 1

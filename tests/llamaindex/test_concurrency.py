@@ -13,7 +13,8 @@ from llama_index_instrumentation import get_dispatcher
 from llamaindex_routellm import RouteLLM, SavingsEventHandler
 from tests.llamaindex.conftest import Recorder
 from tests.support.fakes_llamaindex import FakeLLM, Reply
-from tests.support.routers import ScriptedRouter
+from tests.support.routers import HeldRouter, ScriptedRouter
+from tests.support.waiting import until
 
 
 def question(i: int) -> str:
@@ -94,8 +95,7 @@ class TestCancellation:
         weak.delay = 60
         llm = RouteLLM(strong=strong, weak=weak, router=router, threshold=0.5, failover=True)
         call = asyncio.ensure_future(llm.achat([ChatMessage(content=question(1))]))
-        while not weak.seen:
-            await asyncio.sleep(0)
+        await until(lambda: weak.seen)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -113,28 +113,29 @@ class TestCancellation:
                 pass
 
         call = asyncio.ensure_future(read())
-        while not weak.seen:
-            await asyncio.sleep(0)
+        await until(lambda: weak.seen)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
         assert weak.closed == 1
         assert strong.seen == []
 
-    async def test_while_the_router_thinks(self, strong: FakeLLM, weak: FakeLLM) -> None:
-        llm = RouteLLM(strong=strong, weak=weak, router=ScriptedRouter(delay=0.2), threshold=0.5)
+    async def test_while_the_router_thinks(self, strong: FakeLLM, weak: FakeLLM, held_router: HeldRouter) -> None:
+        llm = RouteLLM(strong=strong, weak=weak, router=held_router, threshold=0.5)
         call = asyncio.ensure_future(llm.achat([ChatMessage(content=question(1))]))
-        await asyncio.sleep(0.02)
+        await until(lambda: held_router.started)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
         assert strong.seen == weak.seen == []
 
-    async def test_the_loop_runs_on_while_the_router_computes(self, strong: FakeLLM, weak: FakeLLM) -> None:
-        llm = RouteLLM(strong=strong, weak=weak, router=ScriptedRouter(delay=0.2), threshold=0.5)
+    async def test_the_loop_runs_on_while_the_router_computes(
+        self, strong: FakeLLM, weak: FakeLLM, held_router: HeldRouter
+    ) -> None:
+        llm = RouteLLM(strong=strong, weak=weak, router=held_router, threshold=0.5)
         call = asyncio.ensure_future(llm.achat([ChatMessage(content=question(1))]))
-        turns = 0
-        while not call.done():
-            turns += 1
-            await asyncio.sleep(0.001)
-        assert turns > 10
+        await until(lambda: held_router.started)  # a call that blocked the loop would not let this end
+        assert not call.done()
+        held_router.release()
+        await call
+        assert len(strong.seen) + len(weak.seen) == 1

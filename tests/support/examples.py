@@ -56,7 +56,7 @@ def run_example(script: str | Path, *, cwd: Path, typed: str = "", **environment
         check=False,
         cwd=cwd,
         env={**kept, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
-        timeout=180,
+        timeout=300,  # only guards against hanging
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

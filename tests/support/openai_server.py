@@ -40,7 +40,7 @@ class Failure:
         retry_after: Value of the Retry-After header sent with `status`.
         message: Text of the error body; ``"{input}"`` in it is replaced by the request's own text, the way some
             services quote what they refuse.
-        stall: Seconds to wait before anything is sent (ends early when the server closes).
+        stall: Seconds to wait before anything is sent (ends early when the server is released or closes).
         cut: Close the connection without an answer; in a chat stream, after `cut_after` events.
         cut_after: Events of a chat stream that are sent before the cut.
         vectors: Return this many embeddings whatever was asked for.
@@ -127,7 +127,7 @@ class OpenAIServer:
         self.chat: Callable[[dict[str, Any]], ChatReply] = lambda body: ChatReply(f"answer of {body.get('model')}")
         self.requests: list[RecordedRequest] = []
         self._lock = threading.Lock()
-        self._closing = threading.Event()
+        self._released = threading.Event()
         self._failures: list[Failure] = []
         self._always: list[Failure] = []
         self._replies: list[ChatReply] = []
@@ -156,6 +156,10 @@ class OpenAIServer:
             self._failures.clear()
             self._always.clear()
 
+    def release(self) -> None:
+        """End all stalls, also those to come."""
+        self._released.set()
+
     def reply_next(self, *replies: ChatReply) -> None:
         """Use these chat answers, in order, before `chat` is asked again."""
         with self._lock:
@@ -167,7 +171,7 @@ class OpenAIServer:
             return [r for r in self.requests if r.path.endswith(path) and model in (None, r.body.get("model"))]
 
     def close(self) -> None:
-        self._closing.set()
+        self.release()
         self._httpd.shutdown()
         self._thread.join()
         self._httpd.server_close()
@@ -221,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = RecordedRequest(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
         failure = owner._take(request)
         if failure.stall:
-            owner._closing.wait(failure.stall)
+            owner._released.wait(failure.stall)
         if failure.cut and not (failure.cut_after and body.get("stream")):
             self._hang_up()
         elif failure.status is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from routellm_core import Calibration, Router
 from routellm_core.routers.base import WinRates
+from tests.support.waiting import LIMIT
 
 _NUMBER = re.compile(r"p=([0-9.]+)")
 
@@ -24,15 +24,13 @@ class ScriptedRouter(Router):
     Args:
         default: Win rate of a prompt that names none.
         error: Raised by every call.
-        delay: Seconds that every call takes (a blocking sleep, as a computing router would).
     """
 
     name: ClassVar[str] = "scripted"
 
-    def __init__(self, default: float = 0.5, *, error: Exception | None = None, delay: float = 0.0) -> None:
+    def __init__(self, default: float = 0.5, *, error: Exception | None = None) -> None:
         self.default = default
         self.error = error
-        self.delay = delay
         self.calls: list[list[str]] = []
         self._lock = threading.Lock()
         self.calibration = Calibration.from_win_rates((np.arange(1000) + 0.5) / 1000)
@@ -46,8 +44,6 @@ class ScriptedRouter(Router):
     def _win_rates(self, prompts: list[str]) -> WinRates:
         with self._lock:
             self.calls.append(list(prompts))
-        if self.delay:
-            time.sleep(self.delay)
         if self.error is not None:
             raise self.error
         found = (_NUMBER.search(prompt) for prompt in prompts)
@@ -62,3 +58,27 @@ class ScriptedRouter(Router):
     @classmethod
     def _load(cls, path: Path, config: dict[str, Any], **options: Any) -> ScriptedRouter:
         raise NotImplementedError
+
+
+class HeldRouter(ScriptedRouter):
+    """Computes, blocking its thread, until it is released: a test decides when, not the machine's load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started = threading.Event()
+        self._released = threading.Event()
+
+    @property
+    def started(self) -> bool:
+        """Whether it has been asked for a win rate."""
+        return self._started.is_set()
+
+    def release(self) -> None:
+        """Lets all calls finish, also those to come."""
+        self._released.set()
+
+    def _win_rates(self, prompts: list[str]) -> WinRates:
+        self._started.set()
+        if not self._released.wait(LIMIT):
+            raise TimeoutError("no test released the router")
+        return super()._win_rates(prompts)

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,6 +33,7 @@ from routellm_core.labelling.gold import extract_choice, extract_number
 from routellm_core.labelling.journal import Journal
 from routellm_core.labelling.judge import judge_question, read_preference
 from tests.support.openai_server import ChatReply, Failure, OpenAIServer
+from tests.support.waiting import LIMIT
 
 KEY = "sk-very-secret"
 GOOD, BAD = "a good answer", "a poor answer"
@@ -65,7 +67,7 @@ def server() -> Iterator[OpenAIServer]:
 
 
 @asynccontextmanager
-async def model_at(server: OpenAIServer, name: str = "judge", timeout: float = 30.0) -> AsyncIterator[OpenAIChatModel]:
+async def model_at(server: OpenAIServer, name: str = "judge", timeout: float = LIMIT) -> AsyncIterator[OpenAIChatModel]:
     model = OpenAIChatModel(name, base_url=server.base_url, api_key=KEY, timeout=timeout)
     try:
         yield model
@@ -202,7 +204,7 @@ async def test_a_judge_that_prefers_a_position_labels_nothing_but_ties(server: O
     assert report.disagreements == 5
 
 
-async def test_a_service_that_fails_stalls_and_talks_nonsense(
+async def test_a_service_that_fails_and_talks_nonsense(
     server: OpenAIServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = rows_of(30)
@@ -218,17 +220,14 @@ async def test_a_service_that_fails_stalls_and_talks_nonsense(
         return fair_judge(body)
 
     server.chat = chat
-    stalled = Failure(stall=20.0, cut=True)  # cut: a reply that comes too late is none
     server.fail_next(
         *[Failure(status=500, message="{input}")] * 4,
         *[Failure(status=429, retry_after="0.05", message="{input}")] * 5,
         *[Failure(cut=True)] * 3,
-        *[stalled] * 2,
         *[Failure(status=503, retry_after="nonsense")] * 2,
     )
     caplog.set_level("DEBUG")
-    # long enough that a busy machine's answers are never late: only the two that stall
-    async with model_at(server, timeout=3.0) as judge:
+    async with model_at(server) as judge:
         battles, report = await judge_battles(
             rows, judge, strong="big", weak="small", journal=tmp_path / "j", concurrency=8, retries=8, backoff=0.01
         )
@@ -241,7 +240,7 @@ async def test_a_service_that_fails_stalls_and_talks_nonsense(
     assert len(answered) == 60
     assert report.invalid_replies == 4
     assert report.calls.asked == sum(answered.values()) == 63
-    assert report.calls.retries == 16
+    assert report.calls.retries == 14
     assert "private question" not in caplog.text
     assert KEY not in caplog.text
 
@@ -252,6 +251,16 @@ async def test_a_service_that_fails_stalls_and_talks_nonsense(
     assert again == battles
     assert len(server.requests) == before
     assert (second.calls.asked, second.calls.remembered, second.invalid, second.invalid_replies) == (0, 60, 1, 4)
+
+
+async def test_a_call_that_stalls_is_tried_again(server: OpenAIServer, tmp_path: Path) -> None:
+    server.fail_next(*[Failure(stall=LIMIT, cut=True)] * 2)  # cut: a reply that comes too late is none
+    async with model_at(server, timeout=0.5) as judge:
+        battles, report = await judge_battles(
+            rows_of(2), judge, strong="big", weak="small", journal=tmp_path / "j", retries=8, backoff=0.01
+        )
+    assert (len(battles), report.failed) == (2, 0)
+    assert report.calls.retries >= 2  # more where the machine is so busy that other answers are late as well
 
 
 def answers(row: AnsweredPrompt) -> tuple[str, str]:
@@ -297,13 +306,14 @@ async def test_a_service_that_is_down_is_given_up_on(server: OpenAIServer, tmp_p
 
 
 async def test_a_rate_limit_holds_back_all_workers(server: OpenAIServer, tmp_path: Path) -> None:
-    server.fail_next(Failure(status=429, retry_after="0.6"))
+    server.fail_next(Failure(status=429, retry_after="1.5"))
     async with model_at(server) as judge:
         await judge_battles(rows_of(6), judge, strong="big", weak="small", journal=tmp_path / "j", concurrency=2)
-    refused = server.requests[0].time
-    # one more may have been under way when the refusal came; all others came after the wait
-    assert sum(r.time < refused + 0.5 for r in server.requests[1:]) <= 2
     assert len(server.requests) == 13
+    times = [r.time for r in server.requests]
+    before = 1 + next(i for i, (a, b) in enumerate(pairwise(times)) if b - a > 0.5)
+    # Few were under way when the refusal came. One worker alone, were it not held back, would ask all 12 at once
+    assert before <= 6
 
 
 async def test_a_cancelled_run_writes_down_what_is_under_way(server: OpenAIServer, tmp_path: Path) -> None:

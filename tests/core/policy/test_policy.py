@@ -7,7 +7,6 @@ import logging
 import math
 import pickle
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -27,21 +26,20 @@ from routellm_core import (
     RoutingRequest,
     load_router,
 )
+from tests.support.waiting import until
 
 
 class LengthRouter(Router):
-    """Win rate = length / 100, capped; counts its calls and can fail or take its time."""
+    """Win rate = length / 100, capped; counts its calls and can fail."""
 
     name = "length"
 
-    def __init__(self, failure=None, delay=0.0):
+    def __init__(self, failure=None):
         self.calls = []
         self.failure = failure
-        self.delay = delay
 
     def _win_rates(self, prompts):
         self.calls.append(list(prompts))
-        time.sleep(self.delay)
         if self.failure is not None:
             raise self.failure
         return np.minimum(np.array([len(p) for p in prompts]) / 100, 1.0)
@@ -187,25 +185,24 @@ def test_what_is_no_win_rate_is_never_a_silent_route(output):
     assert decision.reason == "error"
 
 
-async def test_deadline():
-    router = LengthRouter(delay=0.5)
-    policy = RoutingPolicy(router, threshold=0.5, deadline=0.02, on_error="weak")
+async def test_deadline(held_router):
+    policy = RoutingPolicy(held_router, threshold=0.5, deadline=0.02, on_error="weak")
     for decision in (policy.decide("a"), await policy.adecide("b")):
         assert (decision.model, decision.reason, decision.error) == ("weak", "deadline", "DeadlineError")
-    strict = RoutingPolicy(router, threshold=0.5, deadline=0.02, on_error="raise")
+    strict = RoutingPolicy(held_router, threshold=0.5, deadline=0.02, on_error="raise")
     with pytest.raises(DeadlineError, match=r"deadline=0\.02"):
         strict.decide("c")
     with pytest.raises(TimeoutError):
         await strict.adecide("d")
-    patient = RoutingPolicy(LengthRouter(), threshold=0.5, deadline=30)
+    patient = RoutingPolicy(LengthRouter(), threshold=0.5, deadline=60)
     assert patient.decide("x" * 60).model == "strong"
     assert (await patient.adecide("x" * 60)).model == "strong"
 
 
-async def test_cancellation_passes_through():
-    policy = RoutingPolicy(LengthRouter(delay=0.3), threshold=0.5, deadline=10)
+async def test_cancellation_passes_through(held_router):
+    policy = RoutingPolicy(held_router, threshold=0.5, deadline=60)
     task = asyncio.create_task(policy.adecide("x"))
-    await asyncio.sleep(0.05)
+    await until(lambda: held_router.started)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -381,11 +378,12 @@ async def test_one_tasks_failure_is_not_anothers():
     assert bad.reason == "error"
 
 
-async def test_a_cancelled_task_takes_no_other_with_it():
-    policy = RoutingPolicy(LengthRouter(delay=0.1), threshold=0.5)
-    tasks = [asyncio.create_task(policy.adecide("x" * n)) for n in (10, 20, 30)]
-    await asyncio.sleep(0.02)
+async def test_a_cancelled_task_takes_no_other_with_it(held_router):
+    policy = RoutingPolicy(held_router, threshold=0.5)
+    tasks = [asyncio.create_task(policy.adecide(f"p={rate}")) for rate in (0.1, 0.2, 0.3)]
+    await until(lambda: held_router.started)
     tasks[1].cancel()
+    held_router.release()
     first, second, third = await asyncio.gather(*tasks, return_exceptions=True)
     assert (first.win_rate, third.win_rate) == (0.1, 0.3)
     assert isinstance(second, asyncio.CancelledError)
