@@ -13,7 +13,7 @@ from routellm_core.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from llamaindex_routellm.embeddings import LlamaIndexEmbedder
-    from llamaindex_routellm.events import RouteLLMDecisionEvent, SavingsEventHandler
+    from llamaindex_routellm.events import RouteLLMDecisionEvent, SavingsEventHandler, routing_decision
     from llamaindex_routellm.llm import RouteLLM
     from llamaindex_routellm.question import Retrieval
     from llamaindex_routellm.selector import RouteLLMSelector
@@ -25,6 +25,7 @@ __all__ = [
     "RouteLLMDecisionEvent",
     "RouteLLMSelector",
     "SavingsEventHandler",
+    "routing_decision",
 ]
 
 # name -> module; a module, and LlamaIndex with it, is imported when its name is asked for
@@ -35,6 +36,7 @@ _MODULES = {
     "RouteLLMDecisionEvent": "events",
     "RouteLLMSelector": "selector",
     "SavingsEventHandler": "events",
+    "routing_decision": "events",
 }
 
 

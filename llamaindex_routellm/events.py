@@ -1,4 +1,4 @@
-"""The routing decision as a LlamaIndex event, and usage per side counted from LlamaIndex's own events."""
+"""Where a decision shows: on answers, as a LlamaIndex event, and in usage per side counted from LlamaIndex's events."""
 
 from __future__ import annotations
 
@@ -13,10 +13,28 @@ from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.instrumentation.events.llm import LLMChatEndEvent, LLMCompletionEndEvent
 from pydantic import PrivateAttr
 
+from routellm_core.policy import RoutingDecision
 from routellm_core.policy.savings import Price, SavingsLedger, SavingsSummary
 
 # Key of the decision in an answer's additional_kwargs and in the tags of every event that the chosen model emits.
 DECISION_KEY = "routellm"
+
+
+def routing_decision(answer: Any) -> RoutingDecision | None:
+    """The decision that an answer carries.
+
+    Args:
+        answer: A `ChatResponse` or `CompletionResponse`, whole or a streamed piece; the response of a query engine
+            whose selector was a `RouteLLMSelector`, the result of that selector; or a `RouteLLMDecisionEvent`.
+
+    Returns:
+        The decision, or None when the answer was not routed or does not say so.
+    """
+    for holder in (getattr(answer, "additional_kwargs", None), getattr(answer, "metadata", None)):
+        if isinstance(holder, Mapping):
+            selected = getattr(holder.get("selector_result"), "decision", None)
+            return RoutingDecision.from_dict(holder.get(DECISION_KEY, selected))
+    return RoutingDecision.from_dict(getattr(answer, "decision", None))
 
 
 class RouteLLMDecisionEvent(BaseEvent):

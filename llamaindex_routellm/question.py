@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +15,13 @@ from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.dispatcher import active_instrument_tags
+
+from routellm_core.errors import ConfigurationError
+from routellm_core.policy.routing import CallSettings, RoutedOn, Routing
+
+_PREFIX = "routellm_"
+_SETTINGS = ("routellm_threshold", "routellm_force", "routellm_thread_id")
 
 # Names under which LlamaIndex's own prompts carry the question of the person.
 _QUESTION_VARIABLES = ("query_str", "question", "query")
@@ -104,6 +111,62 @@ class _EngineWatch(BaseSpanHandler[BaseSpan]):
 
 
 _WATCH = _EngineWatch()
+
+
+def call_settings(routing: Routing, *sources: dict[str, Any]) -> CallSettings:
+    """Take the ``routellm_*`` entries out of a call's keyword arguments; what is left goes to the model.
+
+    Engines, chat engines and agents pass no keyword arguments on. Around those, LlamaIndex's own
+    ``instrument_tags({"routellm_force": "strong", "thread_id": "42"})`` says the same.
+
+    Args:
+        routing: Its stickiness names the tag that identifies a conversation.
+        *sources: Keyword arguments of the call; their ``routellm_*`` entries are removed.
+
+    Raises:
+        ConfigurationError: An unknown ``routellm_*`` name, or a value that is not allowed.
+    """
+    tags = active_instrument_tags.get()
+    given = {name: tags[name] for name in _SETTINGS if tags.get(name) is not None}
+    for source in sources:
+        for name in [name for name in source if name.startswith(_PREFIX)]:
+            if name not in _SETTINGS:
+                raise ConfigurationError(f"{name}={source[name]!r:.80}: expected one of {', '.join(_SETTINGS)}")
+            value = source.pop(name)
+            if value is not None:
+                given[name] = value
+    key = "thread_id" if routing.sticky is None else routing.sticky.key
+    return CallSettings.of(
+        given.get("routellm_threshold"), given.get("routellm_force"), given.get("routellm_thread_id", tags.get(key))
+    )
+
+
+def routed_on(routing: Routing, messages: Sequence[ChatMessage], retrieval: Retrieval | None) -> RoutedOn:
+    """What a call is routed on: what the user's `route_on` returns, else the question, else the last human turns.
+
+    The hook sees the question of a query engine, too, and not the prompt around it. It is given the `Retrieval` where
+    it takes a second argument.
+    """
+    hook = routing.route_on
+    if hook is None:
+        return retrieval.question if retrieval is not None else human_turns(messages)[-routing.lookback :]
+    if retrieval is not None:
+        messages = [ChatMessage(role=MessageRole.USER, content=retrieval.question)]
+    found: RoutedOn = hook(messages, retrieval) if _takes_two(hook) else hook(messages)
+    return found
+
+
+def _takes_two(function: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some built-in callables have no signature
+        return False
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return True
+    required = [
+        p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+    ]
+    return len(required) == 2
 
 
 def watch_engines() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
@@ -13,14 +13,12 @@ from llama_index.core.tools.types import ToolMetadata
 from llama_index_instrumentation import get_dispatcher
 
 from llamaindex_routellm.events import RouteLLMDecisionEvent
-from llamaindex_routellm.question import Retrieval
-from llamaindex_routellm.routing import CallOptions, RouteOn, Routing
-from routellm_core import Stickiness
-from routellm_core.calibration import Calibration
+from llamaindex_routellm.question import Retrieval, call_settings, routed_on
 from routellm_core.errors import ConfigurationError
-from routellm_core.policy import RoutingPolicy, RoutingRequest
-from routellm_core.policy.decision import RoutingDecision
-from routellm_core.routers.base import Router
+from routellm_core.policy import RoutingPolicy
+from routellm_core.policy.decision import RoutingDecision, RoutingRequest
+from routellm_core.policy.options import DecisionOptions
+from routellm_core.policy.routing import DECISION_OPTIONS, CallSettings, Routing
 
 dispatcher = get_dispatcher(__name__)
 
@@ -45,18 +43,14 @@ class RouteLLMSelector(BaseSelector):
     Args:
         weak: Which choice is the weak one: its index, or the name in its tool metadata.
         strong: Which one is the strong one, likewise.
-        policy: A ready `RoutingPolicy`; or one is made of the next four.
-        router: A router or its name; None is the bundled one.
-        calibration: Distribution of the router's win rates on queries like yours.
-        threshold: Win rate from which a query goes to the strong choice.
-        strong_fraction: Wanted share of strong choices, in place of `threshold`.
-        route_on: What to route on instead of the query: called with the query as a list of one message and, if it
-            takes a second argument, with a `Retrieval`; returns a text or a `RoutingRequest`.
-        sticky: Keep a conversation strong once it was: True, or a `Stickiness`; LlamaIndex's
-            ``instrument_tags({"thread_id": "42"})`` tells which one it is.
+        **options: What decides, and on what: `routellm_core.policy.options.DecisionOptions` describes each. A
+            ``route_on`` function is called with the query as a list of one message and, if it takes a second argument,
+            with a `Retrieval`; with ``sticky``, LlamaIndex's ``instrument_tags({"thread_id": "42"})`` names the
+            conversation.
 
     Raises:
-        ConfigurationError: A value is not allowed; when selecting, other than two choices or a name that none has.
+        ConfigurationError: An option does not exist or has a value that is not allowed; when selecting, there are
+            other than two choices, or none has the given name.
     """
 
     def __init__(
@@ -64,13 +58,7 @@ class RouteLLMSelector(BaseSelector):
         *,
         weak: int | str = 0,
         strong: int | str = 1,
-        policy: RoutingPolicy | None = None,
-        router: Router | str | None = None,
-        calibration: Calibration | None = None,
-        threshold: float | None = None,
-        strong_fraction: float | None = None,
-        route_on: RouteOn | None = None,
-        sticky: bool | str | Stickiness | None = None,
+        **options: Unpack[DecisionOptions],
     ) -> None:
         for name, choice in (("weak", weak), ("strong", strong)):
             if isinstance(choice, bool) or not (isinstance(choice, str) or choice in (0, 1)):
@@ -81,15 +69,7 @@ class RouteLLMSelector(BaseSelector):
             raise ConfigurationError(f"weak={weak!r} and strong={strong!r} are the same choice: name two")
         self.weak = weak
         self.strong = strong
-        self._routing = Routing(
-            policy=policy,
-            router=router,
-            calibration=calibration,
-            threshold=threshold,
-            strong_fraction=strong_fraction,
-            route_on=route_on,
-            sticky=sticky,
-        )
+        self._routing = Routing.of(options, owner=type(self).__name__, known=DECISION_OPTIONS)
 
     @property
     def policy(self) -> RoutingPolicy:
@@ -104,18 +84,17 @@ class RouteLLMSelector(BaseSelector):
 
     def _select(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> SelectorResult:
         indices = self._indices(choices)
-        request, options = self._request(query)
-        return _result(indices, self._routing.decide(request, options))
+        return _result(indices, self._routing.decide(*self._request(query)))
 
     async def _aselect(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> SelectorResult:
         indices = self._indices(choices)
-        request, options = self._request(query)
-        return _result(indices, await self._routing.adecide(request, options))
+        return _result(indices, await self._routing.adecide(*self._request(query)))
 
-    def _request(self, query: QueryBundle) -> tuple[RoutingRequest, CallOptions]:
-        options = self._routing.options()
-        message = ChatMessage(role=MessageRole.USER, content=query.query_str)
-        return self._routing.request([message], Retrieval(query.query_str), options), options
+    def _request(self, query: QueryBundle) -> tuple[RoutingRequest, CallSettings]:
+        routing, settings = self._routing, call_settings(self._routing)
+        message, retrieval = ChatMessage(role=MessageRole.USER, content=query.query_str), Retrieval(query.query_str)
+        request = routing.request(settings, gap=lambda: None, texts=lambda: routed_on(routing, [message], retrieval))
+        return request, settings
 
     def _indices(self, choices: Sequence[ToolMetadata]) -> dict[str, int]:
         """Where the weak and the strong choice stand."""

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from llama_index.core.llms import LLM
@@ -14,6 +15,8 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 import llamaindex_routellm
 from llamaindex_routellm import RouteLLM, RouteLLMSelector
+from routellm_core.policy.options import DecisionOptions, RoutingOptions
+from routellm_core.policy.routing import ROUTING_OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,9 +36,10 @@ def test_public_names() -> None:
         "RouteLLMDecisionEvent",
         "RouteLLMSelector",
         "SavingsEventHandler",
+        "routing_decision",
     ]
     for name in llamaindex_routellm.__all__:
-        assert inspect.isclass(getattr(llamaindex_routellm, name))
+        assert getattr(llamaindex_routellm, name).__name__ == name
     with pytest.raises(AttributeError, match="RouteLLMSelektor"):
         llamaindex_routellm.RouteLLMSelektor  # noqa: B018
 
@@ -117,10 +121,42 @@ def test_every_way_into_an_llm_is_routed() -> None:
     assert known <= set(vars(RouteLLM))
 
 
-def test_both_take_the_same_options() -> None:
-    options = {"policy", "router", "calibration", "threshold", "strong_fraction", "route_on", "sticky"}
-    for cls in (RouteLLM, RouteLLMSelector):
-        parameters = inspect.signature(cls).parameters
-        assert options <= set(parameters)
-        assert all(p.kind is p.KEYWORD_ONLY for p in parameters.values())
-        assert all(f"        {name}: " in (cls.__doc__ or "") for name in parameters), "an option is not documented"
+def test_signatures_are_those_of_llama_index() -> None:
+    known = [name for pair in ASYNC_TWINS for name in pair]
+
+    def parameters(method: Any) -> list[tuple[str, Any, object]]:
+        return [(p.name, p.kind, p.default) for p in inspect.signature(method).parameters.values()]
+
+    for name in known:
+        ours, theirs = getattr(RouteLLM, name), getattr(FunctionCallingLLM, name)
+        assert parameters(ours) == parameters(theirs), name
+        assert inspect.iscoroutinefunction(ours) == inspect.iscoroutinefunction(theirs), name
+        assert ours.__name__ == name
+        assert ours.__qualname__ == f"RouteLLM.{name}"
+        assert ours.__doc__ not in (None, theirs.__doc__), name
+
+
+@pytest.mark.parametrize("name", llamaindex_routellm.__all__)
+def test_annotations_resolve_at_run_time(name: str) -> None:
+    exported = getattr(llamaindex_routellm, name)
+    get_type_hints(exported)
+    if not inspect.isclass(exported):
+        return
+    for attribute, value in vars(exported).items():
+        # pydantic's own begin with model_
+        if attribute.startswith(("_", "model_")) and attribute != "__init__":
+            continue
+        method = value.fget if isinstance(value, property) else getattr(exported, attribute)
+        if inspect.isroutine(method):
+            assert "return" in get_type_hints(method), attribute
+
+
+@pytest.mark.parametrize("cls", [RouteLLM, RouteLLMSelector])
+def test_options_are_those_of_the_core_by_type_and_not_by_copy(cls: Any) -> None:
+    described = {RouteLLM: RoutingOptions, RouteLLMSelector: DecisionOptions}[cls]
+    assert get_args(get_type_hints(cls.__init__)["options"]) == (described,)
+    parameters = inspect.signature(cls).parameters
+    assert not set(parameters) & ROUTING_OPTIONS
+    assert {p.kind for p in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
+    assert all(f"        {name}: " in (cls.__doc__ or "") for name in parameters if name != "options")
+    assert described.__name__ in (cls.__doc__ or "")

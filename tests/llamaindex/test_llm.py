@@ -29,8 +29,16 @@ from llama_index.core.types import PydanticProgramMode
 from llama_index_instrumentation.dispatcher import active_instrument_tags, instrument_tags
 from pydantic import BaseModel, Field
 
-from llamaindex_routellm import RouteLLM
-from routellm_core import Calibration, ConfigurationError, PromptError, RouterError, RoutingPolicy, Stickiness
+from llamaindex_routellm import RouteLLM, routing_decision
+from routellm_core import (
+    Calibration,
+    ConfigurationError,
+    PromptError,
+    RouterError,
+    RoutingDecision,
+    RoutingPolicy,
+    Stickiness,
+)
 from routellm_core.policy import RoutingRequest
 from tests.llamaindex.conftest import Recorder, SpanRecorder
 from tests.support.fakes_llamaindex import FakeLLM, RefusedError, Reply, SurvivableError
@@ -113,6 +121,9 @@ class TestEveryWay:
             "error": None,
             "detail": None,
         }
+        ids = {piece.additional_kwargs["routellm"]["id"] for piece in pieces} | {d["id"] for d in events.decisions}
+        assert len(ids) == 1
+        expected["id"] = ids.pop()
         assert [piece.additional_kwargs["routellm"] for piece in pieces] == [expected] * len(pieces)
         assert text_of(pieces) == f"{side}: {text}"
         chosen, other = (strong, weak) if side == "strong" else (weak, strong)
@@ -336,6 +347,18 @@ class TestStreams:
 
 
 class TestAnswers:
+    @ways
+    async def test_routing_decision_reads_every_answer(self, way: Way, llm: RouteLLM, events: Recorder) -> None:
+        pieces = await way(llm, HARD)
+        assert {type(routing_decision(piece)) for piece in pieces} == {RoutingDecision}
+        (told,) = events.decisions
+        assert {routing_decision(piece) for piece in pieces} == {RoutingDecision.from_dict(told)}
+
+    def test_what_was_not_routed_has_no_decision(self, weak: FakeLLM) -> None:
+        unrouted: list[Any] = [weak.chat([user(EASY)]), weak.complete(EASY), assistant("x"), "text", None, Album]
+        unrouted += [ChatResponse(message=assistant("x"), additional_kwargs={"routellm": "weak"})]
+        assert [routing_decision(answer) for answer in unrouted] == [None] * 7
+
     def test_the_decision_is_never_in_the_message(self, llm: RouteLLM) -> None:
         assert "routellm" not in llm.chat([user(EASY)]).message.additional_kwargs
 
@@ -857,8 +880,9 @@ class TestAsAnLLM:
         llm = RouteLLM(strong=MockLLM(), weak=MockLLM(max_tokens=1), router="random", strong_fraction=0.5)
         other = pickle.loads(pickle.dumps(llm))
         prompts = [f"prompt {i}" for i in range(20)]
-        expected = [llm.complete(p).additional_kwargs["routellm"] for p in prompts]
-        assert [other.complete(p).additional_kwargs["routellm"] for p in prompts] == expected
+        expected = [routing_decision(llm.complete(p)) for p in prompts]
+        assert None not in expected
+        assert [routing_decision(other.complete(p)) for p in prompts] == expected
         assert caplog.records == []
 
     def test_pickles_with_the_memory_of_conversations(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -869,10 +893,11 @@ class TestAsAnLLM:
         )
         llm.complete("x", routellm_force="strong", routellm_thread_id="ann")
         other = pickle.loads(pickle.dumps(llm))
-        assert other.failover is True
+        assert other.to_dict()["failover"] is True
         # what was held stays in the process that held it
-        fresh = llm.complete("easy?").additional_kwargs["routellm"]
-        assert other.complete("easy?", routellm_thread_id="ann").additional_kwargs["routellm"] == fresh
+        fresh = routing_decision(llm.complete("easy?"))
+        assert fresh is not None
+        assert routing_decision(other.complete("easy?", routellm_thread_id="ann")) == fresh
         assert caplog.records == []
 
     def test_program_mode_and_system_prompt_that_both_share_are_the_wrappers_too(self, router: ScriptedRouter) -> None:
@@ -931,6 +956,13 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
+            ({"budget": 5}, "budget=: RouteLLM has no such option"),
+            ({"fail_over": True}, "did you mean failover=?"),
+            ({"system_prompt": "Be brief."}, "system_prompt=: belongs to the models; set it on strong and weak"),
+            ({"deadline": 0}, "deadline=0"),
+            ({"on_error": "ask"}, "on_error='ask'"),
+            ({"cache_size": -1}, "cache_size=-1"),
+            ({"online": 1}, "online=1"),
             ({"strong": "gpt-4o"}, "strong='gpt-4o': expected a LlamaIndex LLM"),
             ({"weak": None}, "weak=None: expected a LlamaIndex LLM"),
             ({"failover": "yes"}, "failover='yes'"),
@@ -939,7 +971,7 @@ class TestBadInput:
             ({"route_on": "question"}, "route_on='question'"),
             ({"sticky": 3}, "sticky=3"),
             ({"weak_profile": ["image_inputs"]}, "weak_profile="),
-            ({"weak_profile": {"images": True}}, "with keys among image_inputs"),
+            ({"weak_profile": {"images": True}}, "with True or False for image_inputs"),
             ({"threshold": None}, "neither threshold nor strong_fraction"),
             ({"strong_fraction": 0.3}, "both given"),
             ({"threshold": float("nan")}, "threshold=nan"),

@@ -15,8 +15,8 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.core.tools import QueryEngineTool, RetrieverTool, ToolMetadata
 from llama_index_instrumentation.dispatcher import instrument_tags
 
-from llamaindex_routellm import Retrieval, RouteLLMSelector
-from routellm_core import ConfigurationError, RouterError, RoutingPolicy
+from llamaindex_routellm import Retrieval, RouteLLMSelector, routing_decision
+from routellm_core import ConfigurationError, RouterError, RoutingDecision, RoutingPolicy
 from tests.llamaindex.conftest import Recorder
 from tests.support.fakes_llamaindex import FakeLLM
 from tests.support.routers import ScriptedRouter
@@ -66,6 +66,7 @@ class TestRouterQueryEngine:
         assert result.decision["model"] == side
         assert json.dumps(result.decision)
         assert events.decisions == [result.decision]
+        assert routing_decision(response) == routing_decision(result) == RoutingDecision.from_dict(result.decision)
         assert side in result.reason
         assert str(result.decision["win_rate"]) in result.reason
         assert router.prompts == [query]
@@ -164,6 +165,9 @@ class TestSelect:
             ({"threshold": 2}, "threshold=2"),
             ({"route_on": 3}, "route_on=3"),
             ({"sticky": 3}, "sticky=3"),
+            ({"budget": 5}, "budget=: RouteLLMSelector has no such option"),
+            ({"failover": True}, "failover=: RouteLLMSelector has no such option"),
+            ({"deadline": 0}, "deadline=0"),
         ],
         ids=str,
     )

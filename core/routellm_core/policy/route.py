@@ -151,6 +151,7 @@ class Route(Generic[T]):
         source: AsyncIterator[T] | None = None,
     ) -> AsyncGenerator[T]:
         """Async twin of `stream`."""
+        closed = False
         try:
             if source is None:
                 source = await self.aattempt(open_)
@@ -159,6 +160,10 @@ class Route(Generic[T]):
                     piece = await anext(source)
                 except StopAsyncIteration:
                     break
+                except GeneratorExit:  # the reader is closed while it waits here: nothing may be awaited any more
+                    closed = True
+                    self.answered()
+                    raise
                 except BaseException as exc:
                     await _aclose(source)
                     self.failed(exc)
@@ -169,7 +174,8 @@ class Route(Generic[T]):
             for ready in self._rest():
                 yield ready
         finally:
-            await _aclose(source)
+            if not closed:
+                await _aclose(source)
 
     def _ready(self, piece: T, is_empty: Callable[[T], bool]) -> list[T]:
         """The pieces that may go out now that `piece` has come."""

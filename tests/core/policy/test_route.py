@@ -194,6 +194,34 @@ async def test_a_reader_who_stops_closes_the_async_side() -> None:
     assert sides.closed == ["weak"]
 
 
+@pytest.mark.parametrize("failover", [True, False])
+async def test_a_reader_who_is_closed_while_it_waits_is_not_made_to_wait_again(failover: bool) -> None:
+    class Stalled:
+        """Waits for its first piece for ever, and takes its time to close."""
+
+        async def __anext__(self) -> str:
+            await asyncio.Event().wait()
+            return ""
+
+        def __aiter__(self) -> Stalled:
+            return self
+
+        async def aclose(self) -> None:
+            await asyncio.sleep(1)
+
+    async def open_(side: str) -> AsyncIterator[str]:
+        return Stalled()
+
+    settled: list[RoutingDecision] = []
+    route: Route[str] = Route(decided(), failover=failover, on_settled=settled.append)
+
+    reading = route.astream(open_, lambda piece: False).__anext__()
+    reading.send(None)
+    with pytest.raises(GeneratorExit):  # and no RuntimeError, which a further await would be
+        reading.throw(GeneratorExit())
+    assert settled == [decided()]
+
+
 async def test_a_stream_that_was_opened_before_is_read_on() -> None:
     sides = Sides(["a"], ["b"])
     route: Route[Any] = Route(decided(), failover=True)
