@@ -168,8 +168,9 @@ class _Call:
                         return
                 yield self._stamped(piece)
         finally:
-            if isinstance(stream, Generator):  # some models stream by another kind of iterator
-                stream.close()
+            close = getattr(stream, "close", None)  # some models stream by a plain iterator
+            if close is not None:
+                close()
 
     async def _apieces(self, stream: AsyncIterator[Any]) -> AsyncGenerator[Any]:
         try:
@@ -181,8 +182,9 @@ class _Call:
                         return
                 yield self._stamped(piece)
         finally:
-            if isinstance(stream, AsyncGenerator):
-                await stream.aclose()
+            close = getattr(stream, "aclose", None)
+            if close is not None:
+                await close()
 
 
 def _routed(find: Callable[..., _Ask]) -> Callable[[M], M]:

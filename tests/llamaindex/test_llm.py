@@ -618,18 +618,27 @@ class TestTools:
         for response in await self.all_ways(llm, tools, EASY):
             assert llm.get_tool_calls_from_response(response)[0].tool_id.startswith("strong-")
 
-    def test_an_answer_without_its_decision_is_parsed_by_who_can(self, router: ScriptedRouter) -> None:
+    @pytest.mark.parametrize("gave", ["strong", "weak"])
+    @pytest.mark.parametrize("error_on_no_tool_call", [True, False])
+    def test_an_answer_without_its_decision_is_parsed_by_who_can(
+        self, gave: str, error_on_no_tool_call: bool, router: ScriptedRouter
+    ) -> None:
         class Other(FakeLLM):
             def get_tool_calls_from_response(self, response: Any, error_on_no_tool_call: bool = True, **_: Any) -> Any:
                 if error_on_no_tool_call:
                     raise ValueError("none")
                 return []
 
-        weak = FakeLLM("weak", Reply(tools=[("add", {"a": 1, "b": 2})]))
-        llm = RouteLLM(strong=Other("strong"), weak=weak, router=router, threshold=0.5)
-        bare = ChatResponse(message=weak.chat([user("x")]).message)
-        assert [c.tool_name for c in llm.get_tool_calls_from_response(bare)] == ["add"]
-        assert llm.get_tool_calls_from_response(ChatResponse(message=assistant("")), error_on_no_tool_call=False) == []
+        models = {side: (FakeLLM if side == gave else Other)(side) for side in ("strong", "weak")}
+        llm = RouteLLM(**models, router=router, threshold=0.5)  # type: ignore[arg-type]
+        models[gave].reply_next(Reply(tools=[("add", {"a": 1, "b": 2})]))
+        bare = ChatResponse(message=models[gave].chat([user("x")]).message)
+        calls = llm.get_tool_calls_from_response(bare, error_on_no_tool_call=error_on_no_tool_call)
+        assert [c.tool_id for c in calls] == [f"{gave}-0"]
+        without = ChatResponse(message=assistant(""))
+        assert llm.get_tool_calls_from_response(without, error_on_no_tool_call=False) == []
+        with pytest.raises(ValueError, match="none|no tool call"):
+            llm.get_tool_calls_from_response(without)
 
     def test_predict_and_call(self, llm: RouteLLM, weak: FakeLLM, tools: list[Any]) -> None:
         weak.reply_next(Reply(tools=[("add", {"a": 1, "b": 2})]))
