@@ -637,7 +637,7 @@ class TestTools:
         assert [c.tool_id for c in calls] == [f"{gave}-0"]
         without = ChatResponse(message=assistant(""))
         assert llm.get_tool_calls_from_response(without, error_on_no_tool_call=False) == []
-        with pytest.raises(ValueError, match="none|no tool call"):
+        with pytest.raises(ValueError, match=r"none|no tool call"):
             llm.get_tool_calls_from_response(without)
 
     def test_predict_and_call(self, llm: RouteLLM, weak: FakeLLM, tools: list[Any]) -> None:
