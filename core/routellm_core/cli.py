@@ -8,6 +8,7 @@ from typing import Any
 
 from routellm_core import __version__
 from routellm_core.errors import MissingExtraError, RouteLLMError
+from routellm_core.report.escaping import printable
 
 
 def build_app() -> Any:
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         build_app()(argv)
     except RouteLLMError as exc:
-        print(f"routellm: {exc}", file=sys.stderr)
+        print(f"routellm: {printable(str(exc))}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         # the reader of a pipe went away (`| head`): not an error; keep the interpreter from flushing into it
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         # a full disk, a file without permission: the user can mend it, and a traceback would hide what it is
         where = exc.filename2 or exc.filename
         reason = " ".join(str(exc.strerror or exc).split()) or type(exc).__name__
-        print(f"routellm: {where}: {reason}" if where else f"routellm: {reason}", file=sys.stderr)
+        print(printable(f"routellm: {where}: {reason}" if where else f"routellm: {reason}"), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)  # while the commands are loaded; later typer says the same

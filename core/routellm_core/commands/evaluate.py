@@ -82,8 +82,10 @@ def evaluate(
     from routellm_core.evaluation.benchmarks import STRONG, WEAK, load_benchmark, load_outcomes
     from routellm_core.report.figures import save_figures
     from routellm_core.report.page import render_html
+    from routellm_core.report.rendering import check_templates
     from routellm_core.report.results import evaluate_benchmark
 
+    check_templates()  # before minutes of work
     benchmarks = _several(benchmark)
     files = list({file.resolve(): file for file in outcomes or []}.values())
     if not benchmarks and not files:
@@ -143,7 +145,7 @@ def evaluate(
             evaluate_benchmark(found, rates, **costs, other_costs=others, sources=sources, draws=draws, seed=seed)
         )
 
-    text = json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False)
+    text = json.dumps(results, indent=1, allow_nan=False)
     (output / _RESULTS).write_text(text + "\n", encoding="utf-8")
     (output / _REPORT).write_text(render_html(results), encoding="utf-8")
     written = f"{output / _REPORT}, {output / _RESULTS}"
@@ -229,16 +231,18 @@ def _print(results: Sequence[Mapping[str, Any]], written: str, *, guessed: int) 
     from rich.table import Table
     from rich.text import Text
 
+    from routellm_core.report.escaping import printable
     from routellm_core.report.results import (
         HEADER,
         PAPER,
         alternatives,
         alternatives_header,
+        difference_text,
         notes_of,
         score_text,
         table_rows,
         threshold_cost,
-        unpriced_models,
+        unpriced_note,
         use_text,
     )
 
@@ -246,16 +250,20 @@ def _print(results: Sequence[Mapping[str, Any]], written: str, *, guessed: int) 
     if not console.is_terminal:
         console = Console(highlight=False, width=120)  # a pipe has no width; wrapped tables are no use in it
 
+    def show(words: str, style: str = "", *, wrap: bool = True) -> None:
+        console.print(Text(printable(words), style), soft_wrap=not wrap)
+
     def table_of(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], title: str | None = None) -> None:
         table = Table(
-            title=None if title is None else Text(title), title_justify="left", box=None, pad_edge=False,
+            title=None if title is None else Text(printable(title)), title_justify="left", box=None, pad_edge=False,
             header_style="bold",
         )  # fmt: skip
         for i, name in enumerate(columns):
             table.add_column(name, justify="right" if i else "left")
         for style, row in rows:
             # an interval on a line of its own, rather than broken anywhere, where there is no room
-            table.add_row(*(Text(cell if console.width >= 100 else cell.replace(" [", "\n["), style) for cell in row))
+            cells = [cell if console.width >= 100 else cell.replace(" [", "\n[") for cell in map(printable, row)]
+            table.add_row(*(Text(cell, style) for cell in cells))
         console.print(table)
 
     for i, result in enumerate(results):
@@ -269,16 +277,14 @@ def _print(results: Sequence[Mapping[str, Any]], written: str, *, guessed: int) 
         ]
         table_of(HEADER, rows, f"{result['title']}: {strong}, {weak}")
         for c in result["comparisons"]:
-            d = c["difference"]
-            span = f"{d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]"
-            console.print(Text(f"APGR, {c['first']} minus {c['second']}, paired: {span}"))
+            show(f"APGR, {c['first']} minus {c['second']}, paired: {difference_text(c['difference'])}")
         for router in result["routers"]:
-            console.print(Text(f"{router['name']}: {router['verdict']['sentence']}"), soft_wrap=not console.is_terminal)
+            show(f"{router['name']}: {router['verdict']['sentence']}", wrap=console.is_terminal)
             if use := use_text(router):
                 cost = threshold_cost(result, router)
-                console.print(Text(f"to use it: {use}{f'; {cost}' if cost else ''}"), soft_wrap=True)
+                show(f"to use it: {use}{f'; {cost}' if cost else ''}", wrap=False)
             for note in notes_of(router):
-                console.print(Text(f"note: {note}", "yellow"))
+                show(f"note: {note}", "yellow")
         if ours == 1:  # of several routers, the page shows it for each
             compared = [
                 (name, score, cost, f"{gap} [{low}, {high}]" if gap else "")
@@ -286,16 +292,12 @@ def _print(results: Sequence[Mapping[str, Any]], written: str, *, guessed: int) 
             ]
             table_of(alternatives_header(result), [("", row) for row in compared])
         if i >= guessed:
-            console.print(
-                Text(
-                    f"note: {result['strong']} was taken as the strong model, by the mean scores; "
-                    "--strong and --weak say which is which",
-                    "yellow",
-                )
+            show(
+                f"note: {result['strong']} was taken as the strong model, by the mean scores; "
+                "--strong and --weak say which is which",
+                "yellow",
             )
-        if unpriced := unpriced_models(result):
-            console.print(
-                Text(f"note: not compared with, for want of a --price MODEL=NUMBER: {', '.join(unpriced)}", "yellow")
-            )
+        if unpriced := unpriced_note(result):
+            show(f"note: {unpriced}", "yellow")
         console.print()
-    console.print(Text(f"written: {written}"))
+    show(f"written: {written}")

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from routellm_core.report.escaping import printable
+
 if TYPE_CHECKING:
     from routellm_core.checks import Progress
 
@@ -19,11 +21,11 @@ def progress_bar(label: str, *, percent: bool = False) -> Iterator[Progress]:
     console = Console(stderr=True)
     amount = progress.TextColumn("{task.percentage:.0f}%") if percent else progress.MofNCompleteColumn()
     columns = (
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         amount,
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(label, total=None)
+        task = bar.add_task(printable(label), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -383,11 +383,14 @@ def _report(summary: TrainingSummary, reader: _Reader, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from routellm_core.report.escaping import printable
+
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=120)  # a pipe has no width; 80 would break the table
     rows = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in summary.rows.items() if count)
-    console.print(f"{summary.router} router for {summary.strong} (strong) and {summary.weak} (weak)", markup=False)
+    pair = f"{summary.strong} (strong) and {summary.weak} (weak)"
+    console.print(printable(f"{summary.router} router for {pair}"), markup=False)
     console.print(f"rows: {rows}; {summary.seconds:.1f} s\n", markup=False)
     lines = summary.table()
     if lines:
@@ -405,11 +408,11 @@ def _report(summary: TrainingSummary, reader: _Reader, as_json: bool) -> None:
             markup=False,
         )
         for note in evaluation.notes:
-            console.print(note, markup=False)
+            console.print(printable(note), markup=False)
     if summary.gain is not None:
         console.print(f"APGR over the bundled default: {summary.gain.difference}", markup=False)
     console.print(
-        f"\nsaved to {summary.directory}; use it with load_router({str(summary.directory)!r})",
+        f"\nsaved to {printable(str(summary.directory))}; use it with load_router({str(summary.directory)!r})",
         markup=False,
         soft_wrap=True,
     )

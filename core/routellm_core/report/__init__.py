@@ -1,6 +1,6 @@
-"""Reports: what a person reads of an evaluation, as text, page and figures.
+"""Reports: what a person reads of an evaluation or a trained router, as texts, HTML page, figures and model card.
 
-Figures load matplotlib when they are drawn.
+Pages and cards load jinja2 when they are rendered (extra ``report``), figures matplotlib (extra ``plot``).
 """
 
 from __future__ import annotations

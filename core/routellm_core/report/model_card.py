@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from routellm_core.report.rendering import render
+from routellm_core.report.results import estimate_text
 
 _METRICS = {"apgr": "APGR", "cpt_50": "CPT(50%)", "cpt_80": "CPT(80%)"}
 _BASELINES = {"prompt_length": "prompt length", "random": "random", "oracle": "oracle"}
@@ -51,7 +52,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> list[list[str]]:
     measured |= {title: held_out["baselines"][key] for key, title in _BASELINES.items() if key in held_out["baselines"]}
     header = [f"{metrics['folds']}-fold cross-validated" if metrics["folds"] else "held-out prompts"]
     return [[*header, *_METRICS.values()]] + [
-        [title, *(_estimate(values[metric]) for metric in _METRICS)] for title, values in measured.items()
+        [title, *(estimate_text(values[metric]) for metric in _METRICS)] for title, values in measured.items()
     ]
 
 
@@ -70,10 +71,3 @@ def measured_on(metrics: Mapping[str, Any]) -> str:
             f"({metrics['folds']}-fold cross-validation); the saved router is trained on all of them"
         )
     return f"{count:,} held-out prompts"
-
-
-def _estimate(found: Mapping[str, float | None]) -> str:
-    value, low, high = (found[key] for key in ("value", "low", "high"))
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"

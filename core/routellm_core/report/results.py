@@ -1,6 +1,6 @@
-"""Results of an evaluation as one dict of JSON values, and the rows of its table.
+"""Results of an evaluation as one dict of JSON values, and the tables and texts that show them.
 
-Everything that is shown (terminal, Markdown, figures, HTML page) is drawn from the dict alone, so it can be drawn again
+Everything that is shown (terminal, Markdown, figures, HTML page) comes from the dict alone, so it can be drawn again
 from the saved JSON.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +20,18 @@ from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.evaluation.benchmarks import PUBLISHED, Benchmark
 from routellm_core.evaluation.router_evaluation import evaluate_router
 from routellm_core.evaluation.verdict import is_share, threshold_text, verdict
-from routellm_core.statistics.intervals import Estimate, compare_routers, curve_band, number_text, shown_digits
+from routellm_core.report.escaping import pipe_table
+from routellm_core.statistics.intervals import compare_routers, curve_band, number_text, shown_digits
 from routellm_core.statistics.metrics import Floats, checked_gap, prompt_length, static_hull
 
 FORMAT = 2
 HEADER = ("router", "APGR", "CPT(50%)", "CPT(80%)", "saving at CPT(50%)")
 PAPER = "paper: "
 COST_LABEL = "cost of 1,000 calls"
+_COLUMNS = {"apgr": "{:.3f}", "cpt_50": "{:.1%}", "cpt_80": "{:.1%}", "saving_50": "{:.2f}×"}
 _BASELINES = {"random": "random routing", "prompt_length": "prompt length", "oracle": "oracle"}
+_BAND_POINTS = 41
+_LISTED = 4
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -43,76 +47,38 @@ def evaluate_benchmark(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Evaluate routers on one benchmark: everything that the table, the figure and the page show.
+    """Evaluate routers on one benchmark: everything that the table, the figures and the page show.
 
     Args:
         benchmark: The prompts with their scores.
-        win_rates: Name of each router -> its win rates (n,) of the prompts.
-        strong_cost: Mean cost of a call of the strong model, or (n,); None counts strong calls alone.
-        weak_cost: The same of the weak model.
-        other_costs: Costs of further models of the benchmark, which then stand as alternatives in the verdict.
+        win_rates: Win rates (n,) of the prompts by each router's name.
+        strong_cost: Mean cost of a call of the strong model, or (n,); None counts strong calls only.
+        weak_cost: The same for the weak model.
+        other_costs: Costs of further models of the benchmark, which makes them alternatives in the verdict.
         sources: What `load_router` takes for each router, for the line that says how to use it.
         draws: Bootstrap draws.
         confidence: Level of the intervals.
         seed: Seed of the draws.
 
     Returns:
-        JSON values; the key ``"format"`` names the version of this form.
+        JSON values; the key ``"format"`` is the version of their layout.
 
     Raises:
         DataError: Malformed win rates or costs.
-        ConfigurationError: The strong model is not dearer than the weak one, or the cost of one is missing.
+        ConfigurationError: The strong model is not more expensive than the weak one, or one of their costs is missing.
     """
-    strong, weak = benchmark.strong_scores, benchmark.weak_scores
-    if (strong_cost is None) != (weak_cost is None) or (other_costs and strong_cost is None):
-        further = ", ".join(other_costs or {})
+    others = dict(other_costs or {})
+    if (strong_cost is None) != (weak_cost is None) or (others and strong_cost is None):
         raise ConfigurationError(
-            f"strong_cost={strong_cost!r:.80}, weak_cost={weak_cost!r:.80}, other_costs of {further or 'none'}: costs "
-            "need those of both models"
+            f"strong_cost={strong_cost!r:.80}, weak_cost={weak_cost!r:.80}, other_costs of "
+            f"{', '.join(others) or 'no model'}: costs need those of both models"
         )
-    priced = strong_cost is not None
-    costs: dict[str, Any] = {"strong_cost": strong_cost, "weak_cost": weak_cost} if priced else {}
-    others = {m: (benchmark.scores[m], cost) for m, cost in (other_costs or {}).items() if m in benchmark.scores}
-    models = _models(benchmark, strong_cost, weak_cost, other_costs or {})
-    # without prices a call of the strong model costs 1 and one of the weak model nothing
-    paid = [np.broadcast_to(np.asarray(c, dtype=np.float64), strong.shape) for c in (costs.values() or (1.0, 0.0))]
-    alternatives = {"strong": (paid[0].mean(), strong.mean()), "weak": (paid[1].mean(), weak.mean())}
-    alternatives |= {m: (cost, scores.mean()) for m, (scores, cost) in others.items()}
-    hull = static_hull(list(alternatives.values()))
-    shares = np.linspace(0.0, 1.0, 41)
-    routers = []
-    for name, given in win_rates.items():
-        rates = np.asarray(given, dtype=np.float64)
-        found = evaluate_router(
-            rates, benchmark.prompts, strong, weak, name=name, draws=draws, confidence=confidence, seed=seed
-        )
-        judged = verdict(
-            rates, strong, weak, **costs, others=others, strong=benchmark.strong, weak=benchmark.weak,
-            confidence=confidence, draws=draws, seed=seed,
-        )  # fmt: skip
-        low, high = curve_band(rates, strong, weak, shares, confidence=confidence, seed=seed)
-        line = found.weak_quality + shares * (found.strong_quality - found.weak_quality)
-        entry = found.to_dict()
-        baselines = entry.pop("baselines")
-        entry["band"] = {
-            "strong_fraction": shares.tolist(),
-            "low": (line + low).tolist(),
-            "high": (line + high).tolist(),
-        }
-        fitted = Calibration.from_win_rates(rates)
-        targets = [*((share, fitted.threshold(strong_fraction=share)) for share in _SHARES), (None, judged.threshold)]
-        *asked, own = (
-            _threshold_row(
-                rates, t, share_interval(fitted, t, confidence=confidence, seed=seed), strong, weak, paid, hull
-            )
-            | {"wanted": wanted}
-            for wanted, t in targets
-        )
-        rows = asked if any(row["threshold"] == own["threshold"] for row in asked) else [*asked, own]
-        entry["thresholds"] = sorted(rows, key=lambda row: -row["threshold"])
-        entry["source"] = (sources or {}).get(name)
-        entry["verdict"] = judged.to_dict() | {"threshold": own["threshold"]}
-        routers.append(entry)
+    costs = None if strong_cost is None or weak_cost is None else (strong_cost, weak_cost)
+    how = _Bootstrap(draws=draws, confidence=confidence, seed=seed)
+    measured = _Measurement(benchmark, costs, others, how)
+    routers = [measured.router(name, rates, (sources or {}).get(name)) for name, rates in win_rates.items()]
+    baselines = [router.pop("baselines") for router in routers]  # the same for every router
+    models = _models(benchmark, dict(zip((benchmark.strong, benchmark.weak), costs or (), strict=False)) | others)
     plain: dict[str, Any] = _plain(
         {
             "format": FORMAT,
@@ -123,17 +89,15 @@ def evaluate_benchmark(
             "contaminated_left_out": benchmark.dropped,
             "strong": benchmark.strong,
             "weak": benchmark.weak,
-            "strong_quality": float(strong.mean()),
-            "weak_quality": float(weak.mean()),
-            "confidence": confidence,
-            "draws": draws,
-            "seed": seed,
-            "priced": priced,
+            "strong_quality": float(benchmark.strong_scores.mean()),
+            "weak_quality": float(benchmark.weak_scores.mean()),
+            **how,
+            "priced": costs is not None,
             "models": models,
             "shares": all(is_share(benchmark.scores[model["name"]]) for model in models),
             "routers": routers,
-            "baselines": baselines if routers else {},
-            "comparisons": _comparisons(benchmark, win_rates, draws, confidence, seed),
+            "baselines": baselines[-1] if baselines else {},
+            "comparisons": _comparisons(benchmark, win_rates, how),
             "published": {
                 name: {"cpt_50": c50, "cpt_80": c80, "apgr": area}
                 for name, (c50, c80, area) in PUBLISHED.get(benchmark.name, {}).items()
@@ -143,92 +107,139 @@ def evaluate_benchmark(
     return plain
 
 
-def _models(
-    benchmark: Benchmark,
-    strong_cost: npt.ArrayLike | None,
-    weak_cost: npt.ArrayLike | None,
-    other_costs: Mapping[str, float],
-) -> list[dict[str, Any]]:
-    """Every model with scores: its mean score, its mean cost of a call where that is known, and its part."""
-    known = {benchmark.strong: strong_cost, benchmark.weak: weak_cost, **other_costs}
-    parts = {benchmark.strong: "strong", benchmark.weak: "weak"}
+class _Bootstrap(TypedDict):
+    draws: int
+    confidence: float
+    seed: int
+
+
+class _Measurement:
+    """What each router of one benchmark is measured with: the scores, what calls cost, and the static mixes."""
+
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        costs: tuple[npt.ArrayLike, npt.ArrayLike] | None,
+        others: Mapping[str, float],
+        how: _Bootstrap,
+    ) -> None:
+        self._benchmark = benchmark
+        self._how = how
+        self._strong, self._weak = benchmark.strong_scores, benchmark.weak_scores
+        # without prices a call of the strong model costs 1 and one of the weak model nothing
+        self._costs = costs or (1.0, 0.0)
+        self._others = {name: (benchmark.scores[name], c) for name, c in others.items() if name in benchmark.scores}
+        try:
+            self._paid = [np.broadcast_to(np.asarray(c, dtype=np.float64), self._strong.shape) for c in self._costs]
+        except (TypeError, ValueError):
+            raise DataError(
+                f"strong_cost and weak_cost: expected two numbers, or one for each of the {self._strong.size:,} prompts"
+            ) from None
+        singles = [(self._paid[0].mean(), self._strong.mean()), (self._paid[1].mean(), self._weak.mean())]
+        self._mix = static_hull(singles + [(cost, scores.mean()) for scores, cost in self._others.values()])
+
+    def router(self, name: str, win_rates: npt.ArrayLike, source: str | None) -> dict[str, Any]:
+        """The metrics, band, verdict and thresholds of one router, and the baselines."""
+        rates = np.asarray(win_rates, dtype=np.float64)
+        strong, weak = self._strong, self._weak
+        found = evaluate_router(rates, self._benchmark.prompts, strong, weak, name=name, **self._how)
+        judged = verdict(
+            rates, strong, weak, strong_cost=self._costs[0], weak_cost=self._costs[1], others=self._others,
+            strong=self._benchmark.strong, weak=self._benchmark.weak, **self._how,
+        )  # fmt: skip
+        thresholds, own = self._thresholds(rates, judged.threshold)
+        return found.to_dict() | {
+            "band": self._band(rates),
+            "thresholds": thresholds,
+            "source": source,
+            "verdict": judged.to_dict() | {"threshold": own},
+        }
+
+    def _band(self, rates: Floats) -> dict[str, list[float]]:
+        """The interval of the gain over the mix of the two models, drawn around the line of that mix."""
+        shares = np.linspace(0.0, 1.0, _BAND_POINTS)
+        confidence, seed = self._how["confidence"], self._how["seed"]
+        low, high = curve_band(rates, self._strong, self._weak, shares, confidence=confidence, seed=seed)
+        line = self._weak.mean() + shares * (self._strong.mean() - self._weak.mean())
+        return {"strong_fraction": shares.tolist(), "low": (line + low).tolist(), "high": (line + high).tolist()}
+
+    def _thresholds(self, rates: Floats, chosen: float) -> tuple[list[dict[str, Any]], float]:
+        """Rows for round shares of strong calls and for the threshold of the verdict, and that one as it is shown."""
+        fitted = Calibration.from_win_rates(rates)
+        rows = [self._threshold(rates, fitted, fitted.threshold(strong_fraction=s)) | {"wanted": s} for s in _SHARES]
+        own = self._threshold(rates, fitted, chosen) | {"wanted": None}
+        if all(row["threshold"] != own["threshold"] for row in rows):
+            rows.append(own)
+        return sorted(rows, key=lambda row: -row["threshold"]), own["threshold"]
+
+    def _threshold(self, rates: Floats, fitted: Calibration, threshold: float) -> dict[str, Any]:
+        """What one threshold costs and scores on these prompts."""
+        chosen = rates >= threshold
+        quality = float(np.where(chosen, self._strong, self._weak).mean())
+        cost = float(np.where(chosen, *self._paid).mean())
+        weak, gap = float(self._weak.mean()), float(self._strong.mean() - self._weak.mean())
+        confidence, seed = self._how["confidence"], self._how["seed"]
+        return {
+            "threshold": float(threshold_text(threshold, rates)),
+            "strong_fraction": share_interval(fitted, threshold, confidence=confidence, seed=seed).to_dict(),
+            "quality": quality,
+            "over_mix": quality - float(np.interp(cost, *self._mix)),
+            "pgr": (quality - weak) / gap if gap > 0 else None,
+            "cost": cost,
+            "saving_vs_strong": 1.0 - cost / float(self._paid[0].mean()),
+        }
+
+
+def _models(benchmark: Benchmark, costs: Mapping[str, npt.ArrayLike]) -> list[dict[str, Any]]:
+    """Every model with scores, strong and weak first: its mean score, and its mean cost of a call where it is known."""
+    roles = {benchmark.strong: "strong", benchmark.weak: "weak"}
     return [
         {
             "name": name,
-            "role": parts.get(name, "other"),
+            "role": roles.get(name, "other"),
             "quality": float(benchmark.scores[name].mean()),
-            "cost": None if known.get(name) is None else float(np.mean(np.asarray(known[name], dtype=np.float64))),
+            "cost": float(np.mean(np.asarray(costs[name], dtype=np.float64))) if name in costs else None,
         }
-        for name in sorted(benchmark.scores, key=lambda n: ("strong", "weak", "other").index(parts.get(n, "other")))
+        for name in (*roles, *(name for name in benchmark.scores if name not in roles))
     ]
 
 
-def _comparisons(
-    benchmark: Benchmark, win_rates: Mapping[str, npt.ArrayLike], draws: int, confidence: float, seed: int
-) -> list[dict[str, Any]]:
+def _comparisons(benchmark: Benchmark, win_rates: Mapping[str, npt.ArrayLike], how: _Bootstrap) -> list[dict[str, Any]]:
     """Each router against those after it, and against the baseline that costs nothing to run."""
     strong, weak = benchmark.strong_scores, benchmark.weak_scores
     try:
         checked_gap(strong, weak)
     except DataError:
         return []  # no gap, no APGR; the notes of each router say so
-    plain_lengths = {_BASELINES["prompt_length"]: prompt_length(benchmark.prompts)}
+    lengths = {_BASELINES["prompt_length"]: prompt_length(benchmark.prompts)}
     found = []
-    for (a, first), (b, second) in combinations([*win_rates.items(), *plain_lengths.items()], 2):
-        c = compare_routers(first, second, strong, weak, draws=draws, confidence=confidence, seed=seed)
+    for (a, first), (b, second) in combinations([*win_rates.items(), *lengths.items()], 2):
+        c = compare_routers(first, second, strong, weak, **how)
         pair = {"first": a, "second": b, "metric": c.metric, "difference": c.difference.to_dict()}
         found.append({**pair, "p_value": c.p_value})
     return found
 
 
-def _threshold_row(
-    rates: Floats,
-    threshold: float,
-    share: Estimate,
-    strong: Floats,
-    weak: Floats,
-    paid: Sequence[Floats],
-    hull: tuple[Floats, Floats],
-) -> dict[str, Any]:
-    """What one threshold takes and gives on these prompts."""
-    chosen = rates >= threshold
-    quality, cost = float(np.where(chosen, strong, weak).mean()), float(np.where(chosen, *paid).mean())
-    gap = float(strong.mean() - weak.mean())
-    return {
-        "threshold": float(threshold_text(threshold, rates)),
-        "strong_fraction": share.to_dict(),
-        "quality": quality,
-        "over_mix": quality - float(np.interp(cost, *hull)),
-        "pgr": (quality - float(weak.mean())) / gap if gap > 0 else None,
-        "cost": cost,
-        "saving_vs_strong": 1.0 - cost / float(paid[0].mean()),
-    }
-
-
 def table_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The rows of the one table, as `HEADER` names its columns; the published results come last."""
-    rows: list[tuple[str, ...]] = []
-    entries = [(r["name"], r["metrics"]) for r in result["routers"]]
-    entries += [(_BASELINES.get(k, k), m) for k, m in result["baselines"].items()]
-    for name, metrics in entries:
-        rows.append(
-            (
-                name,
-                _interval(metrics["apgr"], "{:.3f}"),
-                _interval(metrics["cpt_50"], "{:.1%}"),
-                _interval(metrics["cpt_80"], "{:.1%}"),
-                _interval(metrics["saving_50"], "{:.2f}×"),
-            )
-        )
+    measured = [(router["name"], router["metrics"]) for router in result["routers"]]
+    measured += [(_BASELINES.get(name, name), metrics) for name, metrics in result["baselines"].items()]
+    rows = [
+        (name, *(estimate_text(metrics[key], form) for key, form in _COLUMNS.items())) for name, metrics in measured
+    ]
     for name, found in result["published"].items():
-        saving = f"{0.5 / found['cpt_50']:.2f}×"
-        rows.append(
-            (f"{PAPER}{name}", f"{found['apgr']:.3f}", f"{found['cpt_50']:.1%}", f"{found['cpt_80']:.1%}", saving)
-        )
+        values = {**found, "saving_50": 0.5 / found["cpt_50"]}
+        rows.append((f"{PAPER}{name}", *(form.format(values[key]) for key, form in _COLUMNS.items())))
     return rows
 
 
-def _interval(found: Mapping[str, float | None], form: str) -> str:
+def estimate_text(found: Mapping[str, float | None], form: str = "{:.3f}") -> str:
+    """A number with its interval in brackets; without the interval where there is none, a dash where it is undefined.
+
+    Args:
+        found: ``"value"``, ``"low"`` and ``"high"``; None where undefined.
+        form: How `str.format` writes one number.
+    """
     if found["value"] is None:
         return "–"
     text = form.format(found["value"])
@@ -238,32 +249,30 @@ def _interval(found: Mapping[str, float | None], form: str) -> str:
 
 
 def markdown_table(result: Mapping[str, Any]) -> str:
-    """`table_rows` as a Markdown table."""
-    lines = ["| " + " | ".join(HEADER) + " |", "|---|" + "---:|" * (len(HEADER) - 1)]
-    lines += ["| " + " | ".join(row) + " |" for row in table_rows(result)]
-    return "\n".join(lines)
+    """`table_rows` as a Markdown table; names that Markdown would not show literally stand as code."""
+    return pipe_table(HEADER, table_rows(result), align="l" + "r" * (len(HEADER) - 1))
 
 
 def alternatives(
     result: Mapping[str, Any], router: Mapping[str, Any]
 ) -> list[tuple[str, str, str, tuple[str, str, str]]]:
-    """What the verdict compares the routed policy with, the policy itself first.
+    """The routed policy, and below it each policy that the verdict compares it with.
 
     Returns:
-        Rows of texts: name, mean score, cost of 1,000 calls (without prices: strong calls), and of the routed score
-        minus this one value, low and high, in `gap_unit` (empty for the policy itself).
+        Rows of texts: name, mean score, cost of 1,000 calls (without prices: strong calls), and the routed score minus
+        this one as value, low and high in `gap_unit` (empty for the routed policy itself).
     """
     found = router["verdict"]
     strong, weak = result["models"][:2]
     share, quality = found["measured_at"]["value"], found["quality"]["value"]
     # without prices costs are counted in strong calls
-    dear, cheap = (strong["cost"], weak["cost"]) if result["priced"] else (1.0, 0.0)
-    paid = (1.0 - found["saving_vs_strong"]["value"]) * dear
+    expensive, cheap = (strong["cost"], weak["cost"]) if result["priced"] else (1.0, 0.0)
+    paid = (1.0 - found["saving_vs_strong"]["value"]) * expensive
     differences = found["differences"]
     rows: list[tuple[str, float, float, Mapping[str, float] | None]] = [
         (f"routed, {share:.0%} strong calls", quality, paid, None),
         (f"always {weak['name']}", weak["quality"], cheap, differences["always_weak"]),
-        (f"always {strong['name']}", strong["quality"], dear, differences["always_strong"]),
+        (f"always {strong['name']}", strong["quality"], expensive, differences["always_strong"]),
     ]
     for model in result["models"]:
         if model["role"] == "other" and model["cost"] is not None:
@@ -293,12 +302,12 @@ def alternatives_header(result: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def notes_of(router: Mapping[str, Any]) -> list[str]:
-    """What a reader must know of a router's numbers and of its verdict, each once."""
+    """What a reader must know about a router's numbers and its verdict; each note once."""
     return list(dict.fromkeys((*router["notes"], *router["verdict"]["notes"])))
 
 
 def use_text(router: Mapping[str, Any]) -> str | None:
-    """The policy to use in one line of Python, or None where the verdict is not that routing gains."""
+    """The policy to use as one line of Python; None unless the verdict is that routing gains."""
     if router["verdict"]["outcome"] != "gains":
         return None
     source = router.get("source")
@@ -314,19 +323,32 @@ def threshold_cost(result: Mapping[str, Any], router: Mapping[str, Any]) -> str:
     return f"1,000 calls cost {cost_texts([1000 * row['cost']])[0]}"
 
 
-def unpriced_models(result: Mapping[str, Any]) -> list[str]:
-    """Further models with scores but without a price, which the verdict therefore leaves out."""
-    return [m["name"] for m in result["models"] if m["role"] == "other" and m["cost"] is None]
+def unpriced_note(result: Mapping[str, Any]) -> str:
+    """Which further models the verdict skips, because they have scores but no price; empty if it skips none."""
+    names = [m["name"] for m in result["models"] if m["role"] == "other" and m["cost"] is None]
+    listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
+    return f"skipped in the comparison (no --price given): {listed}" if names else ""
+
+
+def difference_text(difference: Mapping[str, float]) -> str:
+    """A difference in APGR with its interval."""
+    return estimate_text(difference, "{:+.3f}")
+
+
+def is_clear(comparison: Mapping[str, Any]) -> bool:
+    """Whether the interval of a paired comparison leaves out zero."""
+    difference = comparison["difference"]
+    return bool(difference["low"] > 0 or difference["high"] < 0)
 
 
 def best_router(result: Mapping[str, Any]) -> int:
-    """Position of the router that gains most over the static mix; of the first of equals."""
+    """Position of the router that gains most over the static mix; the first of equals."""
     gains = [router["verdict"]["gain"]["value"] for router in result["routers"]]
     return max(range(len(gains)), key=gains.__getitem__)
 
 
 def score_text(result: Mapping[str, Any], value: float) -> str:
-    """A score in the unit of the result: percent where scores are shares, else digits by the gap of the models."""
+    """A score in the unit of the result: percent where scores are shares; the gap of the models sets the digits."""
     percent = "%" if result["shares"] else ""
     return f"{_rounded(result, value):.{_digits(result)}f}{percent}"
 
@@ -337,7 +359,7 @@ def gap_text(result: Mapping[str, Any], value: float) -> str:
 
 
 def gap_unit(result: Mapping[str, Any]) -> str:
-    """Percentage points where scores are shares; else empty, as differences are in the unit of the scores."""
+    """Percentage points where scores are shares; else empty, because differences have the unit of the scores."""
     return "points" if result["shares"] else ""
 
 
@@ -352,19 +374,19 @@ def _digits(result: Mapping[str, Any]) -> int:
 
 
 def _rounded(result: Mapping[str, Any], value: float) -> float:
-    """Percent or score with the digits that are shown; a difference that rounds to nothing has no sign."""
+    """Percent or score, rounded to the digits that are shown; a difference that rounds to zero has no sign."""
     return round(value * (100.0 if result["shares"] else 1.0), _digits(result)) + 0.0
 
 
 def cost_texts(costs: Sequence[float]) -> list[str]:
-    """Costs of a column in one number of decimals: at least cents, three digits of the smallest."""
+    """Costs of a column with the same number of decimals: at least two, and enough for three digits of the smallest."""
     least = min((c for c in costs if c > 0), default=1.0)
     digits = shown_digits(least / 10.0, least=2)
     return [f"{cost:,.{digits}f}" for cost in costs]
 
 
 def _plain(value: Any) -> Any:
-    """Numbers as JSON has them: NaN and infinities become None, numpy scalars and tuples plain ones."""
+    """Values that JSON can hold: NaN and infinities become None, numpy scalars and tuples plain values."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -61,7 +61,7 @@ def test_evaluate_prints_a_table_and_writes_everything(outcomes, tmp_path):
     assert "Routing " in result.stdout
     for policy in ("routed, ", "always small", "always big", "static mix of the same cost"):
         assert policy in result.stdout
-    assert "not compared with, for want of a --price MODEL=NUMBER: mid" in result.stdout
+    assert "skipped in the comparison (no --price given): mid" in result.stdout
     assert "was taken as the strong model" not in result.stdout
     assert sorted(p.name for p in folder.iterdir()) == ["mine.png", "mine.svg", "report.html", "results.json"]
     (saved,) = json.loads((folder / "results.json").read_text())

@@ -1,14 +1,20 @@
 """The report: complete, self-contained, redrawn from JSON, and safe whatever the names are."""
 
+import io
 import json
 import re
+import sys
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from routellm_core import ConfigurationError, MissingExtraError
+from routellm_core.cli import main
 from routellm_core.evaluation.benchmarks import Benchmark
+from routellm_core.report.chart import draw
+from routellm_core.report.escaping import printable
 from routellm_core.report.figures import save_figures
 from routellm_core.report.page import render_html
 from routellm_core.report.results import (
@@ -21,6 +27,7 @@ from routellm_core.report.results import (
     table_rows,
     use_text,
 )
+from tests.core.report.test_escaping import NASTY
 
 
 def benchmark(name="mmlu", n=300, unit=1.0, seed=0):
@@ -43,6 +50,15 @@ def results():
     ]
 
 
+@pytest.fixture(scope="module")
+def priced():
+    found, hard = benchmark("mine", n=60)
+    more = {**found.scores, "mid": np.maximum(found.strong_scores, found.weak_scores), "unpriced": found.weak_scores}
+    rates = {"skilled": hard, "guess": np.random.default_rng(99).random(60)}
+    found = Benchmark("mine", found.prompts, more, "big", "small")
+    return [evaluate_benchmark(found, rates, strong_cost=3.0, weak_cost=1.0, other_costs={"mid": 2.0}, draws=20)]
+
+
 class Tags(HTMLParser):
     """Checks that tags nest, and collects what a browser would fetch."""
 
@@ -50,10 +66,11 @@ class Tags(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.open, self.requests, self.text, self.ids, self.links = [], [], [], [], []
+        self.open, self.requests, self.text, self.ids, self.links, self.seen = [], [], [], [], [], []
 
     def handle_starttag(self, tag, attrs):
         named = dict(attrs)
+        self.seen.append((tag, sorted(named), named.get("class")))
         self.requests += [named[k] for k in ("src", "xlink:href", "action", "poster", "data") if k in named]
         if tag in {"link", "script", "img", "iframe", "object"}:
             self.requests.append(tag)
@@ -65,7 +82,7 @@ class Tags(HTMLParser):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
-        pass
+        self.seen.append((tag, sorted(dict(attrs))))
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -152,6 +169,19 @@ def test_page_says_how_to_use_what_gains_and_what_it_was_compared_with(results):
     assert "static mix of the same cost" in text
 
 
+def test_page_shows_the_interval_of_each_number_and_which_differences_are_clear(results):
+    text = " ".join("\n".join(parsed(render_html(results)).text).split())
+    for result in results:
+        for router in result["routers"]:
+            apgr, gain = router["metrics"]["apgr"], router["verdict"]["gain"]
+            assert f"{apgr['value']:.3f} {apgr['low']:.3f} – {apgr['high']:.3f}" in text
+            assert f"{gap_text(result, gain['low'])} – {gap_text(result, gain['high'])}" in text
+    for comparison in [c for r in results for c in r["comparisons"]]:
+        low, high = (f"{comparison['difference'][end]:+.3f}".replace("-", "−") for end in ("low", "high"))
+        unclear = comparison["difference"]["low"] <= 0 <= comparison["difference"]["high"]
+        assert (f"[{low}, {high}]: no clear difference" in text) == unclear
+
+
 def test_alternatives_are_the_measured_policy_against_each_way_to_do_without_it():
     found, hard = benchmark()
     better = Benchmark(
@@ -199,8 +229,10 @@ def test_every_further_model_with_a_price_is_compared_with():
 def test_further_models_without_a_price_are_named():
     found, hard = benchmark(n=60)
     more = Benchmark("mine", found.prompts, {**found.scores, "mid": found.weak_scores}, "big", "small")
-    assert "not compared with, for want of a price" in render_html([evaluate_benchmark(more, {"a": hard}, draws=20)])
-    assert "for want of a price" not in render_html([evaluate_benchmark(found, {"a": hard}, draws=20)])
+    assert "skipped in the comparison (no --price given): mid" in render_html(
+        [evaluate_benchmark(more, {"a": hard}, draws=20)]
+    )
+    assert "skipped in the comparison" not in render_html([evaluate_benchmark(found, {"a": hard}, draws=20)])
 
 
 def test_the_best_router_is_the_one_that_gains_most(results):
@@ -256,13 +288,77 @@ def test_page_is_redrawn_from_saved_json(results):
     assert render_html(json.loads(json.dumps(results))) == render_html(results)
 
 
-def test_names_are_escaped():
-    found, hard = benchmark(n=40)
-    evil = "<script>alert(1)</script>&\"'"
-    named = Benchmark(evil, found.prompts, {evil + "s": found.strong_scores, "w": found.weak_scores}, evil + "s", "w")
-    page = render_html([evaluate_benchmark(named, {evil: hard}, draws=20)], title=evil)
-    assert "<script" not in page
-    assert evil in " ".join(parsed(page).text)
+def renamed(value, names):
+    """A result with other names in every text, as if models, routers and files had been called so."""
+    if isinstance(value, dict):
+        return {renamed(key, names): renamed(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [renamed(item, names) for item in value]
+    if isinstance(value, str):
+        for plain, evil in names.items():
+            value = re.sub(rf"\b{plain}\b", lambda _, evil=evil: evil, value)
+    return value
+
+
+@pytest.mark.parametrize("evil", NASTY)
+def test_no_name_changes_the_structure_of_the_page(priced, evil):
+    names = {"skilled": evil + "r", "guess": evil + "g", "big": evil + "s", "small": evil + "w", "mid": evil + "o",
+             "mine": evil + "t", "unpriced": evil + "u"}  # fmt: skip
+    page, plain = render_html(renamed(priced, names), title=evil), render_html(priced)
+    tags, expected = parsed(page), parsed(plain)
+    assert tags.seen == expected.seen
+    assert tags.requests == []
+    assert all(line.isprintable() for line in page.split("\n"))
+    text = "".join(tags.text)
+    for name in names.values():
+        assert printable(name)[:32] in text
+
+
+@pytest.mark.parametrize("evil", NASTY)
+def test_no_name_breaks_the_markdown_table(results, evil):
+    table = markdown_table(renamed(results[0], {"skilled": evil + "r"}))
+    assert table.count("\n") == markdown_table(results[0]).count("\n")
+    assert all(line.isprintable() for line in table.split("\n"))
+
+
+def test_no_name_commands_a_terminal(tmp_path, monkeypatch):
+    evil = "".join(NASTY)
+    strong, weak, other = evil + "s", evil + "w", evil + "o"
+    file = tmp_path / "\x1b[31mmine.jsonl"
+    rows = [{"prompt": f"p{i}", "scores": {strong: 1.0, weak: float(i % 2), other: 0.5}} for i in range(40)]
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    argv = ["evaluate", "--outcomes", str(file), "--output", str(tmp_path / "\x9bout"), "--draws", "20"]
+    printed, error = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", printed)
+    monkeypatch.setattr(sys, "stderr", error)
+    with pytest.raises(SystemExit) as exit:
+        main([*argv, "--strong", strong, "--weak", weak])
+    assert (exit.value.code, error.getvalue()) == (0, "")
+    assert printable(strong)[:20] in printed.getvalue()
+    with pytest.raises(SystemExit) as exit:
+        main([*argv, "--strong", strong, "--weak", evil])
+    assert exit.value.code == 2
+    for line in (*printed.getvalue().split("\n"), *error.getvalue().split("\n")):
+        assert line.isprintable()
+
+
+def test_figures_show_any_name(priced, tmp_path):
+    evil = "".join(NASTY)
+    names = {"skilled": evil + "r", "big": evil + "s", "small": evil + "w", "mid": evil + "o", "mine": evil + "t"}
+    (_, drawn) = save_figures(renamed(priced, names), tmp_path)
+    assert ElementTree.parse(drawn).getroot().tag.endswith("svg")
+
+
+def test_the_page_without_jinja2_names_the_extra(results, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingExtraError, match=r"routellm-adapters\[report\]"):
+        render_html(results)
+
+
+def test_long_costs_stay_within_the_chart(results):
+    costs = draw(results[0]).texts[-4:-1]
+    assert [text.words for text in costs] == ["1,000.00", "15,500.00", "30,000.00"]
+    assert all(float(text.x) + 0.3 * 17 * len(text.words) <= draw(results[0]).width for text in costs)
 
 
 def test_figures_are_written_as_png_and_svg(results, tmp_path):
@@ -282,8 +378,6 @@ def test_figures_of_equal_names_do_not_replace_one_another(results, tmp_path):
 
 
 def test_figures_without_matplotlib_name_the_extra(results, tmp_path, monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"routellm-adapters\[plot\]"):
         save_figures(results, tmp_path)
