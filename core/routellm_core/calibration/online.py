@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routellm_core.calibration.distribution import Calibration, HasFingerprint
+from routellm_core.calibration.thresholds import between
 from routellm_core.checks import checked_fraction, write_json
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError
 
@@ -157,7 +158,7 @@ class OnlineCalibration:
             return 0.0
         high, low = self._sorted[self.window - strong], self._sorted[self.window - strong - 1]
         if high > low:
-            return low + (high - low) / 2.0 if low + (high - low) / 2.0 > low else high
+            return between(low, high)
         # The cut falls among tied win rates, which go together: strong while calls are owed, else weak.
         return high if self._owed >= 0 else min(1.0, math.nextafter(high, 2.0))
 

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from routellm_core import (
@@ -16,6 +16,7 @@ from routellm_core import (
     PromptError,
     load_router,
 )
+from routellm_core.calibration.thresholds import threshold_after
 from tests.support.shared import golden_json, needs_golden
 
 win_rates = st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0])), min_size=1, max_size=60)
@@ -44,12 +45,20 @@ def test_a_larger_share_never_raises_the_threshold(values, a, b):
     assert calibration.strong_fraction(threshold=low) >= calibration.strong_fraction(threshold=high)
 
 
-def test_neighbouring_floats_are_told_apart():
-    low = 0.3
-    high = math.nextafter(low, 1)
+# halfway between neighbours, some round down to the lower one (0.5, 0.0) and some up (0.3)
+neighbours = st.floats(0, 1, exclude_max=True).map(lambda low: (low, math.nextafter(low, 2)))
+
+
+@given(neighbours | st.sampled_from([(low, math.nextafter(low, 2)) for low in (0.0, 0.25, 0.3, 0.5, 5e-324)]))
+@example((0.5, math.nextafter(0.5, 2)))
+@example((0.0, 5e-324))
+def test_neighbouring_floats_are_told_apart(pair):
+    low, high = pair
     calibration = Calibration.from_win_rates([low, high])
     threshold = calibration.threshold(strong_fraction=0.5)
+    assert low < threshold <= high
     assert calibration.strong_fraction(threshold=threshold) == 0.5
+    assert threshold_after(np.array([high, low]), 1) == threshold
 
 
 def test_extremes():

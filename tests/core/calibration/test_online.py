@@ -1,6 +1,7 @@
 """OnlineCalibration: the share stays on target while traffic changes, and the change is told."""
 
 import json
+import math
 import pickle
 import threading
 
@@ -76,6 +77,12 @@ def test_share_holds_with_few_distinct_win_rates(values, wanted):
     online = OnlineCalibration(win_rates, wanted, window=50)
     share, _ = strong_share(online, np.tile(win_rates, 5))
     assert abs(share - wanted) < 0.03
+
+
+@pytest.mark.parametrize("low", [0.3, 0.5, 0.0])
+def test_neighbouring_win_rates_are_told_apart(low):
+    online = OnlineCalibration([low, math.nextafter(low, 1)], 0.5, window=50)
+    assert low < online.threshold <= math.nextafter(low, 1)
 
 
 def test_constant_traffic_is_split_to_the_share():

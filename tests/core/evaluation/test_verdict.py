@@ -157,6 +157,59 @@ def test_a_further_model_that_is_cheaper_and_better_is_the_answer():
     assert not any("new" in note for note in dear.notes)
 
 
+def equal_scores(n=200):
+    """Win rates and three columns of scores with the same mean, that differ prompt by prompt."""
+    rng = np.random.default_rng(4)
+    scores = np.arange(n) % 2 / 1.0
+    return rng.random(n), scores, rng.permutation(scores), rng.permutation(scores)
+
+
+@pytest.mark.parametrize("cost", [0.5, 5.0, 20.0])
+def test_of_equally_good_models_the_cheapest_is_best(cost):
+    rates, strong, weak, third = equal_scores()
+    found = verdict(rates, strong, weak, strong_cost=10, weak_cost=1, others={"third": (third, cost)}, threshold=0.5)
+    assert found.best_single == ("third" if cost < 1 else "weak")
+    assert (
+        found.differences["best_single"]
+        == found.differences["always third" if found.best_single == "third" else "always_weak"]
+    )
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_an_equally_good_model_at_a_higher_cost_changes_nothing(threshold):
+    """Were it part of the static mix, the mix of the routed quality would seem to cost more, and routing to save it."""
+    rng = np.random.default_rng(3)
+    rates = rng.random(2000)
+    strong = (rng.random(2000) < np.where(rates > 0.5, 0.9, 0.6)).astype(float)
+    weak = (rng.random(2000) < np.where(rates > 0.5, 0.3, 0.9)).astype(float)
+    costs = {"strong_cost": 10, "weak_cost": 1, "threshold": threshold, "draws": 300}
+    alone = verdict(rates, strong, weak, **costs)
+    assert alone.outcome == "gains"
+    assert alone.quality.value > strong.mean()
+    found = verdict(rates, strong, weak, **costs, others={"twin": (strong, 20.0)})
+    assert (found.threshold, found.gain, found.saving) == (alone.threshold, alone.gain, alone.saving)
+    assert found.best_single == "strong"
+
+
+def test_an_equally_good_further_model_is_no_better_weak_one():
+    rates, strong, weak, third = equal_scores()
+    for cost in (0.5, 1.0):
+        found = verdict(rates, strong, weak, strong_cost=10, weak_cost=1, others={"third": (third, cost)})
+        assert not any("route between" in note for note in found.notes)
+    better = np.maximum(weak, third)
+    same_cost = verdict(rates, strong, weak, strong_cost=10, weak_cost=1, others={"third": (better, 1.0)})
+    assert any("third costs no more than weak" in note for note in same_cost.notes)
+
+
+def test_the_better_single_model_is_the_answer_only_where_it_is_cheaper():
+    rates, strong, weak, _ = equal_scores()
+    best = np.ones(200)
+    for cost, instead in ((9.99, "third"), (10.0, None), (10.01, None)):
+        others = {"third": (best, cost)}
+        found = verdict(rates, strong, weak, strong_cost=10, weak_cost=1, others=others, draws=100)
+        assert (found.best_single, found.instead) == ("third", instead)
+
+
 def test_not_to_route_is_not_said_where_more_prompts_may_tell_otherwise():
     rng = np.random.default_rng(10)
     for seed in range(200):

@@ -163,6 +163,29 @@ def test_a_batch_of_tables_gives_what_each_gives_alone() -> None:
     )
 
 
+@pytest.mark.parametrize("far", [3.0, 5.0, 8.0, 12.0])
+def test_a_start_on_the_wrong_side_does_not_throw_the_solver_off(far: float) -> None:
+    """Far from the optimum the likelihood is nearly flat, so a full Newton step would leave for infinity."""
+    wins = np.array([[[0.0, 3.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]])
+    found = solve_bradley_terry(wins, np.zeros((2, 2, 2)), np.array([-far, far]))
+    np.testing.assert_allclose(found[:, 0] - found[:, 1], [math.log(3.0), 0.0], atol=1e-6)
+    fixed = np.full((1, 2, 2), 1.0)
+    np.testing.assert_allclose(solve_bradley_terry(wins[1:], fixed, np.array([-far, far])), 0.0, atol=1e-6)
+
+
+def test_weights_of_very_different_size_converge_from_nothing() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        p = int(rng.integers(2, 6))
+        wins = 10.0 ** rng.uniform(-6.0, 3.0, (1, p, p))
+        theta = solve_bradley_terry(wins, np.zeros((1, 2, p)))[0]
+        games = wins[0] + wins[0].T
+        chance = 1.0 / (1.0 + np.exp(theta[None, :] - theta[:, None]))
+        np.fill_diagonal(games, 0.0)
+        gradient = (wins[0] * (1.0 - np.eye(p)) - games * chance).sum(axis=1)
+        assert np.abs(gradient).max() <= 1e-7 * wins.sum()
+
+
 def test_an_infinite_optimum_is_an_error_of_the_solver_and_seen_before() -> None:
     wins = np.array([[[0.0, 1.0], [0.0, 0.0]]])
     assert not is_bounded(wins[0], np.zeros((2, 2)))

@@ -220,6 +220,11 @@ def test_static_hull_skips_models_that_no_mix_wants():
     cost, quality = static_hull([(0, 0.5), (1, 0.6), (2, 0.9), (3, 0.8), (4, 1.0), (0, 0.4)])
     assert cost.tolist() == [0, 2, 4]
     assert quality.tolist() == [0.5, 0.9, 1.0]
+    cost, quality = static_hull([(1, 0.5), (2, 0.5), (3, 0.7), (4, 0.7)])  # as good and more expensive
+    assert cost.tolist() == [1, 3]
+    assert quality.tolist() == [0.5, 0.7]
+    cost, _ = static_hull([(0, 0.0), (1, 0.5), (2, 1.0)])  # on the line between two others: no corner
+    assert cost.tolist() == [0, 2]
 
 
 def test_hull_area_with_a_better_model_between():
@@ -313,6 +318,19 @@ def test_bootstrap_equals_resampling_rows_one_draw_at_a_time():
         assert found["apgr"][draw] == pytest.approx(apgr(rates[rows], s, w), abs=1e-9)
         assert found["cpt_50"][draw] == pytest.approx(cpt(rates[rows], s, w, level=0.5), abs=1e-9)
         assert found["hull_area"][draw] == pytest.approx(hull_area(rates[rows], s, w), abs=1e-9)
+
+
+def test_bootstrap_of_the_hull_area_holds_where_weak_wins():
+    """The best static mix is then always weak, whatever the cost: the area is above that, not above a falling line."""
+    rates, strong, weak = outcomes(40)
+    rates = np.round(rates, 1)
+    for s, w in ((weak, strong), (strong, np.roll(strong, 1)), (strong, weak)):
+        found = bootstrap(rates, s, w, draws=40, seed=5)["hull_area"]
+        picked = np.random.default_rng(5).integers(0, 40, size=(40, 40))
+        expected = [hull_area(rates[rows], s[rows], w[rows]) for rows in picked]
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+    losing = [weak[rows].mean() <= strong[rows].mean() for rows in picked]
+    assert np.mean(losing) > 0.8  # of the swapped pair, nearly every draw has the weak model ahead
 
 
 def test_bootstrap_blocks_do_not_change_the_draws(monkeypatch):
