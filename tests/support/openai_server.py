@@ -1,20 +1,15 @@
-"""A loopback OpenAI-compatible server for tests: real HTTP on 127.0.0.1, standard library only.
+"""A loopback OpenAI-compatible server: embeddings, chat, completions and the Responses API (see `loopback`).
 
-It answers ``POST /v1/embeddings`` and ``POST /v1/chat/completions`` (plain and as a server-sent event stream, with
-tool calls), records every request, and fails on demand. Point any client at it::
+It answers ``POST /v1/embeddings``, ``/v1/chat/completions``, ``/v1/completions`` and ``/v1/responses``, plain and as
+server-sent events, with tool calls; Azure's paths too::
 
     with OpenAIServer() as server:
         client = openai.OpenAI(base_url=server.base_url, api_key="sk-test", max_retries=0)
 
-    server.requests[-1].body["model"]; server.requests[-1].authorization       # what came in, in order of arrival
-    server.fail_next(Failure(status=429, retry_after="0"), Failure(cut=True))    # the next two matching requests
-    server.fail_always(Failure(status=500, model="strong")); server.heal()       # every request for one model
-    server.reply_next(ChatReply("hi"), ChatReply(tool_calls=[("add", {"a": 1})]))  # the next chat answers, in order
-    server.chat = lambda body: ChatReply(body["messages"][-1]["content"].upper())  # or a function of the request
-
-Without a script a chat answer is ``"answer of MODEL"`` and an embedding is a unit vector drawn from the text's hash
-(`embedding_of`), so equal texts have equal vectors. Like the real service it refuses empty inputs and more than 2,048
-of them with status 400.
+An embedding is a unit vector drawn from the text's hash (`embedding_of`), so equal texts have equal vectors. Like the
+real service it refuses, with status 400: empty embedding inputs and more than 2,048 of them; a ``previous_response_id``
+that it did not give; a ``reasoning`` item sent to a model that does not reason (by name: ``o...`` and ``gpt-5...`` do);
+an item that was given with a ``reasoning`` item and comes back without it.
 """
 
 from __future__ import annotations
@@ -22,87 +17,11 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from tests.support.loopback import ChatReply, Exchange, Failure, LoopbackServer, RecordedRequest
 
-@dataclass(frozen=True)
-class Failure:
-    """One way in which a request goes wrong; several fields may be set together.
-
-    Attributes:
-        status: Answer with this HTTP status and an error body instead of a result.
-        retry_after: Value of the Retry-After header sent with `status`.
-        message: Text of the error body; ``"{input}"`` in it is replaced by the request's own text, the way some
-            services quote what they refuse.
-        stall: Seconds to wait before anything is sent (ends early when the server is released or closes).
-        cut: Close the connection without an answer; in a chat stream, after `cut_after` events.
-        cut_after: Events of a chat stream that are sent before the cut.
-        vectors: Return this many embeddings whatever was asked for.
-        dimension: Return vectors of this length.
-        value: Put this number (for example NaN) in the first place of the first vector.
-        path: Only requests whose path ends with this ("embeddings", "chat/completions").
-        model: Only requests for this model.
-    """
-
-    status: int | None = None
-    retry_after: str | None = None
-    message: str = "scripted failure"
-    stall: float = 0.0
-    cut: bool = False
-    cut_after: int = 0
-    vectors: int | None = None
-    dimension: int | None = None
-    value: float | None = None
-    path: str | None = None
-    model: str | None = None
-
-    def matches(self, path: str, body: dict[str, Any]) -> bool:
-        return (self.path is None or path.endswith(self.path)) and (
-            self.model is None or body.get("model") == self.model
-        )
-
-
-@dataclass(frozen=True)
-class ChatReply:
-    """One chat answer.
-
-    Attributes:
-        content: The text; streamed word by word.
-        tool_calls: (function name, arguments) pairs.
-        usage: (prompt tokens, completion tokens).
-        finish_reason: None: "tool_calls" when there are some, else "stop".
-    """
-
-    content: str | None = None
-    tool_calls: Sequence[tuple[str, dict[str, Any]]] = ()
-    usage: tuple[int, int] = (10, 5)
-    finish_reason: str | None = None
-
-
-@dataclass(frozen=True)
-class RecordedRequest:
-    """One request as it arrived; header names are lower case."""
-
-    path: str
-    headers: dict[str, str]
-    body: dict[str, Any]
-    time: float = field(default_factory=time.monotonic)
-
-    @property
-    def authorization(self) -> str | None:
-        return self.headers.get("authorization")
-
-    @property
-    def inputs(self) -> list[str]:
-        """The texts of an embedding request."""
-        given = self.body.get("input", [])
-        return [given] if isinstance(given, str) else list(given)
+__all__ = ["ChatReply", "Failure", "OpenAIServer", "RecordedRequest", "embedding_of"]
 
 
 def embedding_of(text: str, dimension: int) -> list[float]:
@@ -113,8 +32,8 @@ def embedding_of(text: str, dimension: int) -> list[float]:
     return [x / norm for x in vector]
 
 
-class OpenAIServer:
-    """The server; a context manager, started by the constructor and safe to use from any thread.
+class OpenAIServer(LoopbackServer):
+    """The server.
 
     Args:
         dimension: Length of embedding vectors when the request names none.
@@ -124,126 +43,34 @@ class OpenAIServer:
     def __init__(self, dimension: int = 8, *, shuffle: bool = False) -> None:
         self.dimension = dimension
         self.shuffle = shuffle
-        self.chat: Callable[[dict[str, Any]], ChatReply] = lambda body: ChatReply(f"answer of {body.get('model')}")
-        self.requests: list[RecordedRequest] = []
-        self._lock = threading.Lock()
-        self._released = threading.Event()
-        self._failures: list[Failure] = []
-        self._always: list[Failure] = []
-        self._replies: list[ChatReply] = []
-        self._httpd = _Server(("127.0.0.1", 0), _Handler)
-        self._httpd.owner = self
-        self._thread = threading.Thread(target=self._httpd.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
+        self._given: dict[str, str | None] = {}  # id of a response or an item -> id of the reasoning it came with
+        super().__init__()
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._httpd.server_address[1]}/v1"
+        return f"{self.origin}/v1"
 
-    def fail_next(self, *failures: Failure) -> None:
-        """Use up these failures, in order, on the next requests they match."""
-        with self._lock:
-            self._failures.extend(failures)
+    def error_body(self, status: int, message: str) -> dict[str, Any]:
+        return {"error": {"message": message, "type": "scripted", "param": None, "code": None}}
 
-    def fail_always(self, failure: Failure) -> None:
-        """Fail every matching request until `heal`."""
-        with self._lock:
-            self._always.append(failure)
-
-    def heal(self) -> None:
-        """Forget all failures."""
-        with self._lock:
-            self._failures.clear()
-            self._always.clear()
-
-    def release(self) -> None:
-        """End all stalls, also those to come."""
-        self._released.set()
-
-    def reply_next(self, *replies: ChatReply) -> None:
-        """Use these chat answers, in order, before `chat` is asked again."""
-        with self._lock:
-            self._replies.extend(replies)
-
-    def requests_for(self, path: str = "", model: str | None = None) -> list[RecordedRequest]:
-        """Recorded requests whose path ends with `path`, for one model if named."""
-        with self._lock:
-            return [r for r in self.requests if r.path.endswith(path) and model in (None, r.body.get("model"))]
-
-    def close(self) -> None:
-        self.release()
-        self._httpd.shutdown()
-        self._thread.join()
-        self._httpd.server_close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _take(self, request: RecordedRequest) -> Failure:
-        with self._lock:
-            self.requests.append(request)
-            for i, failure in enumerate(self._failures):
-                if failure.matches(request.path, request.body):
-                    return self._failures.pop(i)
-            return next((f for f in self._always if f.matches(request.path, request.body)), Failure())
-
-    def _reply(self, body: dict[str, Any]) -> ChatReply:
-        with self._lock:
-            if self._replies:
-                return self._replies.pop(0)
-        return self.chat(body)
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    # the default of 5 drops connections of a client that opens many at once; they come back a second later
-    request_queue_size = 128
-    # A handler thread may sit in a kept-alive connection that the client never closes: never wait for it.
-    block_on_close = False
-    owner: OpenAIServer
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is part of the tests; print nothing."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Print nothing."""
-
-    def do_POST(self) -> None:
-        raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = json.loads(raw or b"{}")
-        owner = self.server.owner
-        request = RecordedRequest(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
-        failure = owner._take(request)
-        if failure.stall:
-            owner._released.wait(failure.stall)
-        if failure.cut and not (failure.cut_after and body.get("stream")):
-            self._hang_up()
-        elif failure.status is not None:
-            text = failure.message.replace("{input}", json.dumps(body.get("input", body.get("messages"))))
-            self._send_error(failure.status, text, failure.retry_after)
-        elif self.path.endswith("/embeddings"):
-            self._embeddings(request, failure)
-        elif self.path.endswith("/chat/completions"):
-            self._chat(body, failure)
+    def respond(self, exchange: Exchange, request: RecordedRequest, failure: Failure) -> None:
+        if request.path.endswith("/embeddings"):
+            self._embeddings(exchange, request, failure)
+        elif request.path.endswith("/chat/completions"):
+            self._chat(exchange, request.body, failure)
+        elif request.path.endswith("/completions"):
+            self._completion(exchange, request.body, failure)
+        elif request.path.endswith("/responses"):
+            self._response(exchange, request.body, failure)
         else:
-            self._send_error(404, f"no such path: {self.path}")
+            exchange.send_failure(404, f"no such path: {request.path}")
 
-    def _embeddings(self, request: RecordedRequest, failure: Failure) -> None:
-        owner, texts, body = self.server.owner, request.inputs, request.body
+    def _embeddings(self, exchange: Exchange, request: RecordedRequest, failure: Failure) -> None:
+        texts, body = request.inputs, request.body
         if not texts or len(texts) > 2048 or any(text == "" for text in texts):
-            self._send_error(400, "'$.input' is invalid: 1 to 2048 non-empty inputs")
+            exchange.send_failure(400, "'$.input' is invalid: 1 to 2048 non-empty inputs")
             return
-        dimension = failure.dimension or body.get("dimensions") or owner.dimension
+        dimension = failure.dimension or body.get("dimensions") or self.dimension
         count = len(texts) if failure.vectors is None else failure.vectors
         data: list[dict[str, Any]] = [
             {"object": "embedding", "index": i, "embedding": embedding_of(texts[i % len(texts)], dimension)}
@@ -251,79 +78,190 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         if failure.value is not None and data:
             data[0]["embedding"][0] = failure.value
-        if owner.shuffle:
+        if self.shuffle:
             random.Random(0).shuffle(data)
         usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
-        self._send_json(200, {"object": "list", "data": data, "model": body.get("model"), "usage": usage})
+        exchange.send_json(200, {"object": "list", "data": data, "model": body.get("model"), "usage": usage})
 
-    def _chat(self, body: dict[str, Any], failure: Failure) -> None:
-        reply = self.server.owner._reply(body)
+    # -- chat completions and completions --
+
+    def _chat(self, exchange: Exchange, body: dict[str, Any], failure: Failure) -> None:
+        reply = self.reply(body)
         calls = [
             {"id": f"call_{i}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
             for i, (name, arguments) in enumerate(reply.tool_calls)
         ]
         reason = reply.finish_reason or ("tool_calls" if calls else "stop")
-        asked, answered = reply.usage
-        usage = {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
         head = {"id": "chatcmpl-test", "created": 1, "model": body.get("model")}
         if not body.get("stream"):
             message: dict[str, Any] = {"role": "assistant", "content": reply.content}
             if calls:
                 message["tool_calls"] = calls
             choice = {"index": 0, "message": message, "finish_reason": reason, "logprobs": None}
-            self._send_json(200, {**head, "object": "chat.completion", "choices": [choice], "usage": usage})
+            payload = {**head, "object": "chat.completion", "choices": [choice], "usage": _usage(reply)}
+            exchange.send_json(200, payload)
             return
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
-        words = (reply.content or "").split(" ") if reply.content else []
-        deltas += [{"content": word if i == 0 else f" {word}"} for i, word in enumerate(words)]
+        deltas += [{"content": word} for word in reply.words]
         for i, call in enumerate(calls):
             # As the service does: name first, then the arguments in pieces.
             function = call["function"]
             deltas.append(
                 {"tool_calls": [{**call, "index": i, "function": {"name": function["name"], "arguments": ""}}]}
             )
-            text = function["arguments"]
-            half = len(text) // 2
-            deltas += [{"tool_calls": [{"index": i, "function": {"arguments": t}}]} for t in (text[:half], text[half:])]
-        events: list[dict[str, Any]] = [
-            {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas
-        ]
-        events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+            deltas += [{"tool_calls": [{"index": i, "function": {"arguments": t}}]} for t in _halves(function)]
+        choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+        choices.append({"index": 0, "delta": {}, "finish_reason": reason})
+        head["object"] = "chat.completion.chunk"
+        self._send_chunks(exchange, body, head, choices, reply, failure)
+
+    def _completion(self, exchange: Exchange, body: dict[str, Any], failure: Failure) -> None:
+        reply = self.reply(body)
+        head = {"id": "cmpl-test", "created": 1, "model": body.get("model"), "object": "text_completion"}
+        reason = reply.finish_reason or "stop"
+        if not body.get("stream"):
+            choice = {"index": 0, "text": reply.content or "", "finish_reason": reason, "logprobs": None}
+            exchange.send_json(200, {**head, "choices": [choice], "usage": _usage(reply)})
+            return
+        choices = [{"index": 0, "text": word, "finish_reason": None, "logprobs": None} for word in reply.words]
+        choices.append({"index": 0, "text": "", "finish_reason": reason, "logprobs": None})
+        self._send_chunks(exchange, body, head, choices, reply, failure)
+
+    def _send_chunks(
+        self,
+        exchange: Exchange,
+        body: dict[str, Any],
+        head: dict[str, Any],
+        choices: list[dict[str, Any]],
+        reply: ChatReply,
+        failure: Failure,
+    ) -> None:
+        events: list[dict[str, Any] | str] = [{**head, "choices": [choice]} for choice in choices]
         if (body.get("stream_options") or {}).get("include_usage"):
-            events.append({"choices": [], "usage": usage})
-        lines = [json.dumps({**head, "object": "chat.completion.chunk", **event}) for event in events]
-        self._send_events([*lines, "[DONE]"], failure.cut_after if failure.cut else None)
+            events.append({**head, "choices": [], "usage": _usage(reply)})
+        exchange.send_events([*events, "[DONE]"], failure)
 
-    def _send_events(self, events: list[str], cut_after: int | None) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        for i, event in enumerate(events):
-            if i == cut_after:
-                self._hang_up()
-                return
-            data = f"data: {event}\n\n".encode()
-            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-            self.wfile.flush()
-        self.wfile.write(b"0\r\n\r\n")
+    # -- the Responses API --
 
-    def _send_error(self, status: int, message: str, retry_after: str | None = None) -> None:
-        extra = {} if retry_after is None else {"Retry-After": retry_after}
-        error = {"message": message, "type": "scripted", "param": None, "code": None}
-        self._send_json(status, {"error": error}, extra)
+    def _response(self, exchange: Exchange, body: dict[str, Any], failure: Failure) -> None:
+        refusal = self._refusal(body)
+        if refusal is not None:
+            exchange.send_failure(400, refusal)
+            return
+        reply = self.reply(body)
+        number = len(self.requests)
+        output: list[dict[str, Any]] = []
+        reasoning = None
+        if reply.thinking is not None:
+            reasoning = f"rs_{number}"
+            summary = [{"type": "summary_text", "text": reply.thinking}]
+            output.append({"id": reasoning, "type": "reasoning", "summary": summary, "status": "completed"})
+        if reply.content is not None or not reply.tool_calls:
+            text = {"type": "output_text", "text": reply.content or "", "annotations": [], "logprobs": []}
+            message = {"id": f"msg_{number}", "type": "message", "role": "assistant"}
+            output.append({**message, "status": "completed", "content": [text]})
+        output += [
+            {
+                "id": f"fc_{number}_{i}",
+                "type": "function_call",
+                "status": "completed",
+                "call_id": f"call_{number}_{i}",
+                "name": name,
+                "arguments": json.dumps(arguments),
+            }
+            for i, (name, arguments) in enumerate(reply.tool_calls)
+        ]
+        response = {
+            "id": f"resp_{number}",
+            "object": "response",
+            "created_at": 1,
+            "model": body.get("model"),
+            "status": "completed",
+            "error": None,
+            "incomplete_details": None,
+            "instructions": body.get("instructions"),
+            "metadata": {},
+            "output": output,
+            "parallel_tool_calls": True,
+            "previous_response_id": body.get("previous_response_id"),
+            "temperature": 1.0,
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "auto",
+            "tools": body.get("tools", []),
+            "top_p": 1.0,
+            "usage": {
+                "input_tokens": reply.usage[0],
+                "input_tokens_details": {"cached_tokens": 0},
+                "output_tokens": reply.usage[1],
+                "output_tokens_details": {"reasoning_tokens": 0},
+                "total_tokens": sum(reply.usage),
+            },
+        }
+        with self._lock:
+            self._given[str(response["id"])] = None
+            self._given |= {item["id"]: None if item["type"] == "reasoning" else reasoning for item in output}
+        if not body.get("stream"):
+            exchange.send_json(200, response)
+        else:
+            exchange.send_events(_response_events(response, reply), failure, named=True)
 
-    def _send_json(self, status: int, payload: dict[str, Any], headers: dict[str, str] | None = None) -> None:
-        data = json.dumps(payload).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
+    def _refusal(self, body: dict[str, Any]) -> str | None:
+        """Why the service would refuse a request; None when it would not."""
+        previous = body.get("previous_response_id")
+        if previous is not None and previous not in self._given:
+            return f"Previous response with id '{previous}' not found."
+        items = body["input"] if isinstance(body.get("input"), list) else []
+        ids = {item["id"] for item in items if isinstance(item, dict) and item.get("id")}
+        reasons = any(isinstance(item, dict) and item.get("type") == "reasoning" for item in items)
+        if reasons and not str(body.get("model")).startswith(("o", "gpt-5")):
+            return "Reasoning input items can only be provided to a reasoning or computer use model."
+        for name in ids:
+            needed = self._given.get(name)
+            if needed is not None and needed not in ids and previous is None:
+                return f"Item '{name}' was provided without its required 'reasoning' item: '{needed}'."
+        return None
 
-    def _hang_up(self) -> None:
-        self.close_connection = True
-        self.wfile.flush()
-        self.connection.shutdown(2)
+
+def _usage(reply: ChatReply) -> dict[str, int]:
+    asked, answered = reply.usage
+    return {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
+
+
+def _halves(function: dict[str, Any]) -> tuple[str, str]:
+    text = function["arguments"]
+    return text[: len(text) // 2], text[len(text) // 2 :]
+
+
+def _response_events(response: dict[str, Any], reply: ChatReply) -> list[dict[str, Any] | str]:
+    begun = {**response, "status": "in_progress", "output": [], "usage": None}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": begun},
+        {"type": "response.in_progress", "response": begun},
+    ]
+    for index, item in enumerate(response["output"]):
+        at = {"output_index": index, "item_id": item["id"]}
+        if item["type"] == "message":
+            part = {**at, "content_index": 0}
+            text = item["content"][0]
+            started = {**item, "status": "in_progress", "content": []}
+            events.append({"type": "response.output_item.added", "output_index": index, "item": started})
+            events.append({"type": "response.content_part.added", **part, "part": {**text, "text": ""}})
+            events += [
+                {"type": "response.output_text.delta", **part, "delta": word, "logprobs": []} for word in reply.words
+            ]
+            events.append({"type": "response.output_text.done", **part, "text": text["text"], "logprobs": []})
+            events.append({"type": "response.content_part.done", **part, "part": text})
+        elif item["type"] == "function_call":
+            started = {**item, "status": "in_progress", "arguments": ""}
+            events.append({"type": "response.output_item.added", "output_index": index, "item": started})
+            events += [
+                {"type": "response.function_call_arguments.delta", **at, "delta": half} for half in _halves(item)
+            ]
+            done = {"name": item["name"], "arguments": item["arguments"]}
+            events.append({"type": "response.function_call_arguments.done", **at, **done})
+        else:
+            started = {**item, "status": "in_progress", "summary": []}
+            events.append({"type": "response.output_item.added", "output_index": index, "item": started})
+        events.append({"type": "response.output_item.done", "output_index": index, "item": item})
+    events.append({"type": "response.completed", "response": response})
+    return [{**event, "sequence_number": i} for i, event in enumerate(events)]
