@@ -154,6 +154,13 @@ def checked_win_rates(values: Any, count: int, router: str) -> npt.NDArray[np.fl
     return out
 
 
+def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A view of `array` that cannot be written to: what callers share must not change under them."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 def imported_object(value: str, parameter: str) -> Any:
     """Return what ``"package.module:attribute"`` names, or raise a `ConfigurationError` that names the parameter.
 

@@ -69,8 +69,8 @@ class Calibration(WinRateDistribution):
         prompt. `routellm_core.calibration.calibrate_file` does the same for a file, and can be stopped and continued.
 
         Args:
-            router: A router, any object with a method ``win_rates(prompts)``, or any function ``list[str] -> numbers``.
-                Of one without a fingerprint, the calibration cannot tell later whether it is used with the same router.
+            router: A router or the name of one, any object with a method ``win_rates(prompts)``, or any function
+                ``list[str] -> numbers``, also an asynchronous one.
             prompts: One or more prompts like those that will be routed.
             batch_size: Prompts per call of the router.
 

@@ -262,7 +262,7 @@ class ResumableCalibration:
             "modified": stat.st_mtime_ns,
             "format": self.reader.format,
             "field": self.reader.field,
-            "router": scorer.fingerprint or f"{scorer.name}, no fingerprint",
+            "router": scorer.fingerprint,
         }
         done = 0 if self.restart else self._size(file) // 8
         if done and (begun := _read_json(self._header_path)) != run:

@@ -1,19 +1,15 @@
-"""What stands for a router in calibration: an object with `win_rates`, or a function of a list of prompts."""
+"""What stands for a router in calibration and evaluation, and what these need of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from inspect import isawaitable, iscoroutine
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.checks import checked_prompts, checked_win_rates
-from routellm_core.errors import ConfigurationError
 
-
-@runtime_checkable
 class HasWinRates(Protocol):
     """An object that scores prompts; every `Router` is one."""
 
@@ -21,52 +17,45 @@ class HasWinRates(Protocol):
         """Win rates of n prompts: n numbers in [0, 1]."""
 
 
-RouterLike: TypeAlias = HasWinRates | Callable[[list[str]], Any]
+RouterLike: TypeAlias = HasWinRates | Callable[[list[str]], Any] | str | Path | None
+
+
+def is_router_like(value: Any) -> TypeGuard[RouterLike]:
+    """Whether `value` stands for a router, rather than being win rates."""
+    scores = callable(getattr(value, "win_rates", None)) or callable(getattr(value, "awin_rates", None))
+    return scores or callable(value) or isinstance(value, str | Path)
 
 
 class Scorer:
     """Scores prompts with whatever stands for a router, and checks what comes back.
 
     Args:
-        router: An object with a method ``win_rates(prompts)``, or a function ``list[str] -> numbers``.
+        router: Whatever `routellm_core.routers.as_router` accepts: a router or the name of one, an object with a method
+            ``win_rates(prompts)``, or a function ``list[str] -> numbers``, also an asynchronous one.
 
     Attributes:
         name: The router's own name, or that of the function or class.
-        fingerprint: The router's fingerprint; None for a router that has none.
+        fingerprint: What tells the router from others.
 
     Raises:
-        ConfigurationError: `router` is neither.
+        ConfigurationError: `router` is none of these.
     """
 
+    # Makes a router of what stands for one. The routers are above this room, which therefore cannot import them: their
+    # package, which `import routellm_core` loads, sets it.
+    as_router: ClassVar[Callable[[Any], Any]]
+
     def __init__(self, router: RouterLike) -> None:
-        method = getattr(router, "win_rates", None)
-        score = method if callable(method) else router
-        if isinstance(router, type) or not callable(score):
-            given = f"the class {router.__name__}" if isinstance(router, type) else f"a {type(router).__name__}"
-            raise ConfigurationError(
-                f"router is {given}: expected a router, an object with win_rates(prompts), or a function that takes a "
-                "list of prompts and returns their win rates; load_router(NAME) loads a router by name"
-            )
-        self._score: Callable[[list[str]], Any] = score
-        name, fingerprint = getattr(router, "name", None), getattr(router, "fingerprint", None)
-        self.name = name if isinstance(name, str) else getattr(router, "__name__", type(router).__name__)
-        self.fingerprint = fingerprint if isinstance(fingerprint, str) and fingerprint else None
+        self._router = Scorer.as_router(router)
+        self.name: str = self._router.name
+        self.fingerprint: str = self._router.fingerprint
 
     def win_rates(self, prompts: Sequence[str]) -> npt.NDArray[np.float64]:
         """Win rates (n,) of n >= 1 prompts.
 
         Raises:
-            PromptError: No prompts, or one that is not a str.
-            RouterError: What the router returned is not n win rates.
-            ConfigurationError: The router is asynchronous.
+            PromptError: There are no prompts, or one is not a str.
+            RouterError: The router failed, or what it returned is not n win rates.
         """
-        checked = checked_prompts(prompts)
-        found = self._score(checked)
-        if isawaitable(found):
-            if iscoroutine(found):
-                found.close()
-            raise ConfigurationError(
-                f"router {self.name!r} is asynchronous, but calibration calls it synchronously: wrap it first, "
-                "as_router(router), from routellm_core.routers"
-            )
-        return checked_win_rates(found, len(checked), self.name)
+        rates: npt.NDArray[np.float64] = self._router.win_rates(prompts)
+        return rates

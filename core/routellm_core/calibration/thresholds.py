@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.checks import checked_fraction
+from routellm_core.checks import checked_fraction, read_only
 from routellm_core.errors import ConfigurationError
 
 Floats = npt.NDArray[np.float64]
@@ -24,8 +24,8 @@ class WinRateDistribution:
         counts: How many prompts have each, (m,), all >= 1.
 
     Attributes:
-        values: The same, float64 (m,).
-        counts: The same, int64 (m,).
+        values: The same, float64 (m,), not writeable.
+        counts: The same, int64 (m,), not writeable.
         count: Number of prompts.
 
     Raises:
@@ -35,8 +35,8 @@ class WinRateDistribution:
     __slots__ = ("_tail", "count", "counts", "values")
 
     def __init__(self, values: npt.ArrayLike, counts: npt.ArrayLike) -> None:
-        self.values = np.asarray(values, dtype=np.float64)
-        self.counts = np.asarray(counts, dtype=np.int64)
+        self.values = read_only(np.asarray(values, dtype=np.float64))
+        self.counts = read_only(np.asarray(counts, dtype=np.int64))
         if self.values.ndim != 1 or self.values.shape != self.counts.shape or not self.values.size:
             raise ConfigurationError(
                 f"values of shape {self.values.shape} with counts of shape {self.counts.shape}: "
@@ -51,7 +51,7 @@ class WinRateDistribution:
             raise ConfigurationError("values must ascend without repetition and counts be >= 1; use from_win_rates")
         self.count = int(self.counts.sum())
         # _tail[k]: prompts with win rate >= values[k]; nothing is above the last value, hence the 0 at the end
-        self._tail = np.append(np.cumsum(self.counts[::-1])[::-1], 0)
+        self._tail = read_only(np.append(np.cumsum(self.counts[::-1])[::-1], 0))
 
     @classmethod
     def from_win_rates(cls, win_rates: npt.ArrayLike) -> Self:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.calibration.scoring import HasWinRates, RouterLike, Scorer
+from routellm_core.calibration.scoring import RouterLike, Scorer, is_router_like
 from routellm_core.checks import checked_fraction
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.statistics.intervals import BLOCK_CELLS, LEVELS, Estimate, Resampling, bootstrap
@@ -101,8 +101,8 @@ def evaluate_router(
     need it are NaN and `notes` says so; quality and shares are still given.
 
     Args:
-        router: A router, an object with ``win_rates(prompts)``, a function ``list[str] -> numbers``, or the win rates
-            (n,) themselves.
+        router: A router or the name of one, an object with ``win_rates(prompts)``, a function ``list[str] -> numbers``,
+            or the win rates (n,) themselves.
         prompts: n prompts; may be None when win rates are given (then there is no prompt-length baseline).
         strong_scores: (n,) scores of the strong model, higher is better, any unit.
         weak_scores: (n,) scores of the weak model.
@@ -126,7 +126,7 @@ def evaluate_router(
     if threshold is not None and strong_fraction is not None:
         raise ConfigurationError(f"threshold={threshold!r}, strong_fraction={strong_fraction!r}: give at most one")
     win_rates: Any = router
-    if isinstance(router, HasWinRates) or callable(router):
+    if is_router_like(router):
         if prompts is None:
             raise ConfigurationError("prompts=None: a router needs the prompts; only win rates can do without")
         scorer = Scorer(router)

@@ -37,11 +37,14 @@ class _Background:
             # A coroutine on the loop called synchronous code: waiting here for the loop would wait forever.
             with ThreadPoolExecutor(1) as pool:
                 return pool.submit(asyncio.run, coroutine).result()
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._started())
+        loop = self._started()
+        future: Future[T] | None = None
         try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
             return future.result()
         except BaseException:
-            future.cancel()  # the caller was interrupted, and nobody waits for the answer any more
+            if future is not None:
+                future.cancel()  # where this thread was interrupted, nobody waits for the answer any more
             raise
 
     def _started(self) -> asyncio.AbstractEventLoop:

@@ -85,12 +85,12 @@ class Router:
             RouterError: The router failed, or its output is not a win rate.
         """
         checked = checked_prompts(prompts)
-        return checked_win_rates(self._win_rates(checked), len(checked), self.name)
+        return checked_win_rates(self._win_rates(list(checked)), len(checked), self.name)
 
     async def awin_rates(self, prompts: Sequence[str]) -> WinRates:
         """Like `win_rates`, without blocking the event loop: computes in a thread or awaits the service."""
         checked = checked_prompts(prompts)
-        return checked_win_rates(await self._awin_rates(checked), len(checked), self.name)
+        return checked_win_rates(await self._awin_rates(list(checked)), len(checked), self.name)
 
     def _win_rates(self, prompts: list[str]) -> Any:
         """Win rates of n >= 1 checked prompts: n real numbers in [0, 1], as a list, a tuple or an array."""
@@ -250,13 +250,6 @@ def read_tensors(file: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]
     if missing:
         raise CheckpointError(f"{file} lacks {', '.join(missing)}; it holds {', '.join(sorted(tensors)) or 'nothing'}")
     return {name: tensors[name] for name in names}
-
-
-def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A view of `array` that cannot be written to: what routers share must not change under them."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def identity_parts(qualified_name: str, version: Any) -> dict[str, Any]:

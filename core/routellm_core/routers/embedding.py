@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from routellm_core.embedders import load_embedder
+from routellm_core.embedders import embedder_identity, load_embedder
 from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings
 from routellm_core.errors import ConfigurationError
 from routellm_core.routers.base import Router, WinRates
@@ -48,6 +48,9 @@ class EmbeddingRouter(Router, ABC):
         if self._slow:
             return await asyncio.to_thread(self._rates, embeddings, len(prompts))
         return self._rates(embeddings, len(prompts))
+
+    def _fingerprint_parts(self) -> dict[str, Any]:
+        return {**super()._fingerprint_parts(), "embedder": embedder_identity(self.embedder)}
 
     def _parts(self, prompts: list[str]) -> Iterator[list[str]]:
         return (prompts[i : i + self._chunk] for i in range(0, len(prompts), self._chunk))

@@ -10,6 +10,7 @@ from types import CodeType
 from typing import Any
 
 from routellm_core.calibration.distribution import Calibration
+from routellm_core.calibration.scoring import Scorer
 from routellm_core.errors import ConfigurationError
 from routellm_core.routers.background import run_sync
 from routellm_core.routers.base import Router, fingerprint_of, identity_parts
@@ -45,6 +46,11 @@ class FunctionRouter(Router):
             raise ConfigurationError(
                 f"calibration={self.calibration!r:.80} of router {self.name!r}: expected a Calibration or None"
             )
+        if not isinstance(getattr(source, "fingerprint", None), str | None):
+            raise ConfigurationError(
+                f"fingerprint of router {self.name!r}: expected a str that is not a method, or None"
+            )
+        _ = self.fingerprint  # the version is checked now, not when a calibration is used
 
     def _win_rates(self, prompts: list[str]) -> Any:
         function = self._method("win_rates") or self._method("awin_rates") or self.source
@@ -54,11 +60,13 @@ class FunctionRouter(Router):
     async def _awin_rates(self, prompts: list[str]) -> Any:
         import asyncio  # loaded wherever this runs; at the top it would be most of what importing this package costs
 
-        function = self._method("awin_rates") or self._method("win_rates") or self.source
-        if function == self._method("awin_rates") or _is_async(function):
-            result = function(prompts)
-        else:
-            result = await asyncio.to_thread(function, prompts)
+        function = self._method("awin_rates")
+        if function is None:
+            function = self._method("win_rates") or self.source
+            if not _is_async(function):
+                result = await asyncio.to_thread(function, prompts)
+                return await result if isawaitable(result) else result
+        result = function(prompts)
         return await result if isawaitable(result) else result
 
     def _method(self, name: str) -> Callable[[list[str]], Any] | None:
@@ -100,6 +108,8 @@ def as_router(value: Any) -> Router:
     return FunctionRouter(value)
 
 
+Scorer.as_router = staticmethod(as_router)
+
 _ALLOWED = (
     "a Router, a name or directory for load_router, None for the bundled router, a function that takes a list of "
     "prompts and returns their win rates, or an object with a method win_rates(prompts)"
@@ -126,7 +136,7 @@ def _name(source: Any) -> str:
         return given
     function = _unwrapped(source)
     name = getattr(function, "__name__", None)
-    return "lambda" if name == "<lambda>" else name if isinstance(name, str) else type(function).__name__
+    return name if isinstance(name, str) else type(function).__name__
 
 
 def _code_parts(code: CodeType) -> list[Any]:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.checks import read_only
 from routellm_core.data.published import PUBLISHED_EMBEDDING_MODEL
 from routellm_core.embedders import embedder_config, embedder_identity, load_embedder
 from routellm_core.embedders.base import Embedder, FloatMatrix, require_dimension
 from routellm_core.errors import CheckpointError, ConfigurationError
-from routellm_core.routers.base import WEIGHTS_FILE, WinRates, read_only, read_tensors
+from routellm_core.routers.base import WEIGHTS_FILE, WinRates, read_tensors
 from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 
 # Row i of the published checkpoint's P.weight is the model at position i of this ASCII-sorted list.

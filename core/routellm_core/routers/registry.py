@@ -8,6 +8,7 @@ import re
 from functools import cache
 from importlib import import_module
 from inspect import signature
+from os.path import isdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,7 @@ def load_router(
         return router_class(str(name)).from_pretrained(_directory(source, revision), **options)
     found = None if isinstance(name, Path) else _find(name)
     if found is None:
-        if Path(name).is_dir():
+        if isdir(name):
             return Router.from_pretrained(name, **options)
         raise _unknown_name(str(name))
     if isinstance(found, Router):
@@ -136,7 +137,7 @@ def _takes_nothing(self: Any) -> None:
 
 def _find(name: str) -> type[Router] | Router | None:
     """The class, or the ready router, that a name or an import path means; None where it is neither."""
-    if _IMPORT_PATH.fullmatch(name) and not Path(name).is_dir():
+    if _IMPORT_PATH.fullmatch(name) and not isdir(name):
         return _checked(name, imported_object(name, "router"))
     return _registered(name)
 

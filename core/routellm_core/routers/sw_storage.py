@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.checks import read_only
 from routellm_core.embedders.base import FloatMatrix
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, DataError
-from routellm_core.routers.base import read_only
 
 Storage = Literal["float32", "float16", "int8"]
 
