@@ -10,6 +10,7 @@ from routellm_core import Calibration, ConfigurationError, DataError, RouterErro
 from routellm_core.calibration import ResumableCalibration, calibrate_file
 from routellm_core.calibration.scoring import Scorer
 from routellm_core.data.prompts import read_prompts
+from routellm_core.routers import as_router
 from tests.support.routers import ScriptedRouter
 
 PROMPTS = [f"p=0.{i:03}" for i in range(500)]
@@ -113,7 +114,11 @@ def test_a_function_and_a_reader_are_taken_as_well(traffic, tmp_path):
 
     reader = read_prompts(traffic, field="prompt")
     found = calibrate_file(shortest_first, reader, tmp_path / "c.json")
-    assert (found.count, found.router, found.fingerprint) == (500, "shortest_first", None)
+    assert (found.count, found.router, found.fingerprint) == (
+        500,
+        "shortest_first",
+        as_router(shortest_first).fingerprint,
+    )
     np.testing.assert_allclose(found.values, np.arange(500) / 1000)
 
 
