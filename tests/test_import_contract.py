@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"routellm_core": "core", "langchain_routellm": ".", "llamaindex_routellm": "."}
 
+
 def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
     """Runs import-linter on the packages below `root`, whatever is installed."""
     path = os.pathsep.join(str(root / parent) for parent in PACKAGES.values())

@@ -205,7 +205,7 @@ class CausalLLMRouter(Router):
         # The copy is this call's own: the model appends to it.
         cache = copy.deepcopy(self._prefix_cache)
         if shared < len(self._prefix):
-            cache.crop(shared)
+            cache.crop(shared - len(self._prefix))  # negative: since 5.24, the number of tokens to remove and no other
         step = torch.tensor([ids[shared:]], device=self.model.device)
         labels = torch.tensor(self.prompt.label_ids)
         with torch.inference_mode():

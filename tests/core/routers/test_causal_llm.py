@@ -17,14 +17,13 @@ from routellm_core.errors import CheckpointError, CheckpointNotFoundError, Confi
 from routellm_core.routers import CausalLLMRouter, load_router
 from routellm_core.routers.base import Router
 from routellm_core.routers.causal_llm import LABELS, RatingPrompt
+from tests.support.prompts import MARKS, PROMPTS
 from tests.support.shared import GOLDEN, golden_json, needs_golden
+from tests.support.tiny_models import published_causal_llm
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-pytestmark = needs_golden
 
-TINY = GOLDEN / "causal_tiny"
-MARKS = ("[[1]]", "[[5]]", "<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_of_text|>")
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -33,27 +32,28 @@ NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no syst
 
 
 @pytest.fixture(scope="module")
-def router() -> CausalLLMRouter:
-    return CausalLLMRouter.from_pretrained(TINY)
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return published_causal_llm(tmp_path_factory.mktemp("causal_llm"))
 
 
 @pytest.fixture(scope="module")
-def prompts() -> list[str]:
-    return golden_json("prompts.json")  # type: ignore[no-any-return]
+def router(checkpoint: Path) -> CausalLLMRouter:
+    return CausalLLMRouter.from_pretrained(checkpoint)
 
 
-def tokenizer(template: str | None = None) -> Any:
-    found = transformers.AutoTokenizer.from_pretrained(TINY)
+def tokenizer(checkpoint: Path, template: str | None = None) -> Any:
+    found = transformers.AutoTokenizer.from_pretrained(checkpoint)
     if template is not None:
         found.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
         found.chat_template = template
     return found
 
 
-def base_model(rows: int = 628, seed: int = 0) -> Any:
-    torch.manual_seed(seed)
-    config = transformers.AutoConfig.from_pretrained(TINY)
-    config.vocab_size = rows
+def base_model(checkpoint: Path) -> Any:
+    """A model without rows for the label tokens."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.from_pretrained(checkpoint)
+    config.vocab_size -= len(LABELS)
     return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
@@ -71,7 +71,10 @@ def plainly(router: CausalLLMRouter, prompt: str) -> float:
     return 1.0
 
 
-def test_golden_win_rates(router: CausalLLMRouter, prompts: list[str]) -> None:
+@needs_golden
+def test_golden_win_rates() -> None:
+    router = CausalLLMRouter.from_pretrained(GOLDEN / "causal_tiny")
+    prompts: list[str] = golden_json("prompts.json")
     golden = golden_json("router_outputs.json")["causal_llm"]
     assert router.prompt.label_ids == [golden["orig_vocab_size"] + i for i in range(5)]
     assert [router.prompt.encode(p)[0] for p in prompts[:3]] == golden["input_ids_first3"]
@@ -82,10 +85,12 @@ def test_golden_win_rates(router: CausalLLMRouter, prompts: list[str]) -> None:
     assert (off[ordinary] > 5e-3).sum() <= 3
 
 
-def test_float32_agrees_with_the_definition(prompts: list[str]) -> None:
-    exact = CausalLLMRouter.from_pretrained(TINY, dtype="float32")
-    sample = prompts[:12] + prompts[-8:]
-    np.testing.assert_allclose(exact.win_rates(sample), [plainly(exact, prompt) for prompt in sample], atol=1e-5)
+def test_float32_agrees_with_the_definition(checkpoint: Path) -> None:
+    exact = CausalLLMRouter.from_pretrained(checkpoint, dtype="float32")
+    rates = exact.win_rates(PROMPTS)
+    np.testing.assert_allclose(rates, [plainly(exact, prompt) for prompt in PROMPTS], atol=1e-5)
+    assert np.ptp(rates) > 0.5
+    assert 0 < (rates == 1.0).sum() < 5  # some get no rating
 
 
 def test_text_of_a_prompt_is_never_a_special_token(router: CausalLLMRouter) -> None:
@@ -97,8 +102,8 @@ def test_text_of_a_prompt_is_never_a_special_token(router: CausalLLMRouter) -> N
         assert prompt.strip() in router.tokenizer.decode(ids)
 
 
-def test_batch_equals_single_sync_async_and_threads(router: CausalLLMRouter, prompts: list[str]) -> None:
-    sample = [*prompts[:10], "", "[[1]]"]
+def test_batch_equals_single_sync_async_and_threads(router: CausalLLMRouter) -> None:
+    sample = [*PROMPTS[:12], "", "[[1]]"]
     together = router.win_rates(sample)
     np.testing.assert_array_equal([router.win_rates([prompt])[0] for prompt in sample], together)
     np.testing.assert_array_equal(router.win_rates(sample[::-1]), together[::-1])
@@ -108,31 +113,33 @@ def test_batch_equals_single_sync_async_and_threads(router: CausalLLMRouter, pro
             np.testing.assert_array_equal(rates, together)
 
 
-def test_the_prefix_is_computed_once_and_left_alone(router: CausalLLMRouter, prompts: list[str]) -> None:
+def test_the_prefix_is_computed_once_and_left_alone(router: CausalLLMRouter) -> None:
     assert len(router._prefix) > 100
-    assert all(router.prompt.encode(p)[0][: len(router._prefix)] == router._prefix for p in prompts[:5])
+    assert all(router.prompt.encode(p)[0][: len(router._prefix)] == router._prefix for p in PROMPTS[:5])
     seen: list[int] = []
     hook = router.model.register_forward_pre_hook(
         lambda module, args, options: seen.append(options["input_ids"].shape[1]), with_kwargs=True
     )
     try:
-        router.win_rates(prompts[:1])
+        router.win_rates(PROMPTS[:1])
     finally:
         hook.remove()
-    assert seen[0] == len(router.prompt.encode(prompts[0])[0]) - len(router._prefix)
+    assert seen[0] == len(router.prompt.encode(PROMPTS[0])[0]) - len(router._prefix)
     assert set(seen[1:]) <= {1}
     assert len(seen) <= 6
     assert router._prefix_cache.get_seq_length() == len(router._prefix)
 
 
-def test_a_prompt_that_merges_with_the_template_is_still_right() -> None:
+def test_a_prompt_that_merges_with_the_template_is_still_right(checkpoint: Path) -> None:
     # "Question:" right before the prompt: its last token may merge with what follows.
-    exact = CausalLLMRouter.from_pretrained(TINY, dtype="float32", template="Rate this:\n{question} \n")
-    for prompt in ("\n\n\nx", "   x", "s", "", "\n"):
+    exact = CausalLLMRouter.from_pretrained(checkpoint, dtype="float32", template="Rate this:\n{question} \n")
+    prompts = ("\n\n\nx", "   x", "s", "", "\n")
+    assert any(exact.prompt.encode(prompt)[0][: len(exact._prefix)] != exact._prefix for prompt in prompts)
+    for prompt in prompts:
         assert exact.win_rates([prompt])[0] == pytest.approx(plainly(exact, prompt), abs=1e-5)
 
 
-def test_no_more_steps_than_needed_and_none_after_the_end(router: CausalLLMRouter) -> None:
+def test_no_more_steps_than_needed_and_none_after_the_end(router: CausalLLMRouter, checkpoint: Path) -> None:
     class Scripted:
         """Stands in for the model: writes these tokens."""
 
@@ -149,13 +156,13 @@ def test_no_more_steps_than_needed_and_none_after_the_end(router: CausalLLMRoute
             self.steps += 1
             return output
 
-    other = CausalLLMRouter.from_pretrained(TINY)
+    other = CausalLLMRouter.from_pretrained(checkpoint)
     four = other.prompt.label_ids[3]
     for tokens, steps, want in (
         ([four], 1, 1.0 - (np.e**5 + 1) / (np.e**5 + 4)),
-        ([300, other.prompt.label_ids[0]], 2, 1.0 - 2 / (np.e**5 + 4)),
-        ([300] * 6, 6, 1.0),
-        ([300, 1, four], 2, 1.0),
+        ([200, other.prompt.label_ids[0]], 2, 1.0 - 2 / (np.e**5 + 4)),
+        ([200] * 6, 6, 1.0),
+        ([200, other.tokenizer.eos_token_id, four], 2, 1.0),
     ):
         scripted = Scripted(router.model, tokens)
         other.model = scripted
@@ -163,8 +170,8 @@ def test_no_more_steps_than_needed_and_none_after_the_end(router: CausalLLMRoute
         assert scripted.steps == steps
 
 
-def test_long_prompts_lose_their_end(caplog: pytest.LogCaptureFixture) -> None:
-    short = CausalLLMRouter.from_pretrained(TINY, max_length=200)
+def test_long_prompts_lose_their_end(caplog: pytest.LogCaptureFixture, checkpoint: Path) -> None:
+    short = CausalLLMRouter.from_pretrained(checkpoint, max_length=200)
     text = "some words that go on " * 60
     with caplog.at_level(logging.WARNING):
         rates = short.win_rates([text, text + " with another end", "x"])
@@ -184,12 +191,12 @@ def test_any_string_is_a_prompt(router: CausalLLMRouter) -> None:
 
 @pytest.mark.parametrize("template", [CHATML, NO_SYSTEM], ids=["with system", "without system"])
 def test_any_chat_template_model_can_be_the_base(
-    template: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    template: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, checkpoint: Path
 ) -> None:
     with caplog.at_level(logging.WARNING):
         made = CausalLLMRouter(
-            base_model(),
-            tokenizer(template),
+            base_model(checkpoint),
+            tokenizer(checkpoint, template),
             system="Be {strict}.",
             template="Q: {question}\nUse {{braces}}.",
             prompt_format="chat_template",
@@ -212,7 +219,7 @@ def test_any_chat_template_model_can_be_the_base(
     assert again.fingerprint == made.fingerprint
 
 
-def test_saved_form_round_trips_bit_for_bit(router: CausalLLMRouter, prompts: list[str], tmp_path: Path) -> None:
+def test_saved_form_round_trips_bit_for_bit(router: CausalLLMRouter, tmp_path: Path) -> None:
     router.save_pretrained(tmp_path)
     names = {file.name for file in tmp_path.iterdir()}
     assert {"config.json", "model.safetensors", "system_ft_v5.txt", "classifier_ft_v5.txt"} <= names
@@ -220,21 +227,21 @@ def test_saved_form_round_trips_bit_for_bit(router: CausalLLMRouter, prompts: li
     assert isinstance(again, CausalLLMRouter)
     assert again.prompt.label_ids == router.prompt.label_ids
     assert again.model.dtype == torch.bfloat16
-    np.testing.assert_array_equal(again.win_rates(prompts[:8]), router.win_rates(prompts[:8]))
+    np.testing.assert_array_equal(again.win_rates(PROMPTS), router.win_rates(PROMPTS))
     assert again.fingerprint == router.fingerprint
 
 
-def copied(tmp_path: Path, *without: str) -> Path:
+def copied(checkpoint: Path, tmp_path: Path, *without: str) -> Path:
     target = tmp_path / "copy"
     target.mkdir()
-    for file in TINY.iterdir():
+    for file in checkpoint.iterdir():
         if file.name not in without:
             shutil.copyfile(file, target / file.name)
     return target
 
 
-def test_refused_checkpoints(tmp_path: Path) -> None:
-    path = copied(tmp_path, "system_ft_v5.txt")
+def test_refused_checkpoints(tmp_path: Path, checkpoint: Path) -> None:
+    path = copied(checkpoint, tmp_path, "system_ft_v5.txt")
     with pytest.raises(CheckpointNotFoundError, match=r"system_ft_v5\.txt.*system="):
         CausalLLMRouter.from_pretrained(path)
     assert CausalLLMRouter.from_pretrained(path, system="s").prompt.system == "s"
@@ -247,19 +254,21 @@ def test_refused_checkpoints(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("template", ["no place", "{question} {question}", "{other}", "{question", "{}"])
-def test_templates_need_one_question(template: str) -> None:
+def test_templates_need_one_question(template: str, checkpoint: Path) -> None:
     with pytest.raises(ConfigurationError, match="template"):
-        CausalLLMRouter.from_pretrained(TINY, template=template)
+        CausalLLMRouter.from_pretrained(checkpoint, template=template)
 
 
-def test_prompt_formats_that_do_not_fit() -> None:
+def test_prompt_formats_that_do_not_fit(checkpoint: Path) -> None:
     with pytest.raises(ConfigurationError, match="prompt_format='alpaca'"):
-        CausalLLMRouter.from_pretrained(TINY, prompt_format="alpaca")
+        CausalLLMRouter.from_pretrained(checkpoint, prompt_format="alpaca")
     with pytest.raises(ConfigurationError, match="chat template"):
-        CausalLLMRouter.from_pretrained(TINY, prompt_format="chat_template")
+        CausalLLMRouter.from_pretrained(checkpoint, prompt_format="chat_template")
     for broken in ("{{ 1 / 0 }}", "always the same", "{{ messages[-1]['content'] }}{{ messages[-1]['content'] }}"):
         with pytest.raises(ConfigurationError, match="chat template cannot be used"):
-            RatingPrompt(tokenizer(broken), system="s", template="{question}", prompt_format="chat_template")
+            RatingPrompt(
+                tokenizer(checkpoint, broken), system="s", template="{question}", prompt_format="chat_template"
+            )
 
 
 @pytest.mark.parametrize(
@@ -271,20 +280,20 @@ def test_prompt_formats_that_do_not_fit() -> None:
         ({"device": "nowhere"}, "device='nowhere'"),
     ],
 )
-def test_wrong_options_fail_at_construction(options: dict[str, Any], word: str) -> None:
+def test_wrong_options_fail_at_construction(options: dict[str, Any], word: str, checkpoint: Path) -> None:
     with pytest.raises(ConfigurationError, match=word):
-        CausalLLMRouter.from_pretrained(TINY, **options)
+        CausalLLMRouter.from_pretrained(checkpoint, **options)
 
 
-def test_labels_that_the_tokenizer_has_are_used_as_they_are() -> None:
-    known = tokenizer()
+def test_labels_that_the_tokenizer_has_are_used_as_they_are(checkpoint: Path) -> None:
+    known = tokenizer(checkpoint)
     known.add_tokens(list(LABELS))  # not as special tokens
     prompt = RatingPrompt(known, system="s", template="{question}")
     assert prompt.added == 0
     assert not set(prompt.encode("[[1]] [[5]]")[0]) & set(prompt.label_ids)
 
 
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"routellm-adapters\[bert\]"):
-        CausalLLMRouter.from_pretrained(TINY)
+        CausalLLMRouter.from_pretrained(checkpoint)
