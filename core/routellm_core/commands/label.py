@@ -57,7 +57,7 @@ def gold(
     write_records(out, gold_outcomes(rows, kind=kind, report=report))  # type: ignore[arg-type]  # checked by grade
     told_bad(bad)
     if as_json:
-        print(json.dumps({**asdict(report), "skipped": bad.count, "out": str(out)}))
+        print(json.dumps({**report.to_dict(), "skipped": bad.count, "out": str(out)}))
         return
     print(f"{report.rows} rows labelled -> {out}")
     for model, count in report.unreadable.items():

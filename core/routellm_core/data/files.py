@@ -346,7 +346,7 @@ def _write_jsonl(part: Path, records: Iterable[BaseModel], packed: bool) -> int:
 
 def _flat(record: BaseModel) -> Row:
     row = record.model_dump(exclude_none=True)
-    return {k: json.dumps(v, ensure_ascii=False) if isinstance(v, dict) else v for k, v in row.items()}
+    return {k: json.dumps(v, ensure_ascii=False) if isinstance(v, dict | tuple) else v for k, v in row.items()}
 
 
 def _write_csv(part: Path, records: Iterable[BaseModel], packed: bool) -> int:

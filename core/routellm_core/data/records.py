@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,20 @@ _SURROGATE = re.compile("[\ud800-\udfff]").search
 def _text(value: Any) -> Any:
     """Identifiers and gold answers are often written as numbers; True is not one."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _accepted(value: Any) -> Any:
+    """True and false are answers; lists of accepted answers are JSON text where a cell holds text only, as in CSV."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            items = json.loads(value)
+        except ValueError:
+            return value
+        # [1, 2] may be an answer itself
+        return items if isinstance(items, list) and items and all(isinstance(item, str) for item in items) else value
+    return value
 
 
 def _well_formed(value: Any) -> Any:
@@ -103,11 +118,12 @@ class AnsweredPrompt(_Record):
     Attributes:
         prompt: What was asked: a non-blank string.
         answers: Answer of each model; may be empty where the labeller is to generate them.
-        gold: The right answer: a letter, a number or a text.
+        gold: The right answer: a letter, a number, a date or a text; or several that are accepted (in a file a list, or
+            the JSON text of a list of strings).
         id: Name of the row, for reports.
         source: Where it is from.
         weight: Passed on to the label.
     """
 
     answers: Annotated[dict[Model, String], BeforeValidator(_without_missing)] = Field(default_factory=dict)
-    gold: Text | None = None
+    gold: Annotated[Text | tuple[Text, ...], BeforeValidator(_accepted)] | None = None

@@ -1,105 +1,323 @@
-"""Gold labels: answers graded against a known right answer."""
+"""Gold labels: answers are graded against a known right answer."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
+from routellm_core.checks import is_number
 from routellm_core.data.contamination import words_of
 from routellm_core.data.records import AnsweredPrompt, Outcome
 from routellm_core.errors import ConfigurationError, DataError
-
-GoldKind = Literal["auto", "choice", "number", "exact"]
-
-# From the most explicit way to give a letter to the least; within a way the last mention counts. A lower-case letter
-# counts in parentheses only: "a" is a word.
-_CHOICE_PATTERNS = (
-    re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*\(?([A-Za-z])\)?\s*\}"),
-    re.compile(
-        r"(?i:answer|choice|option)(?:\s+(?i:is|would\s+be|should\s+be)|\s*[:=])+\s*(?i:option|choice)?[\s*]*"
-        r"(?:\(([A-Za-z])\)|([A-Z])(?![\w']))"
-    ),
-    re.compile(r"^\W*([A-Z])(?:[).:]|\W*$)"),
-    re.compile(r"^\s*\**\(?([A-Z])\)?[.:]?\**\s*$", re.MULTILINE),
-    re.compile(r"\(([A-Za-z])\)"),
+from routellm_core.labelling.reading.choices import (
+    chosen_by_text,
+    extract_choice,
+    extract_yes_no,
+    options_in,
+    yes_no_of,
 )
-_NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?"
-_NUMBERS = re.compile(rf"(?<![\w.])({_NUMBER})(?=\D|$)")
-_MARKED_NUMBERS = (
-    re.compile(rf"####\s*\$?\s*({_NUMBER})"),
-    re.compile(rf"\\boxed\{{\s*\\?\$?\s*({_NUMBER})"),
-    re.compile(rf"(?:answer|total)(?:\s+is|\s*[:=])+\s*\**\s*\\?\$?\s*({_NUMBER})", re.IGNORECASE),
+from routellm_core.labelling.reading.conclusions import concluding_numbers, conclusion_of
+from routellm_core.labelling.reading.dates import Date, date_of, dates_in
+from routellm_core.labelling.reading.expressions import is_expression, states_expression
+from routellm_core.labelling.reading.phrases import (
+    mentions,
+    normal_words,
+    refuses,
+    states,
+    without_refusals,
+    without_thinking,
 )
+from routellm_core.labelling.reading.quantities import Quantity, plain_math, quantities_in, quantity_of
+
+GoldKind = Literal["auto", "choice", "yes_no", "number", "date", "text", "exact"]
+Gold: TypeAlias = str | Sequence[str]
+Grader: TypeAlias = Callable[..., float | bool | None]
 
 
-def extract_choice(answer: str, letters: str = "ABCDEFGHIJ") -> str | None:
-    """The option that a multiple-choice answer settles on, or None.
+class _Form(Protocol):
+    """A right answer, read as one kind."""
 
-    Explicit forms go first (``\\boxed{B}``, "the answer is (B)"), then a letter that begins the answer or stands alone
-    on a line; of several the last one counts, for that is where reasoning ends.
+    @property
+    def kind(self) -> str:
+        """The kind, as `GoldKind` names it."""
+        ...
+
+    def agrees(self, answer: str) -> bool | None:
+        """Whether an answer agrees; None when it contains no recognisable answer of this kind."""
+        ...
+
+    def mentioned(self, answer: str) -> bool:
+        """Whether the right answer occurs in an answer at all."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Choice:
+    letter: str
+    options: dict[str, str]
+    kind: str = "choice"
+
+    def agrees(self, answer: str) -> bool | None:
+        letters = self.options or ("ABCDEFGHIJ" if self.letter <= "J" else "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+        chosen = extract_choice(answer, letters) or chosen_by_text(conclusion_of(answer) or answer, self.options)
+        return None if chosen is None else chosen == self.letter
+
+    def mentioned(self, answer: str) -> bool:
+        return self.letter in self.options and mentions(answer, self.options[self.letter])
+
+
+@dataclass(frozen=True)
+class _YesNo:
+    value: bool
+    kind: str = "yes_no"
+
+    def agrees(self, answer: str) -> bool | None:
+        stated = extract_yes_no(answer)
+        return None if stated is None else stated == self.value
+
+    def mentioned(self, answer: str) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class _Number:
+    value: Quantity
+    kind: str = "number"
+
+    def agrees(self, answer: str) -> bool | None:
+        stated = concluding_numbers(answer, like=self.value)
+        return any(number.equals(self.value) for number in stated) if stated else None
+
+    def mentioned(self, answer: str) -> bool:
+        return any(number.equals(self.value) for number in quantities_in(plain_math(answer)))
+
+
+@dataclass(frozen=True)
+class _Date:
+    readings: tuple[Date, ...]
+    kind: str = "date"
+
+    def agrees(self, answer: str) -> bool | None:
+        stated = dates_in(conclusion_of(answer) or answer) or dates_in(answer)
+        return self._among(stated) if stated else None
+
+    def mentioned(self, answer: str) -> bool:
+        return self._among(dates_in(answer))
+
+    def _among(self, stated: Iterable[Any]) -> bool:
+        return any(gold.covers(date) for mention in stated for date in mention.dates for gold in self.readings)
+
+
+@dataclass(frozen=True)
+class _Expression:
+    text: str
+    kind: str = "text"
+
+    def agrees(self, answer: str) -> bool | None:
+        return states_expression(conclusion_of(answer) or answer, self.text) if answer.strip() else None
+
+    def mentioned(self, answer: str) -> bool:
+        return states_expression(answer, self.text)
+
+
+@dataclass(frozen=True)
+class _Text:
+    text: str
+    letter: str | None
+    letters: str
+    kind: str = "text"
+
+    def agrees(self, answer: str) -> bool | None:
+        if not answer.strip():
+            return None
+        if self.letter is not None and (chosen := extract_choice(answer, self.letters)) is not None:
+            return chosen == self.letter
+        if "".join(normal_words(answer)) == "".join(normal_words(self.text)) != "":
+            return True
+        return any(states(conclusion_of(answer) or answer, phrase) for phrase in self._phrases())
+
+    def mentioned(self, answer: str) -> bool:
+        return any(mentions(answer, phrase) for phrase in self._phrases())
+
+    def _phrases(self) -> Iterator[str]:
+        yield self.text
+        words = normal_words(self.text)
+        if len(words) > 1 and words[0] in ("the", "a", "an"):
+            yield " ".join(words[1:])
+        outside, bracket, _ = self.text.partition(" (")
+        if bracket and self.text.rstrip().endswith(")"):
+            yield outside
+
+
+@dataclass(frozen=True)
+class _Exact:
+    text: str
+    kind: str = "exact"
+
+    def agrees(self, answer: str) -> bool | None:
+        words = words_of(self.text)
+        return words_of(answer) == words if words else answer.strip() == self.text
+
+    def mentioned(self, answer: str) -> bool:
+        return mentions(answer, self.text)
+
+
+def _form(gold: str, kind: GoldKind, prompt: str) -> _Form:
+    """A right answer as the given kind, or as the first kind whose form it has.
+
+    Raises:
+        DataError: It does not have the form of `kind`.
     """
-    text = answer.strip()
-    for pattern in _CHOICE_PATTERNS:
-        found = [letter for m in pattern.finditer(text) if (letter := m[m.lastindex or 0].upper()) in letters]
-        if found:
-            return found[-1]
-    return None
+    right = gold.strip()
+    options = options_in(prompt)
+    letter = right.strip("().").upper()
+    if kind in ("auto", "choice") and len(letter) == 1 and "A" <= letter <= "Z":
+        return _Choice(letter, options if letter in options else {})
+    if kind in ("auto", "yes_no") and (answer := yes_no_of(right)) is not None:
+        return _YesNo(answer)
+    if kind in ("auto", "number") and (number := _number_of(right, whole=kind == "auto")) is not None:
+        return _Number(number)
+    if kind in ("auto", "date") and (readings := date_of(right)) is not None:
+        return _Date(readings)
+    if kind == "exact":
+        return _Exact(right)
+    if kind in ("auto", "text") and right:
+        if is_expression(right):
+            return _Expression(right)
+        own = next((name for name, text in options.items() if normal_words(text) == normal_words(right)), None)
+        return _Text(right, own, "".join(options))
+    expected = {"choice": "one letter", "yes_no": "yes, no, true or false", "number": "a number", "date": "a date"}
+    raise DataError(f"field 'gold': expected {expected.get(kind, 'a text')} (kind={kind!r})")
 
 
-def extract_number(answer: str) -> Decimal | None:
-    """The number that an answer settles on, or None.
+def _number_of(right: str, *, whole: bool) -> Quantity | None:
+    if not any(c.isnumeric() for c in right):  # numbers in words are compared as texts
+        return None
+    if not whole or "####" in right:  # "####" ends the worked solutions of GSM8K
+        return next(iter(concluding_numbers(right)), None)
+    return quantity_of(right)
 
-    Explicit forms go first (after ``####``, in ``\\boxed{}``, after "the answer is"), then the last number there is.
+
+@dataclass(frozen=True)
+class Grade:
+    """How an answer compares with the right one.
+
+    Attributes:
+        right: Whether it agrees; None when it contains no recognisable answer.
+        kind: The kind that the right answer was read as.
+        says_more: Whether it agrees and is not the right answer alone.
+        mentions_gold: Whether the right answer occurs in it although it does not agree.
+        refuses: Whether it does not agree and says that it cannot or will not answer.
     """
-    text = answer.replace("\u2212", "-")
-    for pattern in (*_MARKED_NUMBERS, _NUMBERS):
-        for found in reversed(pattern.findall(text)):
-            try:
-                return Decimal(found.replace(",", ""))
-            except InvalidOperation:  # an empty match, or a sign alone
-                continue
-    return None
+
+    right: bool | None
+    kind: str
+    says_more: bool
+    mentions_gold: bool
+    refuses: bool
 
 
-def grade(answer: str, gold: str, kind: GoldKind = "auto") -> bool | None:
-    """Whether an answer agrees with the right one.
+def grade(answer: str, gold: Gold, kind: GoldKind = "auto", *, prompt: str = "") -> bool | None:
+    r"""Whether an answer agrees with the right one.
+
+    An answer may reason first; what it concludes with counts: ``<answer>``, ``\boxed{}``, ``####``, "the answer is".
 
     Args:
-        answer: The model's answer, with any reasoning.
-        gold: The right answer: a letter, a number (GSM8K's ``... #### 42`` will do), or a text.
-        kind: ``"choice"`` compares letters, ``"number"`` numbers by value, ``"exact"`` all words (but for case,
-            punctuation and spacing); ``"auto"`` takes the first of the three whose form `gold` has.
+        answer: The model's answer. The thoughts of a reasoning model (``<think>``) are left out.
+        gold: The right answer, or several that are accepted.
+        kind: How to compare.
+
+            - ``"choice"``: one letter; the answer may name the option by its letter or, where `prompt` lists the
+              options, by its text.
+            - ``"yes_no"``: yes or no, true or false.
+            - ``"number"``: by value, whatever the separators; 3/4, ``\frac{3}{4}``, 0.75 and 75 % are equal. Units are
+              converted where both sides have one, and ignored where one side has none.
+            - ``"date"``: in any usual way of writing, to the precision of `gold`.
+            - ``"text"``: the right answer stands in the answer as a whole phrase, but for case, accents, punctuation
+              and articles, and is neither denied ("not in Paris") nor one of several ("Paris or Rome").
+            - ``"exact"``: the answer is the right one and nothing else, but for case, punctuation and spacing.
+            - ``"auto"``: the first of choice, yes_no, number, date and text whose form `gold` has.
+        prompt: The question, for its options.
 
     Returns:
-        True or False; None when no letter or number could be found in the answer.
+        True or False; None when the answer contains no recognisable answer of that kind.
 
     Raises:
         ConfigurationError: An unknown kind.
-        DataError: `gold` has not the form that `kind` says.
+        DataError: `gold` is empty or does not have the form that `kind` asks for.
     """
+    return grade_in_detail(answer, gold, kind, prompt=prompt).right
+
+
+def grade_in_detail(answer: str, gold: Gold, kind: GoldKind = "auto", *, prompt: str = "") -> Grade:
+    """Like `grade`, with what an answer does beside being right or wrong; arguments and errors are the same."""
     if kind not in get_args(GoldKind):
         raise ConfigurationError(f"kind={kind!r}: expected one of {', '.join(get_args(GoldKind))}")
-    right = gold.strip()
-    letter = right.strip("().").upper()
-    number = extract_number(right)
-    is_choice = len(letter) == 1 and "A" <= letter <= "Z"
-    is_number = number is not None and ("####" in right or re.fullmatch(rf"\$?\s*{_NUMBER}\s*%?", right) is not None)
-    if kind == "auto":
-        kind = "choice" if is_choice else "number" if is_number else "exact"
-    if kind == "choice":
-        if not is_choice:
-            raise DataError("field 'gold': expected one letter for a multiple-choice question")
-        given = extract_choice(answer, letters="ABCDEFGHIJKLMNOPQRSTUVWXYZ" if letter > "J" else "ABCDEFGHIJ")
-        return None if given is None else given == letter
-    if kind == "number":
-        if number is None:
-            raise DataError("field 'gold': expected a number")
-        value = extract_number(answer)
-        return None if value is None else value == number
-    return words_of(answer) == words_of(right) if words_of(right) else answer.strip() == right
+    accepted = [gold] if isinstance(gold, str) else list(gold)
+    if not any(text.strip() for text in accepted):
+        raise DataError("field 'gold': is empty")
+    forms = [_form(text, kind, prompt) for text in accepted if text.strip()]
+    text = without_thinking(answer)
+    # where the right answer is that there is none, saying so is no refusal
+    declines = refuses(text) and not any(refuses(right) for right in accepted)
+    stated = without_refusals(text) if declines else text
+    verdicts = [form.agrees(stated) for form in forms]
+    right = True if True in verdicts else False if False in verdicts else None
+    return Grade(
+        right=right,
+        kind=forms[0].kind,
+        says_more=right is True and all(normal_words(text) != normal_words(form) for form in accepted),
+        mentions_gold=right is not True and any(form.mentioned(text) for form in forms),
+        refuses=right is not True and declines,
+    )
+
+
+@dataclass
+class GoldTally:
+    """The grades of one model's answers of one source.
+
+    Attributes:
+        answers: Answers that have a score.
+        score: Sum of the scores.
+        says_more: Right answers that say more than the right answer.
+        mentions_gold: Wrong answers in which the right answer occurs; worth a look, since the reading may be wrong.
+        refused: Answers that refuse; they count as wrong.
+        unreadable: Answers that contain no recognisable answer and do not refuse; they count as wrong.
+        ungraded: Answers that the user's grader gave no score; they have none.
+    """
+
+    answers: int = 0
+    score: float = 0.0
+    says_more: int = 0
+    mentions_gold: int = 0
+    refused: int = 0
+    unreadable: int = 0
+    ungraded: int = 0
+
+    @property
+    def mean(self) -> float:
+        """Mean score; NaN without answers."""
+        return self.score / self.answers if self.answers else float("nan")
+
+    def add(self, grade: Grade) -> float:
+        """Count a grade and return its score."""
+        self.says_more += grade.says_more
+        self.mentions_gold += grade.mentions_gold
+        self.refused += grade.refuses
+        self.unreadable += grade.right is None and not grade.refuses
+        return self.add_score(float(grade.right is True))
+
+    def add_score(self, score: float) -> float:
+        """Count a score and return it."""
+        self.answers += 1
+        self.score += score
+        return score
+
+    def to_dict(self) -> dict[str, Any]:
+        """All counts and the mean as JSON values; the mean is None without answers."""
+        return {**vars(self), "mean": self.mean if self.answers else None}
 
 
 @dataclass
@@ -108,50 +326,150 @@ class GoldReport:
 
     Attributes:
         rows: Rows labelled.
-        unreadable: Answers, by model, in which no letter or number was found; they count as wrong.
-        without_gold: Rows left out because they have no right answer, or none of that form.
+        without_gold: Rows left out because they have no right answer, or none of the form asked for.
         without_answers: Rows left out because they have no answers.
+        ungraded: Rows left out because the user's grader gave none of their answers a score.
+        kinds: Rows by the kind that their right answer was read as.
+        tallies: The grades by model, then by source; rows without a source have the source "gold".
     """
 
     rows: int = 0
-    unreadable: dict[str, int] = field(default_factory=dict)
     without_gold: int = 0
     without_answers: int = 0
+    ungraded: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    tallies: dict[str, dict[str, GoldTally]] = field(default_factory=dict)
+
+    @property
+    def unreadable(self) -> dict[str, int]:
+        """Answers without a recognisable answer by model, where there are any."""
+        counts = {model: sum(t.unreadable for t in sources.values()) for model, sources in self.tallies.items()}
+        return {model: count for model, count in counts.items() if count}
+
+    def tally(self, model: str, source: str) -> GoldTally:
+        """The tally of a model and a source, to count in."""
+        return self.tallies.setdefault(model, {}).setdefault(source, GoldTally())
+
+    def to_dict(self) -> dict[str, Any]:
+        """All counts as JSON values."""
+        return {
+            "rows": self.rows,
+            "without_gold": self.without_gold,
+            "without_answers": self.without_answers,
+            "ungraded": self.ungraded,
+            "unreadable": self.unreadable,
+            "kinds": dict(self.kinds),
+            "models": {
+                model: {source: tally.to_dict() for source, tally in sources.items()}
+                for model, sources in self.tallies.items()
+            },
+        }
 
 
 def gold_outcomes(
-    rows: Iterable[AnsweredPrompt], *, kind: GoldKind = "auto", report: GoldReport | None = None
+    rows: Iterable[AnsweredPrompt],
+    *,
+    kind: GoldKind = "auto",
+    grader: Grader | None = None,
+    report: GoldReport | None = None,
 ) -> Iterator[Outcome]:
     """Score answers 1 where they agree with the right one and 0 where they do not, row by row.
 
     Args:
-        rows: Prompts with `answers` and `gold`.
+        rows: Prompts with `answers` and `gold`; read once.
         kind: See `grade`.
-        report: Where to count what was done and left out.
+        grader: A function of your own instead, for example one that runs code: it is called with an answer and the
+            row's gold (None where it has none), and with ``prompt=`` where it has a parameter of that name. It returns
+            a score, higher is better, or None for an answer that it cannot grade; such an answer gets no score.
+        report: Where to count what was done and left out; complete when the iteration ends.
 
     Yields:
-        An outcome for each row that has answers and a right one.
+        An outcome for each row that has answers and, without `grader`, a right one.
+
+    Raises:
+        ConfigurationError: An unknown kind, or a grader that is not a function, fails, or returns no number.
+        DataError: No row could be graded. It is raised at the end of the iteration, so that `write_records` keeps an
+            older file.
     """
-    tally = report if report is not None else GoldReport()
+    if kind not in get_args(GoldKind):
+        raise ConfigurationError(f"kind={kind!r}: expected one of {', '.join(get_args(GoldKind))}")
+    if grader is not None and not callable(grader):
+        raise ConfigurationError(f"grader={grader!r:.80}: expected a function of an answer and its gold")
+    # checked when called, not when first advanced
+    return _outcomes(rows, kind, None if grader is None else _UserGrader(grader), report or GoldReport())
+
+
+def _outcomes(
+    rows: Iterable[AnsweredPrompt], kind: GoldKind, grader: _UserGrader | None, report: GoldReport
+) -> Iterator[Outcome]:
+    labelled = 0
     for row in rows:
         if not row.answers:
-            tally.without_answers += 1
+            report.without_answers += 1
             continue
-        try:
-            if row.gold is None:
-                raise DataError("field 'gold': missing")
-            grades = {model: grade(answer, row.gold, kind) for model, answer in row.answers.items()}
-        except DataError:
-            tally.without_gold += 1
-            continue
-        for model, agrees in grades.items():
-            if agrees is None:
-                tally.unreadable[model] = tally.unreadable.get(model, 0) + 1
-        tally.rows += 1
-        yield Outcome(
-            prompt=row.prompt,
-            scores={model: float(agrees is True) for model, agrees in grades.items()},
-            id=row.id,
-            source=row.source or "gold",
-            weight=row.weight,
+        scores = _graded(row, kind, report) if grader is None else _scored(row, grader, report)
+        if scores:
+            labelled += 1
+            report.rows += 1
+            yield Outcome(prompt=row.prompt, scores=scores, id=row.id, source=row.source or "gold", weight=row.weight)
+    if not labelled:
+        raise DataError(
+            f"no row could be graded: {report.without_answers} without answers, {report.without_gold} without a usable "
+            f"right answer (field 'gold'), {report.ungraded} that the grader gave no score"
         )
+
+
+def _graded(row: AnsweredPrompt, kind: GoldKind, report: GoldReport) -> dict[str, float]:
+    """The scores by the right answer; empty, and counted, when the row has none that is usable."""
+    try:
+        if row.gold is None:
+            raise DataError("field 'gold': missing")
+        grades = {
+            model: grade_in_detail(answer, row.gold, kind, prompt=row.prompt) for model, answer in row.answers.items()
+        }
+    except DataError:
+        report.without_gold += 1
+        return {}
+    read_as = next(iter(grades.values())).kind
+    report.kinds[read_as] = report.kinds.get(read_as, 0) + 1
+    source = row.source or "gold"
+    return {model: report.tally(model, source).add(graded) for model, graded in grades.items()}
+
+
+def _scored(row: AnsweredPrompt, grader: _UserGrader, report: GoldReport) -> dict[str, float]:
+    """The scores by the user's grader; empty, and counted, when it gives none."""
+    scores = {}
+    for model, answer in row.answers.items():
+        tally = report.tally(model, row.source or "gold")
+        score = grader(answer, row)
+        if score is None:
+            tally.ungraded += 1
+        else:
+            scores[model] = tally.add_score(score)
+    if not scores:
+        report.ungraded += 1
+    return scores
+
+
+class _UserGrader:
+    """A function of the user's, with its failures told apart from ours."""
+
+    def __init__(self, function: Grader) -> None:
+        self._function = function
+        self._name = getattr(function, "__qualname__", type(function).__name__)
+        try:
+            self._takes_prompt = "prompt" in inspect.signature(function).parameters
+        except (TypeError, ValueError):  # some built-in functions have no signature
+            self._takes_prompt = False
+
+    def __call__(self, answer: str, row: AnsweredPrompt) -> float | None:
+        where = f"grader={self._name}, row with id {row.id!r}"
+        try:
+            score: Any = self._function(answer, row.gold, **({"prompt": row.prompt} if self._takes_prompt else {}))
+        except Exception as exc:
+            raise ConfigurationError(f"{where}: it failed with {type(exc).__name__}") from exc
+        if score is None:
+            return None
+        if not isinstance(score, bool) and not is_number(score):
+            raise ConfigurationError(f"{where}: it returned {score!r:.60}; expected a number, True, False or None")
+        return float(score)

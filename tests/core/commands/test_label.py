@@ -20,7 +20,7 @@ from routellm_core import ConfigurationError, DataError
 from routellm_core.commands import label
 from routellm_core.data import AnsweredPrompt, read_battles, read_outcomes, write_records
 from routellm_core.labelling import CallError
-from tests.core.labelling.test_labelling import GOOD, KEY, fair_judge, rows_of
+from tests.core.labelling.services import GOOD, KEY, fair_judge, rows_of
 from tests.support.openai_server import ChatReply, Failure, OpenAIServer
 
 

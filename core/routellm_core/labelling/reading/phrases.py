@@ -1,0 +1,176 @@
+"""Phrases in prose: where an answer states a text, denies it or leaves it open, and where it refuses to answer."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from itertools import zip_longest
+from typing import NamedTuple
+
+from routellm_core.data.contamination import words_of
+from routellm_core.labelling.reading.quantities import NUMBER_WORDS
+
+_THINKING = re.compile(r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_REFUSAL = re.compile(
+    r"""\b(?:
+        i(?:\s+am|[’']?m)\s+(?:(?:very|so|really)\s+)?
+        (?:sorry|afraid|unable|not\s+able|not\s+(?:sure|certain|familiar|aware))
+      | i\s+(?:apologi[sz]e|do\s*n[o’']?t\s+know|have\s+no\s+(?:idea|information|knowledge)|lack)
+      | i\s+(?:do\s*n[o’']?t|do\s+not)\s+have\s+(?:enough|access|any|the|sufficient|information|knowledge|real[\s-]time)
+      | (?:i|we|it)\s+(?:can\s?not|can[’']?t|could\s+not|couldn[’']?t|won[’']?t|will\s+not|am\s+unable\s+to)
+        \s+(?:\w+\s+)?(?:be\s+)?(?:answer|determined?|provided?|help|assist|say|tell|find|verify|confirm|access|give|recall|discuss
+          |share|comply|fulfil+|complete|do\s+that|known|identify|predict|see|view|solve)
+      | (?:can\s?not|can[’']?t|unable\s+to)\s+(?:be\s+)?(?:answered|determined?|answer|provide|help|assist)
+      | as\s+an?\s+(?:ai|artificial|large\s+language|language\s+model)
+      | (?:there\s+is\s+)?(?:not\s+enough|insufficient)\s+(?:information|data|context)
+      | no\s+idea
+    )\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_REFUSED = re.compile(
+    _REFUSAL.pattern + r"[^,.!?;\n]*?(?=\s+but\b|\s+however\b|[,.!?;\n]|\Z)", re.VERBOSE | re.IGNORECASE
+)
+_NEGATIONS = {
+    "not", "never", "nor", "neither", "without", "unlike", "except", "excluding", "cannot", "isnt", "wasnt", "arent",
+    "werent", "doesnt", "didnt", "dont", "cant", "couldnt", "wont", "hasnt", "havent",
+}  # fmt: skip
+_NEGATING_PAIRS = {("rather", "than"), ("instead", "of"), ("other", "than"), ("no", "longer")}
+_MERELY = {"only", "just", "merely", "simply"}
+_COPULAS = {"is", "was", "are", "were", "would", "has", "does", "did"}
+_DENIALS = {"not", "never", "wrong", "incorrect", "false"}
+# How far a negation reaches, in words of one clause.
+_REACH = 4
+_CLAUSE_END = re.compile(
+    r"[,;:!?()\[\]\n—|]|\.(?=\s|\Z)|(?=\b(?:but|however|although|though|whereas|while)\b)", re.IGNORECASE
+)
+# "New York" does not state "York".
+_NAME_HEADS = {"new", "north", "south", "east", "west", "northern", "southern", "papua", "equatorial"}
+
+
+class _Word(NamedTuple):
+    text: str
+    clause: int
+    written: str
+    asked: bool
+
+
+def without_thinking(answer: str) -> str:
+    """The answer without the thoughts that a reasoning model writes in front of it."""
+    if "</think>" in answer and "<think>" not in answer:  # the opening tag is often part of the template
+        answer = answer.rpartition("</think>")[2]
+    return _THINKING.sub(" ", answer).strip()
+
+
+def refuses(text: str) -> bool:
+    """Whether a text says that its author cannot or will not answer."""
+    return _REFUSAL.search(text) is not None
+
+
+def without_refusals(text: str) -> str:
+    """A text without the clauses in which it refuses to answer."""
+    return _REFUSED.sub(" ", text)
+
+
+def normal_words(text: str) -> list[str]:
+    """The words of a text without case, accents, punctuation and spacing; small number words are digits."""
+    return [word.text for word in _words(text)]
+
+
+def states(text: str, phrase: str) -> bool:
+    """Whether a text holds a phrase and neither denies it nor offers it beside an alternative.
+
+    Words are compared as `normal_words` gives them; the phrase has to stand in one piece.
+    """
+    return any(not _doubtful(words, start, end) for words, start, end in _places(text, phrase))
+
+
+def mentions(text: str, phrase: str) -> bool:
+    """Whether a text holds a phrase, whatever it says of it."""
+    return next(_places(text, phrase), None) is not None
+
+
+def _places(text: str, phrase: str) -> Iterator[tuple[list[_Word], int, int]]:
+    """The words of a text with the beginning and the end of each place where it holds the phrase."""
+    wanted = _words(phrase)
+    if not wanted:
+        if phrase.strip() and phrase.strip() in text:  # symbols have no words
+            yield [], 0, 0
+        return
+    words = _words(text)
+    for start in range(len(words) - len(wanted) + 1):
+        end = start + len(wanted)
+        *head, last = zip(wanted, words[start:end], strict=True)
+        if all(one.text == other.text for one, other in head) and _alike(*last):
+            # "US" is not "us"
+            short = start + 1 == end and re.fullmatch(r"[A-Z]{2,3}", wanted[0].written) is not None
+            if not short or words[start].written.isupper():
+                yield words, start, end
+
+
+def _alike(wanted: _Word, word: _Word) -> bool:
+    """Whether two words are equal, or singular and plural of a common noun."""
+    if wanted.text == word.text:
+        return True
+    shorter, longer = sorted((wanted.text, word.text), key=len)
+    return wanted.written.islower() and len(shorter) > 2 and longer in (f"{shorter}s", f"{shorter}es")
+
+
+def _doubtful(words: list[_Word], start: int, end: int) -> bool:
+    if not words:
+        return False
+    if words[start].asked:  # a question that the text goes on to answer
+        return True
+    clause = words[start].clause
+    before = [word for word in words[max(0, start - _REACH) : start] if word.clause == clause]
+    after = [word.text for word in words[end : end + 2] if word.clause == words[end - 1].clause]
+    texts = [word.text for word in before]
+    names = before and words[start].written[:1].isupper() and before[-1].written[:1].isupper()
+    if names and texts[-1] in _NAME_HEADS:
+        return True
+    return _denied(texts, after) or _left_open(texts, after)
+
+
+def _denied(before: list[str], after: list[str]) -> bool:
+    for word, following in zip_longest(before, before[1:]):
+        if word in _NEGATIONS and following not in _MERELY:
+            return True
+        if (word, following) in _NEGATING_PAIRS:
+            return True
+    first, second = [*after, "", ""][:2]
+    if first in ("isnt", "wasnt"):
+        return second not in _MERELY
+    return first in _COPULAS and second in _DENIALS
+
+
+def _left_open(before: list[str], after: list[str]) -> bool:
+    # a clause that begins with "or" gives another name: "water, or H2O"
+    return (len(before) > 1 and before[-1] == "or") or after[:1] == ["or"] or "either" in before or "whether" in before
+
+
+def _words(text: str) -> list[_Word]:
+    found: list[_Word] = []
+    joined, begin = _joined(text), 0
+    for number, end in enumerate([*_CLAUSE_END.finditer(joined), None]):
+        clause = joined[begin:] if end is None else joined[begin : end.start()]
+        asked = end is not None and end[0] == "?" and joined[end.end() :].strip() != ""
+        for piece in clause.split():
+            for word in words_of(piece):
+                found.append(_Word(str(NUMBER_WORDS.get(word, word)), number, piece, asked))
+        begin = begin if end is None else end.end()
+    return found
+
+
+def _joined(text: str) -> str:
+    """A text whose abbreviations, numbers and names of one word are one word."""
+    text = unicodedata.normalize("NFKC", text)
+    # accents of Latin, Greek and Cyrillic letters; in other scripts such marks are vowels
+    text = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFD", text))
+    text = unicodedata.normalize("NFC", text)
+    text = re.sub(r"\b(?:[^\W\d_]\.\s?){2,}", lambda m: re.sub(r"[.\s]", "", m[0]) + " ", text)  # U.S., J. K. Rowling
+    text = re.sub(r"(?<=\w)[’'ʼ]s\b", "", text)  # Newton's
+    text = re.sub(r"(?<=\w)[’'ʼ`](?=\w)", "", text)  # O'Brien, isn't
+    text = re.sub(r"(?<=\d)[,\u202f\u2009](?=\d{3}(?!\d))", "", text)  # 1,000
+    text = re.sub(r"(?<=\d)\.(?=\d)", "·", text)
+    text = re.sub(r"(?<=[A-Za-z])\+\+", "plusplus", re.sub(r"\b([A-Z])#", r"\1sharp", text))
+    return re.sub(r"\s*&\s*", " and ", text)

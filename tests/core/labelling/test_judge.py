@@ -1,0 +1,146 @@
+"""Judge labels: both orders, ties, estimates, and judges of every framework."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from routellm_core import DataError, Price
+from routellm_core.data import AnsweredPrompt
+from routellm_core.labelling import (
+    LLMChatModel,
+    OpenAIChatModel,
+    estimate_answers,
+    estimate_judging,
+    judge_battles,
+)
+from routellm_core.labelling.judge import read_preference
+from tests.core.labelling.services import GOOD, KEY, model_at, questions, rows_of
+from tests.support.openai_server import ChatReply, OpenAIServer
+
+
+def test_verdicts() -> None:
+    assert read_preference("Fine. [[A]]") == "A"
+    assert read_preference("[[ B ]] as I said, [[B]]") == "B"
+    assert read_preference("[[A]] or [[B]]") is None
+    assert read_preference("A") is None
+    assert read_preference("") is None
+
+
+async def test_both_orders_are_asked_and_give_the_label(server: OpenAIServer, tmp_path: Path) -> None:
+    rows = rows_of(6)
+    done: list[tuple[int, int]] = []
+    async with model_at(server) as judge:
+        battles, report = await judge_battles(
+            rows,
+            judge,
+            strong="big",
+            weak="small",
+            journal=tmp_path / "j",
+            concurrency=3,
+            progress=lambda a, b: done.append((a, b)),
+        )
+    assert [b.winner for b in battles] == ["model_a", "model_b", "tie"] * 2
+    assert [b.id for b in battles] == list("012345")
+    assert {(b.model_a, b.model_b, b.source) for b in battles} == {("big", "small", "judge")}
+    assert (report.strong_wins, report.weak_wins, report.ties, report.disagreements) == (2, 2, 2, 0)
+    assert (report.calls.asked, report.calls.prompt_tokens, report.calls.completion_tokens) == (12, 1200, 84)
+    assert done == [(i, 12) for i in range(1, 13)]
+    assert len(set(questions(server))) == 12
+    sent = server.requests[0].body
+    assert set(sent) == {"model", "messages"}
+    assert sent["messages"][0]["role"] == "system"
+
+
+async def test_a_judge_that_prefers_a_position_labels_nothing_but_ties(server: OpenAIServer, tmp_path: Path) -> None:
+    server.chat = lambda body: ChatReply("[[A]]")
+    async with model_at(server) as judge:
+        battles, report = await judge_battles(rows_of(5), judge, strong="big", weak="small", journal=tmp_path / "j")
+    assert [b.winner for b in battles] == ["tie"] * 5
+    assert report.disagreements == 5
+
+
+async def test_equal_rows_are_asked_once(server: OpenAIServer, tmp_path: Path) -> None:
+    rows = rows_of(1) * 5
+    async with model_at(server) as judge:
+        battles, report = await judge_battles(rows, judge, strong="big", weak="small", journal=tmp_path / "j")
+    assert len(battles) == 5
+    assert report.strong_wins == 5
+    assert len(server.requests) == 2
+
+
+async def test_equal_answers_are_a_tie_that_costs_nothing(server: OpenAIServer, tmp_path: Path) -> None:
+    rows = [AnsweredPrompt(prompt="p", answers={"big": "42", "small": "42"}), *rows_of(1)]
+    assert estimate_judging(rows, strong="big", weak="small").calls == 2
+    async with model_at(server) as judge:
+        battles, report = await judge_battles(rows, judge, strong="big", weak="small", journal=tmp_path / "j")
+    assert [b.winner for b in battles] == ["tie", "model_a"]
+    assert (report.ties, report.strong_wins, len(server.requests)) == (1, 1, 2)
+
+
+async def test_a_missing_answer_is_an_error_that_shows_no_prompt(server: OpenAIServer, tmp_path: Path) -> None:
+    async with model_at(server) as judge:
+        with pytest.raises(DataError, match="no answer of 'huge'") as caught:
+            await judge_battles(rows_of(1), judge, strong="huge", weak="small", journal=tmp_path / "j")
+    assert "private" not in str(caught.value)
+
+
+def test_the_estimate_counts_what_is_still_to_pay(server: OpenAIServer, tmp_path: Path) -> None:
+    rows = rows_of(6)
+
+    async def judge_two() -> None:
+        async with model_at(server) as judge:
+            await judge_battles(rows[:2], judge, strong="big", weak="small", journal=tmp_path / "j")
+
+    fresh = estimate_judging(rows, strong="big", weak="small", judge="judge", price=Price(2, 10))
+    assert (fresh.rows, fresh.calls, fresh.remembered) == (6, 12, 0)
+    assert fresh.cost == pytest.approx((fresh.prompt_tokens * 2 + fresh.completion_tokens * 10) / 1e6)
+    asyncio.run(judge_two())
+    rest = estimate_judging(rows, strong="big", weak="small", judge="judge", journal=tmp_path / "j")
+    assert (rest.calls, rest.remembered, rest.cost) == (8, 4, None)
+    assert rest.prompt_tokens < fresh.prompt_tokens
+    big = OpenAIChatModel("big", api_key=KEY)
+    answering = estimate_answers([AnsweredPrompt(prompt="x" * 400)], {"big": big})["big"]
+    assert (answering.calls, answering.prompt_tokens, answering.completion_tokens) == (1, 100, 400)
+
+
+async def test_a_langchain_model_judges(server: OpenAIServer, tmp_path: Path) -> None:
+    chat_models = pytest.importorskip("langchain_core.language_models.fake_chat_models")
+    judge = LLMChatModel(chat_models.FakeListChatModel(responses=["[[A]]", "Reason. [[B]]"]), name="fake")
+    battles, _ = await judge_battles(
+        rows_of(1), judge, strong="big", weak="small", journal=tmp_path / "j", concurrency=1
+    )
+    assert battles[0].winner == "model_a"
+
+
+async def test_a_llamaindex_llm_judges(tmp_path: Path) -> None:
+    mock = pytest.importorskip("llama_index.core.llms.mock")
+    seen: list[str] = []
+
+    class Judge(mock.MockLLM):  # type: ignore[misc, name-defined]
+        async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+            seen.append(prompt)
+            return self.complete("[[C]]")
+
+    battles, report = await judge_battles(
+        rows_of(1), LLMChatModel(Judge()), strong="big", weak="small", journal=tmp_path / "j"
+    )
+    assert battles[0].winner == "tie"
+    assert report.ties == 1
+    assert "[[A]] if answer A is better" in seen[0]
+
+
+def test_the_journal_holds_no_prompt_and_no_answer_of_the_judged(server: OpenAIServer, tmp_path: Path) -> None:
+    async def judge() -> None:
+        async with model_at(server) as model:
+            await judge_battles(rows_of(3), model, strong="big", weak="small", journal=tmp_path / "j")
+
+    asyncio.run(judge())
+    text = (tmp_path / "j").read_text()
+    assert "private" not in text
+    assert GOOD not in text
+    assert all(set(json.loads(line)) == {"key", "value", "tokens"} for line in text.splitlines())
