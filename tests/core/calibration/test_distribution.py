@@ -69,6 +69,15 @@ def test_extremes():
     assert Calibration.from_win_rates([1.0, 1.0]).realised_fraction(strong_fraction=0.0) == 1.0
 
 
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.sampled_from([0.0, 0.1, 0.25, 0.3, 0.5, 0.9, 1.0]))
+def test_never_further_from_the_wanted_share_than_the_quantile_of_the_paper(values, wanted):
+    calibration = Calibration.from_win_rates(values)
+    quantile = float(np.quantile(values, 1.0 - wanted))
+    theirs = np.mean(np.array(values) >= quantile)
+    assert calibration.strong_fraction(threshold=quantile) == pytest.approx(theirs)
+    assert abs(calibration.realised_fraction(strong_fraction=wanted) - wanted) <= abs(theirs - wanted) + 1e-12
+
+
 @needs_golden
 def test_never_further_from_the_wanted_share_than_the_authors_quantile():
     cases = [c for c in golden_json("calibrate.json") if c["values"]]

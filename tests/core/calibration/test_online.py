@@ -39,13 +39,32 @@ def test_share_holds_while_traffic_turns_from_chat_to_maths():
     assert online.realised == pytest.approx(share)
 
 
-@needs_data
-def test_share_holds_on_real_prompts_from_chat_to_maths():
+def made_up_prompts(kind):
+    """Prompts of one kind that the bundled router tells from the other."""
+    rng = np.random.default_rng(1)
+    if kind == "chat":
+        frames = ["hi, {}?", "thanks, and {}", "Do you like {}", "tell me about {}", "Write a poem on {} for my aunt"]
+        things = ["cats", "rain", "Sunday lunch", "the seaside", "old films", "jazz", "my new bike"]
+    else:
+        frames = [
+            "Find the sum of all positive integers n such that {} divides n^2 + 1.",
+            "Let f(x) = x^3 - {}x + 1. How many real roots has f(f(x)) = 0?",
+            "Prove that there are infinitely many primes congruent to {} modulo 4.",
+        ]
+        things = [str(n) for n in range(3, 40)]
+    return [rng.choice(frames).format(rng.choice(things)) for _ in range(1000)]
+
+
+@pytest.mark.parametrize("prompts", ["made up", pytest.param("real", marks=needs_data)])
+def test_share_holds_while_prompts_turn_from_chat_to_maths(prompts):
     from routellm_core import load_router
 
     router = load_router()
-    chat = router.win_rates([r["turns"][0] for _, r in zip(range(3000), rows("preferences/arena"), strict=False)])
-    maths = router.win_rates([r["prompt"] for r in rows("outcomes/math_l5")])
+    if prompts == "real":
+        chat = router.win_rates([r["turns"][0] for _, r in zip(range(3000), rows("preferences/arena"), strict=False)])
+        maths = router.win_rates([r["prompt"] for r in rows("outcomes/math_l5")])
+    else:
+        chat, maths = (router.win_rates(made_up_prompts(kind)) for kind in ("chat", "maths"))
     rng = np.random.default_rng(0)
     turned = rng.random(100_000) < np.linspace(0, 1, 100_000)
     win_rates = np.where(turned, rng.choice(maths, 100_000), rng.choice(chat, 100_000))

@@ -10,7 +10,7 @@ import pytest
 
 import routellm_core
 from routellm_core import Calibration, RoutingPolicy, load_router
-from tests.support.shared import GOLDEN, needs_golden
+from tests.support.tiny_models import published_bert
 
 EASY, HARD = "hi", "Prove that there are infinitely many primes, and explain each step of the argument."
 
@@ -147,13 +147,10 @@ def test_help_shows_the_defaults():
     assert "[default: (the router's own)]" in shown
 
 
-@needs_golden
 def test_a_model_that_loads_shows_no_bar_in_a_pipe(tmp_path):
     pytest.importorskip("transformers")
-    config = json.loads((GOLDEN / "bert_tiny" / "config.json").read_text())
-    for file in (GOLDEN / "bert_tiny").iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "router": "bert"}))
+    config = published_bert(tmp_path) / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "router": "bert"}))
     result = routellm("route", "hi", "--router", tmp_path, "--threshold", "0.5", "--json")
     assert decisions(result)[0]["router"] == "bert"
     assert result.stderr == "1 prompts, 0 strong (0.0%), threshold 0.5000, router bert\n"

@@ -43,12 +43,13 @@ def test_rows_are_those_of_the_golden_file():
         np.testing.assert_array_equal(found.weak_scores, golden["weak"])
 
 
-@needs_data
-def test_splits_part_the_rows():
-    sizes = {split: len(load_benchmark("gsm8k", DATA, split=split).prompts) for split in ("test", "gold", "all")}
-    assert sizes["test"] + sizes["gold"] == sizes["all"]
-    assert sizes["gold"] == 200
-    assert load_benchmark("gsm8k", DATA).title == f"GSM8K test, {sizes['test']:,} prompts"
+def test_splits_part_the_rows(tmp_path):
+    rows = [row(f"prompt {i}", split="gold" if i % 6 == 0 else "test") for i in range(1207)]
+    write_lines(tmp_path / "benchmarks" / "gsm8k.jsonl.gz", rows, zipped=True)
+    parts = {split: load_benchmark("gsm8k", tmp_path, split=split).prompts for split in ("test", "gold", "all")}
+    assert [len(parts[split]) for split in ("test", "gold", "all")] == [1005, 202, 1207]
+    assert set(parts["test"]) | set(parts["gold"]) == set(parts["all"])
+    assert load_benchmark("gsm8k", tmp_path).title == "GSM8K test, 1,005 prompts"
 
 
 def test_tidy_rows(tmp_path):

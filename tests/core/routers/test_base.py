@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from routellm_core import (
     Calibration,
@@ -145,14 +146,51 @@ def test_mf_agrees_with_the_authors_package():
         np.testing.assert_allclose(other.win_rates(prompts), pair["win_rate"], rtol=0, atol=1e-6)
 
 
-@needs_golden
+def published_mf(path, dim=6, text_dim=8):
+    """A checkpoint in the form of the authors': 64 model vectors without names, and what embeds is not said."""
+    rng = np.random.default_rng(0)
+    tensors = {
+        "P.weight": rng.standard_normal((64, dim)).astype(np.float32),
+        "text_proj.0.weight": rng.standard_normal((dim, text_dim)).astype(np.float32),
+        "classifier.0.weight": rng.standard_normal((1, dim)).astype(np.float32),
+    }
+    path.mkdir()
+    save_file(tensors, path / "model.safetensors")
+    config = {"dim": dim, "num_models": 64, "text_dim": text_dim, "num_classes": 1, "use_proj": True}
+    (path / "config.json").write_text(json.dumps(config))
+    return tensors
+
+
+@pytest.mark.parametrize("pair", [{}, {"strong": "gpt-4-0613", "weak": "alpaca-13b"}])
+def test_the_published_form_names_the_models_of_the_arena_in_order(pair, tmp_path):
+    tensors = published_mf(tmp_path / "published")
+    embedder = HashEmbedder()
+    router = load_router("mf", tmp_path / "published", embedder=embedder, **pair)
+    assert (router.strong, router.weak) == (
+        pair.get("strong", "gpt-4-1106-preview"),
+        pair.get("weak", "mixtral-8x7b-instruct-v0.1"),
+    )
+    assert router.models == tuple(sorted(router.models))  # the order of the rows
+    prompts = ["one prompt", "another"]
+
+    def delta(model):
+        row = tensors["P.weight"][router.models.index(model)].astype(np.float64)
+        return (embedder.embed(prompts) @ tensors["text_proj.0.weight"].T * row / np.linalg.norm(row)) @ tensors[
+            "classifier.0.weight"
+        ][0]
+
+    want = 1 / (1 + np.exp(delta(router.weak) - delta(router.strong)))
+    np.testing.assert_allclose(router.win_rates(prompts), want, rtol=1e-5)
+
+
 def test_the_published_form_survives_our_saved_form(tmp_path):
-    embedder = GoldenEmbedder()
-    published = load_router("mf", GOLDEN / "mf", embedder=embedder)
-    published.save_pretrained(tmp_path)
-    ours = load_router("mf", tmp_path, embedder=embedder)
+    published_mf(tmp_path / "published")
+    embedder, prompts = HashEmbedder(), ["one prompt", "another", ""]
+    published = load_router("mf", tmp_path / "published", embedder=embedder)
+    published.save_pretrained(tmp_path / "ours")
+    ours = load_router("mf", tmp_path / "ours", embedder=embedder)
     assert ours.models == published.models
-    assert ours.win_rates(embedder.prompts).tolist() == published.win_rates(embedder.prompts).tolist()
+    assert ours.win_rates(prompts).tolist() == published.win_rates(prompts).tolist()
 
 
 def test_mf_is_the_formula():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import random
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -243,9 +245,27 @@ def test_the_strong_share_of_real_chats_is_within_three_points(
         assert np.mean(half >= policy.threshold) == pytest.approx(wanted, abs=0.03)
 
 
-@needs_data
-def test_fifteen_hundred_own_labels_beat_the_default_on_their_benchmark(router: MatrixFactorizationRouter) -> None:
-    used = [r for r in rows("benchmarks/mmlu") if not r["contaminated"]]
+def made_up_outcomes() -> list[dict[str, Any]]:
+    """Outcomes that the subject decides, however hard a prompt looks: the strong model is better at the sea."""
+    rng = random.Random(0)
+    ways = ["What is {}?", "Explain {} to a child.", "Prove what you know of {}.", "List three facts about {}."]
+    sea = ["tides", "coral reefs", "herring", "lighthouses", "the trade winds", "sea salt", "harbours", "ship hulls"]
+    land = ["wheat", "alpine meadows", "badgers", "railways", "sand dunes", "rock salt", "quarries", "ox carts"]
+    found = []
+    for i in range(900):
+        at_sea = rng.random() < 0.5
+        prompt = f"{rng.choice(ways).format(rng.choice(sea if at_sea else land))} ({i})"
+        scores = {STRONG: 1.0, WEAK: float(rng.random() < (0.2 if at_sea else 0.9))}
+        found.append({"prompt": prompt, "scores": scores, "split": "gold" if i < 600 else "test"})
+    return found
+
+
+@pytest.mark.parametrize(("outcomes", "lowest"), [("made up", 0.65), pytest.param("mmlu", 0.63, marks=needs_data)])
+def test_own_labels_beat_the_default_on_their_benchmark(
+    outcomes: str, lowest: float, router: MatrixFactorizationRouter
+) -> None:
+    known = made_up_outcomes() if outcomes == "made up" else list(rows(f"benchmarks/{outcomes}"))
+    used = [r for r in known if not r.get("contaminated")]
     gold, test = ([r for r in used if r["split"] == s] for s in ("gold", "test"))
     gain = np.array([r["scores"][STRONG] - r["scores"][WEAK] for r in gold])
     n = len(gold)
@@ -258,4 +278,7 @@ def test_fifteen_hundred_own_labels_beat_the_default_on_their_benchmark(router: 
         embedder=bundled_embedder(),
     )
     strong, weak = (np.array([r["scores"][m] for r in test]) for m in (STRONG, WEAK))
-    assert apgr(trained.win_rates([r["prompt"] for r in test]), strong, weak) >= 0.63
+    prompts = [r["prompt"] for r in test]
+    value = apgr(trained.win_rates(prompts), strong, weak)
+    assert value >= lowest
+    assert value > apgr(router.win_rates(prompts), strong, weak)

@@ -27,6 +27,7 @@ from routellm_core.errors import (
 )
 from routellm_core.routers import SimilarityWeightedRouter, sw_storage
 from routellm_core.routers.base import Router
+from routellm_core.statistics.bradley_terry import bradley_terry_ratings
 from tests.support.shared import GOLDEN, golden_json, needs_golden
 
 STRONG, WEAK = "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1"
@@ -124,32 +125,76 @@ def test_golden_win_rates(same_tier: str, reference: str) -> None:
     np.testing.assert_array_equal(singles, got)
 
 
-@needs_golden
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 1e-4), ("int8", 1e-3)])
-def test_smaller_storage_stays_close(dtype: Any, tolerance: float, tmp_path: Path) -> None:
-    router, prompts = golden_router(dtype=dtype)
+@pytest.mark.parametrize("same_tier", ["ignore", "routellm"])
+def test_win_rates_are_those_of_the_definition(same_tier: Any) -> None:
+    """Bradley-Terry ratings of the tiers, anew for each prompt, every battle with its own weight."""
+    battles, embeddings = some_battles()
+    router = some_router(same_tier=same_tier)
+    prompts = ["a prompt", "another", "wholly different"]
+    rows = embeddings.astype(np.float32).astype(np.float64)
+    want = []
+    for query in Hashed().embed(prompts).astype(np.float64):
+        cosines = rows @ query / np.linalg.norm(rows, axis=1) / np.linalg.norm(query)
+        of_tiers = [(str(router.tiers[a]), str(router.tiers[b]), winner) for a, b, winner in battles]
+        weights = 10.0 * 10.0 ** (cosines / cosines.max())
+        ratings = bradley_terry_ratings(of_tiers, weights, same_model=same_tier)
+        gap = ratings[str(router.tiers["m0"])] - ratings[str(router.tiers["m4"])]
+        want.append(1.0 - 1.0 / (1.0 + 10.0 ** (gap / 400.0)))
     got = router.win_rates(prompts)
-    want = golden_json("sw_tight.json")["win_rate_without_same_tier_battles"]
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    assert np.ptp(got) > 0.01
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 1e-4), ("int8", 1e-3)])
+@pytest.mark.parametrize("battles", ["random", pytest.param("golden", marks=needs_golden)])
+def test_smaller_storage_stays_close(battles: str, dtype: Any, tolerance: float, tmp_path: Path) -> None:
+    if battles == "golden":
+        router, prompts = golden_router(dtype=dtype)
+        want = golden_json("sw_tight.json")["win_rate_without_same_tier_battles"]
+    else:
+        # As many dimensions as real embeddings have: what rounding moves cancels out over them
+        given, rng = some_battles(1000)[0], np.random.default_rng(0)
+        rows, prompts = rng.normal(size=(1000, 1024)), ["one prompt", "two", "three"]
+        router = SimilarityWeightedRouter(
+            given, rows, embedder=Hashed(1024), strong="m0", weak="m4", num_tiers=4, dtype=dtype
+        )
+        want = SimilarityWeightedRouter(
+            given, rows, embedder=Hashed(1024), strong="m0", weak="m4", num_tiers=4
+        ).win_rates(prompts)
+    got = router.win_rates(prompts)
     assert 0 < np.abs(got - want).max() < tolerance
     assert router.dtype == dtype
     np.testing.assert_array_equal([router.win_rates([p])[0] for p in prompts], got)
     router.save_pretrained(tmp_path)
-    again = SimilarityWeightedRouter.from_pretrained(tmp_path, embedder=golden_embedder())
+    again = SimilarityWeightedRouter.from_pretrained(tmp_path, embedder=router.embedder)
     np.testing.assert_array_equal(again.win_rates(prompts), got)
     assert again.dtype == dtype
 
 
-@needs_golden
+def published_columns(count: int = 400) -> dict[str, list[Any]]:
+    """Columns of a published data set: turns as JSON, a column a result; every fifth prompt is a short one."""
+    rng = random.Random(0)
+    pairs = [rng.sample((STRONG, WEAK, "m1", "m2", "m3"), 2) for _ in range(count)]
+    results = rng.choices([(1, 0, 0), (0, 1, 0), (0, 0, 1)], k=count)
+    prompts = [
+        json.dumps(["hi" if i % 5 == 0 else f'a "longer" first turn, {i}\nin two lines', "a second turn"])
+        for i in range(count)
+    ]
+    names = ("prompt", "model_a", "model_b", "winner_model_a", "winner_model_b", "winner_tie")
+    rows = [(p, *pair, *result) for p, pair, result in zip(prompts, pairs, results, strict=True)]
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
 def test_published_data_sets_are_read(suffix: str, tmp_path: Path) -> None:
     import pyarrow as pa
     from pyarrow import csv, parquet
 
-    columns = golden_columns()
-    embeddings = np.load(GOLDEN / "battle_embeddings.npz")["embeddings"].astype(np.float64)
+    columns = published_columns()
     kept = [len(json.loads(p)[0].strip()) >= 16 for p in columns["prompt"]]
-    half = sum(kept[:900])
-    for name, rows, vectors in (("one", slice(900), embeddings[:half]), ("two", slice(900, None), embeddings[half:])):
+    embeddings = np.random.default_rng(0).normal(size=(sum(kept), 12)).astype(np.float32)
+    half = sum(kept[:180])
+    for name, rows, vectors in (("one", slice(180), embeddings[:half]), ("two", slice(180, None), embeddings[half:])):
         table = pa.table({key: values[rows] for key, values in columns.items()} | {"other": ["x"] * len(kept[rows])})
         file = tmp_path / name / "data" / f"train.{suffix}"
         file.parent.mkdir(parents=True)
@@ -158,14 +203,25 @@ def test_published_data_sets_are_read(suffix: str, tmp_path: Path) -> None:
     router = SimilarityWeightedRouter.from_battles(
         [tmp_path / "one", tmp_path / "two"],
         [tmp_path / "one.parquet", tmp_path / "two.parquet"],
-        embedder=golden_embedder(),
+        embedder=Hashed(),
         same_tier="routellm",
     )
-    direct, prompts = golden_router(same_tier="routellm")
+    won = zip(columns["winner_model_a"], columns["winner_model_b"], strict=True)
+    winners = ["model_a" if a else "model_b" if b else "tie" for a, b in won]
+    battles = zip(columns["model_a"], columns["model_b"], winners, kept, strict=True)
+    direct = SimilarityWeightedRouter(
+        [(a, b, winner) for a, b, winner, long_enough in battles if long_enough],
+        embeddings,
+        embedder=Hashed(),
+        strong=STRONG,
+        weak=WEAK,
+        same_tier="routellm",
+    )
+    prompts = ["one prompt", "two", ""]
     np.testing.assert_array_equal(router.win_rates(prompts), direct.win_rates(prompts))
-    with pytest.raises(DataError, match=r"battles have a first turn .* 1960|are 1960 embeddings"):
+    with pytest.raises(DataError, match=r"144 battles have a first turn .* are 320 embeddings"):
         SimilarityWeightedRouter.from_battles(
-            tmp_path / "one", [tmp_path / "one.parquet", tmp_path / "two.parquet"], embedder=golden_embedder()
+            tmp_path / "one", [tmp_path / "one.parquet", tmp_path / "two.parquet"], embedder=Hashed()
         )
 
 
