@@ -1,7 +1,9 @@
 """The model card: complete, and safe whatever models, sources and settings are called."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
@@ -113,3 +115,15 @@ def test_the_place_to_save_to_is_checked_before_the_work(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="is a file"):
         check_output(tmp_path / "file", overwrite=True)
+
+
+def test_the_bundled_routers_card_is_what_its_template_says():
+    root = Path(__file__).resolve().parents[3]
+    template = (root / "scripts" / "default_router_card.md.jinja").read_text(encoding="utf-8")
+    card = (root / "core" / "routellm_core" / "pretrained" / "mf" / "README.md").read_text(encoding="utf-8")
+    words = [part.strip() for part in re.split(r"\{\{.*?\}\}|\{%.*?%\}", template)]
+    places = [card.find(part) for part in words if len(part) > 20]
+    assert len(places) >= 20
+    assert -1 not in places
+    assert places == sorted(places)
+    assert "{" not in card
