@@ -18,7 +18,8 @@ from routellm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from routellm_core.embedders.base import Embedder
-    from routellm_core.training.summary import Record, TrainingSummary
+    from routellm_core.training.battles import Record
+    from routellm_core.training.summary import TrainingSummary
 
 app = typer.Typer(
     name="train",
@@ -150,7 +151,7 @@ def _fine_tuned(
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a router: what its commands share; `how` and `own` are what one of them adds."""
-    from routellm_core.training.finetune import FineTuning
+    from routellm_core.training.options import FineTuning
 
     _quiet_transformers()
     reader = _Reader(data, skip_bad)

@@ -6,8 +6,9 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = {
-    "BattleArrays": "mf",
-    "FineTuning": "finetune",
+    "BattleArrays": "battles",
+    "FineTuning": "options",
+    "SGD": "sgd",
     "TrainingSummary": "summary",
     "fit_knn": "knn",
     "fit_mf": "mf",
@@ -19,6 +20,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "SGD",
     "BattleArrays",
     "FineTuning",
     "TrainingSummary",

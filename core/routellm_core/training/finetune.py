@@ -1,4 +1,4 @@
-"""What fine-tuning of bert and causal_llm shares: a stream of labelled prompts, and transformers' Trainer around it."""
+"""Fine-tuning of bert and causal_llm: a stream of labelled prompts, transformers' Trainer, and one end for both."""
 
 from __future__ import annotations
 
@@ -6,77 +6,35 @@ import json
 import math
 import random
 import shutil
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, TypeAlias
 
 from routellm_core.checks import Progress
-from routellm_core.data.convert import PairLabel, label_pair, no_pair
+from routellm_core.data.convert import STRONG_WINS, TIE, WEAK_WINS, PairLabel, label_pair, no_pair
 from routellm_core.data.records import Outcome
-from routellm_core.errors import ConfigurationError, DataError, MissingExtraError
-from routellm_core.training.summary import Record, Split
+from routellm_core.errors import DataError, MissingExtraError
+from routellm_core.policy.options import check_options
+from routellm_core.routers.base import Router
+from routellm_core.training.battles import Record
+from routellm_core.training.options import FINE_TUNING_DEFAULTS, FineTuning, FineTuningOptions
+from routellm_core.training.proof import Split, check_sources, distinct_prompts
+from routellm_core.training.summary import Trained, TrainingSummary, check_output, finish_training
 
-Source = Callable[[], Iterable[Record]]
+Source: TypeAlias = Callable[[], Iterable[Record]]
 
+LABEL_NAMES = {STRONG_WINS: "strong wins", TIE: "tie", WEAK_WINS: "weak wins"}
 CHECKPOINTS = "checkpoints"
 _MAX_VALIDATION = 2_000
 _MAX_HELD_OUT = 10_000
 _SHUFFLE_BUFFER = 10_000
-
-
-@dataclass(frozen=True)
-class FineTuning:
-    """How a model is fine-tuned; the defaults of each trainer are the paper's.
-
-    Attributes:
-        epochs: Passes over the training rows, unless `max_steps` ends it before.
-        max_steps: Most optimizer steps.
-        batch_size: Rows of one forward pass on one device.
-        accumulate: Forward passes of one optimizer step.
-        learning_rate: Highest learning rate; it rises over the first tenth and falls to zero along a line.
-        weight_decay: Decoupled weight decay.
-        evaluations: How often, over the run, the validation loss is looked at and a checkpoint written.
-        patience: Evaluations without a better validation loss before the run stops.
-        gradient_checkpointing: Trade time for memory.
-        bf16: Compute in bfloat16, with the weights that learn kept in float32. None: on a GPU that can. On a CPU it
-            pays where the processor has the instructions (AVX-512 BF16, AMX), and is slower where it has not.
-        seed: Of the order, dropout and new weights.
-
-    Raises:
-        ConfigurationError: A value is out of its range.
-    """
-
-    epochs: float = 3.0
-    max_steps: int = 2_000
-    batch_size: int = 16
-    accumulate: int = 1
-    learning_rate: float = 1e-5
-    weight_decay: float = 0.01
-    evaluations: int = 10
-    patience: int = 3
-    gradient_checkpointing: bool = False
-    bf16: bool | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.bf16 not in (None, True, False):
-            raise ConfigurationError(f"bf16={self.bf16!r}: expected True, False, or None to take it where a GPU can")
-        for name in ("max_steps", "batch_size", "accumulate", "evaluations", "patience"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigurationError(f"{name}={value!r}: expected an integer >= 1")
-        for name, least in (("epochs", 1e-9), ("learning_rate", 1e-12), ("weight_decay", 0.0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
-                raise ConfigurationError(f"{name}={value!r}: expected a positive number")
-
-    def computes_in_bf16(self) -> bool:
-        """Whether this machine is to compute in bfloat16."""
-        import torch
-
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported() if self.bf16 is None else self.bf16
+# Prompts to calibrate on where none are kept back.
+_CALIBRATION_PROMPTS = 1_000
 
 
 @dataclass
@@ -134,13 +92,10 @@ def survey(source: Source, split: Split, *, strong: list[str], weak: list[str], 
             out.held_out.append(record)
     if not out.rows:
         raise DataError(no_pair(" or ".join(strong), " or ".join(weak), models))
-    for name, share, count in (
-        ("train", 1.0, sum(out.train_weight.values())),
-        ("validation", split.validation, len(out.validation)),
-        ("held-out", split.held_out, len(out.held_out)),
-    ):
-        if share and not count:
-            raise DataError(f"{sum(out.rows.values())} rows have too few distinct prompts to split: no {name} part")
+    split.check_parts(
+        {"train": sum(out.train_weight.values()), "validation": len(out.validation), "held_out": len(out.held_out)},
+        sum(out.rows.values()),
+    )
     return out
 
 
@@ -185,7 +140,7 @@ def class_weights(found: Survey, balance: bool) -> list[float]:
     return [count / (len(present) * found.train_weight[label]) if label in present else 0.0 for label in range(3)]
 
 
-def checked_names(value: str | Iterable[str]) -> list[str]:
+def names_of(value: str | Iterable[str]) -> list[str]:
     """One or several model names as a list."""
     return [value] if isinstance(value, str) else list(value)
 
@@ -205,49 +160,201 @@ def import_training(what: str) -> tuple[Any, Any]:
     return torch, transformers
 
 
-def fine_tune(
-    model: Any,
-    labels: Callable[[], Iterator[PairLabel]],
-    validation: list[PairLabel],
+def padded(rows: list[list[int]], padding: int, *, side: Literal["left", "right"]) -> dict[str, Any]:
+    """Rows of token ids as tensors ``input_ids`` and ``attention_mask`` (n, longest row), padded on one side."""
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), padding, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, row in enumerate(rows):
+        at = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+        ids[i, at] = torch.tensor(row)
+        mask[i, at] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+class Learner(Protocol):
+    """What a kind of model brings to its fine-tuning.
+
+    Attributes:
+        model: A transformers or peft model; the training changes it in place.
+        settings: Settings of this kind for the summary; JSON values.
+    """
+
+    model: Any
+    settings: Mapping[str, Any]
+
+    def encode(self, prompts: list[str]) -> dict[str, Any]:
+        """Tensors ``input_ids`` and ``attention_mask`` (n, width) of n prompts."""
+
+    def targets(self, labels: Any) -> Any:
+        """The class (n,) that the model is to predict for labels (n,): 0 strong wins, 1 tie, 2 weak wins."""
+
+    def logits(self, model: Any, batch: Mapping[str, Any]) -> Any:
+        """Logits, float32 (n, classes), of `model`, which may be wrapped, for a batch."""
+
+    def router(self, model: Any) -> Router:
+        """The router of the trained model."""
+
+
+def fine_tune_router(
+    name: str,
+    load: Callable[[], Learner],
+    source: Source,
+    directory: str | Path,
     *,
-    collate: Callable[[list[PairLabel]], dict[str, Any]],
-    loss: Callable[[Any, dict[str, Any]], Any],
-    rows: int,
+    base: str | Path,
+    strong: str | Collection[str],
+    weak: str | Collection[str],
     how: FineTuning,
-    directory: Path,
-    resume: bool,
-    progress: Progress | None,
-    callbacks: Iterable[Any] = (),
-) -> tuple[Any, dict[str, Any]]:
-    """Train `model` with transformers' Trainer, which brings devices, processes and checkpoints.
+    options: FineTuningOptions,
+) -> TrainingSummary | None:
+    """Fine-tune a model, calibrate and measure the router, and save it: all that bert and causal_llm share.
 
     Under ``accelerate launch`` or ``torchrun`` every process calls this; the first reads the data and deals it out.
 
     Args:
-        model: A transformers or peft model; changed in place.
-        labels: Gives the endless stream of the training part, the same at each call.
-        validation: Labels to stop early by; empty trains to the end.
-        collate: Turns labels into a batch of tensors; it has ``labels``.
-        loss: Mean loss of (model, batch).
-        rows: Training labels of one epoch.
+        name: Name of the router.
+        load: Called once the data are known to be usable, and with the random numbers seeded: loads the model.
+        source: See `train_bert`.
+        directory: See `train_bert`.
+        base: Name of the model that `load` loads, for the summary.
+        strong: See `train_bert`.
+        weak: See `train_bert`.
         how: Steps, sizes and rates.
+        options: Options that the caller was given.
+
+    Returns:
+        The summary; None on every process but the first of a distributed run.
+
+    Raises:
+        MissingExtraError: transformers or accelerate is not installed.
+        ConfigurationError: An option is not allowed, or the directory holds a router.
+        DataError: No row compares the pair, or too few rows to split.
+    """
+    started = time.monotonic()
+    check_options(options, known=FINE_TUNING_DEFAULTS, owner=f"the training of {name}")
+    opts: FineTuningOptions = {**FINE_TUNING_DEFAULTS, **options}
+    _, transformers = import_training(f"Training the {name} router")
+    path = check_output(directory, overwrite=opts["overwrite"])
+    split = Split(validation=opts["validation"], held_out=opts["held_out"], seed=how.seed)
+    strongs, weaks = names_of(strong), names_of(weak)
+
+    def records() -> Iterator[Record]:
+        return weighted(source(), opts["source_weights"])
+
+    found = survey(records, split, strong=strongs, weak=weaks, tie_margin=opts["tie_margin"])
+    check_sources(opts["source_weights"], found.sources)
+    transformers.set_seed(how.seed)  # new weights start alike in every run
+    learner = load()
+    labels = partial(
+        label_stream, records, split, strong=strongs, weak=weaks, tie_margin=opts["tie_margin"], seed=how.seed
+    )
+    trainer, report = _run_trainer(learner, labels, found, how, opts, path)
+    if not trainer.is_world_process_zero():
+        return None
+    calibrate_on = distinct_prompts(found.held_out) or [label.prompt for label in found.validation]
+    trained = Trained(
+        router=learner.router(trainer.accelerator.unwrap_model(trainer.model)),
+        strong=strongs[0],
+        weak=weaks[0],
+        measure_on=found.held_out,
+        calibrate_on=calibrate_on or [record.prompt for record in islice(records(), _CALIBRATION_PROMPTS)],
+        rows={**found.rows, "skipped": opts["skipped"]()},
+        sources=found.sources,
+        settings={
+            "base": str(base),
+            "strong_models": strongs,
+            "weak_models": weaks,
+            "tie_margin": opts["tie_margin"],
+            **learner.settings,
+            "balance": opts["balance"],
+            "labels": {LABEL_NAMES[label]: count for label, count in sorted(found.train.items())},
+            **asdict(how),
+            **report,
+        },
+    )
+    summary = finish_training(trained, path, started=started, draws=opts["draws"])
+    shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
+    return summary
+
+
+def _run_trainer(
+    learner: Learner,
+    labels: Callable[[], Iterator[PairLabel]],
+    found: Survey,
+    how: FineTuning,
+    options: FineTuningOptions,
+    directory: Path,
+) -> tuple[Any, dict[str, Any]]:
+    """Train with transformers' Trainer, which brings devices, processes and checkpoints (below `directory`).
+
+    Args:
+        learner: The model and what goes in and out of it.
+        labels: Gives the endless stream of the training part, the same at each call.
+        found: What is known of the data.
+        how: Steps, sizes and rates.
+        options: All options.
         directory: Checkpoints are kept below it while the run lasts.
-        resume: Whether to go on from the last checkpoint there; else old ones are removed.
-        progress: Called with (steps done, steps in all).
-        callbacks: Further callbacks of the Trainer.
 
     Returns:
         The Trainer, with the best model in it, and what to report: steps, losses.
     """
-    torch, transformers = import_training("Fine-tuning")
-    checkpoints = directory / CHECKPOINTS
+    import torch
+    import transformers
 
-    class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined]
+    factors = torch.tensor(class_weights(found, options["balance"]))
+
+    def collate(rows: list[PairLabel]) -> dict[str, Any]:
+        kinds = torch.tensor([row.label for row in rows])
+        weights = torch.tensor([row.weight for row in rows], dtype=torch.float32) * factors[kinds]
+        inputs = learner.encode([row.prompt for row in rows])
+        return {**inputs, "labels": learner.targets(kinds), "weights": weights}
+
+    def loss(model: Any, batch: dict[str, Any]) -> Any:
+        each = torch.nn.functional.cross_entropy(learner.logits(model, batch), batch["labels"], reduction="none")
+        return (each * batch["weights"]).mean()
+
+    class Stream(torch.utils.data.IterableDataset[PairLabel]):
         # endless: one epoch to the Trainer, so that a run that resumes finds its place in any pass
         def __iter__(self) -> Iterator[PairLabel]:
             return labels()
 
-    class LossTrainer(transformers.Trainer):  # type: ignore[misc, name-defined]
+    if how.gradient_checkpointing:
+        learner.model.gradient_checkpointing_enable()  # the Trainer's argument for it was renamed within transformers 5
+    arguments = _training_arguments(
+        how, sum(found.train.values()), directory / CHECKPOINTS, validates=bool(found.validation)
+    )
+    checkpoint = _last_checkpoint(directory / CHECKPOINTS, resume=options["resume"])
+    resumed_at = _step_of(checkpoint)  # asked now: the Trainer removes old checkpoints as it goes
+    stopping = [transformers.EarlyStoppingCallback(early_stopping_patience=how.patience)] if found.validation else []
+    trainer = _weighted_trainer(loss)(
+        model=learner.model,
+        args=arguments,
+        train_dataset=Stream(),
+        eval_dataset=found.validation or None,
+        data_collator=collate,
+        callbacks=[_progress_callback(options["progress"]), *stopping, *options["callbacks"]],
+    )
+    trainer.remove_callback(transformers.PrinterCallback)  # it prints to stdout, which is a program's
+    # the loss is a mean already: the Trainer is to average it over accumulated batches
+    trainer.model_accepts_loss_kwargs = False
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    report: dict[str, Any] = {"steps": trainer.state.global_step, "resumed_at_step": resumed_at}
+    history = trainer.state.log_history
+    report["train_loss"] = [round(row["loss"], 6) for row in history if "loss" in row]
+    if found.validation:
+        report["validation_loss"] = [round(row["eval_loss"], 6) for row in history if "eval_loss" in row]
+    return trainer, report
+
+
+def _weighted_trainer(loss: Callable[[Any, dict[str, Any]], Any]) -> Any:
+    """The Trainer's class with this loss of (model, batch)."""
+    import torch
+    import transformers
+
+    class WeightedTrainer(transformers.Trainer):
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
@@ -260,15 +367,26 @@ def fine_tune(
             with torch.no_grad():
                 return loss(model, self._prepare_inputs(inputs)).detach(), None, None
 
-    class Told(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
+    return WeightedTrainer
+
+
+def _progress_callback(progress: Progress | None) -> Any:
+    """A callback of the Trainer that says on the first process how many optimizer steps are done."""
+    import transformers
+
+    class ProgressCallback(transformers.TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if progress is not None and state.is_world_process_zero:
                 progress(state.global_step, state.max_steps)
 
-    if how.gradient_checkpointing:
-        model.gradient_checkpointing_enable()  # the Trainer's argument for it changes its name within transformers 5
-    step_rows = how.batch_size * how.accumulate
-    cuda = torch.cuda.is_available()
+    return ProgressCallback()
+
+
+def _training_arguments(how: FineTuning, rows: int, checkpoints: Path, *, validates: bool) -> Any:
+    """The Trainer's arguments for `rows` training labels."""
+    import torch
+    import transformers
+
     arguments = transformers.TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=1,
@@ -283,58 +401,41 @@ def fine_tune(
         bf16=how.computes_in_bf16(),
         seed=how.seed,
         data_seed=how.seed,
-        eval_strategy="steps" if validation else "no",
+        eval_strategy="steps" if validates else "no",
         save_strategy="steps",
         save_total_limit=2,
-        load_best_model_at_end=bool(validation),
-        metric_for_best_model="loss" if validation else None,
-        greater_is_better=False if validation else None,
+        load_best_model_at_end=validates,
+        metric_for_best_model="loss" if validates else None,
+        greater_is_better=False if validates else None,
         logging_strategy="steps",
         remove_unused_columns=False,
-        dataloader_pin_memory=cuda,
+        dataloader_pin_memory=torch.cuda.is_available(),
         report_to="none",
         disable_tqdm=True,
     )
     # the share of one process follows from how many there are, which only the arguments know
-    steps = min(how.max_steps, max(1, math.ceil(how.epochs * rows / (step_rows * arguments.world_size))))
+    rows_a_step = how.batch_size * how.accumulate * arguments.world_size
+    steps = min(how.max_steps, max(1, math.ceil(how.epochs * rows / rows_a_step)))
     every = max(1, steps // how.evaluations)
     arguments.max_steps = steps
     arguments.eval_steps = arguments.save_steps = arguments.logging_steps = every
     arguments.warmup_steps = steps // 10
-    last = _last_checkpoint(transformers, checkpoints, resume)
-    resumed = 0
-    if last is not None:
-        resumed = int(json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
-    stopping = [transformers.EarlyStoppingCallback(early_stopping_patience=how.patience)] if validation else []
-    trainer = LossTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=Stream(),
-        eval_dataset=validation or None,
-        data_collator=collate,
-        callbacks=[Told(), *stopping, *callbacks],
-    )
-    trainer.remove_callback(transformers.PrinterCallback)  # it prints to stdout, which is a program's
-    # the loss is a mean already: the Trainer is to average it over accumulated batches
-    trainer.model_accepts_loss_kwargs = False
-    trainer.train(resume_from_checkpoint=last)
-    history = trainer.state.log_history
-    report: dict[str, Any] = {"steps": trainer.state.global_step, "resumed_at_step": resumed}
-    report["train_loss"] = [round(row["loss"], 6) for row in history if "loss" in row]
-    if validation:
-        report["validation_loss"] = [round(row["eval_loss"], 6) for row in history if "eval_loss" in row]
-    return trainer, report
+    return arguments
 
 
-def remove_checkpoints(directory: Path) -> None:
-    """Remove what an interrupted run would have gone on from."""
-    shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+def _last_checkpoint(checkpoints: Path, *, resume: bool) -> Path | None:
+    """The checkpoint to continue from; without `resume` old ones are removed."""
+    from transformers.trainer_utils import get_last_checkpoint
 
-
-def _last_checkpoint(transformers: Any, checkpoints: Path, resume: bool) -> str | None:
     if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     if not checkpoints.is_dir():
         return None
-    found: str | None = transformers.trainer_utils.get_last_checkpoint(str(checkpoints))
-    return found
+    last: str | None = get_last_checkpoint(str(checkpoints))  # type: ignore[no-untyped-call]
+    return None if last is None else Path(last)
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    if checkpoint is None:
+        return 0
+    return int(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])

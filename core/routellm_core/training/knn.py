@@ -8,13 +8,44 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.data.convert import scores_of
 from routellm_core.embedders.base import Embedder
 from routellm_core.routers.knn import KNNRouter
+from routellm_core.training.battles import Record
+from routellm_core.training.embedding_task import EmbeddingTask, FittedRouter, positions
+
+OPTIONS = ("neighbors",)
 
 NEIGHBORS_GRID = (5, 10, 20, 40, 80, 160, 320)
 _BLOCK = 256
 # Leave-one-out over more prompts than this tells no more about the number of neighbours.
 _MAX_QUERIES = 4000
+
+
+def fit_records(records: Sequence[Record], task: EmbeddingTask) -> FittedRouter:
+    """Fit the router to records; see `train_embedding_router`."""
+    prompts, position = positions(records)
+    tables = [scores_of(record) for record in records]
+    models = sorted({name for table in tables for name in table})
+    at = {name: i for i, name in enumerate(models)}
+    scores = np.full((len(records), len(models)), np.nan)
+    for row, table in enumerate(tables):
+        for name, value in table.items():
+            scores[row, at[name]] = value
+    router = fit_knn(
+        task.vectors(prompts)[position],
+        scores,
+        models=models,
+        strong=task.strong,
+        weak=task.weak,
+        embedder=task.embedder,
+        groups=position,
+        weights=np.array([record.weight for record in records]),
+        tie_margin=task.tie_margin,
+        seed=task.seed,
+        **task.options,
+    )
+    return FittedRouter(router, {"models": len(models), "prompts": len(prompts), "neighbors": router.neighbors})
 
 
 def fit_knn(

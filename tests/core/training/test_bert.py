@@ -16,7 +16,7 @@ import pytest
 from routellm_core import ConfigurationError, DataError, load_router
 from routellm_core.data import Battle, Outcome, write_records
 from routellm_core.training.finetune import FineTuning, class_weights, label_stream, survey
-from routellm_core.training.summary import Split
+from routellm_core.training.proof import Split
 from tests.support.tiny_models import labelled_outcomes, tiny_encoder
 
 pytest.importorskip("accelerate")

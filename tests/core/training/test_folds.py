@@ -10,7 +10,7 @@ import pytest
 from routellm_core.data.records import Outcome
 from routellm_core.training import fit_pair
 from routellm_core.training.embedding_routers import train_embedding_router
-from routellm_core.training.summary import Split, fold_of
+from routellm_core.training.proof import Split, fold_of
 
 
 def coins(count: int, seed: int = 0) -> np.ndarray:
@@ -55,7 +55,7 @@ def test_metrics_by_folds_are_those_of_prompts_that_were_not_learned(kind: str, 
     options = {"neighbors": 1} if kind == "knn" else {"l2": 1e-3}
     found = train_embedding_router(
         kind, rows, tmp_path / kind, strong="big", weak="small", folds=5, draws=20, **options
-    )  # type: ignore[call-overload]
+    )
     assert found.evaluation is not None
     assert abs(found.evaluation.metrics["apgr"].value - 0.5) < 0.15
 

@@ -9,8 +9,9 @@ import pytest
 
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.routers.mf import MatrixFactorizationRouter
-from routellm_core.training import BattleArrays, fit_mf, fit_pair, pair_router
-from routellm_core.training.mf import _gradients, _logits, _loss
+from routellm_core.training import SGD, BattleArrays, fit_mf, fit_pair, pair_router
+from routellm_core.training.logistic import logistic_loss
+from routellm_core.training.sgd import logits, loss_and_gradients
 
 
 class TableEmbedder:
@@ -120,9 +121,7 @@ def test_planted_ratings_and_prompt_effects_of_many_models_are_recovered(ties: b
             strong="m0",
             weak="m4",
             embedder=TableEmbedder(held),
-            dim=16,
-            noise=0.0,
-            learning_rate=1e-2,
+            sgd=SGD(dim=16, noise=0.0, learning_rate=1e-2),
             seed=1,
         )
         errors.append(np.abs(router.win_rates([str(i) for i in range(500)]) - true).mean())
@@ -137,7 +136,9 @@ def test_any_pair_of_the_models_can_be_routed() -> None:
     b = (a + rng.integers(1, 3, 2000)) % 3
     # m0 beats m1 beats m2, always
     battles = BattleArrays(rng.integers(0, 300, 2000), a, b, (a < b).astype(float))
-    router = fit_mf(x, battles, models=["m0", "m1", "m2"], strong="m0", weak="m2", embedder=TableEmbedder(x), dim=8)
+    router = fit_mf(
+        x, battles, models=["m0", "m1", "m2"], strong="m0", weak="m2", embedder=TableEmbedder(x), sgd=SGD(dim=8)
+    )
     best, other = (
         MatrixFactorizationRouter(
             router.model_vectors,
@@ -160,9 +161,9 @@ def test_gradients_are_those_of_the_loss() -> None:
     y, w = rng.random(7), rng.random(7) + 0.5
 
     def value() -> float:
-        return float(w @ _loss(_logits(params, e, a, b), y)) / 7
+        return float(w @ logistic_loss(logits(params, e, a, b), y)) / 7
 
-    _, gradients = _gradients(params, e, a, b, y, w)
+    _, gradients = loss_and_gradients(params, e, a, b, y, w)
     for name, array in params.items():
         for at in np.ndindex(array.shape):
             kept = array[at]
@@ -189,7 +190,7 @@ def test_the_same_seed_gives_the_same_bits(method: str) -> None:
             weak="w",
             embedder=TableEmbedder(x),
             method=method,
-            epochs=3,
+            sgd=SGD(epochs=3),
             seed=seed,
         )
         return router.vector.tobytes()
@@ -258,11 +259,7 @@ def test_early_stopping_keeps_the_best_epoch() -> None:
         weak="w",
         embedder=TableEmbedder(x),
         method="sgd",
-        epochs=200,
-        learning_rate=3e-2,
-        noise=0.0,
-        validation=0.3,
-        patience=3,
+        sgd=SGD(epochs=200, learning_rate=3e-2, noise=0.0, validation=0.3, patience=3),
         on_step=told.append,
     )
     # pure noise: the held-out loss cannot fall for long
@@ -301,10 +298,6 @@ def test_malformed_battles_are_named(fields: dict[str, Any], named: str) -> None
         ({"method": "magic"}, "method"),
         ({"l2": 0.0}, "l2"),
         ({"l2": float("nan")}, "l2"),
-        ({"method": "sgd", "dim": 0}, "dim"),
-        ({"method": "sgd", "noise": -1.0}, "noise"),
-        ({"method": "sgd", "learning_rate": 0.0}, "learning_rate"),
-        ({"method": "sgd", "validation": 0.9}, "validation"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], named: str) -> None:
@@ -312,6 +305,24 @@ def test_wrong_options_are_named(options: dict[str, Any], named: str) -> None:
     good: dict[str, Any] = {"models": ["s", "w"], "strong": "s", "weak": "w", "embedder": TableEmbedder(x)}
     with pytest.raises(ConfigurationError, match=named):
         fit_mf(x, pair_battles(np.array([1.0, 0.0])), **{**good, **options})
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"dim": 0},
+        {"epochs": 0},
+        {"batch_size": True},
+        {"patience": 0},
+        {"noise": -1.0},
+        {"weight_decay": float("nan")},
+        {"learning_rate": 0.0},
+        {"validation": 0.9},
+    ],
+)
+def test_wrong_options_of_sgd_are_named(option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(option))):
+        SGD(**option)
 
 
 def test_embeddings_that_do_not_fit_are_refused() -> None:
