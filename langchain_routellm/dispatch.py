@@ -22,21 +22,18 @@ from langchain_routellm.batches import Plan
 from routellm_core import RoutingDecision, RoutingRequest
 from routellm_core.checks import Side
 from routellm_core.policy.route import Route
-from routellm_core.policy.routing import CallSettings, RoutedOn, Routing
-
-THRESHOLD_KEY = "routellm_threshold"
-FORCE_KEY = "routellm_force"
+from routellm_core.policy.routing import FORCE_SETTING, THRESHOLD_SETTING, CallSettings, RoutedOn, Routing
 
 CONFIG_SPECS = [
     ConfigurableFieldSpec(
-        id=THRESHOLD_KEY,
+        id=THRESHOLD_SETTING,
         annotation=float,
         name="Routing threshold",
         description="Threshold of this call: the strong model answers when the win rate is at least this.",
         default=None,
     ),
     ConfigurableFieldSpec(
-        id=FORCE_KEY,
+        id=FORCE_SETTING,
         annotation=str,
         name="Forced side",
         description="'strong' or 'weak': this side answers, whatever the win rate.",
@@ -355,14 +352,7 @@ def call_settings(config: RunnableConfig, routing: Routing) -> CallSettings:
     Raises:
         ConfigurationError: A value is not allowed.
     """
-    configurable = config.get("configurable")
-    if not configurable:
-        return _NO_SETTINGS
-    conversation = None if routing.sticky is None else configurable.get(routing.sticky.key)
-    return CallSettings.of(configurable.get(THRESHOLD_KEY), configurable.get(FORCE_KEY), conversation)
-
-
-_NO_SETTINGS = CallSettings()
+    return routing.settings(config.get("configurable") or {})
 
 
 class _UnseenRun:

@@ -71,19 +71,26 @@ def message_text(message: BaseMessage) -> str:
 
 
 def human_texts(messages: Sequence[BaseMessage], lookback: int) -> tuple[str, ...]:
-    """Texts of the last `lookback` human turns, newest first; without any, the text of the last message.
+    """Texts of the last `lookback` human turns that have text, newest first.
 
-    The last human turn stays the same while an agent calls tools, and so does the route.
+    The last human turn stays the same while an agent calls tools, and so does the route. A conversation without a human
+    message gives the text of its last message that has some, tool results aside; an empty text says that there is none
+    to judge.
     """
     texts = []
+    human = False
     for message in reversed(messages):
         if message.type == "human":
-            texts.append(message_text(message))
-            if len(texts) == lookback:
-                break
-    if texts:
-        return tuple(texts)
-    return (message_text(messages[-1]),) if messages else ("",)
+            human = True
+            text = message_text(message)
+            if text.strip():
+                texts.append(text)
+                if len(texts) == lookback:
+                    break
+    if texts or human:
+        return tuple(texts) or ("",)
+    others = (message_text(message) for message in reversed(messages) if message.type != "tool")
+    return (next((text for text in others if text.strip()), ""),)
 
 
 def chat_texts(value: Any, routing: Routing) -> RoutedOn:

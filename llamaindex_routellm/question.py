@@ -18,10 +18,9 @@ from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.dispatcher import active_instrument_tags
 
 from routellm_core.errors import ConfigurationError
-from routellm_core.policy.routing import CallSettings, RoutedOn, Routing
+from routellm_core.policy.routing import FORCE_SETTING, THRESHOLD_SETTING, CallSettings, RoutedOn, Routing
 
 _PREFIX = "routellm_"
-_SETTINGS = ("routellm_threshold", "routellm_force", "routellm_thread_id")
 
 # Names under which LlamaIndex's own prompts carry the question of the person.
 _QUESTION_VARIABLES = ("query_str", "question", "query")
@@ -120,25 +119,26 @@ def call_settings(routing: Routing, *sources: dict[str, Any]) -> CallSettings:
     ``instrument_tags({"routellm_force": "strong", "thread_id": "42"})`` says the same.
 
     Args:
-        routing: Its stickiness names the tag that identifies a conversation.
+        routing: Its stickiness and its limits name the tags that say whose call it is.
         *sources: Keyword arguments of the call; their ``routellm_*`` entries are removed.
 
     Raises:
         ConfigurationError: An unknown ``routellm_*`` name, or a value that is not allowed.
     """
+    # what says whose call it is goes by its own name in tags, and with the prefix among a call's arguments
+    keys = {"thread_id" if routing.sticky is None else routing.sticky.key, *routing.policy.limit_keys}
+    allowed = {THRESHOLD_SETTING: THRESHOLD_SETTING, FORCE_SETTING: FORCE_SETTING} | {_PREFIX + k: k for k in keys}
+    allowed.setdefault(_PREFIX + "thread_id", routing.sticky.key if routing.sticky else "thread_id")
     tags = active_instrument_tags.get()
-    given = {name: tags[name] for name in _SETTINGS if tags.get(name) is not None}
+    given = {name: tags[name] for name in allowed.values() if tags.get(name) is not None}
     for source in sources:
         for name in [name for name in source if name.startswith(_PREFIX)]:
-            if name not in _SETTINGS:
-                raise ConfigurationError(f"{name}={source[name]!r:.80}: expected one of {', '.join(_SETTINGS)}")
+            if name not in allowed:
+                raise ConfigurationError(f"{name}={source[name]!r:.80}: expected one of {', '.join(allowed)}")
             value = source.pop(name)
             if value is not None:
-                given[name] = value
-    key = "thread_id" if routing.sticky is None else routing.sticky.key
-    return CallSettings.of(
-        given.get("routellm_threshold"), given.get("routellm_force"), given.get("routellm_thread_id", tags.get(key))
-    )
+                given[allowed[name]] = value
+    return routing.settings(given)
 
 
 def routed_on(routing: Routing, messages: Sequence[ChatMessage], retrieval: Retrieval | None) -> RoutedOn:
@@ -205,14 +205,16 @@ def human_turns(messages: Sequence[ChatMessage]) -> list[str]:
     """What the person said, in order: user messages without those that an agent wrote in the person's name.
 
     Left out are the observations of a ReAct agent, the results that a CodeAct agent feeds back and their requests to
-    try again; taken off is the state that an AgentWorkflow puts around a message. A conversation without a user
-    message gives the text of its last message that has some.
+    try again; taken off is the state that an AgentWorkflow puts around a message; turns without text are passed over. A
+    conversation without a user message gives the text of its last message that has some, tool results aside; an empty
+    text says that there is none to judge.
     """
     turns: list[str] = []
-    before, answered = "", False
+    before, answered, human = "", False, False
     for message in messages:
         text = message.content or ""
         if message.role == MessageRole.USER:
+            human = True
             if text.startswith(_TRANSCRIPT):
                 turns += human_turns(_of_transcript(message))
             elif not _agent_written(text, before):
@@ -223,9 +225,11 @@ def human_turns(messages: Sequence[ChatMessage]) -> list[str]:
                     turns.append(turn)
         answered = message.role == MessageRole.ASSISTANT
         before = text if answered else ""
-    if not turns:
-        turns = [next((m.content for m in reversed(messages) if m.content), "")]
-    return turns
+    turns = [turn for turn in turns if turn.strip()]
+    if turns or human:
+        return turns or [""]
+    others = (m.content or "" for m in reversed(messages) if m.role not in (MessageRole.TOOL, MessageRole.FUNCTION))
+    return [next((text for text in others if text.strip()), "")]
 
 
 def _of_transcript(message: ChatMessage) -> list[ChatMessage]:

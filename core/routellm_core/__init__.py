@@ -11,12 +11,21 @@ from routellm_core.errors import (
     ConfigurationError,
     DataError,
     DeadlineError,
+    LimitError,
     MissingExtraError,
     PromptError,
     RouteLLMError,
     RouterError,
 )
-from routellm_core.policy import Price, RoutingDecision, RoutingPolicy, RoutingRequest, Stickiness
+from routellm_core.policy import (
+    Price,
+    RoutingDecision,
+    RoutingPolicy,
+    RoutingRequest,
+    ShareLimit,
+    SpendLimit,
+    Stickiness,
+)
 from routellm_core.routers import Router, load_router
 
 __all__ = [
@@ -26,6 +35,7 @@ __all__ = [
     "ConfigurationError",
     "DataError",
     "DeadlineError",
+    "LimitError",
     "MissingExtraError",
     "OnlineCalibration",
     "Price",
@@ -36,6 +46,8 @@ __all__ = [
     "RoutingDecision",
     "RoutingPolicy",
     "RoutingRequest",
+    "ShareLimit",
+    "SpendLimit",
     "Stickiness",
     "load_router",
 ]

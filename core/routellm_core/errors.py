@@ -43,3 +43,7 @@ class MissingExtraError(RouteLLMError, ImportError):
             f"{what} needs an optional dependency. Install it with: pip install 'routellm-adapters[{extra}]'"
         )
         self.extra = extra
+
+
+class LimitError(RouteLLMError, RuntimeError):
+    """A limit is reached, and was set to refuse calls."""

@@ -57,8 +57,9 @@ def test_import_needs_no_environment():
 def test_public_names():
     assert sorted(routellm_core.__all__) == [
         "Calibration", "CheckpointError", "CheckpointNotFoundError", "ConfigurationError", "DataError",
-        "DeadlineError", "MissingExtraError", "OnlineCalibration", "Price", "PromptError", "RouteLLMError", "Router",
-        "RouterError", "RoutingDecision", "RoutingPolicy", "RoutingRequest", "Stickiness", "load_router",
+        "DeadlineError", "LimitError", "MissingExtraError", "OnlineCalibration", "Price", "PromptError",
+        "RouteLLMError", "Router", "RouterError", "RoutingDecision", "RoutingPolicy", "RoutingRequest", "ShareLimit",
+        "SpendLimit", "Stickiness", "load_router",
     ]  # fmt: skip
     for module in (routellm_core, routellm_core.routers, routellm_core.embedders):
         for name in module.__all__:

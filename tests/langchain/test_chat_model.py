@@ -529,7 +529,15 @@ def test_it_round_trips_through_dumpd_and_load() -> None:
 
 def test_the_bundled_router_round_trips() -> None:
     llm = ChatRouteLLM(strong=ScriptedChatModel(model="s"), weak=ScriptedChatModel(model="w"), strong_fraction=0.3)
-    assert set(dumpd(llm)["kwargs"]) == {"strong", "weak", "strong_fraction", "lookback", "on_error", "cache_size"}
+    assert set(dumpd(llm)["kwargs"]) == {
+        "strong",
+        "weak",
+        "strong_fraction",
+        "lookback",
+        "on_error",
+        "cache_size",
+        "allow_overrides",
+    }
     assert llm.invoke("hi").response_metadata["routellm"]["router"] == "mf"
 
 

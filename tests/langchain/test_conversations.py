@@ -65,13 +65,32 @@ def test_the_route_does_not_change_while_tools_run(pair: Pair) -> None:
     [
         ([SystemMessage("p=0.8 only a system message")], "p=0.8 only a system message"),
         ([SystemMessage("x"), AIMessage("p=0.8 an answer")], "p=0.8 an answer"),
-        ([HumanMessage([{"type": "image_url", "image_url": {"url": "data:,"}}])], ""),
-        ([HumanMessage("")], ""),
+        (
+            [HumanMessage("p=0.8 asked"), HumanMessage([{"type": "image_url", "image_url": {"url": "data:,"}}])],
+            "p=0.8 asked",
+        ),
+        ([HumanMessage("p=0.8 asked"), AIMessage("x"), HumanMessage(" ")], "p=0.8 asked"),
     ],
 )
 def test_without_human_text_it_routes_on_what_there_is(pair: Pair, messages: Any, text: str) -> None:
     pair.llm().invoke(messages)
     assert pair.router.prompts == [text]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [HumanMessage([{"type": "image_url", "image_url": {"url": "data:,"}}])],
+        [HumanMessage("")],
+        [SystemMessage("p=0.1 be brief"), HumanMessage(" ")],
+        [ToolMessage("p=0.1 a result", tool_call_id="1")],
+    ],
+)
+def test_no_text_is_not_an_easy_prompt(pair: Pair, messages: Any) -> None:
+    decision = routing_decision(pair.llm().invoke(messages))
+    assert decision is not None
+    assert (decision.model, decision.reason) == ("strong", "no_text")
+    assert pair.router.prompts == []
 
 
 def test_route_on_chooses_the_text_or_texts(pair: Pair) -> None:

@@ -120,6 +120,7 @@ class TestEveryWay:
             "failover": None,
             "error": None,
             "detail": None,
+            "p_strong": float(side == "strong"),
         }
         ids = {piece.additional_kwargs["routellm"]["id"] for piece in pieces} | {d["id"] for d in events.decisions}
         assert len(ids) == 1
@@ -959,7 +960,8 @@ class TestBadInput:
         strong = FakeLLM("s", window=10_000_000)
         weak = FakeLLM("w", window=10_000_000)
         llm = RouteLLM(strong=strong, weak=weak, router="random", strong_fraction=0.5)
-        assert llm.chat([user(text)]).additional_kwargs["routellm"]["reason"] == "win_rate"
+        reason = llm.chat([user(text)]).additional_kwargs["routellm"]["reason"]
+        assert reason == ("win_rate" if text.strip() else "no_text")
         assert llm.complete(text).additional_kwargs["routellm"]["reason"] == "win_rate"
 
     @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from routellm_core.calibration.distribution import Calibration, HasFingerprint
 from routellm_core.calibration.thresholds import between
 from routellm_core.checks import checked_fraction, write_json
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError
+from routellm_core.forks import fork_safe_lock
 
 FORMAT = 1
 # A change of this size matters: with it, any threshold's share can be off by 10 points.
@@ -82,7 +82,7 @@ class OnlineCalibration:
         self.strong_fraction = checked_fraction(strong_fraction, "strong_fraction")
         self.window = window
         self._file: Path | None = None
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock(self, "_lock")
         self._fixed = self.calibration.threshold(strong_fraction=self.strong_fraction)
         self._observed = 0
         self._strong = 0
@@ -141,6 +141,16 @@ class OnlineCalibration:
             self._recent.append(value)
             insort(self._sorted, value)
             return threshold
+
+    def correct(self, strong: int) -> None:
+        """Note that a call did not go where its threshold said: +1 where it went to the strong model instead, else -1.
+
+        Exploration does so; the share that is kept on target is that of the sides that answer.
+        """
+        with self._lock:
+            cap = self.window / 2.0
+            self._strong += strong
+            self._owed = min(cap, max(-cap, self._owed - strong))
 
     def observe_batch(self, win_rates: Iterable[float]) -> list[float]:
         """`observe` for each of several prompts, in order."""

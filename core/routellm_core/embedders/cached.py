@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import logging
@@ -16,6 +15,7 @@ import numpy as np
 
 from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings
 from routellm_core.errors import CheckpointError, ConfigurationError, RouterError
+from routellm_core.workers import in_background
 
 logger = logging.getLogger(__name__)
 
@@ -96,10 +96,10 @@ class CachedEmbedder:
     async def aembed(self, texts: Sequence[str]) -> FloatMatrix:
         """Like `embed`: the file is read and written in a thread, the embedder awaited."""
         hashes = [_hash(text) for text in texts]
-        known = await asyncio.to_thread(self._read, hashes)
+        known = await in_background(self, lambda: self._read(hashes))
         misses = self._misses(texts, hashes, known)
         found = await self.embedder.aembed(list(misses.values())) if misses else None
-        return await asyncio.to_thread(self._finish, hashes, known, list(misses), found)
+        return await in_background(self, lambda: self._finish(hashes, known, list(misses), found))
 
     def _misses(self, texts: Sequence[str], hashes: list[bytes], known: dict[bytes, FloatMatrix]) -> dict[bytes, str]:
         return {key: text for key, text in zip(hashes, texts, strict=True) if key not in known}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import math
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from routellm_core.embedders.base import FloatMatrix
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, PromptError
+from routellm_core.workers import in_background
 
 CONFIG_FILE = "config.json"
 VOCAB_FILE = "vocab.txt"
@@ -381,7 +381,7 @@ class StaticEmbedder:
         # longer (through the interpreter's lock) than computing in turn.
         if sum(min(len(text), HEAD_CHARS + TAIL_CHARS) for text in texts if isinstance(text, str)) <= _INLINE_CHARS:
             return self.embed(texts)
-        return await asyncio.to_thread(self.embed, texts)
+        return await in_background(self, lambda: self.embed(texts))
 
     def _ids(self, words: Sequence[str]) -> list[int]:
         get, cached = self._rows.get, self._cache.get

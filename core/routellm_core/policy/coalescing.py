@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
+from routellm_core.forks import fork_safe_lock
 from routellm_core.routers.base import WinRates
 
 _Ask: TypeAlias = "tuple[list[str], asyncio.Future[WinRates]]"
@@ -27,7 +27,7 @@ class Coalescer:
     def __init__(self, score: Callable[[list[str]], Awaitable[WinRates]]) -> None:
         self._score = score
         self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Ask]] = WeakKeyDictionary()
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock(self, "_lock")
         self._running: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
 
     async def __call__(self, prompts: list[str]) -> WinRates:

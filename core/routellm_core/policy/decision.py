@@ -9,10 +9,22 @@ from typing import Any, Literal, Self
 
 from routellm_core.checks import Side
 
-Reason = Literal["win_rate", "forced", "capability", "sticky", "error", "deadline"]
+Reason = Literal[
+    "win_rate",
+    "forced",
+    "capability",
+    "sticky",
+    "limit",
+    "no_text",
+    "explored",
+    "observed",
+    "error",
+    "deadline",
+]
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """A new id of a decision, 32 random hex digits."""
     # not the random module: a program that seeds it would repeat its ids
     return os.urandom(16).hex()
 
@@ -26,14 +38,19 @@ class RoutingDecision:
         win_rate: P(the strong model's answer beats the weak one's | prompt), in [0, 1]; None when no router ran.
         threshold: The call is strong when ``win_rate >= threshold``; in [0, 1].
         router: Name of the router that the policy holds.
-        reason: ``"win_rate"`` compared with the threshold; ``"forced"`` by the caller; ``"capability"`` the weak
-            model cannot serve the call; ``"sticky"`` an earlier decision of the conversation holds; ``"error"`` or
-            ``"deadline"`` the router failed and the policy's ``on_error`` rule decided.
+        reason: Why: ``"win_rate"``, compared with the threshold; ``"forced"`` by the caller; ``"capability"``, the weak
+            model cannot serve the call; ``"sticky"``, an earlier decision of the conversation holds; ``"limit"``, a
+            limit is reached; ``"no_text"``, there was no text to judge; ``"explored"``, a coin decided; ``"observed"``,
+            one side answers every call for now; ``"error"`` or ``"deadline"``, the router failed and the policy's
+            ``on_error`` rule decided.
         failover: The side that was decided on but failed, so that the other one answered; else None.
         error: For ``"error"`` and ``"deadline"``: the class name of what went wrong (never a message: it could
             hold prompt text).
-        detail: For ``"capability"``: what the weak model lacks; for a failover: the class name of its error.
-        id: Names the call in traces and logs; 32 hex digits. Two decisions that differ in nothing else are equal.
+        detail: For ``"capability"``: what the weak model lacks; for ``"limit"``: the class of the limit; for a
+            failover: the class name of its error.
+        p_strong: Probability that the call went to the strong side, exploration included; 0.0 or 1.0 where nothing was
+            left to chance.
+        id: Names the call in traces and logs; 32 hex digits. It and `p_strong` are left out of comparisons.
     """
 
     model: Side
@@ -44,7 +61,13 @@ class RoutingDecision:
     failover: Side | None = None
     error: str | None = None
     detail: str | None = None
-    id: str = field(default_factory=_new_id, compare=False)
+    # by default from the side, see __post_init__
+    p_strong: float = field(default=None, compare=False)  # type: ignore[assignment]
+    id: str = field(default_factory=new_id, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.p_strong is None:
+            object.__setattr__(self, "p_strong", 1.0 if self.model == "strong" else 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """The decision as a flat dict of JSON scalars, always with the same keys."""
@@ -75,6 +98,7 @@ class RoutingRequest:
         force: Side that is settled already, so that no router runs.
         reason: Why it is settled: ``"forced"``, ``"capability"`` or ``"sticky"``.
         detail: Passed on to the decision.
+        keys: Whose call it is, by the names that limits ask for, such as ``{"user_id": "42"}``.
     """
 
     prompts: tuple[str, ...]
@@ -82,3 +106,4 @@ class RoutingRequest:
     force: Side | None = None
     reason: Reason = "forced"
     detail: str | None = None
+    keys: Mapping[str, str] = field(default_factory=dict, hash=False)

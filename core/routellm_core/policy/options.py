@@ -7,8 +7,10 @@ from difflib import get_close_matches
 from typing import Any, TypeAlias, TypedDict
 
 from routellm_core.calibration import Calibration, OnlineCalibration
+from routellm_core.checks import Side
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.decision import RoutingRequest
+from routellm_core.policy.limits import Limit
 from routellm_core.policy.policy import OnError, RoutingPolicy
 from routellm_core.policy.stickiness import Stickiness
 
@@ -46,6 +48,18 @@ class PolicyOptions(TypedDict, total=False):
     online: bool | OnlineCalibration
     """Whether the threshold follows the traffic, so that the share stays at `strong_fraction`."""
 
+    explore: float
+    """Chance that a fair coin decides a call in place of its win rate, for feedback and replay; 0 never."""
+
+    explore_band: tuple[float, float] | None
+    """Win rates (low, high) within which calls are explored; None explores all."""
+
+    observe: Side | None
+    """This side answers every call, and the decision records what would have been decided; None decides."""
+
+    limits: Sequence[Limit]
+    """`SpendLimit` and `ShareLimit` objects, which may turn a strong call into a weak one."""
+
 
 class DecisionOptions(PolicyOptions, total=False):
     """Options of everything that decides: `PolicyOptions`, and what a call is routed on."""
@@ -56,6 +70,9 @@ class DecisionOptions(PolicyOptions, total=False):
     route_on: RouteOn | None
     """What to route on instead: a function of the messages that returns a text, several texts (the hardest decides),
     or a `RoutingRequest`. Where the input is a dict, its key."""
+
+    allow_overrides: bool
+    """Whether a call may force a side or set its own threshold; False for apps whose clients can write its config."""
 
     sticky: bool | str | Stickiness | None
     """Keep a conversation on the strong model once it went there: True (by ``thread_id``), the name of another key

@@ -2,42 +2,60 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from math import nextafter
+from typing import Any, Literal, Self, get_args
 
 from routellm_core.calibration.distribution import Calibration
 from routellm_core.calibration.online import OnlineCalibration
+from routellm_core.calibration.scoring import RouterLike
 from routellm_core.checks import Side, checked_count, checked_fraction, checked_seconds, checked_side
 from routellm_core.errors import ConfigurationError, DeadlineError, PromptError, RouterError
-from routellm_core.policy.decision import Reason, RoutingDecision, RoutingRequest
+from routellm_core.forks import fork_safe_lock
+from routellm_core.policy.cache import WinRateCache, prompt_key
+from routellm_core.policy.decision import Reason, RoutingDecision, RoutingRequest, new_id
+from routellm_core.policy.exploration import Exploration
+from routellm_core.policy.limits import Limit, checked_limits
+from routellm_core.policy.scoring import Scores, Scoring
 from routellm_core.routers.base import Router
-
-if TYPE_CHECKING:
-    from routellm_core.policy.coalescing import Coalescer
-    from routellm_core.routers.base import WinRates
+from routellm_core.routers.function import as_router
 
 logger = logging.getLogger("routellm_core")
 
 OnError = Literal["strong", "weak", "raise"]
 
 
+@dataclass(slots=True)
+class _Serving:
+    """What decides at one moment; replaced as a whole."""
+
+    router: Router
+    calibration: Calibration | None
+    threshold: float
+    strong_fraction: float | None
+    online: OnlineCalibration | None
+    scoring: Scoring
+    cache: WinRateCache
+
+
 class RoutingPolicy:
     """Decides each call: strong when the router's win rate >= threshold.
 
     The threshold is given, or comes from a calibration for a wanted share of strong calls. One policy serves any
-    number of threads and event loops. Win rates of recent prompts are kept (by a hash of the prompt, not its text).
+    number of threads, event loops and forked processes. Win rates of recent prompts are kept (by a hash of the prompt,
+    not its text).
 
-    When the router fails or misses the deadline, `on_error` decides: the named side answers and the decision says
-    ``reason="error"`` (or ``"deadline"``), or the error is raised. Input that is not a prompt always raises.
+    When the router fails on a prompt or misses the deadline, `on_error` decides that call: the named side answers and
+    the decision says ``reason="error"`` (or ``"deadline"``), or the error is raised. The other prompts of a batch keep
+    their own win rates. A router that misses several deadlines in a row is left alone for a while, and its calls are
+    decided at once. Input that is not a prompt always raises.
 
     Args:
-        router: A `Router` or the name of one for `load_router`; None is the bundled default.
+        router: What predicts win rates: a `Router`, the name of one for `load_router`, a function from a list of
+            prompts to their win rates, or any object with ``win_rates(prompts)``; None is the bundled default.
         threshold: Number in [0, 1]. Give either this or `strong_fraction`.
         strong_fraction: Wanted share of strong calls in [0, 1], through `calibration` or the router's own.
         calibration: Distribution of this router's win rates on prompts like yours.
@@ -47,6 +65,12 @@ class RoutingPolicy:
         online: True keeps the realised share at `strong_fraction` while traffic changes, by an `OnlineCalibration`
             that starts from the calibration; or a ready one (restored from its file, say). It sets the threshold of
             every call that gives none itself.
+        explore: Chance in [0, 1] that a fair coin decides a call in place of its win rate, so that both sides are seen
+            on every kind of prompt; for feedback and replay. The share of strong calls stays as wanted.
+        explore_band: Win rates ``(low, high)`` within which calls are explored; None explores all.
+        observe: ``"strong"`` or ``"weak"``: this side answers every call, and the decision records what its win rate
+            and the threshold are: a first week without risk. None decides.
+        limits: `SpendLimit` and `ShareLimit` objects that may turn a strong call into a weak one.
 
     Raises:
         ConfigurationError: A value is not allowed, both or neither of `threshold` and `strong_fraction` are given,
@@ -55,7 +79,7 @@ class RoutingPolicy:
 
     def __init__(
         self,
-        router: Router | str | None = None,
+        router: RouterLike | str | None = None,
         *,
         threshold: float | None = None,
         strong_fraction: float | None = None,
@@ -64,6 +88,10 @@ class RoutingPolicy:
         deadline: float | None = None,
         cache_size: int = 4096,
         online: bool | OnlineCalibration = False,
+        explore: float = 0.0,
+        explore_band: tuple[float, float] | None = None,
+        observe: Side | None = None,
+        limits: Sequence[Limit] = (),
     ) -> None:
         if threshold is not None and strong_fraction is not None:
             raise ConfigurationError(
@@ -75,69 +103,128 @@ class RoutingPolicy:
                 "neither threshold nor strong_fraction is given: set strong_fraction=0.3 for about 30 % strong calls, "
                 "or a threshold between 0 and 1"
             )
+        if on_error not in get_args(OnError):
+            raise ConfigurationError(f"on_error={on_error!r:.80}: expected 'strong', 'weak' or 'raise'")
+        self.on_error: OnError = on_error
+        self.deadline = checked_seconds(deadline, "deadline", without="to wait")
+        self.cache_size = checked_count(cache_size, "cache_size", least=0)
+        self.exploration = Exploration.of(explore, explore_band)
+        self.observe = None if observe is None else checked_side(observe, "observe")
+        self.limits = checked_limits(limits)
+        self._replacing = fork_safe_lock(self, "_replacing")
+        self._serving = self._made(as_router(router), calibration, threshold, strong_fraction, online)
+
+    # --- what decides, all of one moment ---
+
+    @property
+    def router(self) -> Router:
+        """The router in use."""
+        return self._serving.router
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration in use: the one that was given, or the router's own."""
+        return self._serving.calibration
+
+    @property
+    def threshold(self) -> float:
+        """The threshold of every call that has none of its own; with `online` the one to start from."""
+        return self._serving.threshold
+
+    @property
+    def strong_fraction(self) -> float | None:
+        """The wanted share of strong calls; None where the threshold was given."""
+        return self._serving.strong_fraction
+
+    @property
+    def online(self) -> OnlineCalibration | None:
+        """What moves the threshold with the traffic, if anything does."""
+        return self._serving.online
+
+    @property
+    def limit_keys(self) -> frozenset[str]:
+        """Names of the call settings that the limits ask for, such as ``"user_id"``."""
+        return frozenset(limit.key for limit in self.limits if limit.key is not None)
+
+    def replace(
+        self,
+        *,
+        router: RouterLike | str | None = None,
+        calibration: Calibration | None = None,
+        threshold: float | None = None,
+        strong_fraction: float | None = None,
+    ) -> None:
+        """Put another router, calibration or target into a running app, at one moment for all threads.
+
+        Calls that are being decided end with what they began with. Options that are not given stay as they are, but a
+        calibration belongs to its router: with a new router and no calibration, the router's own is used. Win rates
+        that are kept are kept for the same router only, and an online calibration starts anew.
+
+        Raises:
+            ConfigurationError: As for the constructor; then nothing has changed.
+        """
+        if threshold is not None and strong_fraction is not None:
+            raise ConfigurationError(
+                f"threshold={threshold!r} and strong_fraction={strong_fraction!r} are both given: give one of them"
+            )
+        with self._replacing:
+            before = self._serving
+            new = before.router if router is None else as_router(router)
+            if router is None and calibration is None:
+                calibration = before.calibration
+            if threshold is None and strong_fraction is None:
+                strong_fraction = before.strong_fraction
+                threshold = before.threshold if strong_fraction is None else None
+            online = before.online is not None and strong_fraction is not None
+            serving = self._made(new, calibration, threshold, strong_fraction, online)
+            if new.fingerprint == before.router.fingerprint:
+                serving.cache = before.cache
+            self._serving = serving
+
+    def _made(
+        self,
+        router: Router,
+        calibration: Calibration | None,
+        threshold: float | None,
+        strong_fraction: float | None,
+        online: bool | OnlineCalibration | None,
+    ) -> _Serving:
+        """Check what decides, as a whole."""
         if threshold is not None:
             threshold = checked_fraction(threshold, "threshold")
         if strong_fraction is not None:
             strong_fraction = checked_fraction(strong_fraction, "strong_fraction")
-        if on_error not in get_args(OnError):
-            raise ConfigurationError(f"on_error={on_error!r}: expected 'strong', 'weak' or 'raise'")
-        deadline = checked_seconds(deadline, "deadline", without="to wait")
-        cache_size = checked_count(cache_size, "cache_size", least=0)
         if calibration is not None and not isinstance(calibration, Calibration):
             raise ConfigurationError(
                 f"calibration={calibration!r:.80}: expected a Calibration; read a saved one with Calibration.load(path)"
             )
-        if router is None or isinstance(router, str):
-            from routellm_core.routers import load_router
-
-            router = load_router(router) if router is not None else load_router()
-        if not isinstance(router, Router):
-            raise ConfigurationError(
-                f"router={router!r:.80}: expected a Router (a subclass of routellm_core.Router), a name for "
-                "load_router, or None for the bundled one"
-            )
         if calibration is not None:
             calibration.check_router(router)
-        self.router = router
-        self.calibration = calibration if calibration is not None else router.calibration
-        self.strong_fraction = strong_fraction
-        self.online = self._online(online)
-        if threshold is None:
-            assert strong_fraction is not None
-            if self.calibration is None:
+        else:
+            calibration = router.calibration
+        following = _checked_online(online, router, calibration, strong_fraction)
+        if strong_fraction is not None:
+            if calibration is None:
                 raise ConfigurationError(
                     f"strong_fraction={strong_fraction} needs a calibration and router {router.name!r} has none: pass "
-                    "calibration=Calibration.fit(router, prompts), or a threshold"
+                    "calibration=Calibration.fit(router, prompts), with some hundreds of prompts like yours, or a "
+                    "threshold"
                 )
-            threshold = self.calibration.threshold(strong_fraction=strong_fraction)
-        self.threshold: float = threshold
-        self.on_error: OnError = on_error
-        self.deadline = deadline
-        self.cache_size = cache_size
-        self._cache: OrderedDict[bytes, float] = OrderedDict()
-        self._lock = threading.Lock()
-        self._joint: Coalescer | None = None
-
-    def _online(self, online: bool | OnlineCalibration) -> OnlineCalibration | None:
-        if online is False or online is None:
-            return None
-        if not isinstance(online, bool | OnlineCalibration):
-            raise ConfigurationError(f"online={online!r:.80}: expected True, False or an OnlineCalibration")
-        if self.strong_fraction is None:
-            raise ConfigurationError("online= keeps a share on target: give strong_fraction=, not threshold=")
-        if online is True:
-            if self.calibration is None:
-                raise ConfigurationError(
-                    f"online=True starts from a calibration and router {self.router.name!r} has none: pass "
-                    "calibration=Calibration.fit(router, prompts)"
-                )
-            return OnlineCalibration(self.calibration, self.strong_fraction)
-        online.check_router(self.router)
-        if online.strong_fraction != self.strong_fraction:
-            raise ConfigurationError(
-                f"strong_fraction={self.strong_fraction} but online= aims at {online.strong_fraction}: give one share"
+            threshold = (
+                calibration.threshold(strong_fraction=strong_fraction)
+                if self.exploration is None
+                else self.exploration.threshold(calibration, strong_fraction)
             )
-        return online
+        assert threshold is not None
+        return _Serving(
+            router,
+            calibration,
+            threshold,
+            strong_fraction,
+            following,
+            Scoring(router, self.deadline),
+            WinRateCache(self.cache_size),
+        )
 
     @classmethod
     def of(cls, policy: RoutingPolicy | None = None, **options: Any) -> RoutingPolicy:
@@ -183,13 +270,13 @@ class RoutingPolicy:
     def decide_batch(
         self, prompts: Sequence[str | RoutingRequest], *, threshold: float | None = None, force: Side | None = None
     ) -> list[RoutingDecision]:
-        """Decide a batch of n >= 1 calls with at most one `win_rates` call; decision i is for prompt i."""
+        """Decide a batch of n >= 1 calls with at most one `win_rates` call; decision i is for prompt i.
+
+        Only when that call fails are there more of them, which find the prompts that the router fails on.
+        """
         batch = _Batch(self, prompts, threshold, force)
         if batch.missing:
-            try:
-                batch.add(self._score(batch.missing))
-            except Exception as exc:
-                batch.fail(exc)
+            batch.add(batch.serving.scoring.score(batch.missing))
         return batch.decisions()
 
     async def adecide(
@@ -204,93 +291,24 @@ class RoutingPolicy:
         """Like `decide_batch`, without blocking the event loop."""
         batch = _Batch(self, prompts, threshold, force)
         if batch.missing:
-            try:
-                batch.add(await self._ascore(batch.missing))
-            except Exception as exc:
-                batch.fail(exc)
+            batch.add(await batch.serving.scoring.ascore(batch.missing))
         return batch.decisions()
 
-    def _score(self, prompts: list[str]) -> WinRates:
-        if self.deadline is None:
-            return self.router.win_rates(prompts)
-        result: list[WinRates] = []
-        failure: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                result.append(self.router.win_rates(prompts))
-            except BaseException as exc:
-                failure.append(exc)
-
-        # a daemon thread: a router that hangs must not keep the process from ending
-        thread = threading.Thread(target=work, name="routellm-router", daemon=True)
-        thread.start()
-        thread.join(self.deadline)
-        if failure:
-            raise failure[0]
-        if not result:
-            raise self._missed_deadline()
-        return result[0]
-
-    async def _ascore(self, prompts: list[str]) -> WinRates:
-        if self._joint is None:
-            # loads asyncio: loaded wherever this runs, and at the top most of what importing this package costs
-            from routellm_core.policy.coalescing import Coalescer
-
-            self._joint = Coalescer(self.router.awin_rates)
-        if self.deadline is None:
-            return await self._joint(prompts)
-        import asyncio
-
-        # not wait_for: it would also turn a TimeoutError of the router itself into a missed deadline
-        task = asyncio.ensure_future(self._joint(prompts))
-        try:
-            done, _ = await asyncio.wait({task}, timeout=self.deadline)
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        if not done:
-            task.cancel()
-            raise self._missed_deadline()
-        return task.result()
-
-    def _missed_deadline(self) -> DeadlineError:
-        return DeadlineError(f"router {self.router.name!r} did not answer within deadline={self.deadline} s")
-
-    def _cached(self, keys: Sequence[bytes]) -> dict[bytes, float]:
-        found = {}
-        with self._lock:
-            for key in keys:
-                value = self._cache.get(key)
-                if value is not None:
-                    self._cache.move_to_end(key)
-                    found[key] = value
-        return found
-
-    def _remember(self, items: dict[bytes, float]) -> None:
-        if not self.cache_size:
-            return
-        with self._lock:
-            for key, value in items.items():
-                self._cache[key] = value
-                self._cache.move_to_end(key)
-            while len(self._cache) > self.cache_size:
-                self._cache.popitem(last=False)
+    def spent(self, request: RoutingRequest, side: Side, input_tokens: int, output_tokens: int) -> None:
+        """Tell the limits what a call used; both adapters do so when an answer reports its usage."""
+        for limit in self.limits:
+            limit.spent(_user(limit, request), side, input_tokens, output_tokens)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # frameworks deep-copy their models; a policy is safe to share and its router may be gigabytes
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        del state["_lock"], state["_cache"], state["_joint"]
-        return state
+        return {name: value for name, value in self.__dict__.items() if name != "_replacing"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._cache = OrderedDict()
-        self._lock = threading.Lock()
-        self._joint = None
+        self._replacing = fork_safe_lock(self, "_replacing")
 
     def __repr__(self) -> str:
         target = "" if self.strong_fraction is None else f", strong_fraction={self.strong_fraction}"
@@ -308,53 +326,140 @@ class _Batch:
         force: Side | None,
     ) -> None:
         self.policy = policy
-        self.requests = _requests(prompts, threshold, force)
-        self.error: Exception | None = None
+        self.serving = policy._serving  # one moment's, until the last decision is made
+        self.requests = [self._settled(request) for request in _requests(prompts, threshold, force)]
         # no text is hashed and no cache entry touched for a call that is settled already
-        self.keys = [tuple(_key(p) for p in r.prompts) if r.force is None else () for r in self.requests]
-        self.win_rates = policy._cached([k for keys in self.keys for k in keys]) if policy.cache_size else {}
+        self.keys = [tuple(map(prompt_key, r.prompts)) if r.force is None else () for r in self.requests]
+        self.scores: dict[bytes, float | Exception] = {
+            **self.serving.cache.found(key for keys in self.keys for key in keys)
+        }
         unscored: dict[bytes, str] = {}
         for request, keys in zip(self.requests, self.keys, strict=True):
             for key, text in zip(keys, request.prompts if keys else (), strict=True):
-                if key not in self.win_rates:
+                if key not in self.scores:
                     unscored.setdefault(key, text)
         self._missing_keys = list(unscored)
         self.missing = list(unscored.values())
 
-    def add(self, win_rates: WinRates) -> None:
-        fresh = dict(zip(self._missing_keys, win_rates.tolist(), strict=True))
-        self.win_rates.update(fresh)
-        self.policy._remember(fresh)
+    def _settled(self, request: RoutingRequest) -> RoutingRequest:
+        """Settle a call beyond a limit, which needs no router."""
+        if request.force is not None and request.reason == "forced":
+            return request
+        for limit in self.policy.limits:
+            side = limit.settled(_user(limit, request))
+            if side is not None:
+                return replace(request, force=side, reason="limit", detail=type(limit).__name__)
+        return request
 
-    def fail(self, exc: Exception) -> None:
-        policy = self.policy
+    def add(self, scores: Scores) -> None:
+        fresh = dict(zip(self._missing_keys, scores, strict=True))
+        self.scores.update(fresh)
+        self.serving.cache.keep({key: score for key, score in fresh.items() if isinstance(score, float)})
+        failures = [score for score in scores if isinstance(score, Exception)]
+        if failures:
+            self._failed(failures)
+
+    def _failed(self, failures: list[Exception]) -> None:
+        policy, name, first = self.policy, self.serving.router.name, failures[0]
         if policy.on_error == "raise":
-            if isinstance(exc, RouterError):
-                raise exc
-            raise RouterError(f"router {policy.router.name!r} failed: {type(exc).__name__}") from exc
-        self.error = exc
-        # the class alone: an error's message may quote the prompt
+            # from None: what the router raised may quote the prompt
+            if isinstance(first, RouterError):
+                raise first from None
+            raise RouterError(f"router {name!r} failed: {type(first).__name__}") from None
+        # the class alone, for the same reason
         logger.warning(
-            "router %r failed (%s); on_error=%r decides", policy.router.name, type(exc).__name__, policy.on_error
+            "router %r failed on %d of %d prompts (%s); on_error=%r decides them",
+            name,
+            len(failures),
+            len(self.missing),
+            type(first).__name__,
+            policy.on_error,
         )
 
     def decisions(self) -> list[RoutingDecision]:
         return [self._decision(request, keys) for request, keys in zip(self.requests, self.keys, strict=True)]
 
     def _decision(self, request: RoutingRequest, keys: tuple[bytes, ...]) -> RoutingDecision:
-        policy = self.policy
-        threshold = policy.threshold if request.threshold is None else request.threshold
-        name = policy.router.name
+        decision = self._unlimited(request, keys)
+        for limit in self.policy.limits:
+            limit.decided(_user(limit, request), decision.model)
+        return decision
+
+    def _unlimited(self, request: RoutingRequest, keys: tuple[bytes, ...]) -> RoutingDecision:
+        policy, serving = self.policy, self.serving
+        threshold = serving.threshold if request.threshold is None else request.threshold
+        name = serving.router.name
         if request.force is not None:
-            return RoutingDecision(request.force, None, threshold, name, request.reason, detail=request.detail)
-        if self.error is not None and any(key not in self.win_rates for key in keys):
-            side: Side = "weak" if policy.on_error == "weak" else "strong"
-            reason: Reason = "deadline" if isinstance(self.error, DeadlineError) else "error"
-            return RoutingDecision(side, None, threshold, name, reason, error=type(self.error).__name__)
-        win_rate = max(self.win_rates[key] for key in keys)
-        if policy.online is not None and request.threshold is None:
-            threshold = policy.online.observe(win_rate)
-        return RoutingDecision("strong" if win_rate >= threshold else "weak", win_rate, threshold, name)
+            side = request.force
+            if policy.observe is not None and request.reason == "no_text":
+                side = policy.observe  # nothing but the lack of a text speaks for the strong side
+            return RoutingDecision(side, None, threshold, name, request.reason, detail=request.detail)
+        failure = next((score for key in keys if isinstance(score := self.scores[key], Exception)), None)
+        if failure is not None:
+            side = policy.observe or ("weak" if policy.on_error == "weak" else "strong")
+            reason: Reason = "deadline" if isinstance(failure, DeadlineError) else "error"
+            return RoutingDecision(side, None, threshold, name, reason, error=type(failure).__name__)
+        win_rate = max(score for key in keys if isinstance(score := self.scores[key], float))
+        online = serving.online if request.threshold is None else None
+        if online is not None:
+            threshold = online.threshold
+        refused = win_rate >= threshold and policy.observe is None and self._refused(request, win_rate)
+        if online is not None:
+            # a refused call counts as one just below the threshold: it must not raise that of the others
+            threshold = online.observe(max(0.0, nextafter(threshold, 0.0)) if refused else win_rate)
+        if refused:
+            return RoutingDecision("weak", win_rate, threshold, name, "limit", detail="ShareLimit")
+        return self._by_win_rate(win_rate, threshold, online)
+
+    def _by_win_rate(self, win_rate: float, threshold: float, online: OnlineCalibration | None) -> RoutingDecision:
+        policy, name = self.policy, self.serving.router.name
+        side: Side = "strong" if win_rate >= threshold else "weak"
+        if policy.observe is not None:
+            return RoutingDecision(policy.observe, win_rate, threshold, name, "observed")
+        if policy.exploration is None:
+            return RoutingDecision(side, win_rate, threshold, name)
+        call = new_id()
+        taken, by_coin, p_strong = policy.exploration.drawn(call, win_rate, side)
+        if online is not None and taken != side:
+            online.correct(1 if taken == "strong" else -1)
+        reason: Reason = "explored" if by_coin else "win_rate"
+        return RoutingDecision(taken, win_rate, threshold, name, reason, p_strong=p_strong, id=call)
+
+    def _refused(self, request: RoutingRequest, win_rate: float) -> bool:
+        calibration = self.serving.calibration
+        return any(not limit.allows(_user(limit, request), win_rate, calibration) for limit in self.policy.limits)
+
+
+def _user(limit: Limit, request: RoutingRequest) -> str:
+    """Whose call it is, for a limit."""
+    return "" if limit.key is None else str(request.keys.get(limit.key, ""))
+
+
+def _checked_online(
+    online: bool | OnlineCalibration | None,
+    router: Router,
+    calibration: Calibration | None,
+    strong_fraction: float | None,
+) -> OnlineCalibration | None:
+    if online is False or online is None:
+        return None
+    if not isinstance(online, bool | OnlineCalibration):
+        raise ConfigurationError(f"online={online!r:.80}: expected True, False or an OnlineCalibration")
+    if strong_fraction is None:
+        raise ConfigurationError("online= keeps a share on target: give strong_fraction=, not threshold=")
+    if online is True:
+        if calibration is None:
+            raise ConfigurationError(
+                f"online=True starts from a calibration and router {router.name!r} has none: pass "
+                "calibration=Calibration.fit(router, prompts)"
+            )
+        return OnlineCalibration(calibration, strong_fraction)
+    online.check_router(router)
+    if online.strong_fraction != strong_fraction:
+        raise ConfigurationError(
+            f"strong_fraction={strong_fraction} but online= aims at {online.strong_fraction}: give one share"
+        )
+    return online
 
 
 def _requests(prompts: Any, threshold: float | None, force: Side | None) -> list[RoutingRequest]:
@@ -414,11 +519,6 @@ def _are_texts(prompts: Any) -> bool:
 def _is_default(name: str, value: Any) -> bool:
     default = POLICY_DEFAULTS.get(name)
     return value is default or (type(value) is type(default) and bool(value == default))
-
-
-def _key(prompt: str) -> bytes:
-    # a hash: the cache must hold neither the text of prompts nor megabytes of it
-    return hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 # every option of a policy with its default

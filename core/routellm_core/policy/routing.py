@@ -22,11 +22,14 @@ OPTION_DEFAULTS: dict[str, Any] = {
     "policy": None,
     **POLICY_DEFAULTS,
     "lookback": 1,
+    "allow_overrides": True,
     "route_on": None,
     "sticky": None,
     "failover": False,
     "weak_profile": None,
 }
+THRESHOLD_SETTING = "routellm_threshold"
+FORCE_SETTING = "routellm_force"
 POLICY_OPTIONS = frozenset({"policy", *POLICY_DEFAULTS})
 DECISION_OPTIONS = DecisionOptions.__optional_keys__
 ROUTING_OPTIONS = RoutingOptions.__optional_keys__
@@ -40,24 +43,16 @@ class CallSettings:
         threshold: Threshold of this call; None takes the policy's.
         force: Side that this call goes to, whatever its win rate.
         conversation: Identifies the conversation, for `sticky`.
+        keys: Whose call it is, by the names that limits ask for.
     """
 
     threshold: float | None = None
     force: Side | None = None
     conversation: str | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, threshold: Any = None, force: Any = None, conversation: Any = None) -> Self:
-        """Check the settings that a caller gave by their names ``routellm_threshold`` and ``routellm_force``.
 
-        Raises:
-            ConfigurationError: A value is not allowed.
-        """
-        return cls(
-            None if threshold is None else checked_fraction(threshold, "routellm_threshold"),
-            None if force is None else checked_side(force, "routellm_force"),
-            None if conversation is None else str(conversation),
-        )
+_NO_SETTINGS = CallSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +66,7 @@ class Routing:
         policy: Decides.
         failover: Whether the other model may answer when the chosen one fails.
         lookback: How many human turns to look at.
+        allow_overrides: Whether a call may force a side or set its own threshold.
         route_on: The user's own way from an input to what it is routed on.
         sticky: Conversations that stay strong.
         weak_profile: What the user says of the weak model's abilities.
@@ -79,6 +75,7 @@ class Routing:
     policy: RoutingPolicy
     failover: bool = False
     lookback: int = 1
+    allow_overrides: bool = True
     route_on: Any = None
     sticky: Stickiness | None = None
     weak_profile: Mapping[str, Any] = field(default_factory=dict)
@@ -109,9 +106,34 @@ class Routing:
             policy=RoutingPolicy.of(given.pop("policy"), **{name: given[name] for name in POLICY_DEFAULTS}),
             failover=checked_flag(given["failover"], "failover"),
             lookback=checked_count(given["lookback"], "lookback", unit="human turns"),
+            allow_overrides=checked_flag(given["allow_overrides"], "allow_overrides"),
             route_on=_checked_route_on(given["route_on"], key_allowed=key_allowed),
             sticky=Stickiness.of(given["sticky"]),
             weak_profile=checked_profile(given["weak_profile"], "weak_profile"),
+        )
+
+    def settings(self, given: Mapping[str, Any]) -> CallSettings:
+        """Read the settings of one call.
+
+        Args:
+            given: Whatever the framework lets a caller say: ``routellm_threshold`` and ``routellm_force``, and the
+                entries that `sticky` and the limits ask for, such as ``thread_id`` and ``user_id``.
+
+        Raises:
+            ConfigurationError: A value is not allowed, or overrides are not.
+        """
+        if not given:
+            return _NO_SETTINGS
+        threshold, force = given.get(THRESHOLD_SETTING), given.get(FORCE_SETTING)
+        if not self.allow_overrides and (threshold is not None or force is not None):
+            name = FORCE_SETTING if threshold is None else THRESHOLD_SETTING
+            raise ConfigurationError(f"{name} is set for a call, but allow_overrides=False refuses it")
+        conversation = None if self.sticky is None else given.get(self.sticky.key)
+        return CallSettings(
+            None if threshold is None else checked_fraction(threshold, THRESHOLD_SETTING),
+            None if force is None else checked_side(force, FORCE_SETTING),
+            None if conversation is None else str(conversation),
+            {key: str(given[key]) for key in self.policy.limit_keys if given.get(key) is not None},
         )
 
     def gap(
@@ -147,13 +169,14 @@ class Routing:
         Raises:
             PromptError: `texts` gave no text.
         """
-        if settings.force is not None:
-            return RoutingRequest((), settings.threshold, settings.force)
+        request = RoutingRequest((), settings.threshold, settings.force, keys=settings.keys)
+        if request.force is not None:
+            return request
         lacking = gap()
         if lacking is not None:
-            return RoutingRequest((), settings.threshold, "strong", "capability", lacking)
+            return replace(request, force="strong", reason="capability", detail=lacking)
         if self.sticky is not None:
-            held = self.sticky.before(settings.conversation, RoutingRequest((), settings.threshold))
+            held = self.sticky.before(settings.conversation, request)
             if held.force is not None:
                 return held
         return as_request(texts(), settings)
@@ -174,7 +197,8 @@ class Routing:
 def as_request(found: Any, settings: CallSettings, parameter: str = "route_on") -> RoutingRequest:
     """Turn what an adapter or a ``route_on=`` function found into a request.
 
-    The threshold of the call wins over the one of a `RoutingRequest`.
+    The threshold of the call wins over the one of a `RoutingRequest`. Where no text has a character to judge, the call
+    goes to the strong model with ``reason="no_text"``.
 
     Raises:
         PromptError: It is neither a text, nor several, nor a `RoutingRequest`.
@@ -183,7 +207,11 @@ def as_request(found: Any, settings: CallSettings, parameter: str = "route_on") 
     if isinstance(found, RoutingRequest):
         if found.force is not None:
             checked_side(found.force, "force")
-        return found if settings.threshold is None else replace(found, threshold=settings.threshold)
+        return replace(
+            found,
+            threshold=found.threshold if settings.threshold is None else settings.threshold,
+            keys={**settings.keys, **found.keys},
+        )
     texts = (found,) if isinstance(found, str) else tuple(found) if isinstance(found, list | tuple) else ()
     if not texts or not all(isinstance(text, str) for text in texts):
         # the type alone: the value may hold prompt text
@@ -192,7 +220,10 @@ def as_request(found: Any, settings: CallSettings, parameter: str = "route_on") 
             f"{parameter} returned {what or type(found).__name__}: expected a str, a non-empty list of str, or a "
             "RoutingRequest"
         )
-    return RoutingRequest(texts, settings.threshold)
+    if not any(map(str.strip, texts)):
+        # nothing says that the call is easy: an image alone, say, or results of tools
+        return RoutingRequest((), settings.threshold, "strong", "no_text", keys=settings.keys)
+    return RoutingRequest(texts, settings.threshold, keys=settings.keys)
 
 
 def _checked_route_on(value: Any, *, key_allowed: bool) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from routellm_core.checks import Side
 from routellm_core.errors import ConfigurationError
+from routellm_core.forks import fork_safe_lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class SavingsLedger:
                 f"prices={prices!r:.120}: expected {{'strong': Price(input, output), 'weak': Price(input, output)}}"
             )
         self.prices = dict(prices) if prices is not None else None
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock(self, "_lock")
         self._counts = {"strong": [0, 0, 0, 0], "weak": [0, 0, 0, 0]}
         self._failovers = 0
 

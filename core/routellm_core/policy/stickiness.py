@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -10,7 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from routellm_core.errors import ConfigurationError
+from routellm_core.forks import fork_safe_lock
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
+
+# Reasons of a strong decision that say nothing of the conversation: they must not pin it.
+_PASSING = frozenset({"error", "deadline", "observed", "no_text"})
 
 
 @dataclass(slots=True)
@@ -58,7 +61,7 @@ class Stickiness:
         self.max_conversations = max_conversations
         self._clock = clock
         self._holds: OrderedDict[str, _Hold] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock(self, "_lock")
 
     @classmethod
     def of(cls, sticky: Any) -> Stickiness | None:
@@ -100,7 +103,7 @@ class Stickiness:
                 if hold is not None:
                     if decision.reason != "sticky":
                         hold.weak_in_a_row = 0
-                elif decision.reason not in ("error", "deadline"):
+                elif decision.reason not in _PASSING:
                     self._holds[conversation] = _Hold(self._clock())
                     while len(self._holds) > self.max_conversations:
                         self._holds.popitem(last=False)
@@ -111,7 +114,7 @@ class Stickiness:
             if self.release_after is not None and hold.weak_in_a_row >= self.release_after:
                 del self._holds[conversation]
                 return decision
-            return replace(decision, model="strong", reason="sticky")
+            return replace(decision, model="strong", reason="sticky", p_strong=1.0)
 
     def release(self, conversation: str) -> None:
         """Let a conversation go: its next call is decided afresh."""
@@ -141,7 +144,7 @@ class Stickiness:
         # another process: the same rule, and conversations of its own
         self.__dict__.update(state)
         self._holds = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock(self, "_lock")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Stickiness:
         # a copied model is the same model in the same conversations (and a lock cannot be copied)

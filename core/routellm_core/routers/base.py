@@ -16,6 +16,7 @@ from routellm_core.calibration.distribution import Calibration
 from routellm_core.checks import checked_prompts, checked_win_rates
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError
 from routellm_core.routers.background import run_sync
+from routellm_core.workers import in_background
 
 WinRates = npt.NDArray[np.float64]
 
@@ -98,9 +99,7 @@ class Router:
 
     async def _awin_rates(self, prompts: list[str]) -> Any:
         """Like `_win_rates`, without blocking the event loop."""
-        import asyncio  # loaded wherever this runs; at the top it would be most of what importing this package costs
-
-        return await asyncio.to_thread(self._win_rates, prompts)
+        return await in_background(self, lambda: self._win_rates(prompts))
 
     @property
     def fingerprint(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from routellm_core.embedders import embedder_identity, load_embedder
 from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings
 from routellm_core.errors import ConfigurationError
 from routellm_core.routers.base import Router, WinRates
+from routellm_core.workers import in_background
 
 
 class EmbeddingRouter(Router, ABC):
@@ -46,7 +46,7 @@ class EmbeddingRouter(Router, ABC):
     async def _arates(self, prompts: list[str]) -> WinRates:
         embeddings = await self.embedder.aembed(prompts)
         if self._slow:
-            return await asyncio.to_thread(self._rates, embeddings, len(prompts))
+            return await in_background(self, lambda: self._rates(embeddings, len(prompts)))
         return self._rates(embeddings, len(prompts))
 
     def _fingerprint_parts(self) -> dict[str, Any]:

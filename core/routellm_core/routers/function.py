@@ -15,6 +15,7 @@ from routellm_core.errors import ConfigurationError
 from routellm_core.routers.background import run_sync
 from routellm_core.routers.base import Router, fingerprint_of, identity_parts
 from routellm_core.routers.registry import load_router
+from routellm_core.workers import in_background
 
 
 class FunctionRouter(Router):
@@ -58,14 +59,13 @@ class FunctionRouter(Router):
         return run_sync(_awaited(result)) if isawaitable(result) else result
 
     async def _awin_rates(self, prompts: list[str]) -> Any:
-        import asyncio  # loaded wherever this runs; at the top it would be most of what importing this package costs
-
         function = self._method("awin_rates")
         if function is None:
-            function = self._method("win_rates") or self.source
-            if not _is_async(function):
-                result = await asyncio.to_thread(function, prompts)
+            score = self._method("win_rates") or self.source
+            if not _is_async(score):
+                result = await in_background(self, lambda: score(prompts))
                 return await result if isawaitable(result) else result
+            function = score
         result = function(prompts)
         return await result if isawaitable(result) else result
 

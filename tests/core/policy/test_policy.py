@@ -122,7 +122,7 @@ def test_cache_is_bounded_and_least_recently_used_goes():
 def test_the_cache_holds_no_prompt_text():
     policy = RoutingPolicy(LengthRouter(), threshold=0.5)
     policy.decide("a secret prompt")
-    assert b"secret" not in pickle.dumps(list(policy._cache))
+    assert b"secret" not in pickle.dumps(list(policy._serving.cache.__dict__))
 
 
 def test_per_call_threshold_and_force():
@@ -242,7 +242,7 @@ def test_one_policy_in_many_threads():
     for thread in threads:
         thread.join()
     assert not wrong
-    assert len(policy._cache) <= 16
+    assert len(policy._serving.cache.__dict__) <= 16
 
 
 def test_copies_share_and_pickles_work():

@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from routellm_core import ConfigurationError, PromptError, RoutingPolicy, RoutingRequest, Stickiness
+from routellm_core import ConfigurationError, PromptError, RoutingPolicy, RoutingRequest, ShareLimit, Stickiness
 from routellm_core.policy.options import DecisionOptions, PolicyOptions, RoutingOptions
 from routellm_core.policy.policy import POLICY_DEFAULTS
 from routellm_core.policy.routing import DECISION_OPTIONS, OPTION_DEFAULTS, ROUTING_OPTIONS, CallSettings, Routing
@@ -114,12 +114,29 @@ def test_what_is_no_text_is_refused_by_its_type_alone(found: Any) -> None:
 
 
 def test_settings_are_checked_by_the_names_that_callers_use() -> None:
-    assert CallSettings.of(1, "strong", 42) == CallSettings(1.0, "strong", "42")
-    assert CallSettings.of() == CallSettings()
+    r = routing(sticky="chat", limits=[ShareLimit("user_id", strong_fraction=0.3)])
+    given = {"routellm_threshold": 1, "routellm_force": "strong", "chat": 42, "user_id": 7, "thread_id": "x"}
+    assert r.settings(given) == CallSettings(1.0, "strong", "42", {"user_id": "7"})
+    assert r.settings({}) == CallSettings()
     with pytest.raises(ConfigurationError, match="routellm_threshold=2"):
-        CallSettings.of(threshold=2)
+        r.settings({"routellm_threshold": 2})
     with pytest.raises(ConfigurationError, match="routellm_force='big'"):
-        CallSettings.of(force="big")
+        r.settings({"routellm_force": "big"})
+
+
+@pytest.mark.parametrize("given", [{"routellm_threshold": 0.1}, {"routellm_force": "weak"}])
+def test_overrides_are_refused_where_clients_could_set_them(given: dict[str, Any]) -> None:
+    r = routing(allow_overrides=False)
+    with pytest.raises(ConfigurationError, match="allow_overrides=False"):
+        r.settings(given)
+    assert r.settings({"thread_id": "x"}).force is None
+
+
+@pytest.mark.parametrize("found", ["", " \n", ["", "\t"]])
+def test_no_text_is_not_an_easy_prompt(found: Any) -> None:
+    r = routing()
+    decision = r.decide(r.request(CallSettings(), gap=nothing, texts=lambda: found), CallSettings())
+    assert (decision.model, decision.reason, decision.win_rate) == ("strong", "no_text", None)
 
 
 def test_the_users_profile_of_the_weak_model_comes_before_its_own() -> None:

@@ -1,0 +1,56 @@
+"""WinRateCache: win rates of recent prompts, by a hash of each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from routellm_core.forks import fork_safe_lock
+
+
+def prompt_key(prompt: str) -> bytes:
+    """A hash that stands for a prompt: the cache must hold neither the text of prompts nor megabytes of it."""
+    return hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+class WinRateCache:
+    """The win rates that were used last; safe for threads and forks, empty in another process.
+
+    Args:
+        size: How many to keep; 0 keeps none.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._items: OrderedDict[bytes, float] = OrderedDict()
+        self._lock = fork_safe_lock(self, "_lock")
+
+    def found(self, keys: Iterable[bytes]) -> dict[bytes, float]:
+        """The win rates that are known among `keys`."""
+        found: dict[bytes, float] = {}
+        if self.size:
+            with self._lock:
+                for key in keys:
+                    value = self._items.get(key)
+                    if value is not None:
+                        self._items.move_to_end(key)
+                        found[key] = value
+        return found
+
+    def keep(self, items: Mapping[bytes, float]) -> None:
+        """Remember win rates; those unused for longest make room."""
+        if self.size:
+            with self._lock:
+                for key, value in items.items():
+                    self._items[key] = value
+                    self._items.move_to_end(key)
+                while len(self._items) > self.size:
+                    self._items.popitem(last=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"size": self.size}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        WinRateCache.__init__(self, state["size"])

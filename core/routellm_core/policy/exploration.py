@@ -1,0 +1,89 @@
+"""Exploration: a fair coin in the place of the threshold, with the probability that makes its outcomes usable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from routellm_core.calibration.distribution import Calibration
+from routellm_core.checks import Side, checked_fraction, is_number
+from routellm_core.errors import ConfigurationError
+
+_DRAWS = 16**8
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """Which calls a coin decides.
+
+    Attributes:
+        chance: Chance in (0, 1] that a call is explored.
+        low: Lowest win rate that is explored.
+        high: Highest win rate that is explored.
+    """
+
+    chance: float
+    low: float = 0.0
+    high: float = 1.0
+
+    @classmethod
+    def of(cls, explore: Any, band: Any) -> Exploration | None:
+        """What the options ``explore=`` and ``explore_band=`` mean; None explores nothing.
+
+        Raises:
+            ConfigurationError: A value is not allowed, or there is a band and nothing to explore in it.
+        """
+        chance = checked_fraction(explore, "explore")
+        if band is None:
+            return cls(chance) if chance else None
+        sound = isinstance(band, tuple | list) and len(band) == 2 and all(is_number(v) and 0 <= v <= 1 for v in band)
+        if not sound or band[0] > band[1]:
+            raise ConfigurationError(
+                f"explore_band={band!r:.80}: expected two win rates (low, high) with 0 <= low <= high <= 1"
+            )
+        if not chance:
+            raise ConfigurationError(f"explore_band={band!r:.80} says where to explore: give explore= too")
+        return cls(chance, float(band[0]), float(band[1]))
+
+    def drawn(self, decision_id: str, win_rate: float, side: Side) -> tuple[Side, bool, float]:
+        """Let chance have its say in one call.
+
+        The draws are digits of the decision's id, so that trying a call again does not draw again.
+
+        Args:
+            decision_id: Random hex digits.
+            win_rate: The call's win rate.
+            side: The side that the threshold chose.
+
+        Returns:
+            The side that answers, whether the coin chose it, and the probability of the strong side beforehand.
+        """
+        by_threshold = float(side == "strong")
+        if not self.low <= win_rate <= self.high:
+            return side, False, by_threshold
+        p_strong = self.chance / 2.0 + (1.0 - self.chance) * by_threshold
+        if int(decision_id[:8], 16) >= self.chance * _DRAWS:
+            return side, False, p_strong
+        return ("strong" if int(decision_id[8:16], 16) * 2 >= _DRAWS else "weak"), True, p_strong
+
+    def threshold(self, calibration: Calibration, strong_fraction: float) -> float:
+        """The threshold whose share of strong calls, explored ones included, is closest to the wanted one.
+
+        Raises:
+            ConfigurationError: The coin alone sends more, or fewer, calls to the strong model.
+        """
+        values, counts = calibration.values, calibration.counts / calibration.count
+        explored = counts * ((values >= self.low) & (values <= self.high))
+        # shares of the calls from each value up, and in the last place of none
+        above = np.append(np.cumsum(counts[::-1])[::-1], 0.0)
+        explored_above = np.append(np.cumsum(explored[::-1])[::-1], 0.0)
+        shares = above + self.chance * (explored.sum() / 2.0 - explored_above)
+        least, most = float(shares[-1]), float(shares[0])
+        if not least - 1e-9 <= strong_fraction <= most + 1e-9:
+            raise ConfigurationError(
+                f"strong_fraction={strong_fraction} with explore={self.chance}: the coin alone makes the share lie "
+                f"between {least:.3g} and {most:.3g}; explore less, or choose a share within"
+            )
+        return calibration.threshold(strong_fraction=float(above[int(np.argmin(np.abs(shares - strong_fraction)))]))

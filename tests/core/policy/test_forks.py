@@ -1,0 +1,137 @@
+"""A child forked while other threads decide can decide, too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from routellm_core import RoutingPolicy, ShareLimit, Stickiness
+from routellm_core.forks import fork_safe_lock
+from routellm_core.policy.routing import Routing
+from routellm_core.policy.savings import SavingsLedger
+from routellm_core.workers import Workers, workers_of
+from tests.support.routers import ScriptedRouter
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+# Far more than a child needs on a busy machine; a hung one would wait for ever.
+_PATIENCE = 60.0
+
+
+def runs_in_child(work: Callable[[], Any]) -> bool:
+    """Whether `work` comes to its end in a forked child."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return False
+
+
+@contextmanager
+def busy(work: Callable[[int], Any], threads: int = 8) -> Iterator[None]:
+    """Threads that work without a pause."""
+    stop = threading.Event()
+
+    def run(number: int) -> None:
+        step = number
+        while not stop.is_set():
+            work(step)
+            step += threads
+
+    running = [threading.Thread(target=run, args=(n,)) for n in range(threads)]
+    for thread in running:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in running:
+            thread.join()
+
+
+@pytest.mark.slow
+def test_no_child_hangs_on_what_decides() -> None:
+    routing = Routing.of(
+        {
+            "router": ScriptedRouter(),
+            "strong_fraction": 0.3,
+            "online": True,
+            "sticky": Stickiness(release_after=2),
+            "limits": [ShareLimit("user_id", strong_fraction=0.3)],
+            "cache_size": 64,
+        },
+        owner="Model",
+    )
+
+    def decide(step: int) -> None:
+        settings = routing.settings({"thread_id": step % 100, "user_id": step % 50})
+        request = routing.request(settings, gap=lambda: None, texts=lambda: f"p=0.{step % 97} {step % 500}")
+        routing.decide(request, settings)
+
+    with busy(decide):
+        ended = [runs_in_child(lambda: [decide(n) for n in range(5)]) for _ in range(160)]
+    assert ended == [True] * 160
+
+
+def test_a_child_has_workers_of_its_own() -> None:
+    router = ScriptedRouter()
+    workers_of(router).submit(lambda: None).result(_PATIENCE)
+    policy = RoutingPolicy(router, threshold=0.5, deadline=_PATIENCE)
+    assert runs_in_child(lambda: [policy.decide("p=0.9") for _ in range(3)])
+
+
+def test_a_child_finds_what_a_lock_guards_whole() -> None:
+    class Pair:
+        def __init__(self) -> None:
+            self.left = self.right = 0
+            self.lock = fork_safe_lock(self, "lock")
+
+        def step(self, _: int) -> None:
+            with self.lock:
+                self.left += 1
+                time.sleep(0.0001)
+                self.right += 1
+
+    pair = Pair()
+
+    def check() -> None:
+        assert pair.left == pair.right
+        pair.step(0)
+
+    with busy(pair.step, threads=4):
+        assert all(runs_in_child(check) for _ in range(20))
+
+
+def test_a_lock_that_is_held_for_long_is_renewed_in_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routellm_core.forks._PATIENCE", 0.01)
+    ledger = SavingsLedger()
+    with ledger._lock:
+        assert runs_in_child(ledger.summary)
+    ledger.summary()  # and the parent's own is free again
+
+
+def test_what_has_gone_is_not_kept_for_forks() -> None:
+    from routellm_core import forks
+
+    before = len(forks._locks), len(forks._renewals)
+    for _ in range(100):
+        Workers("short-lived")
+    assert (len(forks._locks), len(forks._renewals)) == before
