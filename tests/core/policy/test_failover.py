@@ -29,7 +29,7 @@ def test_statuses_of_a_side_in_trouble(status: int) -> None:
     assert is_survivable(_named("HttpError", ValueError, code=status))
 
 
-@pytest.mark.parametrize("status", [300, 400, 401, 402, 403, 404, 413, 422])
+@pytest.mark.parametrize("status", [100, 300, 400, 401, 402, 403, 404, 413, 422])
 def test_statuses_of_a_refused_key_or_request(status: int) -> None:
     assert not is_survivable(_named("RateLimitError", status_code=status))
     assert not is_survivable(_named("APIError", http_status=status))
@@ -92,7 +92,7 @@ def test_mistakes_refusals_pauses_and_cancellation(exc: BaseException) -> None:
     assert not is_survivable(exc)
 
 
-@pytest.mark.parametrize("value", [True, "429", 7, 6000, None, SimpleNamespace(value=429)])
+@pytest.mark.parametrize("value", [True, "429", 7, 99, 600, 6000, None, SimpleNamespace(value=429)])
 def test_what_is_no_http_status_is_not_taken_for_one(value: Any) -> None:
     assert is_survivable(_named("APIError", code=value))
     assert not is_survivable(_named("APIError", ValueError, code=value))
