@@ -8,7 +8,7 @@ import pytest
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListLLM
 from langchain_core.load import dumpd
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
@@ -50,6 +50,32 @@ async def test_what_an_input_is_routed_on(pair: Pair, value: Any, options: dict[
     assert route.invoke(value) == await route.ainvoke(value) == "S"
     assert route.batch([value]) == ["S"]
     assert list(route.stream(value)) == ["S"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"raw": AIMessage("an answer"), "sources": ["a page"]},
+        {"raw": AIMessage("an answer"), "parsed": None, "parsing_error": None, "attempts": 2},
+        {"message": AIMessage("an answer")},
+        {"raw": "a text"},
+    ],
+    ids=lambda answer: " ".join(answer),
+)
+def test_a_dict_of_the_users_own_comes_out_as_it_is(pair: Pair, answer: dict[str, Any]) -> None:
+    """Only what with_structured_output(include_raw=True) gives has a place for the decision."""
+    route = _route(pair, strong=lambda _: answer)
+    assert route.invoke("p=0.9") is answer
+    assert list(route.stream("p=0.9")) == [answer]
+    assert all(not getattr(value, "response_metadata", None) for value in answer.values())
+
+
+def test_what_structured_output_gives_with_the_raw_message_carries_the_decision(pair: Pair) -> None:
+    raw = AIMessage("an answer")
+    answer = {"raw": raw, "parsed": {"a": 1}, "parsing_error": None}
+    out = _route(pair, strong=lambda _: answer).invoke("p=0.9")
+    assert routing_decision(out).model == "strong"  # type: ignore[union-attr]
+    assert raw.response_metadata == {}
 
 
 @pytest.mark.parametrize(

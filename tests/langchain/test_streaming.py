@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
+from pydantic import PrivateAttr
 
-from langchain_routellm import routing_decision
+from langchain_routellm import ChatRouteLLM, RouteLLMRunnable, routing_decision
 from tests.langchain.conftest import Pair, Recorder
+from tests.support.fakes_langchain import ScriptedChatModel
+from tests.support.routers import ScriptedRouter
 from tests.support.waiting import until
 
 TEXT = "strong-model answers: p=0.9 one two"
@@ -130,6 +134,32 @@ async def test_an_async_stream_left_early_ends_the_run_without_an_error(pair: Pa
     await stream.aclose()
     assert recorder.names("on_chain_error") == []
     assert recorder.names("on_chain_end") == ["ChatRouteLLM"]
+
+
+class Closable(ScriptedChatModel):
+    """A model that sees when its stream is closed, and needs the event loop for it."""
+
+    _closed: list[bool] = PrivateAttr(default_factory=list)
+
+    async def astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        try:
+            async for chunk in super().astream(*args, **kwargs):
+                yield chunk
+        finally:
+            await asyncio.sleep(0)
+            self._closed.append(True)
+
+
+@pytest.mark.parametrize("wrapper", [ChatRouteLLM, RouteLLMRunnable])
+@pytest.mark.parametrize("failover", [False, True])
+async def test_closing_an_async_stream_closes_the_sides_at_once(wrapper: Any, failover: bool) -> None:
+    strong, weak = Closable(model="strong-model"), Closable(model="weak-model")
+    llm = wrapper(strong=strong, weak=weak, router=ScriptedRouter(), threshold=0.7, failover=failover)
+    stream = llm.astream("p=0.9 one two")
+    await anext(stream)
+    await stream.aclose()
+    assert strong._closed == [True]  # and not only when the garbage is collected
+    assert weak._closed == []
 
 
 def test_a_failure_in_the_middle_is_raised_after_what_came_before(pair: Pair) -> None:
