@@ -71,6 +71,7 @@ class ChatReply:
         usage: (prompt tokens, completion tokens).
         finish_reason: None: what the service says of an answer that is complete, or that calls tools.
         thinking: What the model thought before it answered, in the form of the service; None: it did not think.
+        model: Name of the model that answers; None: the name that was asked for, whatever it is.
     """
 
     content: str | None = None
@@ -78,6 +79,7 @@ class ChatReply:
     usage: tuple[int, int] = (10, 5)
     finish_reason: str | None = None
     thinking: str | None = None
+    model: str | None = None
 
     @property
     def words(self) -> list[str]:

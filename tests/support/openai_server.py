@@ -92,7 +92,7 @@ class OpenAIServer(LoopbackServer):
             for i, (name, arguments) in enumerate(reply.tool_calls)
         ]
         reason = reply.finish_reason or ("tool_calls" if calls else "stop")
-        head = {"id": "chatcmpl-test", "created": 1, "model": body.get("model")}
+        head = {"id": "chatcmpl-test", "created": 1, "model": reply.model or body.get("model")}
         if not body.get("stream"):
             message: dict[str, Any] = {"role": "assistant", "content": reply.content}
             if calls:

@@ -68,7 +68,8 @@ class JudgeReport:
         ties: Rows that both orders called a tie, or whose answers are equal.
         disagreements: Rows on which the two orders differ: labelled as ties.
         invalid: Rows without a label because a reply could not be parsed even after asking again.
-        failed: Rows without a label because a call failed; another run tries them again.
+        failed: Rows without a label because a call failed or was not made; another run tries them again.
+        equal_answers: The ties among these whose answers are equal, so that the judge was not asked.
         invalid_replies: Unparseable replies, over all runs on the journal. The journal keeps their text.
         invalid_example: The beginning of one of these replies to the questions of this run; None when there is none. It
             may quote a prompt.
@@ -81,6 +82,7 @@ class JudgeReport:
     disagreements: int = 0
     invalid: int = 0
     failed: int = 0
+    equal_answers: int = 0
     invalid_replies: int = 0
     invalid_example: str | None = None
     calls: CallTally = field(default_factory=CallTally)
@@ -95,9 +97,14 @@ class JudgeReport:
         """Rows that have a label."""
         return self.strong_wins + self.weak_wins + self.ties + self.disagreements
 
+    @property
+    def unusable(self) -> bool:
+        """Whether the judge does not understand its task: it gave no label, or fewer than it failed to give."""
+        return self.invalid > 0 and self.labelled - self.equal_answers <= self.invalid
+
     def to_dict(self) -> dict[str, Any]:
         """All counts as JSON values."""
-        return {"rows": self.rows, "labelled": self.labelled, **asdict(self)}
+        return {"rows": self.rows, "labelled": self.labelled, "unusable": self.unusable, **asdict(self)}
 
 
 async def judge_battles(
@@ -157,7 +164,7 @@ async def judge_battles(
     for row, pair in zip(rows, questions, strict=True):
         winner = "tie" if pair is None else _winner(*pair, results, report)
         if pair is None:
-            report.ties += 1
+            report.ties, report.equal_answers = report.ties + 1, report.equal_answers + 1
         if winner is not None:
             battles.append(
                 Battle(

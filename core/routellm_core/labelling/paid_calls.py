@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from routellm_core.policy.savings import Price
 
 # After so many calls in a row that failed in spite of all retries the service is down: the rest would wait in vain.
+# After so many questions without one usable reply the model does not understand: the rest would be paid for in vain.
 _GIVE_UP_AFTER = 20
 _MAX_WAIT = 300.0
 
@@ -139,22 +140,26 @@ def estimate_calls(
 
     Args:
         questions: Key and tokens of each question; a key that comes again counts once.
-        journal: The entries of earlier runs by key.
+        journal: The entries of earlier runs by key. The mean length of their replies to these questions replaces the
+            usual one.
         rows: Number of rows, for the report.
         reply: Length of a reply.
         tries: See `CallLimits`.
         price: Price of the model, or None.
     """
     calls = remembered = read = most_calls = most_read = 0
+    lengths: list[int] = []
     for key, tokens in dict(questions).items():
         entries = journal.get(key, ())
+        lengths += [entry["tokens"][1] for entry in entries if any(entry.get("tokens", ()))]
         if _is_settled(entries, tries):
             remembered += 1
             continue
         left = tries - len(entries)
         calls, read = calls + 1, read + tokens
         most_calls, most_read = most_calls + left, most_read + left * tokens
-    written = calls * reply.usual
+    usual = round(sum(lengths) / len(lengths)) if lengths else reply.usual
+    written = calls * usual
     return CallEstimate(
         rows=rows,
         calls=calls,
@@ -163,7 +168,7 @@ def estimate_calls(
         completion_tokens=written,
         cost=None if price is None else price.cost(read, written),
         most_calls=most_calls,
-        most_cost=None if price is None else price.cost(most_read, most_calls * reply.most),
+        most_cost=None if price is None else price.cost(most_read, most_calls * max(usual, reply.most)),
     )
 
 
@@ -221,7 +226,8 @@ async def make_calls(
 
     A rate limit (429) or an overloaded service holds back all calls of that label for as long as the service asks, else
     for a time that doubles. When the run is cancelled (Ctrl-C) or a fatal error ends it, no further call starts; those
-    under way are waited for and written down, because they are paid for.
+    under way are waited for and written down, because they are paid for. A label that gets no usable reply to its first
+    twenty questions is asked no further, which its tally says under `errors`.
 
     Args:
         calls: The questions.
@@ -232,8 +238,8 @@ async def make_calls(
         **limits: See `CallLimits`.
 
     Returns:
-        What `read` made of each reply, by key: None where no reply could be used; failed calls are absent. And what
-        the calls came to, by label.
+        What `read` made of each reply, by key: None where no reply could be used; questions that failed or were not
+        asked are absent. And what the calls came to, by label.
 
     Raises:
         CallError: Every further call would fail in the same way, or too many in a row failed. All replies that arrived
@@ -320,11 +326,16 @@ class _Lane:
         self.tally = CallTally()
         self._resume_at = 0.0
         self._failed_in_a_row = 0
+        self._usable = self._unusable = 0
+
+    @property
+    def _stopped(self) -> bool:
+        return self._run.stop.is_set() or (self._usable == 0 and self._unusable >= _GIVE_UP_AFTER)
 
     async def work(self, queue: Iterator[Call]) -> None:
         """Make calls from a queue that several workers share until it is empty or the run stops."""
         for call in queue:
-            if self._run.stop.is_set():
+            if self._stopped:
                 return
             try:
                 await self._settle(call)
@@ -354,6 +365,13 @@ class _Lane:
             self.tally.prompt_tokens += reply.prompt_tokens
             self.tally.completion_tokens += reply.completion_tokens
             self._failed_in_a_row = 0
+        if self._run.results[call.key] is not None:
+            self._usable += 1
+            return
+        self._unusable += 1
+        if self._stopped and not self._run.stop.is_set():
+            what = f"{call.model.name}: no usable reply to {_GIVE_UP_AFTER} questions; the others are not asked"
+            self.tally.errors[what] = 1
 
     async def _reply(self, call: Call) -> Reply:
         limits = self._run.limits

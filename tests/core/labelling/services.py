@@ -37,8 +37,11 @@ def fair_judge(body: dict[str, Any]) -> ChatReply:
 
 
 @asynccontextmanager
-async def model_at(server: OpenAIServer, name: str = "judge", timeout: float = LIMIT) -> AsyncIterator[OpenAIChatModel]:
-    model = OpenAIChatModel(name, base_url=server.base_url, api_key=KEY, timeout=timeout)
+async def model_at(
+    server: OpenAIServer, name: str = "judge", timeout: float = LIMIT, **options: Any
+) -> AsyncIterator[OpenAIChatModel]:
+    """A model at the server, closed in the end."""
+    model = OpenAIChatModel(name, base_url=server.base_url, api_key=KEY, timeout=timeout, **options)
     try:
         yield model
     finally:

@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 
 from routellm_core import DataError, Price
-from routellm_core.data import AnsweredPrompt
+from routellm_core.data import AnsweredPrompt, pair_scores
+from routellm_core.evaluation import evaluate_router
 from routellm_core.labelling import (
     LLMChatModel,
     OpenAIChatModel,
     estimate_answers,
     estimate_judging,
+    generate_answers,
     judge_battles,
 )
 from routellm_core.labelling.judge import read_preference
-from tests.core.labelling.services import GOOD, KEY, model_at, questions, rows_of
+from tests.core.labelling.services import GOOD, KEY, fair_judge, model_at, questions, rows_of
 from tests.support.openai_server import ChatReply, OpenAIServer
 
 
@@ -144,3 +146,71 @@ def test_the_journal_holds_no_prompt_and_no_answer_of_the_judged(server: OpenAIS
     assert "private" not in text
     assert GOOD not in text
     assert all(set(json.loads(line)) == {"key", "value", "tokens"} for line in text.splitlines())
+
+
+async def test_the_estimate_covers_both_orders_when_both_answers_are_to_come(
+    server: OpenAIServer, tmp_path: Path
+) -> None:
+    def chat(body: dict[str, Any]) -> ChatReply:
+        return fair_judge(body) if body["model"] == "judge" else ChatReply(f"{body['model']}, at length")
+
+    server.chat = chat
+    bare = [AnsweredPrompt(prompt=f"q{i}") for i in range(5)]
+    for rows in (bare, [AnsweredPrompt(prompt=r.prompt, answers={"big": "given"}) for r in bare], rows_of(5)):
+        before = len(server.requests)
+        journal = tmp_path / f"j{before}"
+        async with model_at(server, "maxi") as maxi, model_at(server, "mini") as mini, model_at(server) as judge:
+            writers = {"big": maxi, "small": mini}
+            estimates = estimate_answers(rows, writers, journal=journal)
+            estimates["judge"] = estimate_judging(rows, strong="big", weak="small", judge="judge", journal=journal)
+            answered, report = await generate_answers(rows, writers, journal=journal)
+            _, judged = await judge_battles(answered, judge, strong="big", weak="small", journal=journal)
+        paid = {**{name: tally.asked for name, tally in report.calls.items()}, "judge": judged.calls.asked}
+        assert {name: estimate.calls for name, estimate in estimates.items()} == paid
+        assert len(server.requests) - before == sum(paid.values())
+        assert paid["judge"] == 10
+
+
+async def test_a_judge_that_answers_nonsense_is_shown_and_kept(server: OpenAIServer, tmp_path: Path) -> None:
+    server.chat = lambda body: ChatReply("Both answers are lovely. " + "x" * 1000, usage=(100, 7))
+    async with model_at(server) as judge:
+        battles, report = await judge_battles(rows_of(4), judge, strong="big", weak="small", journal=tmp_path / "j")
+    assert battles == []
+    assert (report.invalid, report.failed, report.labelled, report.unusable) == (4, 0, 0, True)
+    assert report.invalid_example is not None
+    assert report.invalid_example.startswith("Both answers are lovely.")
+    assert len(report.invalid_example) == 300
+    assert report.to_dict()["unusable"] is True
+    entries = [json.loads(line) for line in (tmp_path / "j").read_text().splitlines()]
+    assert len(entries) == 16  # both orders, twice
+    assert all(entry["value"] is None and entry["text"].endswith("xxx") for entry in entries)
+    rest = estimate_judging(rows_of(4), strong="big", weak="small", judge="judge", journal=tmp_path / "j", tries=3)
+    assert (rest.calls, rest.most_calls, rest.completion_tokens) == (8, 8, 56)
+
+
+async def test_a_judge_that_does_not_understand_is_not_paid_for_ever(server: OpenAIServer, tmp_path: Path) -> None:
+    server.chat = lambda body: ChatReply("What?")
+    rows = [*rows_of(200), AnsweredPrompt(prompt="same", answers={"big": "a", "small": "a"})]
+    async with model_at(server) as judge:
+        _, report = await judge_battles(rows, judge, strong="big", weak="small", journal=tmp_path / "j")
+    assert len(server.requests) <= 60
+    assert (report.labelled, report.rows, report.unusable) == (1, 201, True)
+    assert report.invalid >= 10
+    assert list(report.calls.errors) == ["judge: no usable reply to 20 questions; the others are not asked"]
+
+
+async def test_a_few_unparseable_replies_do_not_make_a_judge_unusable(server: OpenAIServer, tmp_path: Path) -> None:
+    server.chat = lambda body: ChatReply("What?") if "question 3" in str(body["messages"]) else fair_judge(body)
+    async with model_at(server) as judge:
+        battles, report = await judge_battles(rows_of(6), judge, strong="big", weak="small", journal=tmp_path / "j")
+    assert (len(battles), report.invalid, report.unusable, report.invalid_example) == (5, 1, False, "What?")
+
+
+async def test_the_labels_of_a_judge_can_be_evaluated(server: OpenAIServer, tmp_path: Path) -> None:
+    async with model_at(server) as judge:
+        battles, _ = await judge_battles(rows_of(6), judge, strong="big", weak="small", journal=tmp_path / "j")
+    pair = pair_scores(battles, strong="big", weak="small")
+    found = evaluate_router([0.9, 0.1, 0.5] * 2, pair.prompts, pair.strong, pair.weak, draws=20)
+    assert (list(pair.strong), list(pair.weak)) == ([1, 0, 0.5] * 2, [0, 1, 0.5] * 2)
+    assert found.strong_quality == found.weak_quality == 0.5
+    assert found.count == 6
