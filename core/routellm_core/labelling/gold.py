@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
-from routellm_core.checks import is_number
+from routellm_core.checks import imported_object, is_number
 from routellm_core.data.contamination import words_of
 from routellm_core.data.records import AnsweredPrompt, Outcome
 from routellm_core.errors import ConfigurationError, DataError
@@ -370,7 +370,7 @@ def gold_outcomes(
     rows: Iterable[AnsweredPrompt],
     *,
     kind: GoldKind = "auto",
-    grader: Grader | None = None,
+    grader: Grader | str | None = None,
     report: GoldReport | None = None,
 ) -> Iterator[Outcome]:
     """Score answers 1 where they agree with the right one and 0 where they do not, row by row.
@@ -378,9 +378,10 @@ def gold_outcomes(
     Args:
         rows: Prompts with `answers` and `gold`; read once.
         kind: See `grade`.
-        grader: A function of your own instead, for example one that runs code: it is called with an answer and the
-            row's gold (None where it has none), and with ``prompt=`` where it has a parameter of that name. It returns
-            a score, higher is better, or None for an answer that it cannot grade; such an answer gets no score.
+        grader: A function of your own instead, or its name as ``"package.module:function"``; for example one that runs
+            code. It is called with an answer and the row's gold (None where it has none), and with ``prompt=`` where it
+            has a parameter of that name. It returns a score, higher is better, or None for an answer that it cannot
+            grade; such an answer gets no score.
         report: Where to count what was done and left out; complete when the iteration ends.
 
     Yields:
@@ -393,8 +394,12 @@ def gold_outcomes(
     """
     if kind not in get_args(GoldKind):
         raise ConfigurationError(f"kind={kind!r}: expected one of {', '.join(get_args(GoldKind))}")
+    if isinstance(grader, str):
+        grader = imported_object(grader, "grader")
     if grader is not None and not callable(grader):
-        raise ConfigurationError(f"grader={grader!r:.80}: expected a function of an answer and its gold")
+        raise ConfigurationError(
+            f"grader={grader!r:.80}: expected a function of an answer and its gold, or package.module:function"
+        )
     # checked when called, not when first advanced
     return _outcomes(rows, kind, None if grader is None else _UserGrader(grader), report or GoldReport())
 

@@ -302,7 +302,18 @@ def test_a_grader_that_fails_is_told_from_the_data() -> None:
         with pytest.raises(ConfigurationError, match="expected a number"):
             list(gold_outcomes(rows, grader=lambda answer, gold, value=value: value))
     with pytest.raises(ConfigurationError, match="grader="):
-        gold_outcomes(rows, grader="my_module:grade")  # type: ignore[arg-type]
+        gold_outcomes(rows, grader=5)  # type: ignore[arg-type]
+
+
+def test_a_grader_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_graders.py").write_text("def length(answer, gold):\n    return len(answer)\n\n\nnumber = 5\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = [AnsweredPrompt(prompt="p", answers={"big": "four"})]
+    (outcome,) = gold_outcomes(rows, grader="my_graders:length")
+    assert outcome.scores == {"big": 4}
+    for wrong in ("my_graders:missing", "my_graders:number", "no_such_module:length", "my_graders", ""):
+        with pytest.raises(ConfigurationError, match="grader="):
+            gold_outcomes(rows, grader=wrong)
 
 
 def test_the_report_tells_models_and_sources_apart() -> None:
