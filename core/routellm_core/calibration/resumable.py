@@ -19,7 +19,7 @@ from routellm_core.calibration.distribution import Calibration
 from routellm_core.calibration.scoring import RouterLike, Scorer
 from routellm_core.checks import Progress, checked_count, checked_flag, same_file, write_json
 from routellm_core.data.prompts import PromptReader, read_prompts
-from routellm_core.errors import ConfigurationError, DataError
+from routellm_core.errors import ConfigurationError
 
 # Prompts scored at a time, so also what a run that is stopped loses at most.
 _BATCH = 1024
@@ -243,11 +243,7 @@ class ResumableCalibration:
             if isinstance(prompts, Generator):
                 prompts.close()  # a run that is stopped leaves no open file behind
         if not taken:
-            skipped = f" ({reader.skipped} records without one)" if reader.skipped else ""
-            raise DataError(
-                f"{reader.path} holds no prompt{skipped}; field= (--field) names the column or field that holds it, "
-                "format= (--format) the kind of file"
-            )
+            raise reader.no_prompt()
         if progress is not None:
             progress(reader.total_bytes, reader.total_bytes)
         return taken
@@ -262,6 +258,7 @@ class ResumableCalibration:
             "modified": stat.st_mtime_ns,
             "format": self.reader.format,
             "field": self.reader.field,
+            "form": self.reader.form,
             "router": scorer.fingerprint,
         }
         done = 0 if self.restart else self._size(file) // 8

@@ -36,7 +36,7 @@ def calibrate(
         "calibration.json"
     ),
     router: Annotated[str, typer.Option("--router", "-r", help="Router: a name or a directory.")] = "mf",
-    format: Annotated[str, typer.Option(help="auto, text, jsonl, json or csv.")] = "auto",
+    format: Annotated[str, typer.Option(help="auto, text, jsonl, json, csv or parquet.")] = "auto",
     field: Annotated[
         str | None, typer.Option(help="Field or column that holds the prompt, such as inputs.text.")
     ] = None,

@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Data = Annotated[Path, typer.Option("--data", "-d", help="Outcomes or battles: .jsonl, .csv (also .gz) or .parquet.")]
+Data = Annotated[Path, typer.Option("--data", "-d", help="Outcomes or battles: JSON lines, JSON, CSV or parquet.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, for a program.")]
 
 

@@ -13,6 +13,7 @@ import typer
 
 from routellm_core.checks import same_file
 from routellm_core.commands.progress import progress_bar
+from routellm_core.commands.records import SkipBad, told_bad
 from routellm_core.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def evaluate(
         typer.Option(
             "--outcomes",
             "-o",
-            help='Your own results, "prompt" and "scores" {model: number}: .jsonl, .parquet or .csv '
-            "(with columns prompt, scores.MODEL, ...).",
+            help='Your own results, "prompt" and "scores" {model: number}: JSON lines, JSON, CSV (with columns prompt, '
+            "scores.MODEL, ...) or parquet.",
         ),
     ] = None,
     strong: Annotated[
@@ -69,6 +70,7 @@ def evaluate(
     ] = Path("evaluation"),
     draws: Annotated[int, typer.Option(help="Bootstrap draws.", min=10)] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
+    skip_bad: SkipBad = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON, for a program.")] = False,
 ) -> None:
     """Measure routers where the answers' scores are known: PGR, APGR, CPT, cost, and a verdict.
@@ -79,6 +81,7 @@ def evaluate(
     --weak-price 1.6
     """
     from routellm_core.calibration.targets import call_cost
+    from routellm_core.data.files import SkippedRows
     from routellm_core.evaluation.benchmarks import STRONG, WEAK, load_benchmark, load_outcomes
     from routellm_core.report.figures import save_figures
     from routellm_core.report.page import render_html
@@ -113,7 +116,10 @@ def evaluate(
     loaded = [
         load_benchmark(name, data or "", strong=strong or STRONG, weak=weak or WEAK, split=split) for name in benchmarks
     ]
-    loaded += _told_apart(files, [load_outcomes(file, strong=strong, weak=weak) for file in files])
+    bad = SkippedRows() if skip_bad else None
+    loaded += _told_apart(files, [load_outcomes(file, strong=strong, weak=weak, skip_bad=bad) for file in files])
+    if bad is not None:
+        told_bad(bad)
     others = {name: float(call_cost(amount, mean_tokens)) for name, amount in prices.items()}
     costs: dict[str, Any] = {}
     if strong_price is not None and weak_price is not None:

@@ -28,7 +28,9 @@ app = typer.Typer(
 
 Data = Annotated[
     Path,
-    typer.Option("--data", "-d", help='Rows with "prompt" and "answers" {model: text}: .jsonl, .csv or .parquet.'),
+    typer.Option(
+        "--data", "-d", help='Rows with "prompt" and "answers" {model: text}: JSON lines, JSON, CSV or parquet.'
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write: .jsonl, .csv (also .gz) or .parquet.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, for a program.")]

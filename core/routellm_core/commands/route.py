@@ -73,10 +73,7 @@ def route(
             show.row(count, prompt, decision)
             count += 1
     if not count:
-        raise DataError(
-            f"{source.name} holds no prompt"
-            + (f" in its {source.skipped} records; --field names the one that does" if source.skipped else "")
-        )
+        raise source.no_prompt()
     wanted = "" if strong_fraction is None else f", wanted {strong_fraction:.1%} of prompts like the calibration's"
     left_out = f"; {source.skipped} records without a prompt left out" if source.skipped else ""
     show.end(
@@ -102,6 +99,12 @@ class _Source:
 
             self._reader = read_prompts(file, field=field)
             self._items = iter(self._reader)
+
+    def no_prompt(self) -> DataError:
+        error: DataError = (
+            DataError(f"{self.name} holds no prompt") if self._reader is None else self._reader.no_prompt()
+        )
+        return error
 
     def batches(self, *, quiet: bool) -> Iterator[list[str]]:
         if self._reader is None or quiet:

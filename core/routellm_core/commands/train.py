@@ -30,7 +30,7 @@ app = typer.Typer(
 
 Data = Annotated[
     list[Path],
-    typer.Option("--data", "-d", help="Outcomes or battles: .jsonl, .csv (also .gz) or .parquet; may be given again."),
+    typer.Option("--data", "-d", help="Outcomes or battles: JSON lines, JSON, CSV or parquet; may be given again."),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Directory to save the router to.")]
 Strong = Annotated[str, typer.Option(help="Strong model, as the data names it.")]
@@ -346,7 +346,7 @@ class _Reader:
         self.bad = SkippedRows()
 
     def records(self) -> Iterator[Record]:
-        from routellm_core.data.files import SkippedRows, read_preferences
+        from routellm_core.data import SkippedRows, read_preferences
 
         self.bad = SkippedRows()
         bad = self.bad if self._skip else None

@@ -12,16 +12,11 @@ if TYPE_CHECKING:
     from routellm_core.data.cleaning import CleaningReport, clean_records
     from routellm_core.data.contamination import ContaminationIndex, DuplicateFinder
     from routellm_core.data.convert import label_pair, outcomes_to_battles, pair_scores
-    from routellm_core.data.files import (
-        SkippedRows,
-        read_answers,
-        read_battles,
-        read_outcomes,
-        read_preferences,
-        write_records,
-    )
+    from routellm_core.data.files import SkippedRows, read_rows
     from routellm_core.data.prompts import prompts_of_record, read_prompts, routed_text
+    from routellm_core.data.reading import read_answers, read_battles, read_outcomes, read_preferences
     from routellm_core.data.records import AnsweredPrompt, Battle, Outcome
+    from routellm_core.data.writing import write_records
 
 _MODULES = {
     "AnsweredPrompt": "records",
@@ -36,13 +31,14 @@ _MODULES = {
     "outcomes_to_battles": "convert",
     "pair_scores": "convert",
     "prompts_of_record": "prompts",
-    "read_answers": "files",
-    "read_battles": "files",
-    "read_outcomes": "files",
-    "read_preferences": "files",
+    "read_answers": "reading",
+    "read_battles": "reading",
+    "read_outcomes": "reading",
+    "read_preferences": "reading",
     "read_prompts": "prompts",
+    "read_rows": "files",
     "routed_text": "prompts",
-    "write_records": "files",
+    "write_records": "writing",
 }
 __all__ = [  # the keys of _MODULES, written out for type checkers
     "AnsweredPrompt",
@@ -62,6 +58,7 @@ __all__ = [  # the keys of _MODULES, written out for type checkers
     "read_outcomes",
     "read_preferences",
     "read_prompts",
+    "read_rows",
     "routed_text",
     "write_records",
 ]

@@ -1,32 +1,77 @@
-"""Reading and writing preference data: JSON lines (plain or gzip), CSV and parquet, one row at a time."""
+"""Files to rows: one reader for JSON lines, JSON, CSV, TSV, parquet and plain text, each plain or gzip.
+
+What a file holds is found by its content; the name decides only where the content leaves a choice. Rows come one at a
+time, so memory is bounded by the longest row and not by the file. Every reader of records and prompts stands on this
+one, so that all of them accept the same files and say the same about malformed ones:
+``FILE, PLACE: what is wrong; what to do``.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import json
+import re
+import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Any, Literal, cast, get_args
 
-from pydantic import BaseModel, ValidationError
-
-from routellm_core.data.records import AnsweredPrompt, Battle, Outcome
 from routellm_core.errors import ConfigurationError, DataError, MissingExtraError
 
 Row = dict[str, Any]
-Record = TypeVar("Record", bound=BaseModel)
-Format = Literal["jsonl", "csv", "parquet"]
+FileFormat = Literal["auto", "text", "jsonl", "json", "csv", "parquet"]
 
-_SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
-_ARENA_FLAGS = ("winner_model_a", "winner_model_b", "winner_tie")
-_PARQUET_ROWS = 1024
-_MAX_CELL = 1 << 28
+# A record above this is not a row but a file in the wrong format; it is refused before it fills the memory.
+MAX_RECORD_CHARS = 32 * 1024 * 1024
+_UNITS = {"json": "item", "parquet": "row"}
+_CHUNK = 1 << 20
+_HEAD = 1 << 16
+_PARQUET_ROWS = 256
+# Parquet is packed already: what grows more than this when gzip is taken off is no parquet file.
+_MAX_GROWTH = 100
+
+_SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".tab": "csv",
+    ".txt": "text",
+    ".text": "text",
+    ".md": "text",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+}
+# Columns of the project's own rows; a header that has one of them is recognised whatever the file is called.
+OWN_COLUMNS = frozenset({"prompt", "prompt_id", "turns", "scores", "model_a", "model_b", "winner", "answers", "gold"})
+OWN_PREFIXES = ("scores.", "answers.")
+_BINARY = (
+    (b"PK\x03\x04", "a zip archive or an Excel workbook: unpack it, or save the sheet as CSV"),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook: save the sheet as CSV"),
+    (b"\x1f\x8b", "gzip inside of gzip: unpack it once"),
+    (b"\xfd7zXZ", "packed with xz: unpack it, or pack it with gzip"),
+    (b"\x28\xb5\x2f\xfd", "packed with zstd: unpack it, or pack it with gzip"),
+    (b"ARROW1", "an Arrow file: write it as parquet"),
+    (b"Obj\x01", "an Avro file: write it as parquet or JSON lines"),
+    (b"SQLite format 3", "a SQLite database: export the table as CSV"),
+    (b"%PDF-", "a PDF document"),
+)
+_UTF_16_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+_ALLOWED = "JSON lines, JSON, CSV, TSV or parquet, plain or gzip, in UTF-8"
+_TEXT_HINT = "; for plain text give --format text (in Python format='text') or name the file .txt"
+_NOT_UTF8 = "not UTF-8 text; save the file as UTF-8"
+# What surrogateescape makes of bytes that are not UTF-8: lone surrogates, which UTF-8 itself cannot hold.
+_UNDECODED = re.compile("[\udc80-\udcff]")
+# Strings and brackets of JSON; a lone quote is a string that has not ended yet.
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}"]', re.DOTALL)
+_JSON_BEGINS = re.compile(r'[\[{]\s*["\[\]{}]')
+_SCALAR_END = re.compile(r"[\s,\[\]{}]")
 
 
 @dataclass
@@ -48,284 +93,549 @@ class SkippedRows:
             self.first.append(message)
 
 
-def read_outcomes(path: str | Path, *, skip_bad: SkippedRows | None = None) -> Iterator[Outcome]:
-    """Read outcomes, one at a time, so that a file may be larger than memory.
+def read_rows(
+    path: str | Path, *, format: FileFormat = "auto", skip_bad: SkippedRows | None = None
+) -> Iterator[tuple[str, Row]]:
+    """Read the rows of a file, one at a time, each with its place.
 
-    JSON lines: ``{"prompt": "...", "scores": {"model": number, ...}}``. CSV and parquet: columns ``prompt`` and
-    ``scores`` (JSON text; in parquet also a map or a struct), or one column ``scores.MODEL`` for each model, empty
-    where it has no score. Optional fields: ``id`` (or ``prompt_id``), ``source``, ``weight``. Chats given as ``turns``
-    are read as their first turn.
+    Reads JSON lines, a JSON array, JSON objects one after another, CSV with a header (separated by commas, semicolons
+    or tabs) and parquet; plain or gzip; UTF-8 with or without byte order mark. Cells of CSV are str, an empty or
+    missing one ``""``; columns without a name are left out. Blank lines are passed over.
 
     Args:
-        path: A .jsonl, .ndjson, .csv (each may end in .gz) or .parquet file.
+        path: The file.
+        format: ``"jsonl"``, ``"json"``, ``"csv"`` or ``"parquet"``; ``"auto"`` finds it out by the content.
         skip_bad: Where to count malformed rows; None raises at the first.
 
+    Yields:
+        ``(where, row)``: the place for messages, such as ``"line 3"``, and the row as a dict.
+
     Raises:
-        DataError: No such file, an unreadable one, or a malformed row: the message names file, line and field.
+        DataError: No such file, an unreadable one, or a malformed row: the message names file and place.
+        ConfigurationError: An unknown `format`.
         MissingExtraError: A parquet file, and pyarrow is not installed.
     """
-    return _records(Path(path), _outcome, skip_bad)
-
-
-def read_battles(path: str | Path, *, skip_bad: SkippedRows | None = None) -> Iterator[Battle]:
-    """Read battles, one at a time, so that a file may be larger than memory.
-
-    Rows have ``prompt``, ``model_a``, ``model_b`` and ``winner`` (``"model_a"``, ``"model_b"`` or ``"tie"``); or the
-    published Arena form: the prompt a JSON list of user turns, of which the first counts, and flags
-    ``winner_model_a``, ``winner_model_b`` and ``winner_tie``, one of which is 1. Optional fields, arguments and errors
-    as for `read_outcomes`.
-    """
-    return _records(Path(path), _battle, skip_bad)
-
-
-def read_preferences(path: str | Path, *, skip_bad: SkippedRows | None = None) -> Iterator[Battle | Outcome]:
-    """Read battles or outcomes, whichever each row is; arguments and errors as for `read_outcomes`."""
-    return _records(Path(path), _either, skip_bad)
-
-
-def read_answers(path: str | Path, *, skip_bad: SkippedRows | None = None) -> Iterator[AnsweredPrompt]:
-    """Read prompts with answers, which wait for a label.
-
-    Rows have ``prompt``, ``answers`` (``{"model": "text", ...}``, or columns ``answers.MODEL``; may be absent where
-    they are to be generated) and, for gold labels, ``gold``. Arguments and errors as for `read_outcomes`.
-    """
-    return _records(Path(path), _answered, skip_bad)
-
-
-def write_records(path: str | Path, records: Iterable[BaseModel]) -> int:
-    """Write records in the form that the readers take back, by the suffix of `path`.
-
-    The file appears whole or not at all. Fields at their default (no id, weight 1) are left out of JSON lines.
-
-    Returns:
-        Number of rows.
-
-    Raises:
-        DataError: An unknown suffix.
-        MissingExtraError: A parquet file, and pyarrow is not installed.
-    """
-    target = Path(path)
-    writer = {"jsonl": _write_jsonl, "csv": _write_csv, "parquet": _write_parquet}[format_of(target)]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    try:
-        count = writer(part, records, target.suffix == ".gz")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-    return count
-
-
-def format_of(path: Path) -> Format:
-    """The format that the file's name says.
-
-    Raises:
-        DataError: An unknown suffix.
-    """
-    suffixes = [s.lower() for s in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    kind = _SUFFIXES.get(suffixes[-1]) if suffixes else None
-    if kind is None or (kind == "parquet" and path.suffix == ".gz"):
-        raise DataError(f"{path}: expected a file named .jsonl, .ndjson or .csv (each also with .gz), or .parquet")
-    return kind
-
-
-def _records(path: Path, parse: Callable[[Row], Record], skipped: SkippedRows | None) -> Iterator[Record]:
-    kind = format_of(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    rows = {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}[kind](path)
+    if format == "text":
+        raise ConfigurationError("format='text': lines of text are no rows; expected jsonl, json, csv or parquet")
     # checked when called, not when first advanced
-    return _parsed(path, rows, parse, skipped)
+    return FileReader(path, format=format, skip_bad=skip_bad).rows()
 
 
-def _parsed(
-    path: Path, rows: Iterator[tuple[str, Row | str]], parse: Callable[[Row], Record], skipped: SkippedRows | None
-) -> Iterator[Record]:
-    try:
-        for place, row in rows:
-            try:
-                # a str is what the reader found wrong with the row
-                problem = row if isinstance(row, str) else None
-                record = None if isinstance(row, str) else parse(row)
-            except ValidationError as exc:
-                problem, record = _first_problem(exc), None
-            except _BadRowError as exc:
-                problem, record = str(exc), None
-            if record is not None:
-                yield record
-                continue
-            message = f"{path}: {place}: {problem}"
-            if skipped is None:
-                raise DataError(f"{message} (--skip-bad, or skip_bad=, leaves such rows out and counts them)")
-            skipped.add(message)
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as exc:
-        # gzip reports a cut-off file as EOFError, a damaged one as one of the others
-        raise DataError(f"{path}: cannot be read: {type(exc).__name__}: {exc}") from exc
+class FileReader:
+    """Iterates over what a file holds, each with its number, which `place` says in words; see `read_rows`.
 
+    Args:
+        path: The file.
+        format: As for `read_rows`; also ``"text"``, one str a line.
+        skip_bad: Where to count malformed rows; None raises at the first.
+        text: Whether plain text is allowed, if nothing else is recognised or the file is named .txt, .text or .md.
+        columns: Names of columns by which a table is recognised, beside the project's own.
+        advice: Whether messages say how malformed rows are left out: False for callers that offer no such option.
 
-class _BadRowError(ValueError):
-    """What is wrong with a row, in words."""
+    Attributes:
+        path: The file.
+        total_bytes: Its size on disk.
+        kind: ``"text"``, ``"jsonl"``, ``"json"``, ``"csv"`` or ``"parquet"``, once reading has begun.
+        columns: Names of the columns of a table, once reading has begun; None for other formats.
 
+    Raises:
+        DataError: No such file.
+        ConfigurationError: An unknown `format`.
+    """
 
-def _first_problem(exc: ValidationError) -> str:
-    error = exc.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in error["loc"]) or "row"
-    if error["type"] == "missing":
-        return f"field {place!r}: missing"
-    text = str(error["msg"]).removeprefix("Value error, ")
-    value = error.get("input")
-    # prompts and answers are private: their text never enters a message
-    shown = type(value).__name__ if place.split(".")[0] in ("prompt", "answers", "turns") else f"{value!r:.60}"
-    return f"field {place!r}: {text} (got {shown})"
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        format: FileFormat = "auto",
+        skip_bad: SkippedRows | None = None,
+        text: bool = False,
+        columns: Collection[str] = (),
+        advice: bool = True,
+    ) -> None:
+        if format not in get_args(FileFormat):
+            raise ConfigurationError(f"format={format!r}: expected one of {', '.join(get_args(FileFormat))}")
+        self.path = Path(path)
+        if not self.path.is_file():
+            what = "is a directory; name a file in it" if self.path.is_dir() else "no such file"
+            raise DataError(f"{self.path}: {what}")
+        self.format: FileFormat = format
+        self.skip_bad = skip_bad
+        self.total_bytes = self.path.stat().st_size
+        self.kind = ""
+        self.columns: list[str] | None = None
+        self._text = text
+        self._advice = "; --skip-bad (in Python skip_bad=) leaves such rows out" if advice else ""
+        self._known = {name.lower() for name in columns} | OWN_COLUMNS
+        self._raw: IO[bytes] | None = None
+        self._read = 0
+        self._number = 0
 
+    @property
+    def bytes_read(self) -> int:
+        """How far the file has been read, in bytes on disk: for a progress bar."""
+        return self._read if self._raw is None else self._raw.tell()
 
-def _outcome(row: Row) -> Outcome:
-    return Outcome.model_validate(_common(row, "scores"))
-
-
-def _battle(row: Row) -> Battle:
-    return Battle.model_validate(_arena(row) if any(flag in row for flag in _ARENA_FLAGS) else _common(row))
-
-
-def _either(row: Row) -> Battle | Outcome:
-    if "winner" in row or any(flag in row for flag in _ARENA_FLAGS):
-        return _battle(row)
-    if "scores" in row or any(key.startswith("scores.") for key in row):
-        return _outcome(row)
-    raise _BadRowError("neither an outcome (field 'scores') nor a battle (fields 'model_a', 'model_b', 'winner')")
-
-
-def _answered(row: Row) -> AnsweredPrompt:
-    return AnsweredPrompt.model_validate(_common(row, "answers"))
-
-
-def _common(row: Row, mapping: str | None = None) -> Row:
-    """Rename what other tools call otherwise, and gather the columns of a mapping."""
-    out = {key: value for key, value in row.items() if value is not None}
-    if "id" not in out and "prompt_id" in out:
-        out["id"] = out["prompt_id"]
-    if "prompt" not in out and isinstance(out.get("turns"), list) and out["turns"]:
-        out["prompt"] = out["turns"][0]
-    if mapping is not None:
-        value = out.get(mapping)
-        if isinstance(value, str):
-            try:
-                out[mapping] = json.loads(value)
-            except ValueError as exc:
-                raise _BadRowError(f"field {mapping!r}: not a JSON object: {exc}") from None
-        elif isinstance(value, list):
-            try:
-                out[mapping] = dict(value)  # a parquet map arrives as pairs
-            except (TypeError, ValueError):
-                raise _BadRowError(f"field {mapping!r}: expected an object (got a list)") from None
-        elif value is None:
-            columns = {k.removeprefix(f"{mapping}."): v for k, v in out.items() if k.startswith(f"{mapping}.")}
-            if columns:
-                out[mapping] = {k: v for k, v in columns.items() if v != ""}
-    return out
-
-
-def _arena(row: Row) -> Row:
-    out = _common(row)
-    prompt = out.get("prompt")
-    if isinstance(prompt, str):
-        try:
-            prompt = json.loads(prompt)
-        except ValueError:
-            raise _BadRowError("field 'prompt': expected a JSON list of user turns, as in the Arena files") from None
-    if not isinstance(prompt, list) or not prompt:
-        raise _BadRowError("field 'prompt': expected a JSON list of at least one user turn")
-    out["prompt"] = prompt[0]
-    flags = {}
-    for name in _ARENA_FLAGS:
-        value = out.get(name, 0)
-        if value not in (0, 1, "0", "1", "", "0.0", "1.0"):  # True and 1.0 equal 1
-            raise _BadRowError(f"field {name!r}: expected 0 or 1 (got {value!r:.60})")
-        flags[name] = value in (1, "1", "1.0")
-    won = [name for name, flag in flags.items() if flag]
-    if len(won) != 1:
-        raise _BadRowError(f"fields {', '.join(_ARENA_FLAGS)}: expected exactly one of them to be 1 (got {len(won)})")
-    out["winner"] = won[0].removeprefix("winner_")
-    return out
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("rb") as raw:
-        # by content: files renamed on download are common
-        if raw.read(2) == b"\x1f\x8b":
-            raw.seek(0)
-            with gzip.open(raw, "rb") as unpacked:
-                yield unpacked  # type: ignore[misc]  # GzipFile reads bytes like any file
-        else:
-            raw.seek(0)
-            yield raw
-
-
-def _read_jsonl(path: Path) -> Iterator[tuple[str, Row | str]]:
-    with _opened(path) as file:
-        for number, raw in enumerate(file, start=1):
-            if not raw.strip():
-                continue
-            place = f"line {number}"
-            try:
-                row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except UnicodeDecodeError:
-                yield place, "not UTF-8 text"
-            except ValueError as exc:
-                # the message of a JSON error holds a position, no text
-                yield place, f"not JSON: {exc}"
-            except RecursionError:
-                yield place, "not JSON: nested too deeply"
+    def rows(self) -> Iterator[tuple[str, Row]]:
+        """Iterate over the rows; what is not an object or a line of a table is malformed."""
+        for number, value in self:
+            if isinstance(value, dict):
+                yield self.place(number), value
             else:
-                yield place, row if isinstance(row, dict) else f"expected a JSON object (got {type(row).__name__})"
+                self.refuse(number, f"expected a JSON object, got {kind_of(value)}")
 
+    def place(self, number: int) -> str:
+        """The place of a value for messages, such as ``"line 3"``."""
+        return f"{_UNITS.get(self.kind, 'line')} {number}"
 
-def _read_csv(path: Path) -> Iterator[tuple[str, Row | str]]:
-    # the csv module's limit of 128 KiB a cell is a setting of the process; long chats need more
-    if csv.field_size_limit() < _MAX_CELL:
-        csv.field_size_limit(_MAX_CELL)
-    with _opened(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-        reader = csv.reader(text, strict=True)
-        header = next(reader, None)
-        if not header:
-            raise DataError(f"{path}: line 1: no header; the first line names the columns")
-        if len(header) == 1 and (found := next((c for c in ";\t" if c in header[0]), None)):
-            raise DataError(f"{path}: line 1: the columns are separated by {found!r}; separate them by commas")
+    def refuse(self, where: int | str, problem: str, cause: Exception | None = None) -> None:
+        """Raise a `DataError` for a malformed row, or count it where malformed rows are left out."""
+        message = f"{self.path}, {self.place(where) if isinstance(where, int) else where}: {problem}"
+        if self.skip_bad is None:
+            raise DataError(message + self._advice) from cause
+        self.skip_bad.add(message)
+
+    def broken(self, problem: str, number: int | None = None) -> DataError:
+        """The error for a file that cannot be read any further, whether or not malformed rows are left out."""
+        if number is not None:
+            where = f", {self.place(number)}"
+        else:
+            where = f", after {self.place(self._number)}" if self._number else ""
+        return DataError(f"{self.path}{where}: {problem}")
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        self.kind, self.columns, self._number, self._read = "", None, 0, 0
+        try:
+            with self.path.open("rb", buffering=_HEAD) as raw:
+                packed = raw.read(2) == b"\x1f\x8b"  # by content: files renamed on download are common
+                raw.seek(0)
+                # GzipFile's own readline runs in Python; a buffer around it reads lines in C
+                file = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=raw)), _HEAD) if packed else raw
+                head = file.read(_HEAD)
+                file.seek(0)
+                self.kind = self._kind(head)
+                self._raw = raw
+                try:
+                    yield from self._parquet(file, packed) if self.kind == "parquet" else self._values(file)
+                    self._read = self.total_bytes
+                finally:
+                    self._raw = None
+        except (OSError, EOFError, zlib.error) as exc:
+            # gzip reports a cut-off file as EOFError, a damaged one as one of the others
+            damaged = isinstance(exc, EOFError | gzip.BadGzipFile | zlib.error)
+            what = f"damaged gzip file ({exc}); get it again" if damaged else f"cannot be read ({exc})"
+            raise self.broken(what) from exc
+
+    def _values(self, file: IO[bytes]) -> Iterator[tuple[int, Any]]:
+        if self.kind == "jsonl":
+            yield from self._json_lines(file)
+            return
+        # with surrogateescape a byte that is not UTF-8 makes one row malformed, and not the file unreadable
+        with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+            yield from {"text": self._text_lines, "csv": self._table, "json": self._json_items}[self.kind](stream)
+
+    # What the file is
+
+    def _kind(self, head: bytes) -> str:
+        if head.startswith(b"PAR1"):
+            if self.format not in ("auto", "parquet"):
+                raise self.broken(f"is a parquet file, but format={self.format!r} was asked for; leave it out")
+            return "parquet"
+        for magic, what in _BINARY:
+            if head.startswith(magic):
+                raise self.broken(f"is {what}; expected {_ALLOWED}")
+        if self.format == "parquet":
+            raise self.broken("is not a parquet file, but format='parquet' was asked for; leave it out")
+        if head.startswith(_UTF_16_32) or head[:4].count(0) in (2, 3):
+            raise self.broken("is UTF-16 or UTF-32 text; save it as UTF-8 (in Excel as 'CSV UTF-8')")
+        if b"\0" in head:
+            raise self.broken(f"is a binary file; expected {_ALLOWED}")
+        if self.format != "auto":
+            return self.format
+        suffixes = [s for s in map(str.lower, self.path.suffixes) if s != ".gz"]
+        named = _SUFFIXES.get(suffixes[-1], "") if suffixes else ""
+        if named == "text":
+            if self._text:
+                return "text"
+            named = ""
+        text = head.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace").lstrip()
+        return self._kind_of_text(text, named, whole=len(head) < _HEAD)
+
+    def _kind_of_text(self, text: str, named: str, *, whole: bool) -> str:
+        """The format of a text by its beginning (`whole` if that is all), and by its name where several would do."""
+        if not text:
+            return named or "jsonl"
+        line, ended, rest = text.partition("\n")
+        if text[0] in "{[" and (named != "csv" or _JSON_BEGINS.match(text)):
+            if not ended and not whole:
+                return "json" if text[0] == "[" else "jsonl"
+            return _kind_of_object(line, rest, named) if text[0] == "{" else _kind_of_array(line, rest, named)
+        if named == "csv" or self._is_table(text, whole=whole):
+            return "csv"
+        return named or ("jsonl" if text[0] == '"' else "text" if self._text else "csv")
+
+    def _is_table(self, text: str, *, whole: bool) -> bool:
+        """Whether the first line is a header with a known column, and the lines after it look like its rows."""
+        lines = list(io.StringIO(text, newline=""))
+        if not whole:
+            lines.pop()  # it may be cut
+        first = _first_lines(iter(lines))
+        delimiter = self._delimiter(first, ",")
+        header = _header(first, delimiter)
+        if not self._has_known(header):
+            return False
+        if not self._text or len(header) == 1:
+            return True
+        # prose may have a comma before a word such as "text", but then its lines do not all have as many parts
+        try:
+            widths = [len(row) for row in _csv_reader(lines[len(first) :], delimiter) if row]
+        except csv.Error:
+            return False
+        return bool(widths) and max(widths) <= len(header) and 2 * widths.count(len(header)) >= len(widths)
+
+    def _has_known(self, header: Iterable[str]) -> bool:
+        names = [name.strip().lower() for name in header]
+        return any(name in self._known or name.startswith(OWN_PREFIXES) for name in names)
+
+    def _delimiter(self, first: list[str], usual: str) -> str:
+        """The separator under which the header has a known column, or else the most columns."""
+
+        def fit(delimiter: str) -> tuple[bool, int, bool]:
+            header = _header(first, delimiter)
+            return self._has_known(header), len(header), delimiter == usual
+
+        return max(",;\t", key=fit)
+
+    # The formats
+
+    def _text_lines(self, stream: IO[str]) -> Iterator[tuple[int, str]]:
+        number = 0
+        while line := stream.readline(MAX_RECORD_CHARS + 1):
+            number += 1
+            self._number = number
+            if len(line) > MAX_RECORD_CHARS:
+                self.refuse(number, f"longer than {MAX_RECORD_CHARS:,} characters; is it one prompt a line?")
+                while line and not line.endswith(("\n", "\r")):
+                    line = stream.readline(_CHUNK)
+            elif not line.isascii() and _UNDECODED.search(line):
+                self.refuse(number, _NOT_UTF8)
+            else:
+                yield number, line.rstrip("\r\n")
+
+    def _json_lines(self, file: IO[bytes]) -> Iterator[tuple[int, Any]]:
+        number = 0
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            file.seek(0)
+        while line := file.readline(MAX_RECORD_CHARS + 1):
+            number += 1
+            self._number = number
+            if len(line) > MAX_RECORD_CHARS:
+                hint = _TEXT_HINT if self._text else ""
+                self.refuse(number, f"longer than {MAX_RECORD_CHARS:,} bytes; is it one record a line?{hint}")
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(_CHUNK)
+                continue
+            try:
+                value = json.loads(line.decode())
+            except (ValueError, RecursionError) as exc:
+                if not line.isspace():
+                    self.refuse(number, self._not_json(exc), exc)
+            else:
+                yield number, value
+
+    def _not_json(self, exc: Exception) -> str:
+        if isinstance(exc, UnicodeDecodeError):
+            return _NOT_UTF8
+        if isinstance(exc, json.JSONDecodeError):
+            what = exc.msg.removesuffix(" at")
+            what += f" at character {exc.pos + 1}" if self.kind == "jsonl" else ""
+        else:
+            what = "nested too deeply" if isinstance(exc, RecursionError) else "a number of thousands of digits"
+        hint = "; for JSON over several lines give --format json" if self._text and self.kind == "jsonl" else ""
+        return f"not JSON ({what}){hint}{_TEXT_HINT if self._text else ''}"
+
+    def _json_items(self, stream: IO[str]) -> Iterator[tuple[int, Any]]:
+        """Items of a top-level array, or top-level values one after another, without holding the whole file."""
+        decoder = json.JSONDecoder()
+        hint = _TEXT_HINT if self._text else ""
+        buffer, number, start, in_array, ended, undecoded = "", 0, 0, False, False, False
         while True:
-            first = reader.line_num + 1
-            cells = next(reader, None)
-            if cells is None:
+            while start < len(buffer) and buffer[start] in " \t\r\n,":
+                start += 1
+            if start < len(buffer):
+                if not number and not in_array and buffer[start] == "[":
+                    in_array = True
+                    start += 1
+                    continue
+                if in_array and buffer[start] == "]":
+                    self._check_rest(buffer[start + 1 :], stream)
+                    return
+                problem: str | None = None
+                end: int | None
+                try:
+                    item, end = decoder.raw_decode(buffer, start)
+                except (ValueError, RecursionError) as exc:
+                    end, problem = _end_of_value(buffer, start), self._not_json(exc)
+                    if end is None and ended:
+                        end, problem = len(buffer), f"not JSON (the file is cut off inside of it){hint}"
+                # a number at the very end of the buffer may go on in the next chunk; an object or string cannot
+                if end is not None and (end < len(buffer) or ended or buffer[start] in '{["'):
+                    self._number = number = number + 1
+                    if undecoded and _UNDECODED.search(buffer, start, end):
+                        problem = _NOT_UTF8
+                    start = end
+                    if problem is None:
+                        yield number, item
+                        continue
+                    self.refuse(number, problem)
+                    if ended and start == len(buffer):
+                        return  # the file is cut off, which is said
+                    continue
+            elif ended:
+                if in_array:
+                    self.refuse(f"after item {number}", f"the array is not closed: the file is cut off{hint}")
                 return
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                yield f"line {first}", f"{len(cells)} cells for {len(header)} columns"
-                continue
-            row = dict(zip(header, cells, strict=True))
-            yield f"line {first}", {k: v for k, v in row.items() if v != "" or k == "prompt"}
+            if len(buffer) - start > MAX_RECORD_CHARS:
+                raise self.broken(
+                    f"longer than {MAX_RECORD_CHARS:,} characters, or a quote or bracket in it is never closed{hint}",
+                    number + 1,
+                )
+            # grow in proportion to what is pending, so that one large item is not parsed again every chunk
+            chunk = stream.read(max(_CHUNK, len(buffer) - start))
+            undecoded = undecoded or (not chunk.isascii() and _UNDECODED.search(chunk) is not None)
+            ended = not chunk
+            buffer, start = buffer[start:] + chunk, 0
 
+    def _check_rest(self, rest: str, stream: IO[str]) -> None:
+        while not rest.strip() and (rest := stream.read(_CHUNK)):
+            pass
+        if rest.strip():
+            hint = _TEXT_HINT if self._text else ""
+            raise self.broken(f"the array ends, but more follows; for JSON lines give --format jsonl{hint}")
 
-def _read_parquet(path: Path) -> Iterator[tuple[str, Row | str]]:
-    parquet = _pyarrow("Reading a parquet file")[1]
-    number = 0
-    try:
-        file = parquet.ParquetFile(path)
-        for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"row {number}", row
-    except OSError as exc:  # pyarrow's ArrowInvalid is a ValueError, its I/O errors are OSErrors
-        raise DataError(f"{path}: cannot be read: {exc}") from exc
-    except ValueError as exc:
-        if isinstance(exc, DataError | ValidationError):
+    def _table(self, stream: IO[str]) -> Iterator[tuple[int, Row]]:
+        lines = _Lines(stream)
+        rest = iter(lines)
+        first = _first_lines(rest)
+        delimiter = self._delimiter(first, "\t" if {".tsv", ".tab"} & {*map(str.lower, self.path.suffixes)} else ",")
+        reader = _csv_reader(chain(first, rest), delimiter)
+        names: list[str] | None = None
+        unnamed = False
+        start = 1
+        while True:
+            try:
+                for row in reader:
+                    self._number = number = start
+                    start = reader.line_num + 1
+                    lines.pending = 0
+                    if lines.undecoded:
+                        lines.undecoded = False
+                        if names is None:
+                            raise self.broken(_NOT_UTF8, number)
+                        self.refuse(number, _NOT_UTF8)
+                        continue
+                    if names is None:
+                        if any(map(str.strip, row)):
+                            names = self._header_names(row, number)
+                            unnamed = "" in names
+                        continue
+                    width = len(names)
+                    if len(row) != width:
+                        if not row and width > 1:
+                            continue  # a blank line
+                        if len(row) < width:
+                            row += [""] * (width - len(row))
+                        elif any(map(str.strip, row[width:])):
+                            self.refuse(
+                                number,
+                                f"{len(row)} cells, but the header names {width} columns; put cells that hold the "
+                                f"separator {delimiter!r} in quotes",
+                            )
+                            continue
+                    record = dict(zip(names, row, strict=False))
+                    if unnamed:
+                        del record[""]
+                    yield number, record
+                break
+            except csv.Error as exc:
+                if lines.too_long:
+                    break
+                problem = f"not CSV ({exc}); is a quote left open, or not doubled?"
+                if names is None:
+                    raise self.broken(problem, start) from exc
+                self.refuse(start, problem, exc)
+                start = reader.line_num + 1
+        if lines.too_long:
+            hint = _TEXT_HINT if self._text else ""
+            raise self.broken(f"a row of more than {MAX_RECORD_CHARS:,} characters; is a quote left open?{hint}", start)
+
+    def _header_names(self, header: list[str], number: int | None = None) -> list[str]:
+        """Names of the columns; one without a name is an index, or what a separator at the end leaves."""
+        names = [name.strip() for name in header]
+        self.columns = [name for name in names if name]
+        if twice := next((name for i, name in enumerate(self.columns) if name in self.columns[:i]), None):
+            raise self.broken(f"two columns are called {shown_names([twice])!r}; rename one of them", number)
+        return names
+
+    def _parquet(self, file: IO[bytes], packed: bool) -> Iterator[tuple[int, Row]]:
+        arrow, parquet = import_pyarrow("Reading a parquet file")
+        self._raw = None  # pyarrow reads where it wants to, so progress goes by rows
+        number = 0
+        try:
+            with self._unpacked(file) if packed else file as source:
+                table = parquet.ParquetFile(source)
+                self._header_names(table.schema_arrow.names)
+                for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
+                    for row in _rows_of_batch(_with_plain_times(batch, arrow)):
+                        number += 1
+                        self._number = number
+                        if isinstance(row, str):
+                            self.refuse(number, row)
+                        else:
+                            yield number, row
+                    self._read = self.total_bytes * number // max(table.metadata.num_rows, number)
+        except DataError:
             raise
-        raise DataError(f"{path}: not a readable parquet file: {exc}") from exc
+        except (arrow.ArrowException, OSError, ValueError) as exc:
+            raise self.broken(f"not a readable parquet file ({str(exc).partition(chr(10))[0]}); get it again") from exc
+
+    def _unpacked(self, file: IO[bytes]) -> IO[bytes]:
+        """The content of a gzip file on disk, since parquet is read from its end."""
+        with ExitStack() as closing:
+            out = closing.enter_context(tempfile.TemporaryFile())
+            left = _MAX_GROWTH * max(self.total_bytes, _CHUNK)
+            while chunk := file.read(_CHUNK):
+                out.write(chunk)
+                left -= len(chunk)
+                if left < 0:
+                    raise self.broken(f"unpacks to more than {_MAX_GROWTH} times its size; unpack it yourself")
+            out.seek(0)
+            closing.pop_all()  # the caller closes it
+        return out
 
 
-def _pyarrow(what: str) -> tuple[Any, Any]:
+class _Lines:
+    """Lines of a text, until a record is too long.
+
+    Attributes:
+        pending: Characters since the reader last set it to 0, as it does at each record.
+        undecoded: Whether a line was not UTF-8 since the reader last set it to False.
+        too_long: Whether it has ended because a record is too long.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self.pending = 0
+        self.undecoded = self.too_long = False
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._stream.readline(MAX_RECORD_CHARS + 1):
+            self.pending += len(line)
+            if self.pending > MAX_RECORD_CHARS:
+                self.too_long = True
+                return
+            if not line.isascii() and _UNDECODED.search(line):
+                self.undecoded = True
+            yield line
+
+
+def _first_lines(lines: Iterator[str]) -> list[str]:
+    """Lines up to the end of the header, which goes on over line ends while a quote is open."""
+    first: list[str] = []
+    size = quotes = 0
+    for line in lines:
+        first.append(line)
+        size += len(line)
+        quotes += line.count('"')
+        if (line.strip() and quotes % 2 == 0) or size > _HEAD:
+            break
+    return first
+
+
+def _csv_reader(lines: Iterable[str], delimiter: str) -> Any:
+    # the module's limit of 128 KiB a cell is a setting of the process; long chats need more, and records are limited
+    if csv.field_size_limit() < MAX_RECORD_CHARS:
+        csv.field_size_limit(MAX_RECORD_CHARS)
+    return csv.reader(lines, delimiter=delimiter, strict=True)
+
+
+def _header(first: list[str], delimiter: str) -> list[str]:
+    try:
+        return next((row for row in _csv_reader(first, delimiter) if any(map(str.strip, row))), [])
+    except csv.Error:
+        return []
+
+
+def _kind_of_object(line: str, rest: str, named: str) -> str:
+    """JSON lines or JSON, by a first line that begins with a brace: is an object to end with the line?"""
+    end = _end_of_value(line, 0)
+    if end is not None:
+        return "json" if line[end:].lstrip(" \t\r,")[:1] == "{" else "jsonl"
+    if named == "jsonl":
+        return "jsonl" if rest.lstrip()[:1] in ("", "{") else "json"
+    return "json" if named == "json" or line.rstrip()[-1] in "{[:," else "jsonl"
+
+
+def _kind_of_array(line: str, rest: str, named: str) -> str:
+    """JSON lines or JSON, by a first line that begins with a bracket: is it one conversation of several?"""
+    if named != "json":
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            return "json"
+        if rest.strip() or (named == "jsonl" and any(isinstance(item, dict) and "role" in item for item in value)):
+            return "jsonl"
+    return "json"
+
+
+def _end_of_value(text: str, start: int) -> int | None:
+    """Where a JSON value ends by its quotes and brackets, be it well-formed or not; None if the text ends before it."""
+    if text[start] not in '{["':
+        ends = _SCALAR_END.search(text, start + 1)
+        return ends.start() if ends else None
+    depth = 0
+    for token in _TOKEN.finditer(text, start):
+        first, end = text[token.start()], token.end()
+        if first in "{[":
+            depth += 1
+        elif first in "]}":
+            depth -= 1
+        elif end - token.start() == 1:
+            return None
+        if depth <= 0:
+            return end
+    return None
+
+
+def _with_plain_times(batch: Any, arrow: Any) -> Any:
+    """A batch with points in time as text: Python's know no nanoseconds, and no prompt or label is one."""
+    columns = [
+        column.cast(arrow.string())
+        if arrow.types.is_timestamp(column.type) or arrow.types.is_time(column.type)
+        else column
+        for column in batch.columns
+    ]
+    return arrow.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _rows_of_batch(batch: Any) -> list[Row | str]:
+    """The rows of a batch of a parquet file; a str is what is wrong with one."""
+    try:
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError, NotImplementedError):
+        if batch.num_rows == 1:
+            return ["holds a value that Python cannot; is a text not UTF-8, or a time too precise?"]
+        return [row for i in range(batch.num_rows) for row in _rows_of_batch(batch.slice(i, 1))]
+    return [
+        f"holds a text longer than {MAX_RECORD_CHARS:,} characters"
+        if any(isinstance(value, str) and len(value) > MAX_RECORD_CHARS for value in row.values())
+        else row
+        for row in rows
+    ]
+
+
+def import_pyarrow(what: str) -> tuple[Any, Any]:
+    """The packages pyarrow and pyarrow.parquet, or a `MissingExtraError` that says what needs them."""
     try:
         import pyarrow  # type: ignore[import-untyped]
         import pyarrow.parquet  # type: ignore[import-untyped]
@@ -334,66 +644,16 @@ def _pyarrow(what: str) -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def _write_jsonl(part: Path, records: Iterable[BaseModel], packed: bool) -> int:
-    count = 0
-    # mtime 0: equal records give equal bytes
-    with part.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) if packed else raw as file:
-        for record in records:
-            file.write(json.dumps(record.model_dump(exclude_defaults=True), ensure_ascii=False).encode() + b"\n")
-            count += 1
-    return count
+def kind_of(value: Any) -> str:
+    """What a value is, for messages: never its content."""
+    if value is None:
+        return "null"
+    kinds = {str: "a text", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return kinds.get(type(value), type(value).__name__)
 
 
-def _flat(record: BaseModel) -> Row:
-    row = record.model_dump(exclude_none=True)
-    return {k: json.dumps(v, ensure_ascii=False) if isinstance(v, dict | tuple) else v for k, v in row.items()}
-
-
-def _write_csv(part: Path, records: Iterable[BaseModel], packed: bool) -> int:
-    count = 0
-    with part.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) if packed else raw as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        iterator = iter(records)
-        first = next(iterator, None)
-        if first is not None:
-            writer = csv.DictWriter(text, list(type(first).model_fields))
-            writer.writeheader()
-            for record in chain([first], iterator):
-                writer.writerow(_flat(record))
-                count += 1
-        text.flush()
-        text.detach()
-    return count
-
-
-def _write_parquet(part: Path, records: Iterable[BaseModel], packed: bool) -> int:
-    arrow, parquet = _pyarrow("Writing a parquet file")
-    count, writer = 0, None
-    batch: list[Row] = []
-
-    def flush() -> None:
-        nonlocal writer
-        table = arrow.Table.from_pylist(batch, schema=schema)
-        if writer is None:
-            writer = parquet.ParquetWriter(part, schema)
-        writer.write_table(table)
-        batch.clear()
-
-    schema: Any = None
-    try:
-        for record in records:
-            if schema is None:
-                kinds = {"weight": arrow.float64()}
-                schema = arrow.schema([(n, kinds.get(n, arrow.string())) for n in type(record).model_fields])
-            batch.append(_flat(record))
-            count += 1
-            if len(batch) == _PARQUET_ROWS:
-                flush()
-        if schema is None:
-            raise ConfigurationError("no record to write: a parquet file needs one to know its columns")
-        if batch:
-            flush()
-    finally:
-        if writer is not None:
-            writer.close()
-    return count
+def shown_names(names: Iterable[Any]) -> str:
+    """Names of fields for a message; a long one is a cell of a file without a header, so it is not shown."""
+    listed = [str(name) for name in islice(names, 31)]
+    listed = [name if len(name) <= 64 and name.isprintable() else "(a long text)" for name in listed]
+    return ", ".join(listed[:30]) + (", ..." if len(listed) > 30 else "") or "none"

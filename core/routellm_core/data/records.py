@@ -1,4 +1,4 @@
-"""The record forms of preference data: battles, outcomes, and answers that wait for a label."""
+"""The records of preference data: battles, outcomes, and answers that wait for a label."""
 
 from __future__ import annotations
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from routellm_core.data.prompts import MAX_RECORD_CHARS
+from routellm_core.data.files import FileReader, kind_of
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.statistics.metrics import Floats
+
+if TYPE_CHECKING:
+    from routellm_core.data.files import FileFormat, Row, SkippedRows
 
 STRONG = "gpt-4-1106-preview"
 WEAK = "mixtral-8x7b-instruct-v0.1"
@@ -25,7 +25,9 @@ MAX_PROMPT_CHARS = 400_000_000
 BENCHMARKS = ("mmlu", "gsm8k", "mt-bench")
 TITLES = {"mmlu": "MMLU", "gsm8k": "GSM8K", "mt-bench": "MT-Bench"}
 # All that is kept of a row, so that answers stored beside the scores cost no memory.
-_FIELDS = ("prompt", "turns", "scores", "contaminated", "split", "question_id", "model", "score", "eval_prompt")
+_FIELDS = ("prompt", "turns", "scores", "contaminated", "split")
+# A row with its place, for messages.
+Located = tuple[str, "Row"]
 _TIDY_FILES = {"mmlu": "mmlu.jsonl", "gsm8k": "gsm8k.jsonl", "mt-bench": "mt_bench.jsonl"}
 
 # RouteLLM (arXiv 2406.18665 v4), tables 1 to 3: CPT(50%), CPT(80%), APGR by training data and router.
@@ -145,31 +147,45 @@ def load_benchmark(
     return _from_rows(key, rows, evals / _evals_dir(key), strong, weak, split)
 
 
-def load_outcomes(path: str | Path, *, strong: str | None = None, weak: str | None = None) -> Benchmark:
-    """Load outcomes of your own: rows with ``prompt`` and ``scores`` {model: number}.
+def load_outcomes(
+    path: str | Path, *, strong: str | None = None, weak: str | None = None, skip_bad: SkippedRows | None = None
+) -> Benchmark:
+    """Load outcomes of your own: whatever `routellm_core.data.read_preferences` reads.
 
-    JSON lines (whatever the file is called), or what training reads as well: CSV and parquet by the file's name, see
-    `routellm_core.data.read_outcomes`. Rows of JSON lines that are marked ``"contaminated": true`` are left out.
-    With more than two models, name the pair; the others stand as alternatives in the verdict.
+    Rows hold ``prompt`` and ``scores`` {model: number}, or are battles, which count as 1 for the winner and 0 for the
+    loser, a tie as 0.5 each. Rows that are marked ``"contaminated": true`` are left out. With more than two models,
+    name the pair; the others that have a score in every row stand as alternatives in the verdict.
 
     Args:
-        path: The file; JSON lines and CSV plain or gzip.
+        path: The file: JSON lines, JSON, CSV, TSV or parquet, plain or gzip.
         strong: Name of the strong model; may be left out with exactly two models (then the better one on average).
         weak: Name of the weak model.
+        skip_bad: Where to count malformed rows; None raises at the first.
 
     Raises:
-        DataError: No such file, an empty one, a malformed row (named by its line), a missing or NaN score.
+        DataError: No such file, an empty one, a malformed row (named by its place), a row without the pair's scores.
         ConfigurationError: `strong` or `weak` is needed, or is not in the file.
     """
+    from routellm_core.data.convert import scores_of  # these load pydantic
+    from routellm_core.data.reading import preferences_of
+
     file = Path(path)
-    rows = _bounded(file, _outcome_rows(file))
-    stem = re.sub(r"(\.(jsonl|json|ndjson|csv|parquet))?(\.gz)?$", "", file.name)
+    dropped = 0
+
+    def clean(row: Row) -> bool:
+        nonlocal dropped
+        marked = _is_marked(row)
+        dropped += marked
+        return not marked
+
+    found = preferences_of(FileReader(file, skip_bad=skip_bad), keep=clean)
+    rows = _bounded(file, ((where, {"prompt": r.prompt, "scores": scores_of(r)}) for where, r in found))
     if not rows:
-        raise DataError(f"{file} is empty: expected rows with 'prompt' and 'scores'")
+        raise DataError(f"{file}: no rows left ({dropped} contaminated, {skip_bad.count if skip_bad else 0} malformed)")
     models = _models(rows, file)
     if (strong is None) != (weak is None):
         raise ConfigurationError(
-            f"strong={strong!r}, weak={weak!r}: name both models or neither; the file has {models}"
+            f"strong={strong!r}, weak={weak!r}: name both models or neither; the file has {', '.join(models)}"
         )
     if strong is None or weak is None:
         if len(models) != 2:
@@ -177,145 +193,128 @@ def load_outcomes(path: str | Path, *, strong: str | None = None, weak: str | No
                 f"{file} has scores of {len(models)} models: name strong= and weak= (--strong and --weak) among "
                 f"{', '.join(models)}"
             )
-        means = {m: _mean_score(rows, m, file) for m in models}
+        means = {m: float(np.mean([row["scores"][m] for _, row in rows])) for m in models}
         strong, weak = sorted(models, key=lambda m: -means[m])
-    return _from_rows(stem, rows, file, strong, weak, "all")
+    stem = re.sub(r"(\.(jsonl|json|ndjson|csv|tsv|parquet))?(\.gz)?$", "", file.name, flags=re.IGNORECASE)
+    return _benchmark(stem, rows, file, (strong, weak), "all", dropped)
 
 
-def _mean_score(rows: Sequence[tuple[int, dict[str, Any]]], model: str, file: Path) -> float:
-    return float(np.mean([_score(row, model, number, file) for number, row in rows]))
+def _is_marked(row: Row) -> bool:
+    value = row.get("contaminated", False)
+    return value.strip().lower() in ("true", "1", "yes") if isinstance(value, str) else bool(value)
 
 
-def _models(rows: Sequence[tuple[int, dict[str, Any]]], file: Path) -> list[str]:
+def _models(rows: Sequence[Located], file: Path) -> list[str]:
     """Models that every row has a score of, in the order of the first row."""
-    for number, row in rows:
+    for where, row in rows:
         if not isinstance(row.get("scores"), dict) or not row["scores"]:
-            raise DataError(
-                f"{file}, row {number}: 'scores' must be an object of model: number, got {row.get('scores')!r:.80}"
-            )
+            got = kind_of(row.get("scores"))
+            raise DataError(f"{file}, {where}: field 'scores': expected an object of model: number, got {got}")
     first = [str(m) for m in rows[0][1]["scores"]]
     common = set(first).intersection(*(row["scores"] for _, row in rows))
     if len(common) < 2:
-        raise DataError(f"{file}: {len(common)} models have a score in every row; at least 2 are needed")
+        raise DataError(
+            f"{file}: models with a score in every row: {', '.join(common) or 'none'}; at least 2 are needed "
+            f"({_gaps(rows)})"
+        )
     return [m for m in first if m in common]
 
 
-def _from_rows(
-    name: str, rows: list[tuple[int, dict[str, Any]]], file: Path, strong: str, weak: str, split: str
-) -> Benchmark:
+def _gaps(rows: Sequence[Located]) -> str:
+    """Says of the models that have most scores where they lack the first."""
+    counts: dict[str, int] = {}
+    for _, row in rows:
+        for model in row["scores"]:
+            counts[model] = counts.get(model, 0) + 1
+    out = []
+    for model in sorted(counts, key=lambda m: -counts[m])[:3]:
+        where = next((where for where, row in rows if model not in row["scores"]), None)
+        out.append(f"{model!r} in {counts[model]:,} of {len(rows):,} rows" + (f", not in {where}" if where else ""))
+    return "; ".join(out)
+
+
+def _from_rows(name: str, rows: Sequence[Located], file: Path, strong: str, weak: str, split: str) -> Benchmark:
     if not rows:
-        raise DataError(f"{file} is empty: expected rows with 'prompt' and 'scores'")
-    clean = [(n, row) for n, row in rows if not row.get("contaminated", False)]
-    kept = [(n, row) for n, row in clean if split == "all" or row.get("split", "test") == split]
+        raise DataError(f"{file}: is empty; expected rows with 'prompt' and 'scores'")
+    clean = [(where, row) for where, row in rows if not _is_marked(row)]
+    kept = [(where, row) for where, row in clean if split == "all" or row.get("split", "test") == split]
     if not kept:
         raise DataError(f"{file}: no rows left of {len(rows)} (split {split!r}, contaminated rows left out)")
-    models = _models(kept, file)
-    pair = [_find_model(m, models, side, file) for m, side in ((strong, "strong"), (weak, "weak"))]
-    if pair[0] == pair[1]:
-        raise ConfigurationError(f"strong={strong!r} and weak={weak!r} are the same model")
-    scores = {m: np.array([_score(row, m, n, file) for n, row in kept], dtype=np.float64) for m in models}
-    prompts = tuple(_prompt(row, n, file) for n, row in kept)
-    return Benchmark(name, prompts, scores, pair[0], pair[1], split, len(rows) - len(clean))
+    return _benchmark(name, kept, file, (strong, weak), split, len(rows) - len(clean))
 
 
-def _prompt(row: dict[str, Any], number: int, file: Path) -> str:
+def _benchmark(
+    name: str, rows: Sequence[Located], file: Path, pair: tuple[str, str], split: str, dropped: int
+) -> Benchmark:
+    models = _models(rows, file)
+    strong, weak = (_find_model(m, models, side, file, rows) for m, side in zip(pair, ("strong", "weak"), strict=True))
+    if strong == weak:
+        raise ConfigurationError(f"strong={pair[0]!r} and weak={pair[1]!r} are the same model")
+    scores = {m: np.array([_score(row, m, where, file) for where, row in rows], dtype=np.float64) for m in models}
+    prompts = tuple(_prompt(row, where, file) for where, row in rows)
+    return Benchmark(name, prompts, scores, strong, weak, split, dropped)
+
+
+def _prompt(row: Row, where: str, file: Path) -> str:
     turns = row.get("turns")
     prompt = turns[0] if isinstance(turns, list) and turns else row.get("prompt")
     if not isinstance(prompt, str):
         raise DataError(
-            f"{file}, row {number}: 'prompt' must be a string (or 'turns' a list of them), got {prompt!r:.80}"
+            f"{file}, {where}: field 'prompt': expected a text (or 'turns', a list of them), got {kind_of(prompt)}"
         )
     return prompt
 
 
-def _score(row: dict[str, Any], model: str, number: int, file: Path) -> float:
+def _score(row: Row, model: str, where: str, file: Path) -> float:
     value = row["scores"].get(model)
     try:
         score = float(value) if isinstance(value, int | float) else math.nan
     except OverflowError:  # an integer of hundreds of digits
         score = math.inf
     if not math.isfinite(score):
-        raise DataError(f"{file}, row {number}: the score of {model!r} is {value!r:.80}; expected a finite number")
+        got = repr(value) if isinstance(value, float) else kind_of(value)
+        raise DataError(f"{file}, {where}: field 'scores.{model}': expected a finite number, got {got}")
     return score
 
 
-def _find_model(wanted: str, models: Sequence[str], side: str, file: Path) -> str:
+def _find_model(wanted: str, models: Sequence[str], side: str, file: Path, rows: Sequence[Located]) -> str:
     """The model by its name, else by its name without organisation and case, as published files differ in those."""
     if wanted in models:
         return wanted
     matches = [m for m in models if _bare(m) == _bare(wanted)]
-    if len(matches) != 1:
-        raise ConfigurationError(f"{side}={wanted!r}: {file} has scores of {', '.join(models)}")
-    return matches[0]
+    if len(matches) == 1:
+        return matches[0]
+    lacking = [where for where, row in rows if not any(_bare(m) == _bare(wanted) for m in row["scores"])]
+    if lacking and len(lacking) < len(rows) and not matches:
+        raise DataError(
+            f"{file}, {lacking[0]}: no score of {side}={wanted!r}, which has one in {len(rows) - len(lacking):,} of "
+            f"{len(rows):,} rows; every row needs a score of both models, so leave the others out"
+        )
+    raise ConfigurationError(f"{side}={wanted!r}: {file} has scores of {', '.join(models)}")
 
 
 def _bare(model: str) -> str:
     return model.rsplit("/", 1)[-1].lower()
 
 
-def _open(file: Path) -> IO[str]:
-    if not file.is_file():
-        raise DataError(f"no file {str(file)!r}")
-    with file.open("rb") as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
-    return gzip.open(file, "rt", encoding="utf-8") if zipped else file.open(encoding="utf-8")
+def _rows(file: Path, format: FileFormat = "auto") -> Iterator[Located]:
+    """Rows of a published file, of which none may be left out."""
+    return FileReader(file, format=format, advice=False).rows()
 
 
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Objects of a JSON lines file with their line numbers."""
-    try:
-        with _open(file) as lines:
-            number = 0
-            while line := lines.readline(MAX_RECORD_CHARS + 1):
-                number += 1
-                if len(line) > MAX_RECORD_CHARS:
-                    raise DataError(
-                        f"{file}, line {number}: longer than {MAX_RECORD_CHARS:,} characters; not JSON lines"
-                    )
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as exc:
-                    raise DataError(f"{file}, line {number}: not JSON ({exc})") from exc
-                if not isinstance(row, dict):
-                    raise DataError(f"{file}, line {number}: expected an object, got {type(row).__name__}")
-                yield number, {key: row[key] for key in _FIELDS if key in row}
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as exc:
-        raise DataError(f"{file} is damaged or not UTF-8: {exc}") from exc
-
-
-def _outcome_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of the user's file with their numbers: JSON lines, CSV or parquet."""
-    if not {".csv", ".parquet"} & {suffix.lower() for suffix in file.suffixes}:
-        return _rows(file)
-    return _parsed_rows(file)
-
-
-def _parsed_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    from routellm_core.data.files import SkippedRows, read_outcomes  # loads pydantic, JSON lines do without
-
-    bad = SkippedRows()  # a malformed row ends it; the reader's own words would advise an option that is not here
-    for number, row in enumerate(read_outcomes(file, skip_bad=bad), start=1):
-        if bad.count:
-            break
-        yield number, {"prompt": row.prompt, "scores": row.scores}
-    if bad.count:
-        raise DataError(bad.first[0])
-
-
-def _bounded(file: Path, numbered: Iterator[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[str, Any]]]:
+def _bounded(file: Path, rows: Iterable[Located]) -> list[Located]:
     """All rows of a file, or a `DataError` before they fill the memory."""
-    rows, chars = [], 0
-    for number, row in numbered:
+    kept, chars = [], 0
+    for where, row in rows:
         chars += len(str(row.get("prompt") or row.get("turns") or ""))
         if chars > MAX_PROMPT_CHARS:
+            example = f": shuf -n 50000 {file.name} > sample.jsonl" if file.suffix == ".jsonl" else ""
             raise DataError(
-                f"{file}, line {number}: more than {MAX_PROMPT_CHARS:,} characters of prompts. A random sample of "
-                f"50,000 rows is measured to within half a point: shuf -n 50000 {file.name} > sample.jsonl"
+                f"{file}, {where}: more than {MAX_PROMPT_CHARS:,} characters of prompts. A random sample of 50,000 "
+                f"rows is measured to within half a point{example}"
             )
-        rows.append((number, row))
-    return rows
+        kept.append((where, {key: row[key] for key in _FIELDS if key in row}))
+    return kept
 
 
 def _find_tidy(root: Path, key: str) -> Path | None:
@@ -333,71 +332,54 @@ def _evals_dir(key: str) -> str:
 def _contaminated(folder: Path) -> set[str]:
     file = folder / "contaminated_prompts.jsonl"
     if not file.is_file():
-        raise DataError(f"no {file}: the authors' list of contaminated prompts belongs to the benchmark")
-    return {_field(row, "eval_prompt", number, file) for number, row in _rows(file)}
+        raise DataError(f"{file}: no such file; the authors' list of contaminated prompts belongs to the benchmark")
+    return {_field(row, "eval_prompt", where, file) for where, row in _rows(file)}
 
 
-def _field(row: dict[str, Any], name: str, number: int, file: Path) -> Any:
+def _field(row: Row, name: str, where: str, file: Path) -> Any:
     """A field that a file of the authors has in every row."""
     if name not in row:
-        raise DataError(f"{file}, line {number}: no field {name!r}; is it the file of lm-sys/RouteLLM?")
+        raise DataError(f"{file}, {where}: no field {name!r}; is it the file of lm-sys/RouteLLM?")
     return row[name]
-
-
-def _csv_rows(file: Path) -> Iterator[dict[str, str]]:
-    csv.field_size_limit(1 << 24)
-    try:
-        with file.open(encoding="utf-8", newline="") as lines:
-            yield from csv.DictReader(lines)
-    except (csv.Error, UnicodeDecodeError) as exc:
-        raise DataError(f"{file} is not CSV in UTF-8: {exc}") from exc
 
 
 _TRUTH = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
 
 
-def _graded(rows: Iterator[dict[str, str]], dirty: set[str], start: int = 1) -> list[tuple[int, dict[str, Any]]]:
+def _graded(file: Path, dirty: set[str]) -> Iterator[Located]:
     """Rows of a response file: a prompt, and a True/False column for each model (their answers are passed over)."""
-    out = []
-    for number, row in enumerate(rows, start):
-        scores = {m: _TRUTH[v.strip().lower()] for m, v in row.items() if m and v and v.strip().lower() in _TRUTH}
+    for where, row in _rows(file, format="csv"):
+        scores = {m: _TRUTH[v.strip().lower()] for m, v in row.items() if v.strip().lower() in _TRUTH}
         prompt = row.get("prompt")
-        out.append((number, {"prompt": prompt, "scores": scores, "contaminated": prompt in dirty}))
-    return out
+        yield where, {"prompt": prompt, "scores": scores, "contaminated": prompt in dirty}
 
 
-def _mmlu(folder: Path) -> list[tuple[int, dict[str, Any]]]:
+def _mmlu(folder: Path) -> list[Located]:
     dirty = _contaminated(folder)
     files = sorted((folder / "responses").glob("mmlu_*.csv"))
     if not files:
         raise DataError(f"no mmlu_*.csv in {str(folder / 'responses')!r}")
-    rows: list[tuple[int, dict[str, Any]]] = []
-    for file in files:
-        rows += _graded(_csv_rows(file), dirty, len(rows) + 1)
-    return rows
+    return [(f"{file.name}, {where}", row) for file in files for where, row in _graded(file, dirty)]
 
 
-def _gsm8k(folder: Path) -> list[tuple[int, dict[str, Any]]]:
-    file = folder / "gsm8k_responses.csv"
-    if not file.is_file():
-        raise DataError(f"no {file}")
-    return _graded(_csv_rows(file), _contaminated(folder))
+def _gsm8k(folder: Path) -> list[Located]:
+    return list(_graded(folder / "gsm8k_responses.csv", _contaminated(folder)))
 
 
-def _mt_bench(folder: Path) -> list[tuple[int, dict[str, Any]]]:
+def _mt_bench(folder: Path) -> list[Located]:
     """Questions with the mean of their judged turns; a question goes when either of its turns is contaminated."""
     dirty = _contaminated(folder)
     judgements, questions = folder / "judgements.jsonl", folder / "question.jsonl"
-    judged: dict[Any, dict[str, list[float]]] = {}
-    for number, row in _rows(judgements):
-        question, model = (_field(row, name, number, judgements) for name in ("question_id", "model"))
-        score = _score({"scores": row}, "score", number, judgements)
-        judged.setdefault(question, {}).setdefault(str(model), []).append(score)
+    judged: dict[str, dict[str, list[float]]] = {}
+    for where, row in _rows(judgements):
+        question, model = (_field(row, name, where, judgements) for name in ("question_id", "model"))
+        score = _score({"scores": row}, "score", where, judgements)
+        judged.setdefault(str(question), {}).setdefault(str(model), []).append(score)
     out = []
-    for number, row in _rows(questions):
-        turns = _field(row, "turns", number, questions)
-        scores = judged.get(_field(row, "question_id", number, questions), {})
-        dirty_turn = any(turn in dirty for turn in turns)
+    for where, row in _rows(questions):
+        turns = _field(row, "turns", where, questions)
+        scores = judged.get(str(_field(row, "question_id", where, questions)), {})
+        dirty_turn = isinstance(turns, list) and any(turn in dirty for turn in turns if isinstance(turn, str))
         means = {m: float(np.mean(s)) for m, s in scores.items()}
-        out.append((number, {"turns": turns, "scores": means, "contaminated": dirty_turn}))
+        out.append((where, {"turns": turns, "scores": means, "contaminated": dirty_turn}))
     return out

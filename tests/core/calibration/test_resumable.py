@@ -153,7 +153,7 @@ def test_files_of_others_are_refused_before_anything_is_made(traffic, tmp_path):
     assert "quote" not in str(caught.value)
     with pytest.raises(ConfigurationError, match="would replace the prompts"):
         ResumableCalibration(traffic, traffic)
-    with pytest.raises(DataError, match="no file"):
+    with pytest.raises(DataError, match="no such file"):
         ResumableCalibration(tmp_path / "none.jsonl", tmp_path / "deep" / "c.json")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "traffic.jsonl"]
 

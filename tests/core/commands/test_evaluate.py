@@ -103,7 +103,7 @@ def test_evaluate_several_routers_and_benchmarks(tmp_path):
         (["-o", "OUTCOMES"], ConfigurationError, "--strong and --weak"),
         (["-b", "mmlu"], ConfigurationError, "needs --data"),
         (["-b", "mmlu", "--data", "nowhere"], DataError, "no mmlu data"),
-        (["-o", "nowhere.jsonl"], DataError, "no file"),
+        (["-o", "nowhere.jsonl"], DataError, "no such file"),
         (
             ["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--strong-price", "3"],
             ConfigurationError,
@@ -217,7 +217,8 @@ def test_odd_scores_are_numbers_or_named(score, tmp_path):
     if score in {"1" + "0" * 50, "true"}:
         run(*command)
     else:
-        assert "odd.jsonl, row 1: the score of 'b' is" in run(*command, error=DataError)
+        message = run(*command, error=DataError)
+        assert "odd.jsonl, line 1: field 'scores.b': expected a" in message or "every row: c; at least 2" in message
 
 
 def test_outcomes_in_csv_are_refused_without_advice_that_does_not_apply(tmp_path):
@@ -383,7 +384,7 @@ def test_calibrate_reads_gzip_exports_and_a_budget(tmp_path):
 
 def test_calibrate_names_what_is_wrong(traffic, tmp_path):
     out = ("-o", tmp_path / "c.json")
-    assert "no file" in run("calibrate", "-p", tmp_path / "none", *out, error=DataError)
+    assert "no such file" in run("calibrate", "-p", tmp_path / "none", *out, error=DataError)
     (tmp_path / "empty.jsonl").write_text("")
     assert "holds no prompt" in run("calibrate", "-p", tmp_path / "empty.jsonl", "-r", "random", *out, error=DataError)
     assert "--tokens" in run("calibrate", "-p", traffic, "--budget", "5", *out, error=ConfigurationError)
@@ -466,3 +467,14 @@ def test_the_code_of_the_documentation_runs():
         exec(compile(block, "docs/evaluation.md", "exec"), names)
     for option in ("--outcomes", "--strong-price", "--benchmark", "--data", "--field", "--strong-fraction"):
         assert option in page
+
+
+def test_malformed_rows_of_outcomes_are_left_out_and_counted_where_that_is_asked_for(tmp_path):
+    file = tmp_path / "rows.csv"
+    rows = "".join(f"prompt {i};{i % 2};{(i + 1) % 2}\n" for i in range(40))
+    file.write_text(f"prompt;scores.big;scores.small\n{rows}broken;good;0\n")
+    command = ["evaluate", "-r", "random", "-o", file, "--draws", "20", "--output", tmp_path / "out", "--json"]
+    assert "rows.csv, line 42: field 'scores.big': expected a number" in run(*command, error=DataError)
+    result = run(*command, "--skip-bad")
+    assert json.loads(result.stdout)[0]["title"] == "rows, 40 prompts"
+    assert "left out 1 malformed rows" in result.stderr

@@ -250,3 +250,12 @@ def test_bad_rows_are_told_by_line_and_never_by_text(server: OpenAIServer, tmp_p
     assert "private" not in str(caught.value)
     result = run(*judge_command(server, tmp_path, "--yes", "--skip-bad", "--json"))
     assert json.loads(result.stdout)["skipped"] == 1
+
+
+def test_nothing_to_write_leaves_the_labels_that_were_there(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "q", "answers": {"m": "A"}}\n')
+    out = tmp_path / "o.jsonl"
+    out.write_text("labels of yesterday\n")
+    with pytest.raises(DataError, match=r"o\.jsonl: there is no row to write; the file that is there stays"):
+        run("gold", "--data", tmp_path / "a.jsonl", "--out", out)
+    assert out.read_text() == "labels of yesterday\n"

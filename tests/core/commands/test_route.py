@@ -135,7 +135,7 @@ def test_a_broken_file_names_the_line(tmp_path):
     assert "line 2" in result.stderr
     other = tmp_path / "other.csv"
     other.write_text("a,b\n1,2\n")
-    assert "holds no prompt in its 1 records; --field" in routellm("route", "-f", other).stderr
+    assert "holds no prompt in its 1 records (fields seen: a, b); --field" in routellm("route", "-f", other).stderr
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     assert "holds no prompt" in routellm("route", "-f", empty).stderr

@@ -185,7 +185,7 @@ def test_bad_rows_stop_the_run_or_are_counted(tmp_path: Path, outcomes: Path) ->
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"prompt": "p"}\n{"prompt": "", "scores": {"big": 1}}\n')
     command = ("train", "mf", "--data", outcomes, "--data", bad, *PAIR, "--out", tmp_path / "r")
-    with pytest.raises(DataError, match=r"bad\.jsonl: line 1: "):
+    with pytest.raises(DataError, match=r"bad\.jsonl, line 1: "):
         run(*command)
     assert not (tmp_path / "r").exists()
     result = run(*command, "--skip-bad", "--json")
@@ -337,3 +337,12 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path, arguments: t
     assert result.stdout == ""
     assert result.stderr == "routellm: none.jsonl: no such file\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_convert_leaves_the_file_that_was_there(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "", "scores": {"m": 1}}\n')
+    out = tmp_path / "o.jsonl"
+    out.write_text("yesterday's\n")
+    with pytest.raises(DataError, match=r"o\.jsonl: there is no row to write; the file that is there stays"):
+        run("data", "convert", "--data", tmp_path / "a.jsonl", "--skip-bad", "--out", out)
+    assert out.read_text() == "yesterday's\n"

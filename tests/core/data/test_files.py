@@ -68,6 +68,56 @@ def test_writing_is_reproducible_and_leaves_no_half_file(tmp_path: Path) -> None
     assert not list(tmp_path.glob("*c.jsonl*"))
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_nothing_to_write_is_an_error_and_leaves_what_was_there(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "new" / f"o{suffix}"
+    with pytest.raises(DataError, match=r"there is no row to write$"):
+        write_records(path, [])
+    assert not path.parent.exists()
+    write_records(path, OUTCOMES)
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="no row to write; the file that is there stays as it is"):
+        write_records(path, iter(()))
+
+    def broken() -> Any:
+        yield OUTCOMES[0]
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_records(path, broken())
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_columns_hold_one_kind_of_record(tmp_path: Path, suffix: str) -> None:
+    mixed: list[Any] = [OUTCOMES[0], BATTLES[0]]
+    with pytest.raises(DataError, match=r"record 2 is of another kind \(Battle\) than the first \(Outcome\).*\.jsonl"):
+        write_records(tmp_path / f"a{suffix}", mixed)
+    assert not list(tmp_path.iterdir())
+    write_records(tmp_path / "a.jsonl", mixed)
+    assert list(read_preferences(tmp_path / "a.jsonl")) == mixed
+
+
+def test_a_file_to_write_says_its_format_by_its_name(tmp_path: Path) -> None:
+    for name in ("a.xlsx", "a", "a.parquet.gz", "a.json"):
+        with pytest.raises(DataError, match=r"expected a file named \.jsonl"):
+            write_records(tmp_path / name, OUTCOMES)
+    write_records(tmp_path / "A.JSONL.GZ", OUTCOMES)
+    assert (tmp_path / "A.JSONL.GZ").read_bytes()[:2] == b"\x1f\x8b"
+    assert list(read_outcomes(tmp_path / "A.JSONL.GZ")) == OUTCOMES
+
+
+def test_halves_of_surrogate_pairs_are_written_wherever_they_stand(tmp_path: Path) -> None:
+    half = "x\ud83d"
+    rows = [AnsweredPrompt(prompt=half, answers={half: half}, gold=half, id=half, source=half)]
+    path = write_lines(tmp_path / "a.jsonl", [{"prompt": half, "answers": {half: half}, "gold": half, "id": half}])
+    for suffix in SUFFIXES:
+        write_records(tmp_path / f"b{suffix}", rows)
+        assert list(read_answers(tmp_path / f"b{suffix}")) == rows
+    assert next(read_answers(path)).answers == {"x\ufffd": "x\ufffd"}
+
+
 def test_csv_with_a_column_per_model(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     path.write_text("prompt,scores.big,scores.small,source\nhi,1,0,s\nbye,0.5,,\n", encoding="utf-8-sig")
@@ -174,7 +224,7 @@ def test_errors_name_file_line_and_field_but_never_the_prompt(tmp_path: Path, ro
     path = write_lines(tmp_path / "data.jsonl", [good, "", row, good])
     with pytest.raises(DataError) as caught:
         list(read_preferences(path))
-    assert str(caught.value).startswith(f"{path}: line 3: ")
+    assert str(caught.value).startswith(f"{path}, line 3: ")
     assert message in str(caught.value)
     assert SECRET not in str(caught.value)
     skipped = SkippedRows()
@@ -196,8 +246,8 @@ def test_lines_of_a_csv_are_those_of_the_file(tmp_path: Path) -> None:
 def test_unreadable_files_are_said_to_be_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_outcomes(tmp_path / "none.jsonl")
-    with pytest.raises(DataError, match=r"expected a file named \.jsonl"):
-        read_outcomes(tmp_path / "none.xlsx")
+    with pytest.raises(DataError, match="is a directory"):
+        read_outcomes(tmp_path)
     whole = gzip.compress(json.dumps({"prompt": "p", "scores": {"m": 1}}).encode() * 50)
     (tmp_path / "cut.jsonl.gz").write_bytes(whole[:-12])
     (tmp_path / "damaged.jsonl.gz").write_bytes(whole[:30] + b"\xff" * 8 + whole[38:])
@@ -250,6 +300,10 @@ def test_outcomes_to_battles_of_a_pair_and_of_all() -> None:
     assert every[0] == Battle(prompt="p", id="i", source="s", weight=2, model_a="a", model_b="b", winner="model_b")
     assert [b.winner for b in outcomes_to_battles(rows, pair=("c", "a"))] == ["model_a"]
     assert [b.winner for b in outcomes_to_battles(rows, tie_margin=1.0)] == ["tie", "model_b", "tie"]
+    mixed = [rows[0], BATTLES[0], BATTLES[1]]
+    assert list(outcomes_to_battles(mixed))[-2:] == BATTLES  # battles stay as they are
+    assert list(outcomes_to_battles(mixed, pair=("small", "big"))) == BATTLES
+    assert [b.model_a for b in outcomes_to_battles(mixed, pair=("a", "b"))] == ["a"]
     with pytest.raises(ConfigurationError, match="tie_margin"):
         outcomes_to_battles(rows, tie_margin=-1)
     with pytest.raises(ConfigurationError, match="pair"):
@@ -296,8 +350,7 @@ def test_scores_of_a_pair() -> None:
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
-def test_csv_with_other_separators_is_told_what_to_do(tmp_path, separator):
+def test_csv_with_other_separators_is_read(tmp_path, separator):
     file = tmp_path / "a.csv"
     file.write_text(separator.join(["prompt", "scores.a", "scores.b"]) + "\n" + separator.join(["p", "1", "0"]) + "\n")
-    with pytest.raises(DataError, match="separate them by commas"):
-        list(read_outcomes(file))
+    assert list(read_outcomes(file)) == [Outcome(prompt="p", scores={"a": 1, "b": 0})]

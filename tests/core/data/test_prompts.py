@@ -211,7 +211,7 @@ def test_malformed_files_are_named_with_the_place(tmp_path, name, content, words
 
 
 def test_missing_file_and_unknown_format(tmp_path):
-    with pytest.raises(DataError, match="no file"):
+    with pytest.raises(DataError, match="no such file"):
         read_prompts(tmp_path / "none.txt")
     with pytest.raises(ConfigurationError, match="format='xml'"):
         read_prompts(put(tmp_path, "a", ""), format="xml")
@@ -223,8 +223,8 @@ def test_an_empty_file_has_no_prompts(tmp_path):
 
 
 def test_a_record_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("routellm_core.data.prompts.MAX_RECORD_CHARS", 10_000)
-    monkeypatch.setattr("routellm_core.data.prompts._CHUNK", 4096)
+    monkeypatch.setattr("routellm_core.data.files.MAX_RECORD_CHARS", 10_000)
+    monkeypatch.setattr("routellm_core.data.files._CHUNK", 4096)
     with pytest.raises(DataError, match="line 1: longer than 10,000 characters"):
         list(read_prompts(put(tmp_path, "a.txt", "x" * 50_000)))
     with pytest.raises(DataError, match="item 1: longer than 10,000 characters"):
@@ -271,7 +271,7 @@ def test_progress_reaches_the_end(tmp_path):
     st.lists(st.text().filter(lambda t: t.strip() and not t.startswith(("[", "{"))), max_size=20), st.integers(3, 40)
 )
 def test_json_array_is_read_the_same_whatever_the_chunk(tmp_path_factory, texts, chunk):
-    import routellm_core.data.prompts as traffic
+    import routellm_core.data.files as traffic
 
     file = put(tmp_path_factory.mktemp("json"), "a.json", json.dumps([{"prompt": t, "n": 12345} for t in texts]))
     before = traffic._CHUNK

@@ -143,7 +143,7 @@ def test_malformed_files_of_the_authors_are_named(tmp_path):
     with pytest.raises(DataError, match="no field 'eval_prompt'"):
         load_benchmark("mt-bench", root)
     (root / "routellm" / "evals" / "gsm8k" / "gsm8k_responses.csv").write_bytes(b"prompt,a\n\xff\xfe,True\n")
-    with pytest.raises(DataError, match="not CSV in UTF-8"):
+    with pytest.raises(DataError, match=r"gsm8k_responses\.csv, line 2: not UTF-8"):
         load_benchmark("gsm8k", root)
 
 
@@ -188,14 +188,17 @@ def test_outcomes_of_many_models_keep_those_of_every_row(tmp_path):
         ("", "is empty"),
         ("\n\n", "is empty"),
         ("{broken\n", "line 1: not JSON"),
-        ("[1, 2]\n", "line 1: expected an object"),
-        ('{"prompt": "a"}\n', "row 1: 'scores' must be an object"),
-        ('{"prompt": "a", "scores": {}}\n', "row 1: 'scores' must be an object"),
-        ('{"prompt": 5, "scores": {"a": 1, "b": 0}}\n', "row 1: 'prompt' must be a string"),
-        ('{"prompt": "a", "scores": {"a": NaN, "b": 0}}\n', "row 1: the score of 'a' is nan"),
-        ('{"prompt": "a", "scores": {"a": null, "b": 0}}\n', "row 1: the score of 'a' is None"),
-        ('{"prompt": "a", "scores": {"a": 1}}\n', "1 models have a score in every row"),
-        ('{"prompt": "a", "contaminated": true, "scores": {"a": 1, "b": 0}}\n', "no rows left of 1"),
+        ("[1, 2]\n", "item 1: expected a JSON object, got a number"),
+        ('{"prompt": "a"}\n', "line 1: expected outcomes .*; fields seen: prompt"),
+        ('{"prompt": "a", "scores": {}}\n', "line 1: field 'scores': expected at least one model"),
+        ('{"prompt": 5, "scores": {"a": 1, "b": 0}}\n', "line 1: field 'prompt': expected a text, got a number"),
+        (
+            '{"prompt": "a", "scores": {"a": NaN, "b": 0}}\n',
+            "line 1: field 'scores.a': expected a finite number, got nan",
+        ),
+        ('{"prompt": "a", "scores": {"a": null, "b": 0}}\n', "models with a score in every row: b; at least 2"),
+        ('{"prompt": "a", "scores": {"a": 1}}\n', "models with a score in every row: a; at least 2"),
+        ('{"prompt": "a", "contaminated": true, "scores": {"a": 1, "b": 0}}\n', r"no rows left \(1 contaminated"),
     ],
 )
 def test_malformed_outcomes_are_named(tmp_path, text, words):
@@ -206,7 +209,7 @@ def test_malformed_outcomes_are_named(tmp_path, text, words):
 
 
 def test_damaged_and_missing_files_are_named(tmp_path):
-    with pytest.raises(DataError, match="no file"):
+    with pytest.raises(DataError, match="no such file"):
         load_outcomes(tmp_path / "none.jsonl")
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "a"}' * 1000)[:-20])
     with pytest.raises(DataError, match="damaged"):
@@ -223,9 +226,9 @@ def test_damaged_and_missing_files_are_named(tmp_path):
 
 
 def test_a_line_without_end_is_refused_before_it_fills_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("routellm_core.evaluation.benchmarks.MAX_RECORD_CHARS", 1000)
+    monkeypatch.setattr("routellm_core.data.files.MAX_RECORD_CHARS", 1000)
     (tmp_path / "long.jsonl").write_text('{"prompt": "' + "a" * 5000)
-    with pytest.raises(DataError, match="line 1: longer than 1,000 characters"):
+    with pytest.raises(DataError, match="line 1: longer than 1,000 bytes"):
         load_outcomes(tmp_path / "long.jsonl")
 
 

@@ -1,0 +1,127 @@
+"""Spans of OpenTelemetry (OTLP JSON, Tempo, the console exporter) by the names of the usual instrumentations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from routellm_core.data.chats import content_text, parsed, routed, texts_of_call
+from routellm_core.data.files import Row
+from routellm_core.data.forms.base import Form
+
+# Where the spans of one record are: OTLP, Tempo, OTLP before 1.0.
+_BUNDLES = (
+    "resourceSpans",
+    "resource_spans",
+    "batches",
+    "scopeSpans",
+    "scope_spans",
+    "instrumentationLibrarySpans",
+    "spans",
+)
+# What says whether a span is a call of a model (GenAI, OpenInference, OpenLLMetry); the first that a span has decides.
+_SPAN_KINDS = ("gen_ai.operation.name", "openinference.span.kind", "llm.request.type")
+_MODEL_SPANS = {"chat", "text_completion", "generate_content", "llm", "completion"}
+_INDEXED = re.compile(
+    r"^(?:gen_ai\.prompt|llm\.input_messages)\.([0-9]{1,9})\.(?:message\.)?"
+    r"(?:(role|content)|contents\.([0-9]{1,9})\.message_content\.(type|text))$"
+)
+_NESTED = {"arrayValue", "array_value", "kvlistValue", "kvlist_value"}
+
+
+def texts_of_span(record: Row) -> list[str]:
+    """The routing text of a span, or of a record whose attributes are empty as that of a recorded call."""
+    if record.get("attributes") in (None, ""):  # a table of runs leaves the cell empty
+        return texts_of_call(record)
+    text = _of_span(record)
+    return [text] if text else []
+
+
+def _matches(rows: Sequence[Row]) -> bool:
+    return any("attributes" in row or not row.keys().isdisjoint(_BUNDLES) for row in rows)
+
+
+def _prompts(record: Row) -> list[str]:
+    for name in _BUNDLES:
+        value = record.get(name)
+        if isinstance(value, list) and (inner := [item for item in value if isinstance(item, dict)]):
+            return [text for item in inner for text in _prompts(item)]
+    return texts_of_span(record)
+
+
+def _of_span(span: dict[str, Any]) -> str | None:
+    """Routing text of an OpenTelemetry span, by the attribute names of the three common instrumentations.
+
+    Spans of agents, chains and tools repeat the prompt of the call that they lead to, so they have none.
+    """
+    attributes = _attributes(span.get("attributes"))
+    kind = next((str(attributes[name]) for name in _SPAN_KINDS if attributes.get(name) is not None), None)
+    if kind is not None and kind.lower() not in _MODEL_SPANS:
+        return None
+    # Messages come first: "input.value" may be a rendering of them that begins with the system's.
+    if (text := routed(parsed(attributes.get("gen_ai.input.messages")))) is not None:
+        return text
+    if (text := routed(_indexed_messages(attributes))) is not None:
+        return text
+    for name in ("gen_ai.prompt", "input.value"):
+        if (text := routed(parsed(attributes.get(name)))) is not None:
+            return text
+    events = span.get("events")
+    for event in reversed(events) if isinstance(events, list) else ():
+        if not isinstance(event, dict):
+            continue
+        inner = _attributes(event.get("attributes"))
+        if event.get("name") == "gen_ai.user.message":
+            return content_text(parsed(inner.get("content")))
+        if (text := routed(parsed(inner.get("gen_ai.prompt")))) is not None:
+            return text
+    return None
+
+
+def _indexed_messages(attributes: dict[str, Any]) -> list[dict[str, Any]]:
+    """Messages out of attributes that hold a role, a content or a part each, numbered by message and part."""
+    messages: dict[int, dict[str, Any]] = {}
+    parts: dict[int, dict[int, dict[str, Any]]] = {}
+    for name, value in attributes.items():
+        if match := _INDEXED.match(name):
+            index, key, part, part_key = match.groups()
+            if part is None:
+                messages.setdefault(int(index), {})[key] = value
+            else:
+                parts.setdefault(int(index), {}).setdefault(int(part), {})[part_key] = value
+    for number, found in parts.items():
+        messages.setdefault(number, {})["content"] = [found[i] for i in sorted(found)]
+    return [messages[i] for i in sorted(messages)]
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Attributes of a span: a mapping, or OTLP's list of key and typed value."""
+    if isinstance(value, dict):
+        return value
+    listed = value if isinstance(value, list) else []
+    return {
+        str(item["key"]): _otlp_value(item.get("value")) for item in listed if isinstance(item, dict) and "key" in item
+    }
+
+
+def _otlp_value(typed: Any) -> Any:
+    """A value of OTLP JSON without its type: ``{"stringValue": "x"}`` is ``"x"``, lists and mappings likewise."""
+    if not isinstance(typed, dict):
+        return typed
+    kind, value = next(iter(typed.items()), ("", None))
+    if kind not in _NESTED:
+        return value
+    values = value.get("values") if isinstance(value, dict) else None  # an empty list has none
+    if kind.startswith("kvlist"):
+        return _attributes(values or [])
+    return [_otlp_value(item) for item in values] if isinstance(values, list) else []
+
+
+OPENTELEMETRY = Form(
+    name="opentelemetry",
+    title="OpenTelemetry spans of model calls with GenAI, OpenLLMetry or OpenInference attributes (OTLP JSON, Tempo)",
+    fields=("attributes", *_BUNDLES),
+    matches=_matches,
+    prompts=_prompts,
+)

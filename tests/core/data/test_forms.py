@@ -1,0 +1,217 @@
+"""The seam of foreign forms: found by content or named, one translation for every reader, refusals that list fields."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from routellm_core import ConfigurationError, DataError
+from routellm_core.data import (
+    SkippedRows,
+    forms,
+    prompts_of_record,
+    read_answers,
+    read_battles,
+    read_outcomes,
+    read_preferences,
+    read_prompts,
+)
+from routellm_core.data.forms.base import Form, Problem, bundled
+from routellm_core.evaluation import load_outcomes
+
+ARENA = [
+    {
+        "id": 0,
+        "model_a": "big",
+        "model_b": "small",
+        "prompt": '["first turn", "second turn"]',
+        "winner_model_a": 1,
+        "winner_model_b": 0,
+        "winner_tie": 0,
+    },
+    {
+        "id": 1,
+        "model_a": "big",
+        "model_b": "small",
+        "prompt": '["another"]',
+        "winner_model_a": 0,
+        "winner_model_b": 0,
+        "winner_tie": 1,
+    },
+]
+
+
+def put(path: Path, rows: Iterable[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_every_form_has_a_name_of_its_own_and_says_what_it_is() -> None:
+    assert [form.name for form in forms.FORMS] == ["arena", "langsmith", "langfuse", "opentelemetry"]
+    for form in forms.FORMS:
+        assert forms.find_form(form.name) is form
+        assert len(form.title) > 20
+        assert form.fields
+        assert (form.rows is None) != (form.prompts is None)
+    with pytest.raises(ConfigurationError, match="form='arenas': expected one of arena, "):
+        forms.find_form("arenas")
+
+
+def test_the_arena_is_read_alike_by_all(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.jsonl", ARENA)
+    assert [(row.prompt, row.winner) for row in read_battles(path)] == [("first turn", "model_a"), ("another", "tie")]
+    assert list(read_preferences(path)) == list(read_battles(path, form="arena"))
+    assert list(read_prompts(path)) == list(read_prompts(path, form="arena")) == ["first turn", "another"]
+    assert [row.prompt for row in read_answers(path)] == ["first turn", "another"]
+    found = load_outcomes(path)
+    assert (found.prompts, found.strong, found.weak) == (("first turn", "another"), "big", "small")
+    assert found.strong_scores.tolist() == [1.0, 0.5]
+
+
+def test_a_broken_row_of_a_foreign_form_is_one_for_every_reader(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.jsonl", [ARENA[0], {**ARENA[1], "winner_tie": 0}, {**ARENA[1], "prompt": "no list"}])
+    for read in (read_preferences, read_prompts):
+        with pytest.raises(DataError, match=r"a\.jsonl, line 2: fields winner_model_a, .* exactly one"):
+            list(read(path))  # type: ignore[operator]
+        skipped = SkippedRows()
+        assert len(list(read(path, skip_bad=skipped))) == 1  # type: ignore[operator]
+        assert skipped.count == 2
+
+
+def test_a_form_of_traffic_holds_no_labels(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.jsonl", [{"run_type": "llm", "inputs": {"prompts": ["one"]}}])
+    assert list(read_prompts(path, form="langsmith")) == ["one"]
+    with pytest.raises(DataError, match="form='langsmith' is a form of traffic"):
+        list(read_outcomes(path, form="langsmith"))
+    with pytest.raises(ConfigurationError, match="form='x'"):
+        read_outcomes(path, form="x")
+    with pytest.raises(ConfigurationError, match="form='x'"):
+        read_prompts(path, form="x")
+
+
+def long_table() -> Form:
+    """A form that puts several rows together: one row a prompt and model."""
+
+    def rows(located: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+        scores: dict[str, dict[str, Any]] = {}
+        first: dict[str, str] = {}
+        for where, row in located:
+            if "llm" not in row:
+                yield where, Problem("no model")
+                continue
+            first.setdefault(row["ask"], where)
+            scores.setdefault(row["ask"], {})[row["llm"]] = row["points"]
+        for ask, found in scores.items():
+            yield first[ask], {"prompt": ask, "scores": found}
+
+    return Form(
+        name="long",
+        title="rows of a prompt, a model and a score",
+        fields=("ask", "llm", "points"),
+        matches=lambda rows: all({"ask", "points"} <= row.keys() for row in rows),
+        rows=rows,
+    )
+
+
+def test_a_new_form_is_one_entry_for_every_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = [
+        {"ask": "q1", "llm": "big", "points": 1},
+        {"ask": "q1", "llm": "small", "points": 0},
+        {"ask": "q2", "llm": "big", "points": 1},
+        {"ask": "q2", "points": 7},
+        {"ask": "q2", "llm": "small", "points": 1},
+    ]
+    path = put(tmp_path / "a.jsonl", table)
+    with pytest.raises(DataError, match="fields seen: ask, llm, points"):
+        list(read_outcomes(path))
+    monkeypatch.setattr(forms, "FORMS", (*forms.FORMS, long_table()))
+    with pytest.raises(DataError, match="line 4: no model"):
+        list(read_outcomes(path))
+    csv_path = tmp_path / "data"  # the header of a table is recognised by the form's fields
+    csv_path.write_text("note;ask;llm;points\n;q1;big;1\n;q1;small;0\n;q2;big;1\n;q2;small;1\n")
+    for file in (path, csv_path):
+        skip = SkippedRows()
+        assert [(row.prompt, row.scores) for row in read_outcomes(file, skip_bad=skip)] == [
+            ("q1", {"big": 1, "small": 0}),
+            ("q2", {"big": 1, "small": 1}),
+        ]
+        assert list(read_prompts(file, skip_bad=skip)) == ["q1", "q2"]
+        assert load_outcomes(file, skip_bad=skip).prompts == ("q1", "q2")
+        assert skip.count == (3 if file == path else 0)
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        ({"rows": [{"a": 1}], "features": [{"b": 1}]}, "rows"),
+        ({"meta": {}, "mine": [{"a": 1}], "n": 3}, "mine"),
+        ({"one": [{"a": 1}], "two": [{"a": 1}]}, None),
+        ({"data": [1, 2]}, None),
+        ({"data": []}, None),
+        ({}, None),
+    ],
+)
+def test_bundles(row: dict[str, Any], wanted: str | None) -> None:
+    found = bundled(row)
+    assert (found and found[0]) == wanted
+
+
+def test_the_only_object_of_a_file_may_hold_the_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    rows = [{"prompt": "one", "scores": {"m": 1}}, {"prompt": "two", "scores": {"m": "x"}}]
+    path.write_text(json.dumps({"total": 2, "rows": rows}))
+    with pytest.raises(DataError, match=r"a\.json, item 2 of 'rows': field 'scores\.m': expected a number, got 'x'"):
+        list(read_outcomes(path))
+    assert [row.prompt for row in read_outcomes(path, skip_bad=SkippedRows())] == ["one"]
+    assert list(read_prompts(path)) == ["one", "two"]
+    # an object that is a row itself is no bundle, and of several none is
+    path.write_text(json.dumps({"prompt": "mine", "scores": {"m": 1}, "rows": rows}))
+    assert [row.prompt for row in read_outcomes(path)] == ["mine"]
+    assert list(read_prompts(path)) == ["mine"]
+    path.write_text(json.dumps({"documents": [{"text": "no prompt"}]}) + "\n" + json.dumps({"prompt": "mine"}))
+    assert list(read_prompts(path)) == ["mine"]
+
+
+@pytest.mark.parametrize("read", [read_outcomes, read_battles, read_preferences, read_answers])
+def test_rows_of_no_known_form_are_refused_with_the_fields_seen(tmp_path: Path, read: Any) -> None:
+    path = put(tmp_path / "a.jsonl", [{"request": "x", "reply": "y"}] * 40)
+    for skip in (None, SkippedRows()):  # that would leave out all of them
+        with pytest.raises(DataError) as caught:
+            list(read(path, skip_bad=skip))
+        assert str(caught.value).startswith(f"{path}, line 1: expected ")
+        assert "fields seen: request, reply" in str(caught.value)
+    reader = read_prompts(path)
+    assert list(reader) == []
+    assert "holds no prompt in its 40 records (fields seen: request, reply); --field" in str(reader.no_prompt())
+
+
+def test_texts_in_place_of_a_header_are_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"{'my private question ' * 5},answer\nsomething else,x\n")
+    with pytest.raises(DataError, match=r"fields seen: \(a long text\), answer") as caught:
+        list(read_outcomes(path))
+    assert "private" not in str(caught.value)
+
+
+def test_records_with_other_fields_in_one_file_are_each_read_by_their_own_form(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "plain"},
+        {"run_type": "llm", "inputs": {"prompts": ["a run"]}},
+        {"id": "1", "traceId": "t", "type": "SPAN", "input": "a step"},
+        {"id": "2", "traceId": "t", "type": "GENERATION", "input": "a generation"},
+        {"name": "chat", "attributes": {"gen_ai.prompt": "a span"}},
+        {"prompt": "plain again", "input": "an input"},
+    ]
+    reader = read_prompts(put(tmp_path / "a.jsonl", rows))
+    assert list(reader) == ["plain", "a run", "a generation", "a span", "an input"]
+    assert reader.skipped == 1
+    assert [text for row in rows for text in prompts_of_record(row)] == list(reader)
+
+
+def test_a_field_that_names_vary_in_does_not_fill_the_memory(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i}", f"field {i}": 1} for i in range(1500)]
+    assert list(read_prompts(put(tmp_path / "a.jsonl", rows))) == [f"p{i}" for i in range(1500)]
