@@ -256,6 +256,6 @@ def test_nothing_to_write_leaves_the_labels_that_were_there(tmp_path: Path) -> N
     (tmp_path / "a.jsonl").write_text('{"prompt": "q", "answers": {"m": "A"}}\n')
     out = tmp_path / "o.jsonl"
     out.write_text("labels of yesterday\n")
-    with pytest.raises(DataError, match=r"o\.jsonl: there is no row to write; the file that is there stays"):
+    with pytest.raises(DataError, match="no row could be graded"):
         run("gold", "--data", tmp_path / "a.jsonl", "--out", out)
     assert out.read_text() == "labels of yesterday\n"
