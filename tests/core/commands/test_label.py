@@ -140,6 +140,9 @@ def test_a_missing_key_is_told_by_its_variable(
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ConfigurationError, match="OPENAI_API_KEY is not set"):
         run(*judge_command(server, tmp_path, "--yes"))
+    with pytest.raises(ConfigurationError, match="OPENAI_API_KEY is not set"):
+        run(*judge_command(server, tmp_path))  # before anybody is asked to confirm
+    assert json.loads(run(*judge_command(server, tmp_path, "--dry-run", "--json")).stdout)["judge"]["calls"] == 2
     monkeypatch.setenv("OTHER_KEY", "sk-other")
     run(*judge_command(server, tmp_path, "--yes", "--key-env", "OTHER_KEY"))
     assert server.requests[0].authorization == "Bearer sk-other"

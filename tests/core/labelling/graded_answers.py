@@ -664,6 +664,220 @@ WORDS = [
     Question("105", ("one hundred and five", "a hundred and five"), ("one hundred", "one hundred and fifteen")),
 ]
 
+GASES = "Which gas do plants absorb?\nA. Oxygen\nB. Carbon dioxide\nC. Nitrogen\nD. Helium\nAnswer:"
+FURTHER = [
+    Question(
+        "Neil Armstrong",
+        (
+            "The first person to walk on the Moon was Neil Armstrong, on July 20, 1969.",
+            "Neil Armstrong, American astronaut.",
+            "1) Neil Armstrong",
+            "I believe it was Neil Armstrong.",
+            "Astronaut Neil A. Armstrong? Neil Armstrong.",
+        ),
+        (
+            "Buzz Aldrin",
+            "Yuri Gagarin was first, and Neil Armstrong was not.",
+            "It wasn't Neil Armstrong, it was Buzz Aldrin.",
+        ),
+    ),
+    Question(
+        "gravity",
+        (
+            "Gravity.",
+            "It is due to gravity",
+            "The force of gravity keeps us on the ground.",
+            "Gravitational pull, i.e. gravity",
+        ),
+        ("magnetism", "friction"),
+    ),
+    Question(
+        "100",
+        (
+            "There are 100 centimeters in a meter.",
+            "100 cm",
+            "One hundred",
+            "a hundred",
+            "1 m = 100 cm",
+            "It's 100, because centi means hundredth.",
+        ),
+        ("1000", "10", "There are 10 decimeters in a meter."),
+    ),
+    Question(
+        "206",
+        (
+            "An adult human has 206 bones.",
+            "206 bones",
+            "Adults have 206 bones, while babies have around 300.",
+            "Babies are born with about 300 bones, but adults have 206.",
+        ),
+        ("208", "300 bones at birth"),
+    ),
+    Question(
+        "299,792,458 m/s",
+        ("299792458 m/s", "299,792,458 meters per second", "299 792 458 m/s", "about 299,792.458 km/s"),
+        ("300,000 km/h", "186,282 mph"),
+    ),
+    Question(
+        "$45",
+        (
+            "The total cost is $45.",
+            "$45.00",
+            "45 dollars",
+            "45",
+            "She pays 3 × $15 = $45.",
+            "Her change is $5, so she paid $45.",
+        ),
+        ("$54", "$4.50", "She pays $45 less $10, so $35."),
+    ),
+    Question(
+        "25%",
+        ("25%", "a quarter", "one quarter", "0.25", "25 percent of the students", "1/4"),
+        ("75%", "2.5%", "25 students of 50"),
+    ),
+    Question("-3", ("x=-3", "The answer is -3", "negative three", "−3", "$-3$"), ("3", "x = 3 or x = -4")),
+    Question("0", ("0", "zero", "The limit is 0.", "It equals zero."), ("1", "undefined", "infinity")),
+    Question(
+        "1066",
+        ("The Battle of Hastings was fought in 1066.", "1066 AD", "October 14, 1066", "in the year 1066"),
+        ("1166", "1660", "14 October"),
+    ),
+    Question(
+        "1914",
+        ("World War I began in 1914 and ended in 1918.", "1914", "It started on 28 July 1914."),
+        ("1918", "1939", "It lasted from 1915 to 1918."),
+    ),
+    Question("Au", ("Au (gold)", "'Au'", 'Gold has the symbol "Au".'), ("AU$",)),
+    Question(
+        "B",
+        (
+            "B. Carbon dioxide",
+            "Carbon dioxide",
+            "Carbon dioxide (CO2)",
+            "b",
+            "Answer: B. Carbon dioxide",
+            "The answer is B: Carbon dioxide.",
+            "Plants absorb carbon dioxide and release oxygen, so the answer is B.",
+            "Plants absorb carbon dioxide.",
+            "\n\nB\n\nExplanation: plants use CO2.",
+            "Sure! The correct answer is:\n\nB. Carbon dioxide",
+            "I'd say (B), carbon dioxide",
+            "**Answer:** B",
+            "The answer is option B) carbon dioxide",
+            "Option B",
+            "It's B.",
+        ),
+        (
+            "A. Oxygen",
+            "C",
+            "Oxygen",
+            "Helium",
+            "I think the answer is D.",
+            "A, because oxygen is needed",
+            "Not B, but A",
+            "Answer: A. Oxygen",
+            "None of the above",
+        ),
+        GASES,
+    ),
+    Question("D", ("D", "The answer is D", "D. Helium", "Helium is the answer, so D."), ("B", "A"), GASES),
+    Question(
+        "True",
+        ("True", "true.", "This statement is true.", "Yes, that's true.", "The statement is **true**."),
+        ("False", "This is not true.", "Untrue", "The statement is false."),
+    ),
+    Question(
+        "no",
+        ("No, sharks are fish.", "Sharks are not mammals. No.", "Nope.", 'The answer is "no".', "No"),
+        ("Yes, they are.", "Yes and no"),
+    ),
+    Question(
+        "yes",
+        ("Yes", "Yes! Water is wet.", "yes.", "Answer: yes", "The short answer is yes.", "It does. Yes."),
+        ("no", "Probably not", "No, yes is wrong"),
+    ),
+    Question(
+        "14 July 1789",
+        (
+            "The Bastille was stormed on July 14, 1789.",
+            "14.07.1789",
+            "14/7/1789",
+            "Tuesday, 14 July 1789",
+            "1789-07-14",
+            "July 14th 1789",
+        ),
+        ("July 4, 1789", "14 July", "14 July 1798"),
+    ),
+    Question(
+        "2024-02-29",
+        ("Feb 29, 2024", "February 29th, 2024", "29 February 2024", "29 Feb. 2024"),
+        ("March 1, 2024", "February 28, 2024"),
+    ),
+    Question(
+        "Vincent van Gogh",
+        ("Vincent van Gogh painted The Starry Night in 1889.", "Vincent Van Gogh", "vincent van gogh"),
+        ("Claude Monet", "Paul Gauguin painted it, not Vincent van Gogh."),
+    ),
+    Question(
+        "the heart",
+        ("The heart", "heart", "It's the heart that pumps blood.", "Your heart."),
+        ("the lungs", "the brain"),
+    ),
+    Question(
+        "Beijing",
+        ("Beijing", "The capital of China is Beijing (北京).", "Beijing, formerly known as Peking"),
+        ("Shanghai", "Nanjing"),
+    ),
+    Question("O'Neill", ("Eugene O'Neill", "O’Neill", "The author is O'Neill."), ("Neil", "Miller")),
+    Question("mother-in-law", ("mother in law", "His mother-in-law", "mother-in-law."), ("mother", "sister-in-law")),
+    Question(
+        "Côte d'Ivoire", ("Cote d'Ivoire", "Côte d’Ivoire", "It is in Côte d'Ivoire (Ivory Coast)."), ("Ghana", "Ivory")
+    ),
+    Question("3x + 2", ("3x+2", "$3x + 2$", "f'(x) = 3x + 2", "The derivative is 3x + 2."), ("3x - 2", "2x+3", "3x")),
+    Question("x^2", ("x^2", "x²", "$x^2$", "The answer is \\(x^2\\)"), ("x^3", "2x", "x^2+1")),
+    Question("\\frac{a}{b}", ("\\frac{a}{b}", "a/b", "$\\dfrac{a}{b}$"), ("b/a", "ab")),
+    Question(
+        "\\dfrac{5}{3}", ("5/3", "\\frac{5}{3}", "1 2/3", "1.67", "1.666...", "$x=\\frac{5}{3}$"), ("3/5", "1.6", "5.3")
+    ),
+    Question(
+        "9.8 m/s^2",
+        ("9.8 m/s²", "9.8 m/s^2", "9.8 meters per second squared", "About 9.8 m/s^2 downward"),
+        ("8.9 m/s^2", "98 m/s²"),
+    ),
+    Question("72 beats per minute", ("72 beats per minute", "72 bpm", "72"), ("27 bpm",)),
+    Question("two", ("Two", "2", "There are two.", "A pair: two of them"), ("three", "one", "twelve")),
+    Question(
+        "Mars",
+        (
+            "Mars is known as the Red Planet.",
+            "mars",
+            "It's Mars!",
+            "The Red Planet is Mars, the fourth planet from the Sun.",
+        ),
+        ("Venus", "Jupiter", "Marshmallow"),
+    ),
+    Question(
+        "50 states",
+        ("There are 50 states in the US.", "50", "fifty states", "The USA has 50 states and 1 federal district."),
+        ("51", "48 contiguous states"),
+    ),
+    Question(
+        "Jane Austen",
+        ("'Pride and Prejudice' is a novel by Jane Austen.", "Jane Austen (1813)"),
+        ("Charlotte Brontë", "Emily Bronte", "Unknown"),
+    ),
+    Question(
+        "8 hours",
+        ("8 hours", "Eight hours", "480 minutes", "It takes them 8 hours to finish.", "8h"),
+        ("8 minutes", "80 hours", "6 hours"),
+    ),
+    Question(
+        "64",
+        ("2^6 = 64", "64", "sixty-four", "8 squared is 64.", "8*8=64", "Area = 8 × 8 = 64 square units", "64 cm²"),
+        ("46", "16", "The area is 8 times 8, that is 32"),
+    ),
+]
+
 BY_KIND = {
     "text": TEXTS,
     "number": NUMBERS,
@@ -673,10 +887,13 @@ BY_KIND = {
     "formula": FORMULAS,
     "number in words": WORDS,
     "mixed": MIXED,
+    "further": FURTHER,
 }
 
 # (gold, answer) that `grade` calls otherwise than a person, and why.
 KNOWN_DIFFERENCES: dict[tuple[str, str], str] = {
+    ("25%", "25 students of 50"): "a number without a percent sign may be the one before the sign",
+    ("Au", "AU$"): "case does not count",
     ("George Washington", "John Adams, who followed George Washington?"): "a question alone is taken for a guess",
     ("Berlin", "No es Berlin"): "denials are understood in English only",
 }

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from routellm_core import ConfigurationError, DataError
 from routellm_core.data import AnsweredPrompt, read_answers, read_outcomes, write_records
@@ -41,7 +44,7 @@ def test_grades_agree_with_a_person(name: str) -> None:
 def test_the_graded_answers_are_many_and_the_differences_few() -> None:
     everything = [question for questions in graded_answers.BY_KIND.values() for question in questions]
     count, differences = graded_by_hand(everything, "auto")
-    assert count >= 700
+    assert count >= 950
     assert set(differences) == set(KNOWN_DIFFERENCES)  # one that is mended leaves the list
     assert len(differences) <= count / 100
 
@@ -226,6 +229,39 @@ def test_what_a_broken_model_repeats_is_no_answer(piece: str) -> None:
     text = piece * 4_000
     for gold in ("B", "yes", "718", "July 4, 1776", "Santiago", r"2\sqrt{3}"):
         assert grade(text, gold, prompt=text) is not True
+
+
+PIECES = [
+    *"0123456789 .,:;-+*/^%$()[]{}\\\n'\"<>=#&|", "A", "b", "é", "½", "²", "√", "٣", "五", "\u0301", "\ud800", "not ",
+    " or ", "answer is ", "\\boxed{", "\\frac", "####", "million", "percent", "May ", "yes", "km", "one ",
+    " and a half", "I can't ",
+]  # fmt: skip
+SOUP = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), min_size=1, max_size=20).map("".join)
+INTEGER_FORMS = ["{:,}", "{}", "{}.0", "The answer is {:,}.", "**{}**", "so {} apples"]
+DATE_FORMS = ["%B %d, %Y", "%d %B %Y", "%Y-%m-%d", "%d %b. %Y", "on the %dth of %B, %Y", "%m/%d/%Y"]
+
+
+@given(SOUP, SOUP.filter(str.strip))
+def test_any_answer_can_be_graded_against_any_gold(answer: str, gold: str) -> None:
+    found = grade_in_detail(answer, gold, prompt=answer)
+    assert found.right in (True, False, None)
+    assert not (found.right and (found.mentions_gold or found.refuses))
+    assert grade(gold, gold, "exact") is True
+
+
+@given(st.integers(-(10**12), 10**12), st.sampled_from(INTEGER_FORMS))
+def test_an_integer_is_right_however_it_is_written(number: int, form: str) -> None:
+    assert grade(form.format(number), str(number)) is True
+    assert grade(form.format(number), f"{number:,}") is True
+    assert grade(form.format(number + 1), str(number)) is False
+
+
+@given(st.dates(min_value=date(1000, 1, 1)), st.sampled_from(DATE_FORMS))
+def test_a_date_is_right_however_it_is_written(day: date, form: str) -> None:
+    assert grade(day.strftime(form), day.isoformat()) is True
+    other = day - timedelta(days=1)
+    if (other.day, other.month) != (day.month, day.day):  # 03/04 may be either
+        assert grade(other.strftime(form), day.isoformat()) is False
 
 
 def test_dates_have_readings_and_precision() -> None:

@@ -66,6 +66,7 @@ _UNIT_TABLE: dict[str, dict[str, str]] = {
         "km/h|kmh|kph|km per hour|kilometer per hour|kilometre per hour": "5/18",
         "mph|mile per hour": "1397/3125",
     },
+    "acceleration": {"m/s^2|meter per second squared|metre per second squared": "1"},
     "celsius": {"°c|degree celsius|degree c|celsius": "1"},
     "fahrenheit": {"°f|degree fahrenheit|degree f|fahrenheit": "1"},
     "kelvin": {"kelvin|k": "1"},
@@ -98,7 +99,7 @@ _WORD_SCALES = {name: _SCALES[name] for name in ("hundred", "thousand", "million
 
 _NUMBER = re.compile(
     r"""
-    (?<![\w.^/])                                            # not inside a word, a version, a power or a fraction
+    (?<![\w.^/])(?<!\d:)             # not inside a word, a version, a power, a fraction or a time
     (?P<sign>(?<![\w)\]}])[-+])?
     (?P<currency>[$€£¥₹]\s?-?)?
     (?:
@@ -106,7 +107,7 @@ _NUMBER = re.compile(
       | (?P<numerator>\d+(?:\.\d+)?)\s?/\s?(?P<denominator>[1-9]\d*(?:\.\d+)?)(?![\d/])
       | (?P<grouped>[1-9]\d{0,2}(?P<by>[,.'’ \u00a0\u2009\u202f])\d{3}(?:(?P=by)\d{3})*(?!\d))
         (?:(?P<point>[.,])(?P<tail>\d+)(?![\d,.]\d))?
-      | (?P<plain>(?<!\d,)\d+,\d{1,2}(?![\d,])|0,\d+|\d+,\d{4,}(?!,)|\d+(?:\.\d+)?|\.\d+)
+      | (?P<plain>(?!\d+:\d)(?<!\d,)\d+,\d{1,2}(?![\d,])|0,\d+|\d+,\d{4,}(?!,)|\d+(?:\.\d+)?|\.\d+)
     )
     (?: \^\s?\{?(?P<raised>-?\d{1,2})(?!\d)\}? )?
     (?: [eE](?P<exponent>[-+]?\d+)(?!\w) | \s?[×x*]\s?10\s?\^\s?\{?(?P<power>[-+]?\d+)\}? )?
@@ -118,7 +119,8 @@ _NUMBER = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _UNIT_AFTER = re.compile(
-    r"[\s~-]{0,2}([^\W\d_]+(?:\^[23])?(?:/[a-z]+)?|°\s?[cf](?![a-z])|[€£¥₹])(?:\s+([a-z]+))?(?:\s+([a-z]+))?",
+    r"[\s~-]{0,2}([^\W\d_]+(?:\^[23])?(?:/[a-z]+(?:\^[23])?)?|°\s?[cf](?![a-z])|[€£¥₹])"
+    r"(?:\s+([a-z]+))?(?:\s+([a-z]+))?(?:\s+([a-z]+))?",
     re.IGNORECASE,
 )
 _PARTS = {
@@ -132,6 +134,7 @@ _PARTS_AFTER = re.compile(rf"[\s-]+({_PART_NAMES})\b", re.IGNORECASE)
 _PART = re.compile(rf"(?:an?\s+({_PART_NAMES})|(half))\b", re.IGNORECASE)
 _AND_A_HALF = re.compile(r"\s+and\s+a\s+half\b", re.IGNORECASE)
 _PERCENT_AFTER = re.compile(r"\s+(?:percent|per\s+cent)\b", re.IGNORECASE)
+_NEGATIVE = re.compile(r"\b(?:minus|negative)\s\Z", re.IGNORECASE)
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _FRAC = re.compile(r"\\[dt]?frac\s*(?:\{\s*([^{}]*?)\s*\}|(\d))\s*(?:\{\s*([^{}]*?)\s*\}|(\d))")
 # $x$, but not "$5 and $6"
@@ -183,8 +186,10 @@ class Quantity:
 
     def _rounds_to(self, value: Fraction, by: Fraction, gold: Quantity) -> bool:
         if gold.decimals is None:  # a fraction against its decimals
-            rounded = self.decimals is not None and self.decimals >= 2
-            return rounded and round(gold.values[0] / by, self.decimals) == value
+            if self.decimals is None or self.decimals < 2:
+                return False
+            exact = gold.values[0] / by
+            return value in (round(exact, self.decimals), Fraction(int(exact * 10**self.decimals), 10**self.decimals))
         finer = self.decimals is None or self.decimals > gold.decimals
         return gold.decimals >= 2 and finer and round(value * by, gold.decimals) == gold.values[0]
 
@@ -263,10 +268,10 @@ def _quantity(match: re.Match[str], text: str) -> Quantity:
     return Quantity(
         tuple(values if factor == 1 else (factor * value for value in values)),
         unit,
-        bool(groups["percent"]),
-        decimals,
-        match.start(),
-        end,
+        percent=bool(groups["percent"]),
+        decimals=decimals,
+        start=match.start(),
+        end=end,
     )
 
 
@@ -298,7 +303,7 @@ def _unit_after(text: str, position: int) -> tuple[tuple[str, Fraction] | None, 
     match = _UNIT_AFTER.match(text, position)
     if match is None:
         return None, position
-    words = [match[i].lower() for i in (1, 2, 3) if match[i]]
+    words = [match[i].lower() for i in (1, 2, 3, 4) if match[i]]
     for count in range(len(words), 0, -1):
         unit = unit_of(" ".join(words[:count]))
         if unit is not None:
@@ -327,7 +332,7 @@ def written_numbers_in(text: str) -> list[Quantity]:
             run.pop()
         if run:
             value = _written_value([word[0].lower() for word in run])
-            found.append(_written_quantity(text, Fraction(value), run[0].start(), run[-1].end()))
+            found.append(_written_quantity(text, Fraction(value), start=run[0].start(), end=run[-1].end()))
         run.clear()
 
     for match in _WRITTEN.finditer(text):
@@ -340,24 +345,29 @@ def written_numbers_in(text: str) -> list[Quantity]:
         elif (part := _PART.match(text, match.start())) is not None and not (found and match.start() < found[-1].end):
             found.append(
                 Quantity(
-                    (Fraction(1, _PARTS[(part[1] or part[2]).lower()]),), None, False, None, part.start(), part.end()
+                    (Fraction(1, _PARTS[(part[1] or part[2]).lower()]),),
+                    decimals=None,
+                    start=part.start(),
+                    end=part.end(),
                 )
             )
     close()
     return found
 
 
-def _written_quantity(text: str, value: Fraction, start: int, end: int) -> Quantity:
+def _written_quantity(text: str, value: Fraction, *, start: int, end: int) -> Quantity:
     """The number in words, with what follows it: a fraction, a half, percent or a unit."""
     decimals: int | None = 0
+    if (sign := _NEGATIVE.search(text[max(0, start - 10) : start])) is not None:
+        value, start = -value, start - len(sign[0])
     if (part := _PARTS_AFTER.match(text, end)) is not None:
         value, end, decimals = value / _PARTS[part[1].lower()], part.end(), None
     elif (half := _AND_A_HALF.match(text, end)) is not None:
         value, end, decimals = value + Fraction(1, 2), half.end(), None
     if (percent := _PERCENT_AFTER.match(text, end)) is not None:
-        return Quantity((value,), None, True, decimals, start, percent.end())
+        return Quantity((value,), percent=True, decimals=decimals, start=start, end=percent.end())
     unit, end = _unit_after(text, end)
-    return Quantity((value,), unit, False, decimals, start, end)
+    return Quantity((value,), unit, decimals=decimals, start=start, end=end)
 
 
 def _continues(last: str, word: str) -> bool:
