@@ -21,8 +21,8 @@ class Progress(Protocol):
     """A function that long work calls after each step to say how far it is; any ``f(done, total)`` will do.
 
     Both numbers count the same unit, which the work names: prompts, calls, optimizer steps, or bytes of a file. `done`
-    never falls and reaches `total` when the work is complete; a run that resumes starts from what is already done. An
-    exception that the function raises ends the work. ``commands/progress.py`` draws such calls as a bar.
+    never falls, and reaches `total` unless the work stops early; a run that resumes starts from what is already done.
+    An exception that the function raises ends the work. ``commands/progress.py`` draws such calls as a bar.
     """
 
     def __call__(self, done: int, total: int, /) -> None:

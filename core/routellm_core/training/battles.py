@@ -1,4 +1,4 @@
-"""Battles for training: those that records hold, and the same as arrays."""
+"""Battles for training: those that records contain, as records and as arrays."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class BattleArrays:
     Attributes:
         prompt: int (n,), row of the embeddings.
         model_a: int (n,), position in the list of models.
-        model_b: int (n,), likewise; another one than `model_a`.
+        model_b: int (n,), position of the other model; not the same as `model_a`.
         label: float (n,) in [0, 1]: 1 where a won, 0 where b won, 0.5 for a tie; any number between is a soft label.
         weight: float (n,), >= 0, not all 0; None weighs all alike.
 
     Raises:
-        DataError: Arrays of different lengths, none at all, or a value out of its range; the message names the row.
+        DataError: The arrays differ in length or are empty, or a value is out of its range; the message names the row.
     """
 
     prompt: npt.ArrayLike
@@ -75,7 +75,7 @@ class BattleArrays:
 def battles_of(
     records: Sequence[Record], *, strong: str, weak: str, tie_margin: float, every_pair: bool
 ) -> list[Battle]:
-    """The battles that records hold.
+    """The battles that records contain.
 
     Args:
         records: Outcomes, battles, or both.
@@ -85,7 +85,7 @@ def battles_of(
         every_pair: Whether battles between any two models count, and not only those of the pair.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: There is no such battle.
     """
     pair = None if every_pair else (strong, weak)
     battles = list(outcomes_to_battles(records, pair=pair, tie_margin=tie_margin))

@@ -31,7 +31,7 @@ def train_bert(
     data and the state of the random numbers, when it is called again with the same arguments.
 
     Args:
-        source: Called for each pass over the data: returns fresh iterators over battles or outcomes, such as
+        source: Called before each pass over the data; returns fresh iterators over battles or outcomes, such as
             ``lambda: read_preferences(path)``. Only the validation and held-out parts are kept in memory.
         directory: Where to save the router, with its calibration, metrics and model card.
         base: Directory or hub id of the encoder, with a fast tokenizer; only safetensors weights are opened.

@@ -22,7 +22,7 @@ class FittedRouter(NamedTuple):
 
     Attributes:
         router: The router, without a calibration.
-        settings: JSON values: what was counted and chosen on the way, for the summary.
+        settings: What was counted and chosen during the fit, for the summary; JSON values.
     """
 
     router: Router
@@ -30,7 +30,7 @@ class FittedRouter(NamedTuple):
 
 
 class PromptVectors:
-    """The embeddings of the data's prompts, each made once: every fold and every candidate asks for them again.
+    """The embeddings of the data's prompts, computed once, since every fold and every candidate needs them again.
 
     Args:
         embedder: Maps prompts to vectors.
@@ -62,12 +62,12 @@ class EmbeddingTask:
     Attributes:
         strong: The strong model.
         weak: The weak model.
-        embedder: Maps prompts to vectors; kept by the router.
+        embedder: Maps prompts to vectors; the router keeps it.
         vectors: The vectors of all prompts of the records.
         tie_margin: Scores that differ by no more than this are a tie.
         all_models: Whether to learn from the battles of every pair of models; None: what is usual for the router.
-        seed: Of what is random.
-        options: Options of the router's own.
+        seed: Seed of whatever is random.
+        options: The options that belong to this kind of router.
     """
 
     strong: str

@@ -33,18 +33,18 @@ CHECKPOINTS = "checkpoints"
 _MAX_VALIDATION = 2_000
 _MAX_HELD_OUT = 10_000
 _SHUFFLE_BUFFER = 10_000
-# Prompts to calibrate on where none are kept back.
+# Prompts to calibrate on when the data have no held-out and no validation part.
 _CALIBRATION_PROMPTS = 1_000
 
 
 @dataclass
 class Survey:
-    """What one pass over the data found; memory is bounded, however large the data are.
+    """What one pass over the data found; its memory is bounded, however large the data are.
 
     Attributes:
         train: Training rows of each label (0 strong wins, 1 tie, 2 weak wins).
         train_weight: Sum of their weights.
-        validation: Labelled prompts to stop early by (the first 2,000).
+        validation: Labelled prompts for early stopping (the first 2,000).
         held_out: Records for the metrics (the first 10,000).
         rows: Rows in each part.
         sources: Rows of each source.
@@ -59,7 +59,7 @@ class Survey:
 
 
 def weighted(records: Iterable[Record], source_weights: Mapping[str, float] | None) -> Iterator[Record]:
-    """The records with their weights multiplied by their source's."""
+    """Multiply the weights of records by those of their sources."""
     weights = dict(source_weights or {})
     for record in records:
         factor = weights.get(record.source) if record.source is not None else None
@@ -67,7 +67,7 @@ def weighted(records: Iterable[Record], source_weights: Mapping[str, float] | No
 
 
 def survey(source: Source, split: Split, *, strong: list[str], weak: list[str], tie_margin: float) -> Survey:
-    """Read the data once: count the training part, keep what early stopping and metrics need.
+    """Read the data once: count the training part, and keep what early stopping and the metrics need.
 
     Raises:
         DataError: No row compares the pair, or a part that is asked for stays empty.
@@ -102,9 +102,9 @@ def survey(source: Source, split: Split, *, strong: list[str], weak: list[str], 
 def label_stream(
     source: Source, split: Split, *, strong: list[str], weak: list[str], tie_margin: float, seed: int
 ) -> Iterator[PairLabel]:
-    """The labels of the training part, over and over, in an order that the seed alone decides.
+    """Yield the labels of the training part, over and over, in an order that depends on the seed alone.
 
-    Each pass is shuffled within a buffer of 10,000 rows, so that data larger than memory stream.
+    Each pass is shuffled within a buffer of 10,000 rows, so the data may be larger than memory.
     """
     epoch = 0
     while True:
@@ -128,10 +128,10 @@ def _shuffled(labels: Iterable[PairLabel], rng: random.Random) -> Iterator[PairL
     yield from buffer
 
 
-def class_weights(found: Survey, balance: bool) -> list[float]:
-    """Factor on the loss of each label, such that the mean over the training rows is 1.
+def class_weights(found: Survey, *, balance: bool) -> list[float]:
+    """Factors on the loss of the three labels, scaled so that their mean over the training rows is 1.
 
-    Balanced, each label that occurs has the same total weight; else all rows count by their own weight.
+    With `balance` all labels that occur have the same total weight; without it every row counts by its own weight.
     """
     total, count = sum(found.train_weight.values()), sum(found.train.values())
     present = [label for label in range(3) if found.train_weight[label] > 0]
@@ -146,13 +146,13 @@ def names_of(value: str | Iterable[str]) -> list[str]:
 
 
 def import_training(what: str) -> tuple[Any, Any]:
-    """The modules torch and transformers, where accelerate is there too.
+    """Import torch and transformers, and make sure that accelerate is installed too.
 
     Raises:
-        MissingExtraError: One of them is not installed.
+        MissingExtraError: One of the three is not installed.
     """
     try:
-        import accelerate  # type: ignore[import-untyped]  # noqa: F401 - the Trainer needs it and says so late
+        import accelerate  # type: ignore[import-untyped]  # noqa: F401 - the Trainer needs it, but would only say so late
         import torch
         import transformers
     except ImportError:
@@ -212,18 +212,18 @@ def fine_tune_router(
 ) -> TrainingSummary | None:
     """Fine-tune a model, calibrate and measure the router, and save it: all that bert and causal_llm share.
 
-    Under ``accelerate launch`` or ``torchrun`` every process calls this; the first reads the data and deals it out.
+    Under ``accelerate launch`` or ``torchrun`` every process calls this; the first reads the data and distributes it.
 
     Args:
         name: Name of the router.
-        load: Called once the data are known to be usable, and with the random numbers seeded: loads the model.
+        load: Loads the model; called after the data have been checked and the random numbers seeded.
         source: See `train_bert`.
         directory: See `train_bert`.
         base: Name of the model that `load` loads, for the summary.
         strong: See `train_bert`.
         weak: See `train_bert`.
         how: Steps, sizes and rates.
-        options: Options that the caller was given.
+        options: The options that the user passed.
 
     Returns:
         The summary; None on every process but the first of a distributed run.
@@ -292,11 +292,11 @@ def _run_trainer(
 
     Args:
         learner: The model and what goes in and out of it.
-        labels: Gives the endless stream of the training part, the same at each call.
-        found: What is known of the data.
+        labels: Returns the endless stream of training labels, the same one at each call.
+        found: What the survey of the data found.
         how: Steps, sizes and rates.
         options: All options.
-        directory: Checkpoints are kept below it while the run lasts.
+        directory: Where the checkpoints are until the run ends.
 
     Returns:
         The Trainer, with the best model in it, and what to report: steps, losses.
@@ -304,7 +304,7 @@ def _run_trainer(
     import torch
     import transformers
 
-    factors = torch.tensor(class_weights(found, options["balance"]))
+    factors = torch.tensor(class_weights(found, balance=options["balance"]))
 
     def collate(rows: list[PairLabel]) -> dict[str, Any]:
         kinds = torch.tensor([row.label for row in rows])
@@ -317,7 +317,7 @@ def _run_trainer(
         return (each * batch["weights"]).mean()
 
     class Stream(torch.utils.data.IterableDataset[PairLabel]):
-        # endless: one epoch to the Trainer, so that a run that resumes finds its place in any pass
+        # endless, so a single epoch to the Trainer: a run that resumes finds its place in any pass
         def __iter__(self) -> Iterator[PairLabel]:
             return labels()
 
@@ -327,7 +327,7 @@ def _run_trainer(
         how, sum(found.train.values()), directory / CHECKPOINTS, validates=bool(found.validation)
     )
     checkpoint = _last_checkpoint(directory / CHECKPOINTS, resume=options["resume"])
-    resumed_at = _step_of(checkpoint)  # asked now: the Trainer removes old checkpoints as it goes
+    resumed_at = _step_of(checkpoint)  # read before training, which removes old checkpoints
     stopping = [transformers.EarlyStoppingCallback(early_stopping_patience=how.patience)] if found.validation else []
     trainer = _weighted_trainer(loss)(
         model=learner.model,
@@ -337,7 +337,7 @@ def _run_trainer(
         data_collator=collate,
         callbacks=[_progress_callback(options["progress"]), *stopping, *options["callbacks"]],
     )
-    trainer.remove_callback(transformers.PrinterCallback)  # it prints to stdout, which is a program's
+    trainer.remove_callback(transformers.PrinterCallback)  # it prints to stdout, where the commands write JSON
     # the loss is a mean already: the Trainer is to average it over accumulated batches
     trainer.model_accepts_loss_kwargs = False
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -371,7 +371,7 @@ def _weighted_trainer(loss: Callable[[Any, dict[str, Any]], Any]) -> Any:
 
 
 def _progress_callback(progress: Progress | None) -> Any:
-    """A callback of the Trainer that says on the first process how many optimizer steps are done."""
+    """A callback of the Trainer that reports the optimizer steps, on the first process only."""
     import transformers
 
     class ProgressCallback(transformers.TrainerCallback):
@@ -396,7 +396,7 @@ def _training_arguments(how: FineTuning, rows: int, checkpoints: Path, *, valida
         learning_rate=how.learning_rate,
         weight_decay=how.weight_decay,
         lr_scheduler_type="linear",
-        # said, not found out: else several processes without a GPU would each train alone
+        # stated here, because by its own detection several processes without a GPU would each train alone
         use_cpu=not torch.accelerator.is_available(),
         bf16=how.computes_in_bf16(),
         seed=how.seed,
@@ -413,7 +413,7 @@ def _training_arguments(how: FineTuning, rows: int, checkpoints: Path, *, valida
         report_to="none",
         disable_tqdm=True,
     )
-    # the share of one process follows from how many there are, which only the arguments know
+    # only the arguments know how many processes there are
     rows_a_step = how.batch_size * how.accumulate * arguments.world_size
     steps = min(how.max_steps, max(1, math.ceil(how.epochs * rows / rows_a_step)))
     every = max(1, steps // how.evaluations)

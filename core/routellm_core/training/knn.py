@@ -18,7 +18,7 @@ OPTIONS = ("neighbors",)
 
 NEIGHBORS_GRID = (5, 10, 20, 40, 80, 160, 320)
 _BLOCK = 256
-# Leave-one-out over more prompts than this tells no more about the number of neighbours.
+# Leave-one-out over more prompts than this says no more about the number of neighbours.
 _MAX_QUERIES = 4000
 
 
@@ -70,14 +70,14 @@ def fit_knn(
         models: Names of the columns.
         strong: The strong model of the pair that the router starts with.
         weak: The weak one.
-        embedder: Gives vectors of dimension d; kept by the router.
+        embedder: Maps prompts to vectors of dimension d; the router keeps it.
         groups: Ints (n,): rows of one group (repeats of a prompt) do not vote on each other while `neighbors` is
             chosen; None: each row its own.
         weights: Floats (n,) >= 0; None weighs all alike.
         neighbors: How many neighbours vote; None chooses it from `NEIGHBORS_GRID` by the leave-one-out squared error
             of the win rate: the largest number whose error is within one standard error of the least.
         tie_margin: Scores that differ by no more than this count as equal.
-        seed: Of the prompts that the choice is made on, where there are more than 4,000.
+        seed: Seed of the sample of 4,000 prompts that the choice is made on, if there are more.
 
     Returns:
         The router, without a calibration.

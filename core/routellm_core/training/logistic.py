@@ -12,8 +12,8 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
 OnStep: TypeAlias = Callable[[dict[str, Any]], None]
 
-# Strength of the L2 penalty in units of the mean squared entry of the (weighted) training vectors, from almost none to
-# almost nothing but the intercept.
+# Strength of the L2 penalty in units of the mean squared entry of the training vectors, from almost no penalty to
+# almost nothing left but the intercept.
 L2_GRID = tuple(float(x) for x in 10.0 ** np.arange(-3.0, 2.01, 0.5))
 _FOLDS = 5
 # Rows times squared columns, the cost of a Newton step, from which one fold is enough.
@@ -33,8 +33,8 @@ def logistic_loss(z: Floats, y: Floats) -> Floats:
 def solve(x: npt.NDArray[Any], y: Floats, w: Floats, l2: float, start: Floats, tolerance: float = 1e-9) -> Floats:
     """The vector v, float64 (d,), that minimises ``sum_i w_i loss(x_i . v, y_i) / sum_i w_i + l2 * s / 2 * ||v||^2``.
 
-    s is the mean squared entry of `x`; a constant column is an intercept, which neither counts for s nor bears a
-    penalty. Newton's method with a step that is halved until it decreases the objective; it takes about five steps.
+    s is the mean squared entry of `x`; a constant column is an intercept, which is neither counted in s nor
+    penalised. Newton's method with a step that is halved until it decreases the objective; it takes about five steps.
 
     Args:
         x: Finite floats (n, d).
@@ -79,14 +79,14 @@ def choose_l2(
         y: Floats (n,) in [0, 1].
         w: Floats (n,) >= 0, not all 0.
         groups: Ints (n,): rows of one group stay in one fold.
-        seed: Of the folds.
+        seed: Seed of the folds.
         on_step: Called after all folds, once for each strength, with ``{"l2", "loss", "chosen"}``.
     """
     if len(np.unique(groups)) < 2 * _FOLDS:
-        return 1.0  # too few prompts to choose by; a strong penalty is the safe end
+        return 1.0  # with so few prompts any choice is noise, and a strong penalty is safe
     fold = group_folds(groups, _FOLDS, seed)
     losses = np.zeros(len(L2_GRID))
-    # on much data one held-out fifth tells as much as five do on little, in a fifth of the time
+    # one held-out fifth of much data says as much as all five of little data, in a fifth of the time
     folds = 1 if len(x) * x.shape[1] ** 2 > _MUCH_DATA else _FOLDS
     for k in range(folds):
         train, held = fold != k, fold == k
@@ -114,7 +114,7 @@ def group_folds(groups: npt.NDArray[Any], folds: int, seed: int) -> Ints:
 
 def _penalty(x: npt.NDArray[Any], l2: float) -> Floats:
     constant = np.ptp(x, axis=0) == 0
-    # a trace on the intercept keeps the problem strictly convex when all labels agree
+    # a trace of a penalty on the intercept keeps the problem strictly convex when all labels agree
     free = ~constant
     scale = float(np.mean(np.square(x[:, free], dtype=np.float64))) if free.any() else 1.0
     return np.where(constant, 1e-6, l2 * max(scale, 1e-12))

@@ -85,17 +85,17 @@ def fit_mf(
 
     Args:
         embeddings: Finite floats (n_prompts, d), the prompts as `embedder` maps them.
-        battles: Who beat whom on which of those prompts.
-        models: Names, at the positions that `battles` uses; two or more, none twice.
+        battles: Which model beat which, on which of those prompts.
+        models: Two or more distinct names, at the positions that `battles` uses.
         strong: The strong model of the pair that the router starts with; one of `models`.
         weak: The weak one, another of `models`.
-        embedder: Gives vectors of dimension d; kept by the router.
+        embedder: Maps prompts to vectors of dimension d; the router keeps it.
         method: ``"auto"``, ``"pair"`` or ``"sgd"``. ``"pair"`` with more than two models uses the battles between
             `strong` and `weak` only.
         l2: Strength of the penalty of *pair*, > 0, in units of the mean squared entry of the embeddings; None:
             cross-validation over `L2_GRID`.
         sgd: Sizes and rates of *sgd*; None: the defaults.
-        seed: Of the split, the start values, the order and the noise.
+        seed: Seed of the folds and, for *sgd*, of the split, the start values, the order and the noise.
         on_step: Called with a dict of JSON scalars after each cross-validated strength or epoch.
 
     Returns:
@@ -134,16 +134,16 @@ def fit_pair(
     """Fit the one vector v of a pair: win rate = sigmoid(v . e), under an L2 penalty, to the optimum.
 
     Minimises ``sum_i w_i loss_i / sum_i w_i + l2 * s / 2 * ||v||^2`` with s the mean squared entry of `vectors`. A
-    column that is constant (the bias feature) is an intercept and bears no penalty.
+    column that is constant (the bias feature) is an intercept and is not penalised.
 
     Args:
-        vectors: Finite floats (n, d), one row a labelled prompt.
-        labels: Floats (n,) in [0, 1]: share of a win of the strong model.
+        vectors: Finite floats (n, d), one row for each labelled prompt.
+        labels: Floats (n,) in [0, 1]: 1 where the strong model won, 0 where it lost, 0.5 for a tie.
         weights: Floats (n,) >= 0; None weighs all alike.
         groups: Ints (n,): rows of one group stay in one fold of the cross-validation; None: each row its own.
         l2: The strength, > 0; None chooses it from `L2_GRID` by cross-validated loss.
-        seed: Of the folds.
-        on_step: Called after each strength with ``{"l2", "loss"}``.
+        seed: Seed of the folds.
+        on_step: Called for each cross-validated strength with ``{"l2", "loss", "chosen"}``.
 
     Returns:
         v, float64 (d,).
@@ -199,7 +199,7 @@ def _checked_embeddings(embeddings: npt.ArrayLike) -> npt.NDArray[Any]:
 def _check_models(names: tuple[str, ...], strong: str, weak: str) -> None:
     if len(names) < 2 or len(set(names)) != len(names):
         raise ConfigurationError(
-            f"models: {len(names)} names, {len(set(names))} distinct; expected two or more, none twice"
+            f"models: {len(names)} names, {len(set(names))} distinct; expected two or more distinct names"
         )
     for parameter, name in (("strong", strong), ("weak", weak)):
         if name not in names:

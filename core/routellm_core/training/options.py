@@ -27,9 +27,9 @@ class FineTuning:
         evaluations: How often, over the run, the validation loss is looked at and a checkpoint written.
         patience: Evaluations without a better validation loss before the run stops.
         gradient_checkpointing: Trade time for memory.
-        bf16: Compute in bfloat16, with the weights that learn kept in float32. None: on a GPU that can. On a CPU it
-            pays where the processor has the instructions (AVX-512 BF16, AMX), and is slower where it has not.
-        seed: Of the order, dropout and new weights.
+        bf16: Compute in bfloat16, with trained weights in float32. None: on a GPU that supports it. On a CPU it is
+            faster if the processor has the instructions (AVX-512 BF16, AMX), and slower if not.
+        seed: Seed of the order of rows, dropout and new weights.
 
     Raises:
         ConfigurationError: A value is out of its range.
@@ -49,7 +49,9 @@ class FineTuning:
 
     def __post_init__(self) -> None:
         if self.bf16 not in (None, True, False):
-            raise ConfigurationError(f"bf16={self.bf16!r}: expected True, False, or None to take it where a GPU can")
+            raise ConfigurationError(
+                f"bf16={self.bf16!r}: expected True, False, or None to use it on a GPU that supports it"
+            )
         for name in ("max_steps", "batch_size", "accumulate", "evaluations", "patience"):
             checked_count(getattr(self, name), name)
         for name, least in (("epochs", 1e-9), ("learning_rate", 1e-12), ("weight_decay", 0.0)):
@@ -71,13 +73,13 @@ class TrainingOptions(TypedDict, total=False):
     """Scores that differ by no more than this are a tie, in the unit of the scores; 0 by default."""
 
     held_out: float
-    """Share of the prompts kept for the metrics, by default 0.2; 0 for none."""
+    """Share of the prompts that are held out for the metrics, 0.2 by default; 0 measures nothing."""
 
     source_weights: Mapping[str, float] | None
     """Factor on the weight of records by their source."""
 
     skipped: Callable[[], int]
-    """Called at the end: how many malformed rows were left out, for the report."""
+    """Called at the end; returns how many malformed rows were left out, for the report."""
 
     overwrite: bool
     """Whether to replace a router that is there already."""
@@ -104,10 +106,10 @@ class EmbeddingRouterOptions(TrainingOptions, total=False):
     everything: the choice for a few hundred rows, where every one counts. 0, the default, holds prompts out."""
 
     seed: int
-    """Of the split, and of what is random in training; 0 by default."""
+    """Seed of the split, and of whatever is random in training; 0 by default."""
 
     method: Literal["auto", "pair", "sgd"]
-    """Of mf, see `fit_mf`. The other options of mf are its `l2` and the fields of `SGD`."""
+    """For mf, see `fit_mf`. So are `l2` and the fields of `SGD`, which follow."""
 
     l2: float | None
     dim: int
@@ -120,10 +122,10 @@ class EmbeddingRouterOptions(TrainingOptions, total=False):
     patience: int
 
     neighbors: int | None
-    """Of knn, see `fit_knn`."""
+    """For knn, see `fit_knn`."""
 
     num_tiers: int
-    """Of sw_ranking, as `same_tier`, `dtype`, `base` and `nearest`; see `SimilarityWeightedRouter`."""
+    """For sw_ranking, see `SimilarityWeightedRouter`. So are `same_tier`, `dtype`, `base` and `nearest`."""
 
     same_tier: Literal["ignore", "routellm"]
     dtype: Literal["float32", "float16", "int8"]

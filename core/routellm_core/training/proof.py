@@ -240,7 +240,7 @@ def prove(
     """Measure win rates on records that they were not learned from.
 
     Args:
-        win_rates: Gives the win rates (n,) of n prompts, such as ``router.win_rates`` or a look-up of out-of-fold ones.
+        win_rates: Returns the win rates (n,) of n prompts: ``router.win_rates``, or a look-up of out-of-fold ones.
         records: Outcomes or battles; those without both models are passed over.
         name: Name of the router in tables.
         strong: The strong model.

@@ -29,7 +29,7 @@ class SGD:
         batch_size: Battles in one step, >= 1.
         weight_decay: Decoupled decay of the projection and output, >= 0, per unit of learning rate.
         noise: Standard deviation of the noise on an entry of a prompt vector, in units of that entry's own standard
-            deviation; 0 for none.
+            deviation; 0 adds no noise.
         validation: Share of prompts held out for early stopping, in [0, 0.5]; 0 trains for all `epochs`.
         patience: Epochs without a better validation loss before the fit stops, >= 1.
 
@@ -110,10 +110,10 @@ def fit_model_vectors(
 
     Args:
         x: Finite floats (n_prompts, d), the prompt vectors e.
-        battles: Who beat whom on which of those prompts.
+        battles: Which model beat which, on which of those prompts.
         n_models: Number of models.
         how: Sizes and rates.
-        seed: Of the split, the start values, the order and the noise.
+        seed: Seed of the split, the start values, the order and the noise.
         on_step: Called after each epoch with ``{"epoch", "loss"}`` and, with validation, ``"validation_loss"``.
 
     Returns:
@@ -147,17 +147,17 @@ def fit_model_vectors(
             )
             seen += loss
             adam.step(gradients)
-        told: dict[str, Any] = {"epoch": epoch + 1, "loss": seen / float(rows.weight[rows.train].sum())}
+        step: dict[str, Any] = {"epoch": epoch + 1, "loss": seen / float(rows.weight[rows.train].sum())}
         if rows.valid.size:
-            told["validation_loss"] = _validation_loss(params, rows)
-            if told["validation_loss"] < best_loss:
-                best, best_loss, waited = {k: v.copy() for k, v in params.items()}, told["validation_loss"], 0
+            step["validation_loss"] = _validation_loss(params, rows)
+            if step["validation_loss"] < best_loss:
+                best, best_loss, waited = {k: v.copy() for k, v in params.items()}, step["validation_loss"], 0
             else:
                 waited += 1
         else:
             best = params
         if on_step is not None:
-            on_step(told)
+            on_step(step)
         if waited >= how.patience:
             break
     return best["p"], best["w1"], best["w2"]

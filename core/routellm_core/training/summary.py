@@ -1,4 +1,4 @@
-"""The end of a training: calibration, metrics, the saved directory, and what was trained on what."""
+"""The end of a training: the router is calibrated, measured and saved, and the summary says how it was trained."""
 
 from __future__ import annotations
 

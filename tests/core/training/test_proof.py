@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from routellm_core import load_router
 from routellm_core.data import Battle, Outcome
 from routellm_core.data.contamination import prompt_key
 from routellm_core.errors import DataError
 from routellm_core.training.proof import Split, TrainingData, fold_of, out_of_fold_win_rates, prove
+from routellm_core.training.summary import Trained, finish_training
 
 WORDS = ("alpha", "beta", "gamma", "delta", "invoice", "refund", "parcel", "proof", "table", "weather")
 
@@ -66,6 +70,31 @@ def test_a_prompt_in_two_groups_is_refused_and_so_are_missing_groups() -> None:
     assert set(out_of_fold_win_rates(fit, records, folds=10, groups=groups).values()) == {0.0}
     with pytest.raises(DataError, match="groups has 3 names for 41 records"):
         out_of_fold_win_rates(fit, records, folds=5, groups=groups[:3])
+
+
+def test_metrics_and_calibration_are_those_of_the_unseen_win_rates(tmp_path: Path) -> None:
+    records = [outcome(f"prompt {i}", 1, i % 2) for i in range(100)]
+    prompts = [record.prompt for record in records]
+    # the router itself knows nothing; the routers of the folds were right everywhere
+    unseen = {record.prompt: 0.75 if record.scores["w"] == 0 else 0.25 for record in records}
+    trained = Trained(
+        router=load_router("random"),
+        strong="s",
+        weak="w",
+        measure_on=records,
+        calibrate_on=prompts,
+        rows={"train": 100},
+        sources={None: 100},
+        settings={},
+        unseen=unseen,
+        folds=5,
+    )
+    summary = finish_training(trained, tmp_path / "r", started=time.monotonic(), draws=20)
+    assert summary.evaluation is not None
+    assert summary.evaluation.metrics["apgr"].value == pytest.approx(0.75)
+    calibration = load_router(tmp_path / "r").calibration
+    assert calibration is not None
+    assert [calibration.strong_fraction(threshold=t) for t in (0.2, 0.5, 0.8)] == pytest.approx([1.0, 0.5, 0.0])
 
 
 def test_folds_are_even_and_follow_the_seed() -> None:
