@@ -13,7 +13,7 @@ from routellm_core.errors import ConfigurationError
 from routellm_core.training import knn, mf, options, sw_ranking, train_embedding_router
 from routellm_core.training.embedding_task import EmbeddingTask, PromptVectors
 from routellm_core.training.options import EmbeddingRouterOptions, FineTuningOptions
-from tests.core.training.test_mf import TableEmbedder
+from tests.support.embedders import TableEmbedder
 
 
 def task_of(count: int, **fields: Any) -> EmbeddingTask:

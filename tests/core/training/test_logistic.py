@@ -9,7 +9,7 @@ import pytest
 
 from routellm_core.training import SGD, BattleArrays, fit_mf
 from routellm_core.training.logistic import group_folds, solve
-from tests.core.training.test_mf import TableEmbedder, with_bias
+from tests.support.embedders import TableEmbedder, with_bias
 
 PROMPTS, COPIES = 60, 6
 

@@ -12,27 +12,7 @@ from routellm_core.routers.mf import MatrixFactorizationRouter
 from routellm_core.training import SGD, BattleArrays, fit_mf, fit_pair, pair_router
 from routellm_core.training.logistic import logistic_loss
 from routellm_core.training.sgd import logits, loss_and_gradients
-
-
-class TableEmbedder:
-    """Maps the prompt "i" to row i of a matrix."""
-
-    def __init__(self, matrix: np.ndarray) -> None:
-        self.matrix = np.asarray(matrix, dtype=np.float32)
-
-    @property
-    def dimension(self) -> int:
-        return self.matrix.shape[1]
-
-    def embed(self, texts: Any) -> np.ndarray:
-        return self.matrix[[int(t) for t in texts]]
-
-    async def aembed(self, texts: Any) -> np.ndarray:
-        return self.embed(texts)
-
-
-def with_bias(matrix: np.ndarray) -> np.ndarray:
-    return np.column_stack([matrix, np.ones(len(matrix))]).astype(np.float32)
+from tests.support.embedders import TableEmbedder, with_bias
 
 
 def sigmoid(z: np.ndarray) -> np.ndarray:
