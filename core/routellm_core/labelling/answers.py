@@ -36,7 +36,7 @@ class AnswerReport:
 
     Attributes:
         rows: Rows, answered or not.
-        calls: What the calls to each model came to.
+        calls: Totals of the calls to each model.
         missing: Rows that still lack the model's answer: the call failed, or all replies were empty. Another run tries
             the failed ones again.
         truncated: Answers that the model broke off at a limit of tokens.

@@ -274,7 +274,7 @@ def _scored(row: AnsweredPrompt, grader: _UserGrader, report: GoldReport) -> dic
 
 
 class _UserGrader:
-    """A function of the user's, with its failures told apart from ours."""
+    """A grader of the user, whose failures are reported as such."""
 
     def __init__(self, function: Grader) -> None:
         self._function = function

@@ -73,7 +73,7 @@ class JudgeReport:
         invalid_replies: Unparseable replies, over all runs on the journal. The journal keeps their text.
         invalid_example: The beginning of one of these replies to the questions of this run; None when there is none. It
             may quote a prompt.
-        calls: What the calls came to.
+        calls: Totals of the calls.
     """
 
     strong_wins: int = 0

@@ -59,7 +59,7 @@ class _Limits:
 
 @dataclass
 class CallTally:
-    """What the calls to a model came to.
+    """Totals of the calls to one model.
 
     Attributes:
         asked: Replies paid for in this run.
@@ -239,7 +239,7 @@ async def make_calls(
 
     Returns:
         What `read` made of each reply, by key: None where no reply could be used; questions that failed or were not
-        asked are absent. And what the calls came to, by label.
+        asked are absent. And the totals of the calls, by label.
 
     Raises:
         CallError: Every further call would fail in the same way, or too many in a row failed. All replies that arrived

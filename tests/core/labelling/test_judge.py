@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from routellm_core import DataError, Price
-from routellm_core.data import AnsweredPrompt, pair_scores
+from routellm_core.data import AnsweredPrompt, write_records
 from routellm_core.evaluation import evaluate_router
+from routellm_core.evaluation.benchmarks import load_outcomes
 from routellm_core.labelling import (
     LLMChatModel,
     OpenAIChatModel,
@@ -209,8 +210,10 @@ async def test_a_few_unparseable_replies_do_not_make_a_judge_unusable(server: Op
 async def test_the_labels_of_a_judge_can_be_evaluated(server: OpenAIServer, tmp_path: Path) -> None:
     async with model_at(server) as judge:
         battles, _ = await judge_battles(rows_of(6), judge, strong="big", weak="small", journal=tmp_path / "j")
-    pair = pair_scores(battles, strong="big", weak="small")
-    found = evaluate_router([0.9, 0.1, 0.5] * 2, pair.prompts, pair.strong, pair.weak, draws=20)
-    assert (list(pair.strong), list(pair.weak)) == ([1, 0, 0.5] * 2, [0, 1, 0.5] * 2)
-    assert found.strong_quality == found.weak_quality == 0.5
-    assert found.count == 6
+    write_records(tmp_path / "battles.jsonl", battles)
+    found = load_outcomes(tmp_path / "battles.jsonl", strong="big", weak="small")
+    assert list(found.strong_scores) == [1, 0, 0.5] * 2
+    assert list(found.weak_scores) == [0, 1, 0.5] * 2
+    measured = evaluate_router([0.9, 0.1, 0.5] * 2, found.prompts, found.strong_scores, found.weak_scores, draws=20)
+    assert measured.strong_quality == measured.weak_quality == 0.5
+    assert measured.count == 6
