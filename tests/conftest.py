@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
+
+# Before numpy and torch are loaded. Small models gain nothing from more threads, and those of all the processes that
+# run tests at once would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings

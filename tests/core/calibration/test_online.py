@@ -21,6 +21,7 @@ def strong_share(online, win_rates):
     return (win_rates >= thresholds).mean(), win_rates >= thresholds
 
 
+@pytest.mark.slow
 def test_share_holds_while_traffic_turns_from_chat_to_maths():
     rng = np.random.default_rng(0)
     n = 100_000
@@ -55,6 +56,7 @@ def made_up_prompts(kind):
     return [rng.choice(frames).format(rng.choice(things)) for _ in range(1000)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompts", ["made up", pytest.param("real", marks=needs_data)])
 def test_share_holds_while_prompts_turn_from_chat_to_maths(prompts):
     from routellm_core import load_router
@@ -75,6 +77,7 @@ def test_share_holds_while_prompts_turn_from_chat_to_maths(prompts):
     assert abs(share - 0.3) < 0.02
 
 
+@pytest.mark.slow
 def test_share_holds_after_a_sudden_change():
     rng = np.random.default_rng(1)
     win_rates = np.concatenate([rng.beta(2, 5, 5000), rng.beta(8, 2, 5000)])
@@ -83,6 +86,7 @@ def test_share_holds_after_a_sudden_change():
     assert abs(chosen[5000:].mean() - 0.3) < 0.02
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.sampled_from([0.0, 0.3, 0.5, 0.5000001, 1.0]), min_size=400, max_size=400),
     st.sampled_from([0.1, 0.3, 0.5]),

@@ -25,6 +25,7 @@ def beta_2_3_above(x):
     return 1 - (6 * x**2 - 8 * x**3 + 3 * x**4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", [0.1, 0.3, 0.5])
 def test_interval_of_the_realised_share_covers_the_truth(wanted):
     """300 simulated calibrations: the 95 % interval holds the share on traffic to come 92 to 98 % of the time."""
@@ -36,6 +37,7 @@ def test_interval_of_the_realised_share_covers_the_truth(wanted):
     assert 0.92 <= covered / 300 <= 0.98
 
 
+@pytest.mark.slow
 def test_interval_covers_the_truth_with_discrete_win_rates():
     rng = np.random.default_rng(12)
     levels = np.arange(11) / 10
@@ -48,6 +50,7 @@ def test_interval_covers_the_truth_with_discrete_win_rates():
     assert 0.92 <= covered / 300 <= 0.98
 
 
+@pytest.mark.slow
 def test_interval_of_the_threshold_covers_the_true_threshold():
     rng = np.random.default_rng(13)
     population = rng.beta(2, 3, size=400_000)
@@ -59,6 +62,7 @@ def test_interval_of_the_threshold_covers_the_true_threshold():
     assert 0.91 <= covered / 300 <= 0.99
 
 
+@pytest.mark.slow
 def test_interval_of_the_budget_covers_the_truth():
     rng = np.random.default_rng(14)
     n = 300
@@ -77,6 +81,7 @@ def test_interval_of_the_budget_covers_the_truth():
     assert 0.92 <= covered / 300 <= 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [100, 500])
 @pytest.mark.parametrize("wanted", [{"quality": 0.8}, {"pgr": 0.7}])
 def test_interval_of_quality_covers_the_truth(n, wanted):
@@ -94,6 +99,7 @@ def test_interval_of_quality_covers_the_truth(n, wanted):
     assert 0.91 <= covered / 300 <= 0.985
 
 
+@pytest.mark.slow
 def test_interval_of_skewed_costs_covers_the_truth():
     """Few prompts cost as much as the others together; the percentiles of a bootstrap cover 0.91 here."""
     rng = np.random.default_rng(16)

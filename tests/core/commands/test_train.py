@@ -73,6 +73,7 @@ def topic_rates(router: Any) -> tuple[Any, Any]:
     return rates.mean(axis=1), np.array([1 / (1 + math.exp(-TRUTH[topic])) for topic in TOPICS])
 
 
+@pytest.mark.slow
 def test_planted_truth_comes_back_through_the_command_line(tmp_path: Path) -> None:
     errors = []
     for count in (200, 4000):

@@ -51,6 +51,7 @@ def test_a_router_that_has_it_backwards_loses():
     assert "do not route" in found.sentence
 
 
+@pytest.mark.slow
 def test_a_router_that_knows_nothing_is_rarely_called_otherwise():
     """Choosing the threshold is no gain: about 2.5 % of routers that guess are called gains, as many losses."""
     outcomes_found = [verdict(*outcomes(300, 0.0, seed=i), draws=200, seed=i).outcome for i in range(300)]
@@ -58,6 +59,7 @@ def test_a_router_that_knows_nothing_is_rarely_called_otherwise():
     assert outcomes_found.count("loses") <= 15
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_gain():
     """The truth: what the very thresholds give on fresh prompts; the mean over many verdicts must agree."""
     found = [verdict(*outcomes(400, 0.4, seed=i), draws=200, seed=i) for i in range(150)]
@@ -249,6 +251,7 @@ def test_few_prompts_get_no_verdict(n):
     assert f"{n} prompt{'s are' if n > 1 else ' is'} too few" in found.sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [30, 50, 300])
 @pytest.mark.parametrize("rate", [0.01, 0.03, 0.1])
 def test_the_bound_on_quality_holds_where_losses_are_too_rare_to_be_seen(n, rate):

@@ -215,6 +215,7 @@ def card_apgr(benchmark: str) -> float:
     return float(found[1])
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize(
     ("name", "file", "count", "lowest"),
@@ -232,6 +233,7 @@ def test_results_on_the_test_splits_are_those_of_the_card(
     assert value >= lowest
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("wanted", [0.1, 0.3, 0.5, 0.7])
 def test_the_strong_share_of_real_chats_is_within_three_points(
@@ -260,6 +262,7 @@ def made_up_outcomes() -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("outcomes", "lowest"), [("made up", 0.65), pytest.param("mmlu", 0.63, marks=needs_data)])
 def test_own_labels_beat_the_default_on_their_benchmark(
     outcomes: str, lowest: float, router: MatrixFactorizationRouter

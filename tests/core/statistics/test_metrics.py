@@ -344,6 +344,7 @@ def test_bootstrap_blocks_do_not_change_the_draws(monkeypatch):
     np.testing.assert_allclose(np.sort(whole), np.sort(parts), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_intervals_of_apgr_cover_the_truth():
     """Draw samples of a large population; 95 % intervals cover its APGR about 95 % of the time."""
     rates, strong, weak = outcomes(20_000, seed=3)

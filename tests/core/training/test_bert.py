@@ -91,6 +91,7 @@ def test_an_interrupted_run_goes_on_where_it_was(encoder: Path, tmp_path: Path) 
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_the_same_rows_a_step(encoder: Path, tmp_path: Path) -> None:
     rows = labelled_outcomes(100)
     write_records(tmp_path / "rows.jsonl", rows)

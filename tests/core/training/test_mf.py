@@ -60,6 +60,7 @@ def test_cross_validation_finds_the_signal_and_refuses_the_noise() -> None:
     assert np.ptp(sigmoid(x @ v)) < 0.15
 
 
+@pytest.mark.slow
 def test_planted_pair_is_recovered_as_data_grows() -> None:
     rng = np.random.default_rng(3)
     truth = np.append(rng.standard_normal(8), 0.4)
@@ -76,6 +77,7 @@ def test_planted_pair_is_recovered_as_data_grows() -> None:
     assert errors[2] < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ties", [False, True])
 def test_planted_ratings_and_prompt_effects_of_many_models_are_recovered(ties: bool) -> None:
     rng = np.random.default_rng(4)
