@@ -22,6 +22,7 @@ HEAVY = [
     "pydantic",
     "typer",
     "matplotlib",
+    "jinja2",
 ]
 
 

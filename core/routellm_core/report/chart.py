@@ -121,8 +121,8 @@ def chart_lines(result: Mapping[str, Any]) -> list[Line]:
 
 def chart_models(result: Mapping[str, Any], lines: Sequence[Line]) -> list[Model]:
     """The further priced models that lie within the chart."""
-    found = [(m["name"], _share_of_cost(result, m["cost"]), m["quality"]) for m in _priced_others(result)]
-    inside = [(name, share, quality) for name, share, quality in found if 0.0 <= share <= 1.0]
+    places = [(m["name"], _share_of_cost(result, m["cost"]), m["quality"]) for m in _priced_others(result)]
+    inside = [(name, share, quality) for name, share, quality in places if 0.0 <= share <= 1.0]
     scores = [score for line in lines for score in line.y]
     near = 0.1 * (max(scores) - min(scores)) if scores else 0.0
     return [

@@ -114,8 +114,8 @@ def _slug(name: str) -> str:
 
 
 def _unused(name: str, taken: set[str]) -> str:
-    number, found = 1, name
-    while found in taken:
+    number, candidate = 1, name
+    while candidate in taken:
         number += 1
-        found = f"{name}-{number}"
-    return found
+        candidate = f"{name}-{number}"
+    return candidate

@@ -90,15 +90,15 @@ def _summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for i, result in enumerate(results):
         rows.append(Row(result["title"], kind="group", link=f"#b{i}"))
         for j, router in enumerate(result["routers"]):
-            found = router["verdict"]
-            kind = _kind(found)
+            verdict = router["verdict"]
+            kind = _kind(verdict)
             word = {"gains": "gains", "loses": "loses", "no": "do not route", "undecided": "undecided"}[kind]
-            low, value, high = (gap_text(result, found["gain"][end]) for end in ("low", "value", "high"))
+            low, value, high = (gap_text(result, verdict["gain"][end]) for end in ("low", "value", "high"))
             cells = [
                 Cell(word, kind=kind),
                 Cell(f"{value} {gap_unit(result)}", f"{low} – {high}"),
-                Cell(f"{found['strong_fraction']['value']:.0%}"),
-                Cell(number_text(found["threshold"])),
+                Cell(f"{verdict['strong_fraction']['value']:.0%}"),
+                Cell(number_text(verdict["threshold"])),
             ]
             rows.append(Row(router["name"], cells, "ours" if kind == "gains" and j == best_router(result) else ""))
     return {"header": ("router", "verdict", "over a static mix", "strong calls", "threshold"), "rows": rows}
@@ -155,18 +155,18 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
     return [fact for fact in facts if fact]
 
 
-def _kind(found: Mapping[str, Any]) -> str:
+def _kind(verdict: Mapping[str, Any]) -> str:
     """``"gains"``, ``"loses"``, ``"undecided"``, or ``"no"``: the answer is a single model, whatever the router."""
-    return "no" if found["instead"] is not None else str(found["outcome"])
+    return "no" if verdict["instead"] is not None else str(verdict["outcome"])
 
 
 def _verdict_box(result: Mapping[str, Any], router: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
     """The verdict on one router, and the table of what it was compared with."""
-    found, single = router["verdict"], len(result["routers"]) == 1
-    lead, colon, rest = found["sentence"].partition(":")
+    verdict, single = router["verdict"], len(result["routers"]) == 1
+    lead, colon, rest = verdict["sentence"].partition(":")
     use = use_text(router)
     return {
-        "kind": _kind(found),
+        "kind": _kind(verdict),
         "router": "" if single else router["name"],
         "lead": lead,
         "rest": colon + rest,

@@ -212,12 +212,12 @@ def _comparisons(benchmark: Benchmark, win_rates: Mapping[str, npt.ArrayLike], h
     except DataError:
         return []  # no gap, no APGR; the notes of each router say so
     lengths = {_BASELINES["prompt_length"]: prompt_length(benchmark.prompts)}
-    found = []
+    comparisons = []
     for (a, first), (b, second) in combinations([*win_rates.items(), *lengths.items()], 2):
         c = compare_routers(first, second, strong, weak, **how)
         pair = {"first": a, "second": b, "metric": c.metric, "difference": c.difference.to_dict()}
-        found.append({**pair, "p_value": c.p_value})
-    return found
+        comparisons.append({**pair, "p_value": c.p_value})
+    return comparisons
 
 
 def table_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -227,25 +227,25 @@ def table_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows = [
         (name, *(estimate_text(metrics[key], form) for key, form in _COLUMNS.items())) for name, metrics in measured
     ]
-    for name, found in result["published"].items():
-        values = {**found, "saving_50": 0.5 / found["cpt_50"]}
+    for name, metrics in result["published"].items():
+        values = {**metrics, "saving_50": 0.5 / metrics["cpt_50"]}
         rows.append((f"{PAPER}{name}", *(form.format(values[key]) for key, form in _COLUMNS.items())))
     return rows
 
 
-def estimate_text(found: Mapping[str, float | None], form: str = "{:.3f}") -> str:
-    """A number with its interval in brackets; without the interval where there is none, a dash where it is undefined.
+def estimate_text(estimate: Mapping[str, float | None], form: str = "{:.3f}") -> str:
+    """A number with its interval in brackets, or without where the interval is undefined; a dash without a number.
 
     Args:
-        found: ``"value"``, ``"low"`` and ``"high"``; None where undefined.
+        estimate: ``"value"``, ``"low"`` and ``"high"``; None where undefined.
         form: How `str.format` writes one number.
     """
-    if found["value"] is None:
+    if estimate["value"] is None:
         return "–"
-    text = form.format(found["value"])
-    if found["low"] is None or found["high"] is None:
+    text = form.format(estimate["value"])
+    if estimate["low"] is None or estimate["high"] is None:
         return text
-    return f"{text} [{form.format(found['low'])}, {form.format(found['high'])}]"
+    return f"{text} [{form.format(estimate['low'])}, {form.format(estimate['high'])}]"
 
 
 def markdown_table(result: Mapping[str, Any]) -> str:
@@ -262,13 +262,13 @@ def alternatives(
         Rows of texts: name, mean score, cost of 1,000 calls (without prices: strong calls), and the routed score minus
         this one as value, low and high in `gap_unit` (empty for the routed policy itself).
     """
-    found = router["verdict"]
+    judged = router["verdict"]
     strong, weak = result["models"][:2]
-    share, quality = found["measured_at"]["value"], found["quality"]["value"]
+    share, quality = judged["measured_at"]["value"], judged["quality"]["value"]
     # without prices costs are counted in strong calls
     expensive, cheap = (strong["cost"], weak["cost"]) if result["priced"] else (1.0, 0.0)
-    paid = (1.0 - found["saving_vs_strong"]["value"]) * expensive
-    differences = found["differences"]
+    paid = (1.0 - judged["saving_vs_strong"]["value"]) * expensive
+    differences = judged["differences"]
     rows: list[tuple[str, float, float, Mapping[str, float] | None]] = [
         (f"routed, {share:.0%} strong calls", quality, paid, None),
         (f"always {weak['name']}", weak["quality"], cheap, differences["always_weak"]),
@@ -276,10 +276,10 @@ def alternatives(
     ]
     for model in result["models"]:
         if model["role"] == "other" and model["cost"] is not None:
-            best = ", the best single model" if model["name"] == found["best_single"] else ""
+            best = ", the best single model" if model["name"] == judged["best_single"] else ""
             name = f"always {model['name']}"
             rows.append((f"{name}{best}", model["quality"], model["cost"], differences[name]))
-    rows.append(("static mix of the same cost", quality - found["gain"]["value"], paid, found["gain"]))
+    rows.append(("static mix of the same cost", quality - judged["gain"]["value"], paid, judged["gain"]))
     costs = [row[2] for row in rows]
     spent = cost_texts([1000 * c for c in costs]) if result["priced"] else [f"{c:.0%}" for c in costs]
 
