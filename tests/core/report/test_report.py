@@ -9,9 +9,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import typer
 
 from routellm_core import ConfigurationError, MissingExtraError
-from routellm_core.cli import main
+from routellm_core.cli import build_app, main
 from routellm_core.evaluation.benchmarks import Benchmark
 from routellm_core.report.chart import draw
 from routellm_core.report.escaping import printable
@@ -180,6 +181,14 @@ def test_page_shows_the_interval_of_each_number_and_which_differences_are_clear(
         low, high = (f"{comparison['difference'][end]:+.3f}".replace("-", "−") for end in ("low", "high"))
         unclear = comparison["difference"]["low"] <= 0 <= comparison["difference"]["high"]
         assert (f"[{low}, {high}]: no clear difference" in text) == unclear
+
+
+def test_the_commands_on_the_page_exist(results):
+    commands = re.findall(r"<code>routellm (\w+) (--\w+) FILE</code>", render_html(results))
+    assert commands
+    known = typer.main.get_command(build_app()).commands
+    for command, option in commands:
+        assert any(option in parameter.opts for parameter in known[command].params)
 
 
 def test_alternatives_are_the_measured_policy_against_each_way_to_do_without_it():
