@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.checks import read_only
 from routellm_core.embedders.base import FloatMatrix
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, PromptError
 from routellm_core.workers import in_background
@@ -314,17 +315,15 @@ class StaticEmbedder:
             raise ConfigurationError(f"shrinkage={shrinkage}: expected a finite number >= 0")
         self._scale, self._shrinkage, self._clip = float(scale), float(shrinkage), float(clip)
         self._problem_rest = float(problem_rest)
-        self._mean, self._std = mean, std
+        self._mean, self._std = read_only(mean), read_only(std)
         self._source = None if source is None else str(source)
         self._fingerprint = self._digest(rows)
         own = [name.startswith("problem") for name in SURFACE_NAMES]
         rest = np.float32(self._problem_rest)
-        self._problem_factors = np.concatenate(
-            [np.full(rows.shape[1], rest), np.where(own, np.float32(1), rest), np.ones(1, dtype=np.float32)]
-        ).astype(np.float32)
+        factors = [np.full(rows.shape[1], rest), np.where(own, np.float32(1), rest), np.ones(1, dtype=np.float32)]
+        self._problem_factors = read_only(np.concatenate(factors).astype(np.float32))
         # float32 rows hold whole numbers, so that their sum is exact in any order: no rounding depends on the batch
-        self._table = rows.astype(np.float32)
-        self._table.flags.writeable = False
+        self._table = read_only(rows.astype(np.float32))
         # wordpieces of words that are no wordpiece themselves; a race at worst computes one twice
         self._cache: dict[str, tuple[int, ...]] = {}
 
