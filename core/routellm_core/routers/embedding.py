@@ -72,6 +72,6 @@ def saved_embedder(path: Path, config: dict[str, Any]) -> Embedder:
     if not config.get("embedder"):
         raise ConfigurationError(
             f"{path} was saved with an embedder that cannot be rebuilt from its config: pass embedder=, the one that "
-            "the router was made with"
+            "the router was made with; on the command line, give --router module:NAME, where the module loads it so"
         )
     return load_embedder(config["embedder"])
