@@ -81,7 +81,7 @@ def embedder_from_name(name: str) -> Embedder:
             already constructed is taken as it is).
 
     Raises:
-        ConfigurationError: It is none of these, or what it names is not an embedder.
+        ConfigurationError: `name` is not one of these, or what it names is not an embedder.
         MissingExtraError: The optional dependency of the embedder is missing.
     """
     if name == "bundled":

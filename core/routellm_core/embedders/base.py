@@ -19,7 +19,7 @@ class Embedder(Protocol):
     """Anything that maps n texts to a float32 matrix (n, dimension), row i for text i.
 
     An embedder may also have ``config() -> dict`` (JSON scalars, no secret) from which ``load_embedder`` builds it
-    again; a router saved with such an embedder needs none given when it is loaded.
+    again; a router saved with such an embedder can be loaded without passing one.
     """
 
     @property
@@ -41,7 +41,7 @@ def checked_embeddings(matrix: Any, count: int, dimension: int | None, source: s
 
     Args:
         matrix: What an embedder returned.
-        count: Number of texts it was given.
+        count: Number of texts that were embedded.
         dimension: Wanted vector length; None accepts any.
         source: Name of the embedder, for the message.
 
@@ -88,8 +88,7 @@ def require_dimension(embedder: Embedder, dimension: int, owner: str) -> None:
 class WrappedEmbedder(ABC):
     """Makes an embedder of a framework's embedding model; it may be shared between threads if that model may.
 
-    A whole batch goes into one call of the model. What the model raises passes through. A subclass says how a batch is
-    asked for.
+    A whole batch goes into one call of the model. Errors of the model pass through. A subclass implements the calls.
 
     Args:
         model: The framework's embedding model.

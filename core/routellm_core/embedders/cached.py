@@ -1,4 +1,4 @@
-"""CachedEmbedder: keeps the vectors of another embedder in an SQLite file."""
+"""CachedEmbedder: stores the vectors of another embedder in an SQLite file."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class CachedEmbedder:
     """Asks `embedder` only for texts that the file does not hold: once for all misses of a batch, duplicates once.
 
     Vectors are keyed by model, dimension and the SHA-256 of the text; no text is stored. Any number of threads and
-    processes may share the file. A file that fails later on (full disk, locked for long) costs the caching, not the
-    call: it is logged as a warning and the embedder is asked.
+    processes may share the file. Where the file fails later on (a full disk, a long lock), the call does not: a warning
+    is logged and the embedder is asked.
 
     Args:
         embedder: The embedder to ask.
-        path: The SQLite file; made when absent, its directory too.
-        model: Name under which vectors are kept. None: what the embedder's ``config()`` says or, for one that has
-            none, its class and its ``model`` or ``model_name``. Name it where that does not tell two models apart.
+        path: The SQLite file; it and its directory are created if they do not exist.
+        model: Name under which vectors are stored. None: the embedder's ``config()`` or, without one, its class and its
+            ``model`` or ``model_name``. Pass a name where these are the same for two models.
 
     Raises:
-        ConfigurationError: `embedder` is none.
+        ConfigurationError: `embedder` is not an Embedder.
         CheckpointError: `path` cannot be opened as a cache.
     """
 
@@ -59,7 +59,7 @@ class CachedEmbedder:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._connect()) as connection, connection:
-                # Readers and a writer do not block each other; kept in the file.
+                # Readers and a writer do not block each other; the file remembers this mode.
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute(_SCHEMA)
                 connection.execute("SELECT model, dimension, text_hash, vector FROM embeddings LIMIT 1")
@@ -68,9 +68,9 @@ class CachedEmbedder:
 
     @property
     def dimension(self) -> int | None:
-        """Length of a vector, as the embedder says or the last call showed."""
-        told: int | None = self.embedder.dimension
-        return self._dimension if told is None else told
+        """Length of a vector: the embedder's own, or that of the last call."""
+        known: int | None = self.embedder.dimension
+        return self._dimension if known is None else known
 
     @property
     def config(self) -> Callable[[], dict[str, Any]] | None:
@@ -85,7 +85,7 @@ class CachedEmbedder:
         """Embed n texts as a float32 matrix (n, dimension).
 
         Raises:
-            RouterError: The embedder returned something else than one finite vector a text.
+            RouterError: The embedder did not return one finite vector for each text.
         """
         hashes = [_hash(text) for text in texts]
         known = self._read(hashes)
@@ -123,7 +123,7 @@ class CachedEmbedder:
         return matrix
 
     def _read(self, hashes: list[bytes]) -> dict[bytes, FloatMatrix]:
-        """Cached vectors by hash; none where the file cannot be read."""
+        """Cached vectors by hash; empty where the file cannot be read."""
         wanted, dimension = list(dict.fromkeys(hashes)), self.dimension
         select = "SELECT text_hash, dimension, vector FROM embeddings WHERE model = ? AND text_hash IN"
         rows: list[tuple[bytes, int, bytes]] = []
@@ -137,7 +137,7 @@ class CachedEmbedder:
             logger.warning("embedding cache %s cannot be read (%s); asking the embedder", self.path, exc)
             return {}
         if dimension is None and rows:
-            # The embedder has not said yet: rows of one length are believed.
+            # The embedder does not know its dimension yet: that of the first row is assumed.
             dimension = rows[0][1]
         return {
             key: np.frombuffer(vector, dtype=_FLOAT).astype(np.float32)
@@ -154,7 +154,7 @@ class CachedEmbedder:
             with closing(self._connect()) as connection, connection:
                 connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?, ?)", rows)
         except sqlite3.Error as exc:
-            logger.warning("embedding cache %s cannot be written (%s); going on without", self.path, exc)
+            logger.warning("embedding cache %s cannot be written (%s); continuing without it", self.path, exc)
 
     def _connect(self) -> sqlite3.Connection:
         # One connection a call: cheap beside an embedding, and nothing is shared between threads or a fork.

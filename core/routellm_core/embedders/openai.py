@@ -36,10 +36,10 @@ class OpenAIEmbedder:
     A batch is sent in requests of up to 2,048 inputs and 300,000 tokens (counted as UTF-8 bytes, which are never fewer
     than tokens); vectors come back in the order of the texts. Per text: an empty one, which the service refuses, is
     sent as one space; lone surrogates are sent as "?"; one of over 4 bytes for each allowed token is cut to its
-    beginning, and cut further, by itself, if the service still refuses it (said once in a log warning).
+    beginning, and cut further, by itself, if the service still refuses it (a warning is logged once).
 
     Failures: 408, 409, 429 (Retry-After is respected), 5xx, time-outs and broken connections are tried again up to
-    `max_retries` times by the client; what then remains, any other status, a wrong number of vectors and a wrong
+    `max_retries` times by the client; a failure that remains, any other status, a wrong number of vectors and a wrong
     dimension raise `RouterError`. No message, log record or chained exception holds a text or the key: while a request
     of this class is under way, the client's own debug records, which hold both, are dropped.
 
@@ -69,7 +69,7 @@ class OpenAIEmbedder:
         max_input_tokens: int = MAX_INPUT_TOKENS,
     ) -> None:
         try:
-            import openai  # noqa: F401 - needed at the first call; said here, where the embedder is configured
+            import openai  # noqa: F401 - needed at the first call; reported here, where the embedder is configured
         except ImportError:
             raise MissingExtraError("OpenAIEmbedder", "openai") from None
         if not isinstance(model, str) or not model:
@@ -85,7 +85,7 @@ class OpenAIEmbedder:
             raise ConfigurationError(f"timeout={timeout!r}: expected seconds > 0")
         if not (api_key or os.environ.get("OPENAI_API_KEY")):
             raise ConfigurationError(
-                "api_key: none given and OPENAI_API_KEY is not set; pass one (any text for a service that needs none), "
+                "api_key=None and OPENAI_API_KEY is not set: pass a key (any text for a service that needs none), "
                 "or use an embedder that needs no service"
             )
         self.model, self.dimensions = model, dimensions
@@ -97,7 +97,7 @@ class OpenAIEmbedder:
         self._lock = threading.Lock()
         self._client: OpenAI | None = None
         self._async_clients = LoopClients(self._make_async_client)
-        self._told = False
+        self._warned = False
 
     @property
     def dimension(self) -> int | None:
@@ -108,7 +108,7 @@ class OpenAIEmbedder:
         return f"OpenAIEmbedder(model={self.model!r}, dimensions={self.dimensions}, base_url={self._shown_url()!r})"
 
     def config(self) -> dict[str, Any]:
-        """What a saved router keeps: no key, and no password in the address."""
+        """What a saved router stores: no key, and no password in the address."""
         return {"type": "openai", "model": self.model, "dimensions": self.dimensions, "base_url": self._shown_url()}
 
     @classmethod
@@ -130,7 +130,7 @@ class OpenAIEmbedder:
         """Embed n texts as a float32 matrix (n, dimension).
 
         Raises:
-            RouterError: The service failed, refused the texts or returned something else than their vectors.
+            RouterError: The service failed, refused the texts, or did not return their vectors.
         """
         plan = self._plan(list(texts))
         answer: Any = None
@@ -194,14 +194,14 @@ class OpenAIEmbedder:
     def _sendable(self, text: str) -> tuple[str, int]:
         """The text as it may be sent, and a bound on its tokens."""
         clean = text.encode("utf-8", "replace").decode("utf-8") or " "
-        kept = self._cut(clean, _CUTS[0])
-        if len(kept) < len(clean) and not self._told:
-            self._told = True
+        short = self._cut(clean, _CUTS[0])
+        if len(short) < len(clean) and not self._warned:
+            self._warned = True
             logger.warning(
-                "a text of over %d bytes is cut to its beginning before it is embedded (said once)",
+                "a text of over %d bytes is cut to its beginning before it is embedded (logged once)",
                 _CUTS[0] * self.max_input_tokens,
             )
-        return kept, min(len(kept.encode()), self.max_input_tokens)
+        return short, min(len(short.encode()), self.max_input_tokens)
 
     def _cut(self, text: str, bytes_per_token: int) -> str:
         return text.encode()[: bytes_per_token * self.max_input_tokens].decode("utf-8", "ignore")
@@ -240,7 +240,7 @@ class OpenAIEmbedder:
         except (AttributeError, TypeError, ValueError):
             vectors, indices = None, []
         if vectors is None:
-            raise RouterError(f"{self!r}: the service answered with something else than embeddings")
+            raise RouterError(f"{self!r}: the answer of the service does not hold embeddings")
         if indices != list(range(count)):
             raise RouterError(f"{self!r}: the service returned {len(indices)} vectors for {count} texts")
         lengths = {vector.shape for vector in vectors}
@@ -251,7 +251,7 @@ class OpenAIEmbedder:
         return matrix
 
     def _failure(self, exc: Exception) -> _Failed:
-        """What went wrong, in words that quote neither request nor response."""
+        """What went wrong, without quoting the request or the response."""
         import openai
 
         if isinstance(exc, openai.BadRequestError):

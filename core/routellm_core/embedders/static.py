@@ -24,7 +24,7 @@ CONFIG_FILE = "config.json"
 VOCAB_FILE = "vocab.txt"
 WEIGHTS_FILE = "model.safetensors"
 
-# Raise it whenever a feature or the reading of words changes: saved routers must not meet other vectors silently.
+# Raise it whenever a feature or the reading of words changes: saved routers must not get other vectors silently.
 FEATURES_VERSION = 1
 # A long prompt is read through a window: its first and its last characters. The question stands at one of the ends, and
 # the window bounds the cost of a prompt of any length.
@@ -252,13 +252,13 @@ class StaticEmbedder:
     wordpieces, so that a very short prompt carries little text; the *surface* part, the features of
     `SURFACE_NAMES` standardised and clipped to [-clip, clip]; and the constant 1, which lets a matrix factorization
     over the vector carry an intercept. In the vector of a word problem all but the features named ``problem...`` is
-    multiplied by `problem_rest`: its length tells more of its difficulty than what its story is about. The table's rows
-    carry their inverse-frequency weight (SIF, Arora et al. 2017) and the surface scale is fixed with the table, so
-    embedding needs no statistics of the batch: each row depends on its text alone, bit for bit.
+    multiplied by `problem_rest`: its length says more about its difficulty than what its story is about. The table's
+    rows carry their inverse-frequency weight (SIF, Arora et al. 2017) and the surface scale is fixed with the table,
+    so embedding needs no statistics of the batch: each row depends on its text alone, bit for bit.
 
     Any str has a finite vector: empty, very long (it is read through a window of its first 800 and last 400
     characters; lengths are of the whole), lone surrogates, control characters, any language. The bundled table knows
-    words in Latin letters; text in other scripts is told by its surface features alone.
+    words in Latin letters; text in other scripts is represented by its surface features alone.
 
     Args:
         vocabulary: The V distinct wordpieces, row by row; a piece inside a word starts with ``##``.
@@ -399,7 +399,7 @@ class StaticEmbedder:
         return ids
 
     def _split(self, word: str) -> tuple[int, ...]:
-        """Greedy longest-match wordpieces of a word; none when a part of it is unknown, as BERT's [UNK]."""
+        """Greedy longest-match wordpieces of a word; empty when a part of it is unknown, as BERT's [UNK]."""
         if len(word) > _MAX_WORD_CHARS:
             return ()
         pieces: list[int] = []
@@ -443,14 +443,14 @@ class StaticEmbedder:
         """Find the embedder that `config` described.
 
         Raises:
-            ConfigurationError: It was never saved, so it has to be given as ``embedder=``.
-            CheckpointError: The embedder there is another one than the router was trained with.
+            ConfigurationError: It was never saved, so it has to be passed as ``embedder=``.
+            CheckpointError: The embedder there is not the one that the router was trained with.
         """
         source = config.get("source")
         if not source:
             raise ConfigurationError(
-                "the router was saved with a static embedder that lay in no directory; pass embedder=, the one it was "
-                "trained with, or save that with save_pretrained before you train"
+                "the router was saved with a static embedder that was not in a directory; pass embedder=, the one it "
+                "was trained with, or save that with save_pretrained before you train"
             )
         found = bundled_embedder() if source == "bundled" else cls.from_pretrained(source)
         wanted = config.get("fingerprint")
@@ -493,8 +493,8 @@ class StaticEmbedder:
         """Load an embedder that `save_pretrained` wrote.
 
         Args:
-            directory: Where it lies.
-            source: What `config` shall say of where it lies; default: `directory`.
+            directory: The directory.
+            source: The location that `config` reports; default: `directory`.
 
         Raises:
             CheckpointNotFoundError: A file is missing.
@@ -531,7 +531,7 @@ class StaticEmbedder:
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as exc:
             if isinstance(exc, CheckpointError):
                 raise
-            raise CheckpointError(f"{str(path)!r} holds no readable static embedder: {exc}") from exc
+            raise CheckpointError(f"{str(path)!r} does not hold a readable static embedder: {exc}") from exc
         if found.fingerprint != config.get("fingerprint"):
             raise CheckpointError(
                 f"{str(path)!r} holds an embedder with fingerprint {found.fingerprint}, its {CONFIG_FILE} says "

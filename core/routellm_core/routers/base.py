@@ -25,8 +25,12 @@ WEIGHTS_FILE = "model.safetensors"
 CALIBRATION_FILE = "calibration.json"
 
 
+class WeightsError(ConfigurationError):
+    """Arrays that a router is constructed from do not fit together or hold NaN; of a saved router, a damaged file."""
+
+
 class _ClassName:
-    """The default of `Router.name`: a class that sets none, nor inherits one, is called by its own name."""
+    """The default of `Router.name`: the name of the class, unless it sets or inherits another one."""
 
     def __get__(self, instance: Any, owner: type) -> str:
         return owner.__name__
@@ -48,7 +52,7 @@ class Router:
         version: Text or number that changes whenever the win rates of any prompt may change, such as the version of the
             weights behind it or the arguments it was made with. It is part of the default `fingerprint`.
         calibration: Distribution of this router's win rates on a prompt sample, used by ``strong_fraction=``; None
-            while it has none.
+            without one.
 
     Raises:
         ConfigurationError: At construction: the class has neither of the two methods.
@@ -174,7 +178,7 @@ class Router:
         return router  # type: ignore[return-value]  # on Router itself, target is the subclass the config names
 
     def _save(self, path: Path) -> dict[str, Any]:
-        """Write the weights below `path`; return what config.json has to say beyond the router's name."""
+        """Write the weights below `path`; return what config.json holds beyond the router's name."""
         raise NotImplementedError  # save_pretrained refuses a class without it
 
     @classmethod
@@ -235,7 +239,7 @@ def read_tensors(file: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]
     if not file.is_file():
         pickled = sorted(p.name for p in file.parent.glob("*") if p.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"})
         hint = (
-            f" {', '.join(pickled)} lies there, but pickled weights can run code when opened and are refused; "
+            f" {', '.join(pickled)} is there, but pickled weights can run code when opened and are refused; "
             "convert them to safetensors"
             if pickled
             else ""
@@ -262,7 +266,7 @@ def identity_parts(qualified_name: str, version: Any) -> dict[str, Any]:
 
 
 def fingerprint_of(parts: dict[str, Any]) -> str:
-    """SHA-256 (first 32 hex digits) over sorted names with JSON values or array dtype, shape and bytes."""
+    """SHA-256 (its first 32 hex digits) over sorted names with JSON values or array dtype, shape and bytes."""
     digest = hashlib.sha256()
     for key in sorted(parts):
         value = parts[key]

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 # Order of the published checkpoint's labels, which its config leaves unnamed.
 LABELS = ("strong wins", "tie", "weak wins")
 DEFAULT_MAX_LENGTH = 512
-# On a CPU the activations of one pass should stay in cache; a GPU wants all it can get.
+# On a CPU the activations of one pass should stay in cache; on a GPU, larger passes are faster.
 _CPU_PASS_TOKENS = 2048
 # Longest over shortest prompt of a pass: beyond it, what padding costs exceeds what a pass less saves.
 _SLACK = 1.15
@@ -39,7 +39,7 @@ class BERTRouter(Router):
     length of the longest. Padding is masked, yet it changes the order of floating-point sums: a win rate of a batch
     equals that of its prompt alone to 1e-6 in float32, not to the bit.
 
-    A prompt of more than `max_length` tokens is judged by its beginning; that is logged as a warning, once a router.
+    A prompt of more than `max_length` tokens is judged by its beginning; the first such prompt is logged as a warning.
 
     Args:
         model: A transformers sequence classifier with 3 labels in the published order.
@@ -82,7 +82,7 @@ class BERTRouter(Router):
             raise ConfigurationError(f"max_length={max_length!r}: expected {least} to {limit}, the model's limit")
         self.model, self.tokenizer = placed(model, device), tokenizer
         self.max_length, self.batch_size = wanted, batch_size
-        self._told = False
+        self._warned = False
 
     def _win_rates(self, prompts: list[str]) -> WinRates:
         import torch
@@ -131,9 +131,11 @@ class BERTRouter(Router):
                 text = [i for i, is_special in enumerate(special) if not is_special]
                 dropped = set(text[room:])
                 ids = [token for i, token in enumerate(ids) if i not in dropped]
-                if not self._told:
-                    self._told = True
-                    logger.warning("a prompt of over %d tokens is judged by its beginning (said once)", self.max_length)
+                if not self._warned:
+                    self._warned = True
+                    logger.warning(
+                        "a prompt of over %d tokens is judged by its beginning (logged once)", self.max_length
+                    )
             rows.append(ids)
         return rows
 
@@ -147,7 +149,7 @@ class BERTRouter(Router):
     def _save(self, path: Path) -> dict[str, Any]:
         self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
-        # config.json stays the model's own, as published checkpoints have it, with a few words more.
+        # config.json stays the model's own, as published checkpoints have it, with our settings added.
         dtype = str(self.model.dtype).removeprefix("torch.")
         return {**saved_config(path), "routellm": {"max_length": self.max_length, "dtype": dtype}}
 

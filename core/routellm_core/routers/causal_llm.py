@@ -130,11 +130,11 @@ class RatingPrompt:
 class CausalLLMRouter(Router):
     """Win rate = 1 - (P[[4]] + P[[5]]) over the five labels, where the model first writes one (RouteLLM, section 4.2).
 
-    The model writes greedily, at most 6 tokens and none after the first label; no label means 1.0, the strong model.
+    The model writes greedily, up to the first label and at most 6 tokens; without a label the win rate is 1.0.
     What all prompts begin with is computed once, and its key-value cache is copied for each prompt. Prompts run one at
     a time, so a batch gives exactly what its prompts give one by one.
 
-    A prompt that exceeds `max_length` loses its end; that is logged as a warning, once a router.
+    A prompt that exceeds `max_length` loses its end; the first such prompt is logged as a warning.
 
     Args:
         model: A transformers causal language model. Where its embedding has no row for a label token it is resized.
@@ -167,7 +167,7 @@ class CausalLLMRouter(Router):
         self.prompt = RatingPrompt(tokenizer, system=system, template=template, prompt_format=prompt_format)
         if max(self.prompt.label_ids) >= model.get_input_embeddings().num_embeddings:
             logger.warning(
-                "the model has no rows for the label tokens %s: they are added, and say nothing until they are trained",
+                "the model has no rows for the label tokens %s: they are added, and mean nothing before training",
                 ", ".join(LABELS),
             )
             model.resize_token_embeddings(max(self.prompt.label_ids) + 1)
@@ -186,7 +186,7 @@ class CausalLLMRouter(Router):
         self._cache_argument = "cache" if "cache" in takes else "past_key_values"
         self._prefix = self._common_prefix()
         self._prefix_cache = self._cached_prefix()
-        self._told = False
+        self._warned = False
 
     def _win_rates(self, prompts: list[str]) -> WinRates:
         return np.array([self._win_rate(prompt) for prompt in prompts], dtype=np.float64)
@@ -195,9 +195,9 @@ class CausalLLMRouter(Router):
         import torch
 
         ids, cut = self.prompt.encode(prompt, self.max_length)
-        if cut and not self._told:
-            self._told = True
-            logger.warning("a prompt of over %d tokens is judged by its beginning (said once)", self.max_length)
+        if cut and not self._warned:
+            self._warned = True
+            logger.warning("a prompt of over %d tokens is judged by its beginning (logged once)", self.max_length)
         # A prompt may merge with the end of the common text into other tokens; the last one must be computed anyway.
         shared = 0
         while shared < min(len(self._prefix), len(ids) - 1) and ids[shared] == self._prefix[shared]:
@@ -265,7 +265,7 @@ class CausalLLMRouter(Router):
         self.tokenizer.save_pretrained(path)
         (path / SYSTEM_FILE).write_text(self.prompt.system, encoding="utf-8")
         (path / TEMPLATE_FILE).write_text(self.prompt.template, encoding="utf-8")
-        # config.json stays the model's own, as published checkpoints have it, with a few words more.
+        # config.json stays the model's own, as published checkpoints have it, with our settings added.
         own = {
             "prompt_format": self.prompt.prompt_format,
             "max_length": self.max_length,
@@ -336,12 +336,12 @@ def _rendered(tokenizer: Any, system: str, user: str) -> str:
     for messages in (separate, joined) if system else (joined,):
         try:
             text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except Exception as exc:  # a template raises whatever it likes
+        except Exception as exc:  # a template may raise anything
             failure = f"{type(exc).__name__}: {exc}"
             continue
         if text.count(_PLACE) == 1 and system in text:
             return text
-        failure = "it does not show the texts it is given"
+        failure = "it does not render both texts"
     raise ConfigurationError(f"the tokenizer's chat template cannot be used: {failure}")
 
 
@@ -359,7 +359,7 @@ def _plain_tokenizer(tokenizer: Any) -> Any:
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
-    """End-of-text tokens: after one there is no label to wait for."""
+    """End-of-text tokens: no label can follow one."""
     stops = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     listed = stops if isinstance(stops, list) else [stops]
     return {int(stop) for stop in [*listed, tokenizer.eos_token_id] if stop is not None}

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.checks import checked_prompts
+from routellm_core.checks import checked_count, checked_prompts
 from routellm_core.embedders import embedder_config, embedder_identity
 from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings, require_dimension
 from routellm_core.errors import CheckpointError, ConfigurationError
-from routellm_core.routers.base import WEIGHTS_FILE, WinRates, read_tensors
+from routellm_core.routers.base import WEIGHTS_FILE, WeightsError, WinRates, read_tensors
 from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 
 Floats = npt.NDArray[np.float64]
@@ -27,10 +27,10 @@ _PRIOR = 1.0
 
 @dataclass(frozen=True)
 class StoredOutcome:
-    """A stored prompt near another: how near, and how the pair did on it.
+    """A stored prompt that is similar to another one: how similar, and how the pair did on it.
 
     Attributes:
-        similarity: Cosine similarity, the mean vector taken off, in [-1, 1].
+        similarity: Cosine similarity after the mean vector is subtracted, in [-1, 1].
         strong_score: Score of the strong model.
         weak_score: Score of the weak model.
         speaks_for: "strong" or "weak", the side with the higher score; "neither" within the tie margin.
@@ -98,9 +98,9 @@ class KNNRouter(EmbeddingRouter):
 
     ``win rate = (sum_i s_i w_i y_i + prior) / (sum_i s_i w_i + 1)`` over the `neighbors` stored prompts of highest
     cosine similarity, with s_i that similarity (0 where negative), w_i the prompt's weight, y_i = 1 where the strong
-    model scored higher, 1/2 for equal scores, 0 where lower, and prior the mean of y over all. The mean vector is taken
-    off before, so that what all prompts share does not count as similarity. Any two models that have scores can be the
-    pair.
+    model scored higher, 1/2 for equal scores, 0 where lower, and prior the mean of y over all. The mean vector is
+    subtracted first, so that what all prompts share does not count as similarity. Any two models that have scores can
+    be the pair.
 
     Nothing is trained; a prompt costs one pass over the stored vectors (n * d multiplications).
 
@@ -145,18 +145,17 @@ class KNNRouter(EmbeddingRouter):
             or table.shape != (len(stored), len(self.models))
             or weight.shape != (len(stored),)
         ):
-            raise ConfigurationError(
+            raise WeightsError(
                 f"embeddings {stored.shape}, scores {table.shape}, weights {weight.shape}, {len(self.models)} models: "
                 "expected (n, d), (n, n_models), (n,) with n >= 1"
             )
         if len(set(self.models)) != len(self.models):
             raise ConfigurationError(f"models: {len(set(self.models))} distinct names of {len(self.models)}")
         if not np.isfinite(stored).all() or np.isinf(table).any():
-            raise ConfigurationError("embeddings or scores hold NaN or infinite values: the checkpoint is damaged")
+            raise WeightsError("embeddings or scores hold NaN or infinite values")
         if not (np.isfinite(weight) & (weight >= 0)).all():
-            raise ConfigurationError("weights: expected finite numbers >= 0")
-        if isinstance(neighbors, bool) or not isinstance(neighbors, int) or neighbors < 1:
-            raise ConfigurationError(f"neighbors={neighbors!r}: expected an integer >= 1")
+            raise WeightsError("weights: expected finite numbers >= 0")
+        neighbors = checked_count(neighbors, "neighbors")
         if not 0.0 <= tie_margin < np.inf:
             raise ConfigurationError(f"tie_margin={tie_margin!r}: expected a number >= 0")
         for parameter, name in (("strong", strong), ("weak", weak)):
@@ -185,8 +184,7 @@ class KNNRouter(EmbeddingRouter):
             PromptError: `prompt` is not a str.
             ConfigurationError: `k` is not an int >= 1.
         """
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ConfigurationError(f"k={k!r}: expected an int >= 1")
+        checked_count(k, "k")
         embeddings = self.embedder.embed(checked_prompts([prompt]))
         matrix = checked_embeddings(embeddings, 1, self.dimension, type(self.embedder).__name__)
         similarity = self.pair.directions @ self.pair.directions_of(matrix)[0]
@@ -256,10 +254,8 @@ class KNNRouter(EmbeddingRouter):
             )
         except (KeyError, TypeError) as exc:
             raise CheckpointError(f"{path / 'config.json'}: not the config of a knn router: {exc}") from exc
-        except ConfigurationError as exc:
-            if "expected (n, d)" in str(exc) or "damaged" in str(exc):
-                raise CheckpointError(f"{path / WEIGHTS_FILE}: {exc}") from exc
-            raise
+        except WeightsError as exc:
+            raise CheckpointError(f"{path / WEIGHTS_FILE} is damaged: {exc}") from exc
 
 
 def _unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -14,7 +14,7 @@ from routellm_core.data.published import PUBLISHED_EMBEDDING_MODEL
 from routellm_core.embedders import embedder_config, embedder_identity, load_embedder
 from routellm_core.embedders.base import Embedder, FloatMatrix, require_dimension
 from routellm_core.errors import CheckpointError, ConfigurationError
-from routellm_core.routers.base import WEIGHTS_FILE, WinRates, read_tensors
+from routellm_core.routers.base import WEIGHTS_FILE, WeightsError, WinRates, read_tensors
 from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 
 # Row i of the published checkpoint's P.weight is the model at position i of this ASCII-sorted list.
@@ -77,18 +77,18 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         w2 = np.asarray(output)
         w2 = w2[0] if w2.ndim == 2 and w2.shape[0] == 1 else w2
         if p.ndim != 2 or w2.shape != (p.shape[1],) or (w1 is not None and (w1.ndim != 2 or len(w1) != p.shape[1])):
-            raise ConfigurationError(
+            raise WeightsError(
                 f"model_vectors {p.shape}, projection {None if w1 is None else w1.shape}, output {w2.shape}: expected "
                 "(n_models, dim), (dim, d) or None, (dim,)"
             )
         for label, tensor in (("model_vectors", p), ("projection", w1), ("output", w2)):
             if tensor is not None and not np.isfinite(tensor).all():
-                raise ConfigurationError(f"{label} holds NaN or infinite values: the checkpoint is damaged")
+                raise WeightsError(f"{label} holds NaN or infinite values")
         self.models = tuple(models)
         if len(self.models) != len(p) or len(set(self.models)) != len(self.models):
             raise ConfigurationError(
                 f"models: {len(self.models)} names ({len(set(self.models))} distinct) for {len(p)} rows of "
-                "model_vectors; expected one name a row, none twice"
+                "model_vectors; expected one distinct name for each row"
             )
         self.model_vectors, self.output = read_only(p), read_only(w2)
         self.projection = None if w1 is None else read_only(w1)
@@ -166,7 +166,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
                 f"{len(ARENA_MODELS)} of the published form, or 'models' in config.json"
             )
         if embedder is None and published:
-            # the authors' checkpoints do not say it, and all were trained on this one
+            # the authors' checkpoints do not name their embedder, and all were trained on this one
             embedder = load_embedder(
                 {"type": "openai", "model": PUBLISHED_EMBEDDING_MODEL, "dimensions": config.get("text_dim")}
             )
@@ -182,7 +182,5 @@ class MatrixFactorizationRouter(EmbeddingRouter):
                 weak=config.get("weak", "mixtral-8x7b-instruct-v0.1") if weak is None else weak,
                 embedder=embedder,
             )
-        except ConfigurationError as exc:
-            if "expected (n_models" in str(exc) or "NaN" in str(exc):
-                raise CheckpointError(f"{path / WEIGHTS_FILE}: {exc}") from exc
-            raise
+        except WeightsError as exc:
+            raise CheckpointError(f"{path / WEIGHTS_FILE} is damaged: {exc}") from exc

@@ -61,7 +61,7 @@ class _Ranking:
 
 @dataclass(frozen=True, slots=True)
 class StoredBattle:
-    """A battle that a router keeps, as seen from a prompt.
+    """A stored battle, as seen from a prompt.
 
     Attributes:
         similarity: Cosine of its prompt with the prompt, in [-1, 1].
@@ -82,11 +82,11 @@ class SimilarityWeightedRouter(EmbeddingRouter):
     Battle i weighs ``base * base^S_i`` with ``S_i = cos(e, e_i) / max_j cos(e, e_j)``; the Bradley-Terry ratings of
     the tiers are solved to the optimum under these weights, and the win rate is
     ``1 - 1 / (1 + 10^((R_s - R_w) / 400))`` (RouteLLM, section 4.2). Each win rate depends on its prompt alone: a
-    batch gives, bit for bit, what its prompts give one by one (with one and the same number of BLAS threads).
+    batch gives, bit for bit, what its prompts give one by one (as long as the number of BLAS threads is the same).
 
-    Cases that have no weighting of their own: where no stored prompt is similar (max cos <= 0, for example the zero
+    Special cases: where no stored prompt is similar (max cos <= 0, for example the zero
     vector of an empty prompt) all battles weigh the same. Where some tier never won or never lost among the battles,
-    or with `nearest`, each tier is given one more tie, of the weight of an average battle, against a player rated 1000;
+    or with `nearest`, each tier gets one more tie, of the weight of an average battle, against a player rated 1000;
     so each win rate is finite. Strong and weak in one tier give 0.5 for every prompt, which is logged as a warning.
 
     Args:
@@ -97,7 +97,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         weak: Weak model, another one of them.
         num_tiers: Number of tiers, see `compute_tiers`.
         same_tier: A battle within one tier carries no information and is ignored; "routellm" lets it act as the
-            authors' package does, for holders of thresholds from there (it moves win rates by up to 0.02).
+            authors' package does, for thresholds that were set with it (it moves win rates by up to 0.02).
         dtype: Storage of the embeddings: "float32"; "float16", half the memory, moves win rates by less than 1e-4 (in
             the bfloat16 form, the upper half of a float32: numpy converts the other form too slowly to gain by it); or
             "int8" with one scale a row, a quarter, by less than 1e-3.
@@ -326,8 +326,8 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         missing = [key for key in ("strong", "weak", "num_tiers", "dimension", "ratings", "tiers") if key not in config]
         if missing:
             raise CheckpointError(
-                f"{path} is no saved sw_ranking router: its config lacks {', '.join(missing)}. The published data sets "
-                "are read by SimilarityWeightedRouter.from_battles"
+                f"{path} is not a saved sw_ranking router: its config lacks {', '.join(missing)}. The published data "
+                "sets are read by SimilarityWeightedRouter.from_battles"
             )
         store = BattleStore.mapped(path / WEIGHTS_FILE, config["dimension"], config.get("digest"))
         tiers, num_tiers = config["tiers"], config["num_tiers"]
@@ -366,7 +366,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
 
         Battles have the columns prompt (a JSON list of turns), model_a, model_b, winner_model_a, winner_model_b,
         winner_tie; those whose first turn has under 16 characters after strip are left out. Embeddings have the column
-        ``embeddings``, one row for each battle that is kept.
+        ``embeddings``, one row for each of the other battles.
 
         Args:
             battles: Data sets in order: a parquet or csv file, a directory of such, or a hub id.

@@ -23,7 +23,7 @@ def import_transformers(what: str) -> ModuleType:
         MissingExtraError: transformers or torch is not installed.
     """
     try:
-        import torch  # noqa: F401 - without it transformers imports and then fails with words of its own
+        import torch  # noqa: F401 - without it transformers imports and then fails with a message of its own
         import transformers
     except ImportError:
         raise MissingExtraError(what, "bert") from None
@@ -46,7 +46,7 @@ def torch_dtype(dtype: str | None) -> Any:
 
 
 def load_model(auto_class: Any, path: Path, dtype: str, device: str | None) -> Any:
-    """Load a model from a directory: safetensors only, no code of the checkpoint's own, no weight left to chance.
+    """Load a model from a directory: safetensors only, no code of the checkpoint's own, no weight that is missing.
 
     Raises:
         CheckpointNotFoundError: No safetensors weights; pickled ones are named and refused.
@@ -56,7 +56,7 @@ def load_model(auto_class: Any, path: Path, dtype: str, device: str | None) -> A
     if not any(path.glob("*.safetensors")):
         pickled = sorted(file.name for file in path.iterdir() if file.suffix in _PICKLED)
         hint = (
-            f" {', '.join(pickled)} lies there, but pickled weights can run code when opened and are refused; convert "
+            f" {', '.join(pickled)} is there, but pickled weights can run code when opened and are refused; convert "
             "a copy that you trust to safetensors"
             if pickled
             else ""
@@ -68,7 +68,7 @@ def load_model(auto_class: Any, path: Path, dtype: str, device: str | None) -> A
         )
     except ConfigurationError:
         raise
-    except Exception as exc:  # transformers raises whatever its parts do
+    except Exception as exc:  # the parts of transformers may raise anything
         raise CheckpointError(f"{path} cannot be loaded: {type(exc).__name__}: {exc}") from exc
     lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if lacking:
@@ -91,11 +91,11 @@ def load_tokenizer(transformers: ModuleType, path: Path) -> Any:
     """Load a fast tokenizer from a directory.
 
     Raises:
-        CheckpointError: There is none, or it is a slow one.
+        CheckpointError: There is no tokenizer, or only a slow one.
     """
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=True)
-    except Exception as exc:  # transformers raises whatever its parts do
+    except Exception as exc:  # the parts of transformers may raise anything
         raise CheckpointError(f"the tokenizer of {path} cannot be loaded: {type(exc).__name__}: {exc}") from exc
     if not getattr(tokenizer, "is_fast", False):
         raise CheckpointError(f"{path} has no tokenizer.json: save the tokenizer in its fast form")

@@ -216,7 +216,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:40])
-    with pytest.raises(CheckpointError, match="no readable"):
+    with pytest.raises(CheckpointError, match="does not hold a readable"):
         StaticEmbedder.from_pretrained(tmp_path)
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(CheckpointError, match="damaged"):
