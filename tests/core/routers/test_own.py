@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
@@ -548,3 +549,20 @@ def test_an_interrupted_call_is_cancelled():
     with pytest.raises(KeyboardInterrupt):
         as_router(hangs).win_rates(["a"])
     assert cancelled.wait(30)
+
+
+def test_a_dataclass_may_be_a_router():
+    @dataclass(frozen=True)
+    class Scaled(Router):
+        scale: float = 100.0
+
+        def _win_rates(self, prompts):
+            return [len(prompt) / self.scale for prompt in prompts]
+
+        @property
+        def version(self):
+            return self.scale
+
+    assert Scaled(200.0).win_rates(["hi"]).tolist() == [0.01]
+    assert Scaled().name == "Scaled"
+    assert Scaled(200.0).fingerprint == Scaled(200.0).fingerprint != Scaled().fingerprint
