@@ -51,7 +51,7 @@ def checked_count(value: Any, parameter: str, *, least: int = 1, unit: str = "")
     """Return an integer >= `least`, or raise a `ConfigurationError` that names the parameter.
 
     Args:
-        value: What was given; booleans are rejected, since they are usually mistakes.
+        value: The value to check; booleans are rejected, since they are usually mistakes.
         parameter: Its name in the message.
         least: The smallest allowed value.
         unit: What is counted, for the message, such as ``"prompts"``.
@@ -73,7 +73,7 @@ def checked_seconds(value: Any, parameter: str, *, without: str) -> float | None
     """Return a finite number of seconds > 0, or None, or raise a `ConfigurationError` that names the parameter.
 
     Args:
-        value: What was given.
+        value: The value to check.
         parameter: Its name in the message.
         without: What None means, for the message, such as ``"to wait"``.
     """

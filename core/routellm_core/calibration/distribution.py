@@ -90,7 +90,7 @@ class Calibration(WinRateDistribution):
         while batch := list(islice(iterator, size)):
             parts.append(scorer.win_rates(batch))
         if not parts:
-            raise PromptError("prompts is empty: give at least one prompt to calibrate on")
+            raise PromptError("prompts is empty: pass at least one prompt to calibrate on")
         return cls.from_win_rates(np.concatenate(parts), router=scorer.name, fingerprint=scorer.fingerprint)
 
     @classmethod
@@ -107,7 +107,7 @@ class Calibration(WinRateDistribution):
         """
         given = list(parts)
         if not given:
-            raise ConfigurationError("parts is empty: give at least one Calibration")
+            raise ConfigurationError("parts is empty: pass at least one Calibration")
         for i, part in enumerate(given):
             if not isinstance(part, Calibration):
                 raise ConfigurationError(f"parts[{i}] is a {type(part).__name__}, not a Calibration")
@@ -129,7 +129,7 @@ class Calibration(WinRateDistribution):
         return cls(*distinct(win_rates), router=router, fingerprint=fingerprint)
 
     def share_target(self, strong_fraction: float, **options: Any) -> Target:
-        """The threshold for a share of strong calls with what it really gives: interval, held-out value, sample size.
+        """The threshold for a share of strong calls, with its interval, its held-out value and the sample size needed.
 
         Args:
             strong_fraction: Wanted share of strong calls, in [0, 1].
@@ -140,7 +140,7 @@ class Calibration(WinRateDistribution):
         return share_target(self, strong_fraction, **options)
 
     def budget_target(self, budget: float, **options: Any) -> Target:
-        """The threshold that spends a budget on prompts like the sample, with what it really gives.
+        """The threshold that spends a budget on prompts like the sample, with its interval and held-out value.
 
         Args:
             budget: Money for ``calls`` calls (default 1).
@@ -154,7 +154,7 @@ class Calibration(WinRateDistribution):
     def quality_target(
         self, win_rates: npt.ArrayLike, strong_scores: npt.ArrayLike, weak_scores: npt.ArrayLike, **options: Any
     ) -> Target:
-        """The threshold for a quality level, and the share of strong calls that it means on the prompts of the sample.
+        """The threshold for a quality level, and the share of strong calls that it takes on the prompts of the sample.
 
         The sample has win rates only, so prompts with known outcomes say which threshold reaches the quality.
 
@@ -173,7 +173,7 @@ class Calibration(WinRateDistribution):
     def condensed(self, max_values: int = 10_000) -> Self:
         """The same distribution with at most `max_values` distinct win rates, each share moved by < 1 / max_values.
 
-        For a small file after calibrating on very many prompts; returns itself when it is small enough.
+        It makes a small file of a calibration on very many prompts, and returns one that is small enough unchanged.
         """
         if len(self.values) <= max_values:
             return self

@@ -1,4 +1,4 @@
-"""OnlineCalibration: keeps the share of strong calls on target while traffic changes, and tells when it has changed."""
+"""OnlineCalibration: keeps the share of strong calls on target while traffic changes, and reports the change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MIN_DISTANCE = 0.10
 _ALARM = 1e-3
 _MIN_OBSERVED = 200
 _FIELDS = ("format", "strong_fraction", "window", "observed", "strong", "owed", "recent", "calibration")
-_ANEW = "start anew with OnlineCalibration(calibration, strong_fraction)"
+_ANEW = "start over with OnlineCalibration(calibration, strong_fraction)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class OnlineCalibration:
     def drift(self) -> DriftReport:
         """Compare the recent prompts with those of the calibration.
 
-        Below 200 observed prompts nothing is called drift.
+        With fewer than 200 observed prompts, `drifted` is always False.
         """
         with self._lock:
             count = min(self._observed, self.window)
@@ -273,7 +273,7 @@ class OnlineCalibration:
         file = Path(path)
         if not file.is_file():
             what = f"{file} is a folder" if file.is_dir() else f"no file {str(file)!r}"
-            raise CheckpointNotFoundError(f"{what}: give the file that OnlineCalibration.save wrote, or {_ANEW}")
+            raise CheckpointNotFoundError(f"{what}: pass the file that OnlineCalibration.save wrote, or {_ANEW}")
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as exc:

@@ -1,4 +1,4 @@
-"""Calibration of a large prompt file: win rates are kept beside the output, so a run that stops early can continue."""
+"""Calibration of a large prompt file: win rates are saved beside the output, so a run that stops early can continue."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def calibrate_file(
 ) -> Calibration:
     """Calibrate a router on a file of prompts of any size; when interrupted, the same call continues.
 
-    `ResumableCalibration` says what is kept where, and does the same in steps.
+    `ResumableCalibration` does the same in steps, and says which files it writes.
 
     Args:
         router: A router, an object with ``win_rates(prompts)``, or a function ``list[str] -> numbers``.
@@ -82,7 +82,7 @@ class ResumableCalibration:
         restart: Drop the scores of an unfinished run instead of continuing it.
 
     Attributes:
-        scored: Number of prompts whose win rates are kept in the file of scores, of this and of an earlier run.
+        scored: Number of prompts whose win rates are in the file of scores, of this and of an earlier run.
 
     Raises:
         ConfigurationError: A value is not allowed; `out` would replace the prompts or a file that is not a calibration,
@@ -272,7 +272,7 @@ class ResumableCalibration:
         file.truncate(done * 8)  # a run that was killed may have left half a number
         self.scored = done
         if not done:
-            # after the scores of another run are gone, lest they be taken for those of this one
+            # only after the scores of another run are gone, so that they are never taken for those of this one
             write_json(self._header_path, run)
         return done
 

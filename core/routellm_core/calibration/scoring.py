@@ -35,7 +35,7 @@ class Scorer:
 
     Attributes:
         name: The router's own name, or that of the function or class.
-        fingerprint: What tells the router from others.
+        fingerprint: The router's fingerprint, which no other router has.
 
     Raises:
         ConfigurationError: `router` is none of these.

@@ -1,8 +1,8 @@
-"""Thresholds for a target (share of strong calls, budget, quality), each with what it will really give.
+"""Thresholds for a target (a share of strong calls, a budget, a quality level), each with what to expect of it.
 
-A threshold is read off a sample, so what it gives on the traffic to come differs. Every target therefore carries the
-interval of its realised value, the value on a half of the sample that the threshold was not chosen on, and whether the
-sample is large enough for the wanted precision.
+A threshold is read off a sample, so it will do somewhat differently on the traffic to come. Every target therefore
+carries the interval of its realised value, its value on a held-out half of the sample, and whether the sample is large
+enough for the wanted precision.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ Tokens = npt.ArrayLike | tuple[npt.ArrayLike, npt.ArrayLike]
 
 @dataclass(frozen=True)
 class Target:
-    """A threshold for a target, and what it gives.
+    """A threshold for a target, and what to expect of it.
 
     Attributes:
-        kind: ``"strong_fraction"``, ``"budget"`` (money a call), ``"quality"`` (mean score) or ``"pgr"``.
+        kind: ``"strong_fraction"``, ``"budget"`` (money per call), ``"quality"`` (mean score) or ``"pgr"``.
         wanted: The wanted value, in the unit of `kind`.
         threshold: Send a prompt to the strong model when its win rate is >= this.
-        threshold_interval: Where the threshold could have come out on another sample of this size: (low, high).
+        threshold_interval: Where the threshold of another sample of this size would lie: (low, high).
         strong_fraction: Share of strong calls at the threshold, with its interval.
         realised: What the threshold gives on prompts like the sample, with its interval. For quality and PGR the value
             is cross-fitted: each half is measured with the threshold chosen on the other.
-        held_out: What a threshold chosen on one random half gave on the other half; None with a single prompt.
+        held_out: The value on one random half of the threshold chosen on the other; None with a single prompt.
         count: Number of prompts.
         precision: Wanted half-width of the interval of `realised`.
         needed: Number of prompts that would give this precision.
-        reached: False when no threshold meets the target on the sample; then the closest one is given.
+        reached: False when no threshold meets the target on the sample; `threshold` is then the closest one.
     """
 
     kind: TargetKind
@@ -85,7 +85,7 @@ class Target:
 
     @property
     def threshold_text(self) -> str:
-        """The threshold with so many digits, at least four, that what is left out does not matter."""
+        """The threshold with at least four digits, and more where it is known more precisely."""
         low, high = self.threshold_interval
         if low == high:
             return number_text(self.threshold)
@@ -99,11 +99,11 @@ class Target:
             f"(interval {self.realised.low:.4g} to {self.realised.high:.4g}) on {self.count:,} prompts"
         )
         if self.held_out is not None:
-            text += f", {self.held_out:.4g} on a half that it was not chosen on"
+            text += f", {self.held_out:.4g} on a held-out half"
         if not self.reached:
             text += f"; no threshold reaches {self.wanted:.4g}, this is the closest"
         if not self.enough:
-            text += f"; too few prompts for ±{self.precision:.3g}: about {self.needed:,} would do"
+            text += f"; too few prompts for ±{self.precision:.3g}: about {self.needed:,} are needed"
         return text
 
     def to_dict(self) -> dict[str, Any]:
@@ -203,15 +203,15 @@ def _held_out_share(sample: WinRateDistribution, wanted: float, how: Resampling)
 
 
 def call_cost(price: PriceLike, tokens: Tokens) -> Floats:
-    """Money of one call, scalar () or (n,), of a model.
+    """Cost of one call of a model, scalar () or (n,).
 
     Args:
         price: Money per million tokens: one number for all tokens, (input, output), or a `routellm_core.Price`.
         tokens: Tokens of a call: a mean or (n,) counts; or a pair (input, output) of either.
 
     Raises:
-        ConfigurationError: A price that tells input from output with tokens that do not, or a negative or missing
-            number.
+        ConfigurationError: Separate prices for input and output with a single number of tokens, or a negative or
+            missing number.
     """
     read, written = _two_prices(price)
     if isinstance(tokens, tuple):
@@ -220,7 +220,7 @@ def call_cost(price: PriceLike, tokens: Tokens) -> Floats:
         return np.asarray((read * _amounts(tokens[0]) + written * _amounts(tokens[1])) / 1e6, dtype=np.float64)
     if read != written:
         raise ConfigurationError(
-            f"price={price!r} tells input from output, but tokens does not: give tokens=(input, output)"
+            f"price={price!r} has separate prices for input and output, so tokens needs both: tokens=(input, output)"
         )
     return np.asarray(read * _amounts(tokens) / 1e6, dtype=np.float64)
 
@@ -252,7 +252,7 @@ def budget_target(
     """The threshold that spends a budget: the largest strong share whose mean cost on the sample stays within it.
 
     Args:
-        calibration: A `Calibration`, or win rates (n,); the latter are needed when tokens are given prompt by prompt.
+        calibration: A `Calibration`, or win rates (n,); win rates are needed when `tokens` has one value per prompt.
         budget: Money for `calls` calls.
         strong_price: Money per million tokens of the strong model: a number, (input, output), or a
             `routellm_core.Price`.
@@ -277,7 +277,7 @@ def budget_target(
     if strong_price is None or weak_price is None or tokens is None or missing:
         raise ConfigurationError(
             f"{', '.join(missing)} missing: a budget needs the price per million tokens of both models and the tokens "
-            "of a call (a mean will do)"
+            "of a call (a mean is enough)"
         )
     _check_precision(precision)
     how = Resampling(draws, confidence, seed)
@@ -287,8 +287,8 @@ def budget_target(
     if isinstance(calibration, WinRateDistribution):
         if costs[0].ndim:
             raise ConfigurationError(
-                "tokens are given prompt by prompt, but a Calibration keeps no order of prompts: give the win rates "
-                "(n,) instead, or the mean number of tokens"
+                "tokens has one value per prompt, but a Calibration does not keep the order of prompts: pass the win "
+                "rates (n,) instead, or a mean number of tokens"
             )
         rates = np.repeat(calibration.values, calibration.counts)
     else:
@@ -314,7 +314,7 @@ def budget_target(
 
 
 def _call_costs(strong_price: PriceLike, weak_price: PriceLike, tokens: Tokens) -> tuple[Floats, Floats]:
-    """Money of a call of the strong and of the weak model, each scalar () or (n,); the strong one must cost more."""
+    """Costs of a call of the strong and of the weak model, each scalar () or (n,); the strong one must cost more."""
     strong, weak = call_cost(strong_price, tokens), call_cost(weak_price, tokens)
     parts = tokens if isinstance(tokens, tuple) else (tokens,)
     if not any(float(np.sum(_amounts(part))) for part in parts):
@@ -362,7 +362,7 @@ def quality_target(
         DataError: Malformed arrays, or for `pgr` a strong model that is not better.
     """
     if (pgr is None) == (quality is None):
-        raise ConfigurationError(f"pgr={pgr!r}, quality={quality!r}: give exactly one of the two")
+        raise ConfigurationError(f"pgr={pgr!r}, quality={quality!r}: pass exactly one of the two")
     _check_precision(precision)
     how = Resampling(draws, confidence, seed)
     rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
@@ -372,7 +372,7 @@ def quality_target(
         if gap <= 0:
             raise DataError(
                 f"the strong model is not better than the weak one (mean {strong.mean():.6g} against "
-                f"{weak.mean():.6g}), so PGR is undefined; give quality=, or always use the weak model"
+                f"{weak.mean():.6g}), so PGR is undefined; pass quality=, or always use the weak model"
             )
         problem = _Quality("pgr", checked_fraction(pgr, "pgr"), rates, strong - weak, weak)
     else:
@@ -457,7 +457,7 @@ class _Budget(_Problem):
         for side, cost in zip(("strong", "weak"), costs, strict=True):
             if cost.ndim and cost.shape != rates.shape:
                 raise DataError(
-                    f"tokens give {cost.shape} {side} costs for {rates.size} win rates; expected one a prompt"
+                    f"tokens give {cost.shape} {side} costs for {rates.size} win rates; expected one per prompt"
                 )
         strong, weak = (np.broadcast_to(cost, rates.shape) for cost in costs)
         return cls("budget", wanted, rates, strong - weak, weak)

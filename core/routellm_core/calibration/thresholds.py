@@ -117,7 +117,7 @@ def threshold_after(values: Floats, groups: int) -> float:
 
 
 def between(low: float, high: float) -> float:
-    """A threshold that tells two win rates apart: above `low`, not above `high`; midway where floats allow it."""
+    """A threshold that separates two win rates: above `low`, not above `high`; midway where floats allow it."""
     middle = low + (high - low) / 2.0
     # of neighbouring floats, the middle rounds to either; rounded down it would send both to the strong model
     return middle if middle > low else high

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from routellm_core.calibration.distribution import Calibration
+from routellm_core.calibration.scoring import RouterLike
 from routellm_core.calibration.targets import share_interval
 from routellm_core.checks import Side, checked_count, checked_prompts
+from routellm_core.routers import Router, as_router
 
 if TYPE_CHECKING:
-    from routellm_core.routers.base import Router
     from routellm_core.routers.knn import StoredOutcome
     from routellm_core.routers.sw_ranking import StoredBattle
 
@@ -117,26 +118,29 @@ class Explanation:
         return asdict(self)
 
 
-def explain_prompt(router: Router, prompt: str, calibration: Calibration | None = None, *, top: int = 8) -> Explanation:
+def explain_prompt(
+    router: RouterLike, prompt: str, calibration: Calibration | None = None, *, top: int = 8
+) -> Explanation:
     """Explain the win rate of one prompt.
 
     The effect of a word is measured by leaving it out, so this scores up to 49 prompts, in one batch.
 
     Args:
-        router: Any router.
+        router: A router, or whatever else `routellm_core.routers.as_router` accepts.
         prompt: The prompt.
         calibration: The distribution to rank the win rate in. It is not checked against the router; see
             `Calibration.check_router`.
         top: Number of words, features, battles and outcomes to report at most.
 
     Raises:
-        ConfigurationError: `top` is not an integer >= 1.
+        ConfigurationError: `top` is not an integer >= 1, or `router` does not stand for a router.
         PromptError: `prompt` is not a str.
         RouterError: The router failed.
     """
     checked_count(top, "top")
     checked_prompts([prompt])
-    rate, words = _words(router, prompt)
+    asked = as_router(router)
+    rate, words = _words(asked, prompt)
     percentile: float | None = None
     interval: tuple[float, float] | None = None
     targets: list[ShareDecision] = []
@@ -147,16 +151,16 @@ def explain_prompt(router: Router, prompt: str, calibration: Calibration | None 
             threshold = calibration.threshold(strong_fraction=share)
             targets.append(ShareDecision(share, threshold, "strong" if rate >= threshold else "weak"))
     return Explanation(
-        router=router.name,
+        router=asked.name,
         win_rate=rate,
         percentile=percentile,
         percentile_interval=interval,
         calibrated_on=None if calibration is None else calibration.count,
         targets=targets,
         words=words[:top],
-        features=_features(router, prompt)[:top],
-        battles=_battles(router, prompt, top),
-        outcomes=_outcomes(router, prompt, top),
+        features=_features(asked, prompt)[:top],
+        battles=_battles(asked, prompt, top),
+        outcomes=_outcomes(asked, prompt, top),
     )
 
 

@@ -29,7 +29,7 @@ from routellm_core.statistics.metrics import (
 
 @dataclass(frozen=True)
 class RouterEvaluation:
-    """What `evaluate_router` found.
+    """The result of `evaluate_router`.
 
     Attributes:
         name: Name of the router.
@@ -44,7 +44,7 @@ class RouterEvaluation:
         curve: The router's exact curve.
         oracle: The curve of the best possible order.
         length: The curve of the prompt-length baseline; None without prompts.
-        notes: What a reader must know, in words.
+        notes: Remarks for a reader.
         confidence: Level of the intervals.
     """
 
@@ -61,7 +61,7 @@ class RouterEvaluation:
     confidence: float = 0.95
 
     def to_dict(self, points: int = 201) -> dict[str, Any]:
-        """Everything as JSON values; the curves are given at `points` evenly spaced shares."""
+        """Everything as JSON values; the curves are sampled at `points` evenly spaced shares."""
         shares = np.linspace(0.0, 1.0, points)
         curves = {
             name: np.interp(shares, line.strong_fraction, line.quality).tolist()
@@ -98,7 +98,7 @@ def evaluate_router(
     """Metrics of one router with bootstrap intervals, beside random, prompt length and the oracle.
 
     Where the strong model is not better than the weak one on these prompts, PGR has no meaning: the metrics that
-    need it are NaN and `notes` says so; quality and shares are still given.
+    need it are NaN, and `notes` says so; quality and shares are still computed.
 
     Args:
         router: A router or the name of one, an object with ``win_rates(prompts)``, a function ``list[str] -> numbers``,
@@ -124,17 +124,17 @@ def evaluate_router(
     """
     how = Resampling(draws, confidence, seed)
     if threshold is not None and strong_fraction is not None:
-        raise ConfigurationError(f"threshold={threshold!r}, strong_fraction={strong_fraction!r}: give at most one")
+        raise ConfigurationError(f"threshold={threshold!r}, strong_fraction={strong_fraction!r}: pass at most one")
     win_rates: Any = router
     if is_router_like(router):
         if prompts is None:
-            raise ConfigurationError("prompts=None: a router needs the prompts; only win rates can do without")
+            raise ConfigurationError("prompts=None: a router needs the prompts; only win rates work without them")
         scorer = Scorer(router)
         name, win_rates = name or scorer.name, scorer.win_rates(prompts)
     rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
     n = rates.size
     if prompts is not None and len(prompts) != n:
-        raise DataError(f"prompts has {len(prompts)} items but there are {n} scores; give one prompt a score")
+        raise DataError(f"prompts has {len(prompts)} items but there are {n} scores; expected one prompt per score")
     levels = [checked_fraction(level, "levels") for level in levels]
 
     orders = {"router": rates, "oracle": strong - weak}

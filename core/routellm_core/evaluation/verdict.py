@@ -34,7 +34,7 @@ _DISAGREE = 0.05
 _LEAST_SAVING = 0.0005
 # Thresholds that send nearly everything one way are a static policy by another name.
 _SHARES = (0.05, 0.95)
-# Beyond this many prompts, "more prompts would tell" is not a useful answer.
+# Beyond this many prompts, "more prompts would settle it" is not a useful answer.
 _MOST_NEEDED = 10_000_000
 
 
@@ -52,21 +52,21 @@ class Verdict:
         quality: Mean score of the routed policy, measured so.
         gain: Quality of the routed policy minus that of the best static mix of the same cost.
         saving: Share of cost saved against the cheapest static mix of the same quality. None unless the outcome is
-            ``"gains"`` and the whole interval shows one: no saving is promised that may be none.
+            ``"gains"`` and the whole interval shows one: a saving that may not exist is not promised.
         saving_vs_strong: Share of cost saved against always strong, whatever the quality.
         worst_loss: With the confidence of `confidence` (one-sided), the routed policy loses at most this much quality
-            against always strong; 0 when it loses none. Losses that are too rare for the sample to show are allowed
-            for: no prompt lost out of n still bounds their rate by about 3 / n at 95 %.
+            against always strong; 0 when it cannot lose any. Losses too rare to appear in the sample are allowed for:
+            with no lost prompt among n, their rate may still be about 3 / n (at 95 %).
         differences: Quality of the routed policy minus that of ``always_weak``, ``always_strong``, ``best_single``
             and ``static_mix``, with intervals; and of ``"always NAME"`` for each further model.
         best_single: Name of the single model with the best mean score; the cheaper one of equals.
-        instead: The best single model where it is the answer whatever the router: cheaper than the strong one, and
-            no sign that routing beats it. Else None.
+        instead: The best single model, where it is cheaper than the strong one and nothing suggests that routing
+            beats it: the answer, whatever the router. Else None.
         count: Number of prompts.
-        needed: Prompts after which a gain of this size could be told from none; None when it can be already, or when
-            there is no sign of a gain.
+        needed: Number of prompts that would distinguish a gain of this size from zero; None when these already do, or
+            when there is no sign of a gain.
         confidence: Level of the intervals.
-        notes: What a reader must know besides.
+        notes: Further remarks for a reader.
     """
 
     outcome: Finding
@@ -111,8 +111,8 @@ def verdict(
 
     The threshold is the one that gains most over the static mix. So that luck in choosing it does not count as a
     gain, it is cross-fitted: each random half of the prompts is routed with the threshold chosen on the other. The
-    intervals are bootstrapped over prompts, and widened by a tenth for what the halves share. With `threshold` given
-    there is nothing to choose and all prompts measure it.
+    intervals are bootstrapped over prompts, and widened by a tenth because the halves are not independent. A
+    `threshold` that is passed in is judged on all prompts.
 
     Args:
         win_rates: (n,) win rates in [0, 1].
@@ -120,7 +120,7 @@ def verdict(
         weak_scores: (n,) scores of the weak model.
         strong_cost: Cost of a call of the strong model, a mean or (n,), in any currency. The default counts strong
             calls alone.
-        weak_cost: The same of the weak model.
+        weak_cost: The same for the weak model.
         others: Further single models: name -> (scores (n,), cost); they too can be part of a static mix.
         threshold: Judge this threshold instead of choosing one.
         strong: Name of the strong model in the sentence.
@@ -130,7 +130,7 @@ def verdict(
         seed: Seed of the draws and folds.
 
     Raises:
-        DataError: Malformed arrays or costs that are not one a prompt.
+        DataError: Malformed arrays or costs that are not one per prompt.
         ConfigurationError: The strong model is not more expensive than the weak one, or a parameter is not allowed.
     """
     how = Resampling(draws, confidence, seed)
@@ -329,7 +329,7 @@ def _column(name: str, given: object, count: int) -> tuple[Floats, Floats]:
     scores, cost = given
     quality = checked_scores(f"{name} scores", scores)
     if quality.size != count:
-        raise DataError(f"{name} has {quality.size} scores for {count} win rates; expected one a prompt")
+        raise DataError(f"{name} has {quality.size} scores for {count} win rates; expected one per prompt")
     try:
         price = np.asarray(cost, dtype=np.float64)
     except (TypeError, ValueError):
@@ -349,7 +349,7 @@ def _compare(means: Floats, names: list[str]) -> dict[str, Floats]:
     for i in range(len(means)):
         corner_cost, corner_quality = static_hull(list(zip(model_cost[i], model_quality[i], strict=True)))
         mix[i] = np.interp(cost[i], corner_cost, corner_quality)
-        # Cheapest mix of the routed quality; where none reaches it, the best one there is (in favour of the mix).
+        # The cheapest mix of the routed quality; if no mix reaches it, the best mix, which favours the mix.
         mix_cost[i] = np.interp(quality[i], corner_quality, corner_cost)
     out = {
         "measured_at": share,
@@ -370,11 +370,11 @@ def _notes(rates: Floats, share: float, measured: float) -> tuple[str, ...]:
     notes = []
     if rates.size >= MIN_PROMPTS and abs(share - measured) > _DISAGREE:
         notes.append(
-            f"The halves of the prompts chose other thresholds than all of them together: what is said of the gain was "
-            f"measured at {measured:.0%} strong calls, and the threshold for {share:.0%} is a rough one."
+            f"The two halves of the prompts chose thresholds that differ from the one for all of them: the gain was "
+            f"measured at {measured:.0%} strong calls, and the threshold for {share:.0%} is only approximate."
         )
     if rates.size < MIN_PROMPTS:
-        notes.append(f"A verdict needs at least {MIN_PROMPTS} prompts, better 500.")
+        notes.append(f"A verdict needs at least {MIN_PROMPTS} prompts; 500 or more are better.")
     if np.unique(rates).size == 1:
         notes.append("Every prompt has the same win rate: this router cannot tell prompts apart.")
     return tuple(notes)
@@ -420,7 +420,7 @@ def _sentence(v: Verdict, case: _Case, *, priced: bool) -> str:
         )
     needed = ""
     if v.needed is not None:
-        needed = f"; about {round_up(v.needed):,} prompts would tell, if the gain is what it seems"
+        needed = f"; about {round_up(v.needed):,} prompts would settle it, if the gain is as large as it seems"
     return (
         f"Routing cannot be told apart from a static mix of the same cost: {at} the difference is {gain}{needed}; "
         f"{risk}."

@@ -68,7 +68,7 @@ def encode_battles(battles: Sequence[tuple[Hashable, Hashable, str]]) -> Encoded
         for i, battle in enumerate(battles):
             if isinstance(battle, str) or not hasattr(battle, "__len__") or len(battle) != 3:
                 raise DataError(f"battles[{i}]={battle!r:.80}: expected (model_a, model_b, winner)") from None
-        raise DataError("battles is empty: give at least one (model_a, model_b, winner)") from None
+        raise DataError("battles is empty: pass at least one (model_a, model_b, winner)") from None
     try:
         score = np.fromiter(map(WINNERS.__getitem__, winners), np.float64, len(winners))
     except (KeyError, TypeError):
@@ -94,10 +94,10 @@ def bradley_terry_ratings(
 
     The mean rating is 1000 unless `anchor` took part. Where some model never won or never lost (more exactly: where the
     win graph is not strongly connected) the maximum is at infinity; then each model is given one extra tie, of the
-    weight of an average battle, against a player rated 1000. All ratings are then finite and their order is kept.
+    weight of an average battle, against a player rated 1000. All ratings are then finite and keep their order.
 
     Args:
-        battles: (model_a, model_b, winner) records, or what `encode_battles` made of them.
+        battles: (model_a, model_b, winner) records, or the result of `encode_battles`.
         weights: (n,) finite, non-negative weight of each battle; None: 1 each.
         same_model: A battle of a model against itself says nothing and is ignored; "routellm" lets it act as the
             authors' package does, as a battle in which model_b's result is scored against a player rated 1000.
@@ -116,7 +116,7 @@ def bradley_terry_ratings(
     n, p = len(coded.first), len(coded.models)
     w = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
     if w.shape != (n,) or not np.isfinite(w).all() or (w < 0.0).any() or not w.any():
-        raise DataError(f"weights has shape {w.shape}: expected {n} finite numbers >= 0, one a battle, not all zero")
+        raise DataError(f"weights has shape {w.shape}: expected {n} finite numbers >= 0, one per battle, not all zero")
     wins = np.zeros((p, p))
     wins += np.bincount(coded.first * p + coded.second, w * coded.score, p * p).reshape(p, p)
     wins += np.bincount(coded.second * p + coded.first, w * (1.0 - coded.score), p * p).reshape(p, p)

@@ -1,6 +1,6 @@
 """Bootstrap intervals of the metrics, and the paired comparison of two routers.
 
-Prompts are drawn with replacement. A draw is kept as how often each prompt was drawn, so that all draws of a metric are
+Prompts are drawn with replacement. A draw is stored as how often each prompt was drawn, so all draws of a metric are
 a few operations on matrices, in blocks of bounded size.
 """
 
@@ -105,7 +105,7 @@ class Resampling:
 
 
 def resample(count: int, draws: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int32]]:
-    """Bootstrap draws as how often each of `count` rows was drawn: blocks (b, count) with `draws` rows in all."""
+    """Bootstrap draws, each as how often each of `count` rows was drawn: blocks (b, count), `draws` rows in all."""
     rows = max(1, BLOCK_CELLS // max(1, count))
     for start in range(0, draws, rows):
         block = min(rows, draws - start)

@@ -27,7 +27,7 @@ class Curve:
     Attributes:
         strong_fraction: (k,) shares in [0, 1]; starts at 0 and ends at 1.
         quality: (k,) mean score at each share, in the unit of the scores.
-        threshold: (k,) a prompt is strong when its win rate is >= this; infinite where none is.
+        threshold: (k,) a prompt is strong when its win rate is >= this; infinite where no prompt is strong.
     """
 
     strong_fraction: Floats
@@ -58,7 +58,7 @@ def curve(
         strong_scores: (n,) scores of the strong model's answers, higher is better.
         weak_scores: (n,) scores of the weak model's answers to the same prompts.
         bins: None for the exact curve, one point per distinct win rate. A number for the form of the authors'
-            package: the bins + 1 edges of so many quantile bins are the thresholds (``>=``; ``>`` at the last edge).
+            package: the bins + 1 edges of that many quantile bins are the thresholds (``>=``; ``>`` at the last edge).
 
     Returns:
         The curve; its ends are always weak and always strong.
@@ -108,7 +108,7 @@ def pgr(
         weak_scores: (n,) scores of the weak model.
         threshold: Prompts with ``win_rate >= threshold`` go to the strong model.
         strong_fraction: Instead of a threshold, the share of strong calls; tied prompts are split at random, so the
-            expected value is given.
+            expected value is returned.
 
     Returns:
         0 for always weak, 1 for always strong; above 1 and below 0 are possible.
@@ -121,7 +121,7 @@ def pgr(
     gap = checked_gap(strong, weak)
     if (threshold is None) == (strong_fraction is None):
         raise ConfigurationError(
-            f"threshold={threshold!r}, strong_fraction={strong_fraction!r}: give exactly one of the two"
+            f"threshold={threshold!r}, strong_fraction={strong_fraction!r}: pass exactly one of the two"
         )
     if threshold is not None:
         if np.isnan(threshold):
@@ -215,7 +215,7 @@ def cost_saving_ratio(
     """
     check_costs(strong_cost, weak_cost)
     if level == 0:
-        raise ConfigurationError("level=0: always weak reaches it at no strong call; give a level in (0, 1]")
+        raise ConfigurationError("level=0: always weak reaches it without a strong call; pass a level in (0, 1]")
     share = cpt(win_rates, strong_scores, weak_scores, level)
     return (weak_cost + level * (strong_cost - weak_cost)) / (weak_cost + share * (strong_cost - weak_cost))
 
@@ -377,11 +377,11 @@ def checked_scores(name: str, values: npt.ArrayLike) -> Floats:
     try:
         out = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
-        raise DataError(f"{name} holds something that is not a number; give one number a prompt") from None
+        raise DataError(f"{name} holds something that is not a number; expected one number per prompt") from None
     if out.ndim != 1:
-        raise DataError(f"{name} has shape {out.shape}; expected (n,), one number a prompt")
+        raise DataError(f"{name} has shape {out.shape}; expected (n,), one number per prompt")
     if out.size == 0:
-        raise DataError(f"{name} is empty: give at least one prompt")
+        raise DataError(f"{name} is empty: expected at least one prompt")
     bad = np.flatnonzero(~np.isfinite(out))
     if bad.size:
         raise DataError(

@@ -33,7 +33,7 @@ def compute_tiers(ratings: Mapping[Name, float], num_tiers: int) -> dict[Name, i
     if isinstance(num_tiers, bool) or not isinstance(num_tiers, int) or num_tiers < 1:
         raise ConfigurationError(f"num_tiers={num_tiers!r}: expected an int >= 1")
     if not ratings:
-        raise DataError("ratings is empty: give at least one model")
+        raise DataError("ratings is empty: pass at least one model")
     names = sorted(ratings, key=lambda name: (-ratings[name], str(name)))
     values = np.array([ratings[name] for name in names], dtype=np.float64)
     if not np.isfinite(values).all():

@@ -125,7 +125,7 @@ def test_share_target_says_what_it_found():
     assert not found.enough
     assert found.needed == pytest.approx(2017, rel=0.06)
     assert "too few prompts" in found.message
-    assert f"about {found.needed:,} would do" in found.message
+    assert f"about {found.needed:,} are needed" in found.message
     json.dumps(found.to_dict(), allow_nan=False)
 
 
@@ -176,7 +176,7 @@ def test_a_budget_for_mean_tokens_is_as_sure_as_its_share():
 
 def test_the_message_tells_what_a_half_gave_that_had_no_part_in_the_choice():
     found = share_target(np.random.default_rng(0).random(200), 0.3)
-    assert f", {found.held_out:.4g} on a half that it was not chosen on" in found.message
+    assert f", {found.held_out:.4g} on a held-out half" in found.message
     assert "half" not in share_target([0.4], 0.5).message
 
 
@@ -306,11 +306,11 @@ def test_bad_budgets_are_named(options, words):
 
 
 def test_tokens_prompt_by_prompt_need_win_rates():
-    with pytest.raises(ConfigurationError, match="keeps no order"):
+    with pytest.raises(ConfigurationError, match="does not keep the order"):
         budget_target(
             Calibration.from_win_rates([0.1, 0.9]), 1.0, strong_price=10, weak_price=1, tokens=np.array([1, 2])
         )
-    with pytest.raises(DataError, match="expected one a prompt"):
+    with pytest.raises(DataError, match="expected one per prompt"):
         budget_target([0.1, 0.9], 1.0, strong_price=10, weak_price=1, tokens=np.array([1, 2, 3]))
 
 

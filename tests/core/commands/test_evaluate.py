@@ -352,7 +352,7 @@ def test_calibrate_is_limited_to_fewer_prompts_than_an_earlier_run_scored(traffi
         (["--strong-fraction", "3"], "strong_fraction=3.0"),
         (["--precision", "0"], "precision=0.0"),
         (["--budget", "-1", "--strong-price", "2", "--weak-price", "1", "--tokens", "9"], "budget=-1.0"),
-        (["--budget", "1", "--strong-price", "1", "--weak-price", "2", "--tokens", "9"], "not dearer"),
+        (["--budget", "1", "--strong-price", "1", "--weak-price", "2", "--tokens", "9"], "not more expensive"),
     ],
 )
 def test_calibrate_tells_a_wrong_option_before_it_scores_anything(options, said, traffic, tmp_path, monkeypatch):

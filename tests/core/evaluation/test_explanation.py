@@ -133,6 +133,11 @@ def test_an_explanation_is_json_and_at_most_as_long_as_asked():
     assert told["percentile_interval"] == list(found.percentile_interval)
 
 
+def test_a_function_is_explained_as_well():
+    found = explain_prompt(lambda prompts: [0.9 if "prove" in p.lower() else 0.2 for p in prompts], "Please prove it")
+    assert (found.win_rate, [w.word for w in found.words]) == (0.9, ["prove"])
+
+
 @pytest.mark.parametrize("top", [0, -1, 2.5, True, None])
 def test_top_is_a_positive_count(top):
     with pytest.raises(ConfigurationError, match="top="):

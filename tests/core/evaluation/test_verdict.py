@@ -81,7 +81,7 @@ def test_undecided_says_how_many_prompts_would_tell_and_promises_nothing():
     assert "less than" not in found.sentence
     if found.gain.value > 0:
         assert found.needed > 300
-        told = int(re.search(r"about ([\d,]+) prompts would tell", found.sentence)[1].replace(",", ""))
+        told = int(re.search(r"about ([\d,]+) prompts would settle it", found.sentence)[1].replace(",", ""))
         assert found.needed <= told <= 1.1 * found.needed
 
 
@@ -225,7 +225,7 @@ def test_not_to_route_is_not_said_where_more_prompts_may_tell_otherwise():
     else:
         pytest.fail("no such sample among 200")
     assert not found.sentence.startswith("Do not route")
-    assert f"about {round_up(found.needed):,} prompts would tell" in found.sentence
+    assert f"about {round_up(found.needed):,} prompts would settle it" in found.sentence
 
 
 @pytest.mark.parametrize(("confidence", "level"), [(0.995, "99.5%"), (0.975, "97.5%"), (0.9, "90%")])
