@@ -3,8 +3,8 @@
     python scripts/mutation_run.py checks.py policy/failover.py     # single files: minutes
     python scripts/mutation_run.py policy calibration statistics    # whole rooms: hours
 
-A room is tested by its own tests, ``tests/core/ROOM``. The files are changed in a copy of the working tree, so the
-checkout is never touched, and a run can be stopped at any time. `cosmic-ray` makes the changes
+A room is tested by its own tests, ``tests/core/ROOM``, without the slow ones. The files are changed in a copy of the
+working tree, so the checkout is never touched, and a run can be stopped at any time. `cosmic-ray` makes the changes
 (``pip install cosmic-ray``), and ``scripts/mutation.toml`` says which ones.
 """
 
@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def work_copy(folder: Path) -> None:
 
 def mutate(file: Path, tests: list[Path], folder: Path, deadline: float) -> list[dict[str, str]]:
     """Run all mutants of one file; returns one record for each: operator, line, outcome and diff."""
-    command = f"{sys.executable} -m pytest -x -q -p no:cacheprovider {' '.join(map(str, tests))}"
+    command = f"{sys.executable} -m pytest -x -q -m 'not slow' -p no:cacheprovider {' '.join(map(str, tests))}"
     config, session = folder / "mutation.toml", folder / "session.sqlite"
     session.unlink(missing_ok=True)
     head = f'[cosmic-ray]\nmodule-path = "{file}"\ntest-command = "{command}"\n'
@@ -75,7 +76,7 @@ def mutate(file: Path, tests: list[Path], folder: Path, deadline: float) -> list
             return ""
 
     cosmic_ray = (sys.executable, "-m", "cosmic_ray.cli")
-    call(*command.split())  # tests that fail without a mutant would kill every mutant
+    call(*shlex.split(command))  # tests that fail without a mutant would kill every mutant
     call(*cosmic_ray, "init", str(config), str(session))
     call(sys.executable, "-m", "cosmic_ray.tools.filters.operators_filter", str(session), str(config))
     call(*cosmic_ray, "exec", str(config), str(session), timeout=max(1.0, deadline - time.monotonic()))
