@@ -10,6 +10,19 @@ from routellm_core import __version__
 from routellm_core.errors import MissingExtraError, RouteLLMError
 from routellm_core.report.escaping import printable
 
+_HELP = """Send prompts to a strong or a weak model, by the win rate that a router predicts.
+
+The way to a router of your own: answers -> label -> train -> evaluate -> use.
+
+routellm label gold --data answers.jsonl --out outcomes.jsonl
+
+routellm train mf --data outcomes.jsonl --strong gpt-4.1 --weak gpt-4.1-mini --out my-router
+
+routellm evaluate --data outcomes.jsonl --router my-router
+
+routellm route --data prompts.jsonl --router my-router --strong-fraction 0.3
+"""
+
 
 def build_app() -> Any:
     """The typer application with all subcommands.
@@ -26,21 +39,25 @@ def build_app() -> Any:
     from routellm_core.commands.calibrate import calibrate
     from routellm_core.commands.evaluate import evaluate
     from routellm_core.commands.explain import explain
+    from routellm_core.commands.options import Command
     from routellm_core.commands.route import route
 
     app = typer.Typer(
         name="routellm",
-        help="Route prompts between a strong and a weak model: score, calibrate, evaluate, label and train.",
+        help=_HELP,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
     )
 
-    for command in (route, explain, calibrate, evaluate):
-        app.command()(command)
-    for module in (train, label, data):
+    # in the order of the way
+    app.command(cls=Command)(route)
+    app.command(cls=Command)(explain)
+    app.command(cls=Command)(calibrate)
+    for module in (label, data, train):
         app.add_typer(module.app)
+    app.command(cls=Command)(evaluate)
     return app
 
 

@@ -1,6 +1,7 @@
 """What `routellm` does with errors of the system: one line on stderr and an exit code, in every command."""
 
 import errno
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,54 @@ def test_ctrl_c_while_the_commands_are_loaded_is_exit_code_130_without_a_traceba
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
-        cli.main(["route", "--file", str(tmp_path / ("x" * 300))])
+        cli.main(["route", "--data", str(tmp_path / ("x" * 300))])
     assert caught.value.code == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_all_missing_options_are_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train", "mf", "--data", "x.jsonl"])
+    assert ended.value.code == 2
+    assert "Missing options: --strong, --weak, --out." in capsys.readouterr().err
+
+
+def test_one_missing_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["data", "convert", "--data", "x.jsonl"])
+    assert ended.value.code == 2
+    assert "--out" in capsys.readouterr().err
+
+
+def test_help_tells_the_order_of_the_way(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "answers -> label -> train -> evaluate -> use" in text
+    assert text.index("routellm label") < text.index("routellm train") < text.index("routellm evaluate")
+
+
+def _commands(app: Any) -> Any:
+    """Every command with its options, by its words."""
+    import typer
+
+    def walk(command: Any, words: tuple[str, ...]) -> Any:
+        if hasattr(command, "commands"):
+            for name, sub in command.commands.items():
+                yield from walk(sub, (*words, name))
+        else:
+            yield words, command
+
+    return walk(typer.main.get_command(app), ())
+
+
+def test_one_word_for_one_thing() -> None:
+    """What is read is --data, what is written is --out, and every help shows an example."""
+    found = dict(_commands(cli.build_app()))
+    assert len(found) >= 12
+    for words, command in found.items():
+        options = {option for param in command.params for option in param.opts}
+        assert not options & {"--output", "--file", "--prompts", "--outcomes", "--input", "--resume"}, words
+        assert not any("price" in option and option != "--price" for option in options), words
+        assert "Example: routellm " + " ".join(words) in command.help, words
+        assert "--json" in options, words

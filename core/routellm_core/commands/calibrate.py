@@ -7,12 +7,23 @@ import sys
 from collections.abc import Iterator
 from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from routellm_core.commands.options import (
+    AsJson,
+    Limit,
+    Prices,
+    RouterName,
+    SkipBad,
+    TokensOfACall,
+    console_for_tables,
+    parse_prices,
+    parse_tokens,
+    report_bad,
+)
 from routellm_core.commands.progress import progress_bar
-from routellm_core.commands.records import SkipBad, told_bad
 from routellm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -24,18 +35,16 @@ _SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 
 def calibrate(
-    prompts: Annotated[
+    data: Annotated[
         Path,
         typer.Option(
-            "--prompts",
-            "-p",
+            "--data",
+            "-d",
             help="Traffic, plain or gzip: JSON lines, CSV, text, or a LangSmith, Langfuse or OpenTelemetry export.",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Calibration file to write.")] = Path(
-        "calibration.json"
-    ),
-    router: Annotated[str, typer.Option("--router", "-r", help="Router: a name or a directory.")] = "mf",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Calibration file to write.")] = Path("calibration.json"),
+    router: RouterName = "mf",
     format: Annotated[str, typer.Option(help="auto, text, jsonl, json, csv or parquet.")] = "auto",
     field: Annotated[
         str | None, typer.Option(help="Field or column that holds the prompt, such as inputs.text.")
@@ -47,24 +56,26 @@ def calibrate(
             show_default=", ".join(map(str, _SHARES)),
         ),
     ] = None,
-    budget: Annotated[float | None, typer.Option(help="Money for --calls calls; needs prices and --tokens.")] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Money for --calls calls; needs --price strong=IN/OUT, --price weak=IN/OUT and --tokens."),
+    ] = None,
     calls: Annotated[float | None, typer.Option(help="How many calls the budget is for.", show_default="1")] = None,
-    strong_price: Annotated[float | None, typer.Option(help="Money per million tokens of the strong model.")] = None,
-    weak_price: Annotated[float | None, typer.Option(help="Money per million tokens of the weak model.")] = None,
-    tokens: Annotated[float | None, typer.Option(help="Mean tokens of a call.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Read at most so many prompts.", min=1)] = None,
+    price: Prices = None,
+    tokens: TokensOfACall = None,
+    limit: Limit = None,
     precision: Annotated[float, typer.Option(help="Wanted precision of a share: 0.02 is ±2 points.")] = 0.02,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Start anew instead of going on where an earlier run stopped.")
+        bool, typer.Option("--restart", help="Start anew instead of continuing an interrupted run.")
     ] = False,
     skip_bad: SkipBad = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the thresholds as JSON, for a program.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Calibrate a router on your own prompts: thresholds for a share of strong calls or a budget.
 
     The file is read as a stream. When a run is stopped, the same command goes on where it was.
 
-    Example: routellm calibrate --prompts traffic.jsonl --strong-fraction 0.3 --output calibration.json
+    Example: routellm calibrate --data traffic.jsonl --strong-fraction 0.3 --out calibration.json
     """
     from routellm_core.calibration.distribution import Calibration
     from routellm_core.calibration.resumable import ResumableCalibration
@@ -72,7 +83,14 @@ def calibrate(
     from routellm_core.data.prompts import read_prompts
     from routellm_core.routers import load_router
 
-    money = {"--strong-price": strong_price, "--weak-price": weak_price, "--tokens": tokens}
+    prices, mean_tokens = parse_prices(price), parse_tokens(tokens)
+    if unknown := sorted(prices.keys() - {"strong", "weak"}):
+        raise ConfigurationError(f"--price {unknown[0]}=...: a calibration knows no models, only strong and weak")
+    money = {
+        "--price strong=IN/OUT": prices.get("strong"),
+        "--price weak=IN/OUT": prices.get("weak"),
+        "--tokens": mean_tokens,
+    }
     if budget is None:
         alone = [name for name, value in {**money, "--calls": calls}.items() if value is not None]
         if alone:
@@ -85,20 +103,27 @@ def calibrate(
     def targets_of(fitted: Calibration) -> list[Target]:
         found = [fitted.share_target(share, precision=precision) for share in strong_fraction or _SHARES]
         if budget is not None:
-            prices: dict[str, Any] = {"strong_price": strong_price, "weak_price": weak_price, "tokens": tokens}
-            found.append(fitted.budget_target(budget, calls=budget_calls, **prices))
+            found.append(
+                fitted.budget_target(
+                    budget,
+                    calls=budget_calls,
+                    strong_price=prices["strong"],
+                    weak_price=prices["weak"],
+                    tokens=mean_tokens,
+                )
+            )
         return found
 
     # what is wrong is better told before a million prompts are scored than after
     targets_of(Calibration.from_win_rates([0.5]))
     bad = SkippedRows() if skip_bad else None
-    reader = read_prompts(prompts, format=format, field=field, skip_bad=bad)  # type: ignore[arg-type]  # checked there
+    reader = read_prompts(data, format=format, field=field, skip_bad=bad)  # type: ignore[arg-type]  # checked there
 
     def going_on(count: int) -> None:
         less = "" if limit is None or limit >= count else f", of which --limit takes the first {limit:,}"
         print(f"routellm: going on after {count:,} prompts{less}; --restart starts anew", file=sys.stderr)
 
-    run = ResumableCalibration(reader, output, limit=limit, restart=restart)
+    run = ResumableCalibration(reader, out, limit=limit, restart=restart)
     try:
         with run:
             found = load_router(router)
@@ -111,13 +136,13 @@ def calibrate(
         raise
     finally:
         if bad is not None:
-            told_bad(bad)
+            report_bad(bad)
     targets = targets_of(fitted)
     if as_json:
         print(
             json.dumps(
                 {
-                    "calibration": str(output),
+                    "calibration": str(out),
                     "router": found.name,
                     "count": fitted.count,
                     "skipped": reader.skipped,
@@ -127,19 +152,16 @@ def calibrate(
             )
         )
     else:
-        _print(targets, fitted, reader, output, limit, budget_calls)
+        _print(targets, fitted, reader, out, limit, budget_calls)
 
 
 def _print(
     targets: list[Target], fitted: Calibration, reader: PromptReader, output: Path, limit: int | None, calls: float
 ) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=120)
+    console = console_for_tables()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("target", "threshold", "strong share", "interval", "held-out half"):
         table.add_column(name, justify="left" if name == "target" else "right")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from routellm_core.commands.records import SkipBad, check_output, told_bad
+from routellm_core.commands.options import AsJson, Command, SkipBad, check_output, report_bad
 from routellm_core.errors import ConfigurationError, DataError
 
 app = typer.Typer(
@@ -23,10 +23,9 @@ app = typer.Typer(
 )
 
 Data = Annotated[Path, typer.Option("--data", "-d", help="Outcomes or battles: JSON lines, JSON, CSV or parquet.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, for a program.")]
 
 
-@app.command()
+@app.command(cls=Command)
 def clean(
     data: Data,
     against: Annotated[
@@ -90,7 +89,7 @@ def clean(
     else:
         for _ in kept():
             pass
-    told_bad(bad)
+    report_bad(bad)
     report = {
         **counts,
         "evaluation_prompts": index.count,
@@ -114,7 +113,7 @@ def clean(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command)
 def convert(
     data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .jsonl, .csv (also .gz) or .parquet.")],
@@ -150,7 +149,7 @@ def convert(
     if first is None and pair is not None:
         raise DataError(f"{data}: no row compares {strong!r} with {weak!r}; are the names those of the data?")
     count = write_records(out, () if first is None else chain([first], found))
-    told_bad(bad)
+    report_bad(bad)
     if as_json:
         print(json.dumps({"rows": count, "skipped": bad.count, "out": str(out)}))
     else:

@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from routellm_core.checks import same_file
+from routellm_core.commands.options import (
+    AsJson,
+    Prices,
+    SkipBad,
+    TokensOfACall,
+    console_for_tables,
+    parse_prices,
+    parse_tokens,
+    report_bad,
+)
 from routellm_core.commands.progress import progress_bar
-from routellm_core.commands.records import SkipBad, told_bad
 from routellm_core.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -28,57 +37,52 @@ _RESULTS, _REPORT = "results.json", "report.html"
 
 
 def evaluate(
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--data",
+            "-d",
+            help='Your own results, "prompt" and "scores" {model: number}: JSON lines, CSV or parquet; may be given '
+            "again. With --benchmark, the first is a folder of tidy JSON lines or a checkout of lm-sys/RouteLLM.",
+        ),
+    ] = None,
     router: Annotated[
         list[str] | None,
-        typer.Option("--router", "-r", help="Router: a name or a directory; may be given again.", show_default="mf"),
+        typer.Option(
+            "--router",
+            "-r",
+            help="Router: a name, a directory, or package.module:Class; may be given again.",
+            show_default="mf, the bundled one",
+        ),
     ] = None,
     benchmark: Annotated[
         list[str] | None,
-        typer.Option("--benchmark", "-b", help="mmlu, gsm8k or mt-bench; may be given again. Needs --data."),
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Tidy JSON lines, a folder of them, or a checkout of lm-sys/RouteLLM.")
-    ] = None,
-    outcomes: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--outcomes",
-            "-o",
-            help='Your own results, "prompt" and "scores" {model: number}: JSON lines, JSON, CSV (with columns prompt, '
-            "scores.MODEL, ...) or parquet.",
-        ),
+        typer.Option("--benchmark", "-b", help="mmlu, gsm8k or mt-bench, found in --data; may be given again."),
     ] = None,
     strong: Annotated[
         str | None,
         typer.Option(
-            help="Strong (dear) model, as the data names it.", show_default="of two in --outcomes, the better scored"
+            help="Strong (expensive) model, as the data names it.", show_default="of two, the one with better scores"
         ),
     ] = None,
     weak: Annotated[str | None, typer.Option(help="Weak (cheap) model, as the data names it.")] = None,
     split: Annotated[str, typer.Option(help="Rows of a benchmark: test, gold or all.")] = "test",
-    strong_price: Annotated[float | None, typer.Option(help="Money per million tokens of the strong model.")] = None,
-    weak_price: Annotated[float | None, typer.Option(help="Money per million tokens of the weak model.")] = None,
-    tokens: Annotated[
-        float | None, typer.Option(help="Mean tokens of a call, with the prices.", show_default="1000")
-    ] = None,
-    price: Annotated[
-        list[str] | None,
-        typer.Option(help="MODEL=NUMBER: price of a further model of the outcomes, an alternative for the verdict."),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option(help="Folder for results.json, report.html and the figures (made when needed).")
+    price: Prices = None,
+    tokens: TokensOfACall = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for results.json, report.html and the figures.")
     ] = Path("evaluation"),
     draws: Annotated[int, typer.Option(help="Bootstrap draws.", min=10)] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
     skip_bad: SkipBad = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON, for a program.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure routers where the answers' scores are known: PGR, APGR, CPT, cost, and a verdict.
 
     Example: routellm evaluate --router mf --router random --benchmark mmlu --benchmark gsm8k --data RouteLLM/
 
-    Example: routellm evaluate --outcomes results.jsonl --strong gpt-4.1 --weak gpt-4.1-mini --strong-price 8
-    --weak-price 1.6
+    Example: routellm evaluate --data results.jsonl --strong gpt-4.1 --weak gpt-4.1-mini --price gpt-4.1=2/8 --price
+    gpt-4.1-mini=.4/1.6
     """
     from routellm_core.calibration.targets import call_cost
     from routellm_core.data.files import SkippedRows
@@ -89,74 +93,53 @@ def evaluate(
     from routellm_core.report.results import evaluate_benchmark
 
     check_templates()  # before minutes of work
-    benchmarks = _several(benchmark)
-    files = list({file.resolve(): file for file in outcomes or []}.values())
-    if not benchmarks and not files:
-        raise ConfigurationError("nothing to evaluate on: give --benchmark NAME --data PATH, or --outcomes FILE")
-    if benchmarks and data is None:
+    benchmarks, files = _several(benchmark), list({file.resolve(): file for file in data or []}.values())
+    if not files:
+        what = f"--benchmark {benchmarks[0]} needs --data too" if benchmarks else "there is nothing to evaluate on"
         raise ConfigurationError(
-            f"--benchmark {benchmarks[0]} needs --data: tidy JSON lines or a checkout of lm-sys/RouteLLM"
+            f"{what}: give --data FILE with outcomes, or --benchmark NAME with --data FOLDER of tidy JSON lines or a "
+            "checkout of lm-sys/RouteLLM"
         )
-    if (strong_price is None) != (weak_price is None):
-        missing = "--strong-price" if strong_price is None else "--weak-price"
-        raise ConfigurationError(f"{missing} is missing: costs need the price per million tokens of both models")
-    prices = _prices(price or [])
-    if strong_price is None or weak_price is None:
-        for option, given in (("--price", price), ("--tokens", tokens)):
-            if given:
-                raise ConfigurationError(f"{option} needs --strong-price and --weak-price beside it")
-    elif not 0.0 <= weak_price < strong_price:
-        raise ConfigurationError(
-            f"--strong-price {strong_price:g}, --weak-price {weak_price:g}: the strong model is not dearer, so there "
-            "is nothing to save by routing; expected 0 <= weak price < strong price"
-        )
-    mean_tokens = 1000.0 if tokens is None else tokens
-    if not 0.0 < mean_tokens < float("inf"):
-        raise ConfigurationError(f"--tokens {mean_tokens:g}: expected the mean number of tokens of a call, above 0")
+    prices, mean_tokens = parse_prices(price), parse_tokens(tokens) or (500.0, 500.0)
+    if tokens is not None and not prices:
+        raise ConfigurationError("--tokens is of use with prices only: give --price MODEL=IN/OUT for both models")
+    source = files.pop(0) if benchmarks else None
     loaded = [
-        load_benchmark(name, data or "", strong=strong or STRONG, weak=weak or WEAK, split=split) for name in benchmarks
+        load_benchmark(name, source or "", strong=strong or STRONG, weak=weak or WEAK, split=split)
+        for name in benchmarks
     ]
     bad = SkippedRows() if skip_bad else None
     loaded += _told_apart(files, [load_outcomes(file, strong=strong, weak=weak, skip_bad=bad) for file in files])
     if bad is not None:
-        told_bad(bad)
-    others = {name: float(call_cost(amount, mean_tokens)) for name, amount in prices.items()}
-    costs: dict[str, Any] = {}
-    if strong_price is not None and weak_price is not None:
-        costs = {"strong_cost": call_cost(strong_price, mean_tokens), "weak_cost": call_cost(weak_price, mean_tokens)}
-    unknown = sorted(set(others).difference(*(found.scores for found in loaded)))
-    if unknown:
-        raise ConfigurationError(
-            f"--price {unknown[0]}=...: no outcomes have scores of this model in every row; they have: "
-            f"{', '.join(dict.fromkeys(model for found in loaded for model in found.scores))}"
-        )
-
-    if taken := [m for m in others if any(m in (found.strong, found.weak) for found in loaded)]:
-        raise ConfigurationError(
-            f"--price {taken[0]}=...: this is the strong or the weak model; use --strong-price and --weak-price"
-        )
-    for file in (*files, *([data] if data is not None else [])):
+        report_bad(bad)
+    costs = {model: float(call_cost(amount, mean_tokens)) for model, amount in prices.items()}
+    _check_costs(costs, loaded)
+    for file in (*files, *([source] if source is not None else [])):
         for name in (_RESULTS, _REPORT):
-            if same_file(output / name, file):
-                raise ConfigurationError(f"--output {output} would replace {file}: give another folder")
+            if same_file(out / name, file):
+                raise ConfigurationError(f"--out {out} would replace {file}: give another folder")
     try:
-        output.mkdir(parents=True, exist_ok=True)  # before minutes of work: it may not be allowed
+        out.mkdir(parents=True, exist_ok=True)  # before minutes of work: it may not be allowed
     except OSError as exc:
-        raise ConfigurationError(f"--output {output}: no folder can be made there ({exc.strerror})") from exc
+        raise ConfigurationError(f"--out {out}: the folder cannot be created ({exc.strerror})") from exc
     sources, routers = _routers(_several(router) or ["mf"])
     results = []
     for found in loaded:
         rates = _win_rates(routers, found)
+        others = {model: cost for model, cost in costs.items() if model not in (found.strong, found.weak)}
+        pair: dict[str, Any] = {}
+        if costs:
+            pair = {"strong_cost": costs[found.strong], "weak_cost": costs[found.weak]}
         results.append(
-            evaluate_benchmark(found, rates, **costs, other_costs=others, sources=sources, draws=draws, seed=seed)
+            evaluate_benchmark(found, rates, **pair, other_costs=others, sources=sources, draws=draws, seed=seed)
         )
 
     text = json.dumps(results, indent=1, allow_nan=False)
-    (output / _RESULTS).write_text(text + "\n", encoding="utf-8")
-    (output / _REPORT).write_text(render_html(results), encoding="utf-8")
-    written = f"{output / _REPORT}, {output / _RESULTS}"
+    (out / _RESULTS).write_text(text + "\n", encoding="utf-8")
+    (out / _REPORT).write_text(render_html(results), encoding="utf-8")
+    written = f"{out / _REPORT}, {out / _RESULTS}"
     try:
-        save_figures(results, output)
+        save_figures(results, out)
         written += " and the figures beside them"
     except MissingExtraError as exc:
         print(f"routellm: no figures written. {exc}", file=sys.stderr)
@@ -183,20 +166,26 @@ def _told_apart(files: Sequence[Path], loaded: Sequence[Benchmark]) -> list[Benc
     return out
 
 
-def _prices(values: Sequence[str]) -> dict[str, float]:
-    out: dict[str, float] = {}
-    for value in values:
-        model, sep, amount = value.rpartition("=")
-        try:
-            number = float(amount)
-        except ValueError:
-            sep, number = "", 0.0
-        if not sep or not model or not 0.0 <= number < float("inf"):
-            raise ConfigurationError(f"--price {value!r}: expected MODEL=NUMBER, such as gpt-4o=2.5")
-        if model in out:
-            raise ConfigurationError(f"--price {value!r}: {model} has the price {out[model]:g} already")
-        out[model] = number
-    return out
+def _check_costs(costs: Mapping[str, float], loaded: Sequence[Benchmark]) -> None:
+    """Refuse prices that leave a pair's cost unknown, or that no row can be weighed by."""
+    if not costs:
+        return
+    known = list(dict.fromkeys(model for found in loaded for model in found.scores))
+    if unknown := sorted(costs.keys() - set(known)):
+        raise ConfigurationError(
+            f"--price {unknown[0]}=...: no outcomes have scores of this model in every row; they have: "
+            f"{', '.join(known)}"
+        )
+    for found in loaded:
+        if lacking := [model for model in (found.strong, found.weak) if model not in costs]:
+            raise ConfigurationError(
+                f"--price {lacking[0]}=IN/OUT is missing: costs need the prices of both models of the pair"
+            )
+        if not costs[found.weak] < costs[found.strong]:
+            raise ConfigurationError(
+                f"--price: a call of {found.strong} (strong) costs {costs[found.strong]:g} and one of {found.weak} "
+                f"(weak) {costs[found.weak]:g}: the strong model is not more expensive, so routing has nothing to save"
+            )
 
 
 def _routers(specs: Sequence[str]) -> tuple[dict[str, str], dict[str, Router]]:
@@ -233,7 +222,6 @@ def _win_rates(routers: Mapping[str, Router], benchmark: Benchmark) -> dict[str,
 
 def _print(results: Sequence[Mapping[str, Any]], written: str, *, guessed: int) -> None:
     """Tables and verdicts; of the results from number `guessed` on, the scores said which model is the strong one."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -252,9 +240,7 @@ def _print(results: Sequence[Mapping[str, Any]], written: str, *, guessed: int) 
         use_text,
     )
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=120)  # a pipe has no width; wrapped tables are no use in it
+    console = console_for_tables()
 
     def show(words: str, style: str = "", *, wrap: bool = True) -> None:
         console.print(Text(printable(words), style), soft_wrap=not wrap)

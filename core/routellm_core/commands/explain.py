@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from routellm_core.commands.options import AsJson, RouterName, console_for_tables
+
 if TYPE_CHECKING:
     from routellm_core.evaluation.explanation import Explanation
 
@@ -18,10 +20,10 @@ _MANY = 1000
 
 def explain(
     prompt: Annotated[str, typer.Argument(help="The prompt.")],
-    router: Annotated[str, typer.Option("--router", "-r", help="Router: a name or a directory.")] = "mf",
+    router: RouterName = "mf",
     calibration: Annotated[Path | None, typer.Option(help="Calibration file.", show_default="the router's own")] = None,
     top: Annotated[int, typer.Option(help="How many words and features to show.", min=1)] = 8,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for a program.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what a prompt's win rate is, how it ranks, which targets send it to the strong model, and what speaks for it.
 
@@ -43,13 +45,10 @@ def explain(
 
 
 def _print(result: Explanation) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=120)
+    console = console_for_tables()
     console.print(Text(f"win rate {result.win_rate:.4f} ({result.router}){_rank(result)}"))
 
     def show(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

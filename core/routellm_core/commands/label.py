@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from routellm_core.commands.options import AsJson, Command, Prices, SkipBad, check_output, parse_prices, report_bad
 from routellm_core.commands.progress import progress_bar
-from routellm_core.commands.records import SkipBad, check_output, told_bad
 from routellm_core.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -33,10 +33,9 @@ Data = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write: .jsonl, .csv (also .gz) or .parquet.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, for a program.")]
 
 
-@app.command()
+@app.command(cls=Command)
 def gold(
     data: Data,
     out: Out,
@@ -57,7 +56,7 @@ def gold(
     report, bad = GoldReport(), SkippedRows()
     rows = read_answers(data, skip_bad=bad if skip_bad else None)
     write_records(out, gold_outcomes(rows, kind=kind, report=report))  # type: ignore[arg-type]  # checked by grade
-    told_bad(bad)
+    report_bad(bad)
     if as_json:
         print(json.dumps({**report.to_dict(), "skipped": bad.count, "out": str(out)}))
         return
@@ -69,7 +68,7 @@ def gold(
             print(f"{count} rows left out: no {what}")
 
 
-@app.command()
+@app.command(cls=Command)
 def judge(
     data: Data,
     out: Out,
@@ -92,8 +91,7 @@ def judge(
     weak_url: Annotated[str | None, typer.Option(help="URL of the weak model's service.")] = None,
     strong_key_env: Annotated[str, typer.Option(help="Variable with its API key.")] = "OPENAI_API_KEY",
     weak_key_env: Annotated[str, typer.Option(help="Variable with its API key.")] = "OPENAI_API_KEY",
-    price_in: Annotated[float | None, typer.Option(help="Price of a million question tokens of the judge.")] = None,
-    price_out: Annotated[float | None, typer.Option(help="Price of a million answer tokens of the judge.")] = None,
+    price: Prices = None,
     concurrency: Annotated[int, typer.Option(help="Calls under way at a time.", min=1)] = 8,
     retries: Annotated[int, typer.Option(help="Further tries after a failure that may pass.", min=0)] = 6,
     tries: Annotated[
@@ -113,12 +111,14 @@ def judge(
     """
     from routellm_core.data import SkippedRows, read_answers, write_records
     from routellm_core.labelling import estimate_answers, estimate_judging, recall_answers
-    from routellm_core.policy import Price
 
     check_output(out, data)  # before anything is paid
-    if (price_in is None) != (price_out is None):
-        raise ConfigurationError("--price-in and --price-out go together")
-    price = None if price_in is None or price_out is None else Price(price_in, price_out)
+    prices = parse_prices(price)
+    asked = {judge, strong, weak} | {model for model in (answer_strong, answer_weak) if model is not None}
+    if unknown := sorted(prices.keys() - asked):
+        raise ConfigurationError(
+            f"--price {unknown[0]}=...: no such model is asked; asked are {', '.join(sorted(asked))}"
+        )
     bad = SkippedRows()
     rows = list(read_answers(data, skip_bad=bad if skip_bad else None))
     if not rows:
@@ -144,11 +144,14 @@ def judge(
                 f"{missing} of {len(rows)} rows have no answer of {name!r}: give --answer-{side} MODEL to write them"
             )
         if missing:
-            estimates[f"answers of {name}"] = estimate_answers(rows, {name: writers[name]}, journal=kept)[name]
+            amount = prices.get(name) or prices.get((answer_strong if name == strong else answer_weak) or "")
+            estimates[f"answers of {name}"] = estimate_answers(
+                rows, {name: writers[name]}, journal=kept, prices={} if amount is None else {name: amount}
+            )[name]
     estimates["judge"] = estimate_judging(
-        rows, strong=strong, weak=weak, judge=judge, journal=kept, tries=tries, price=price
+        rows, strong=strong, weak=weak, judge=judge, journal=kept, tries=tries, price=prices.get(judge)
     )
-    told_bad(bad)
+    report_bad(bad)
     for what, estimate in estimates.items():
         known = f" ({estimate.remembered} more are in {kept})" if estimate.remembered else ""
         cost = "" if estimate.cost is None else f", about {estimate.cost:.2f} at these prices"
@@ -164,7 +167,7 @@ def judge(
     if sum(e.calls for e in estimates.values()) and not yes:
         if not sys.stdin.isatty():
             raise ConfigurationError(
-                "nobody to ask whether to spend this: add --yes, or --dry-run for the estimate alone"
+                "stdin is not a terminal: pass --yes to confirm, or --dry-run for the estimate alone"
             )
         typer.confirm("Go on?", abort=True, err=True)
     answering = {name: writers[name] for name in writers if f"answers of {name}" in estimates}
@@ -174,7 +177,9 @@ def judge(
     write_records(out, battles)
     result = {
         **report.to_dict(),
-        "cost": None if price is None else price.cost(report.calls.prompt_tokens, report.calls.completion_tokens),
+        "cost": None
+        if judge not in prices
+        else prices[judge].cost(report.calls.prompt_tokens, report.calls.completion_tokens),
         "answers": None if answered is None else answered.to_dict(),
         "skipped": bad.count,
         "out": str(out),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from routellm_core.calibration.distribution import Calibration
+from routellm_core.commands.options import Limit, RouterName
 from routellm_core.commands.progress import progress_bar
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.policy.policy import RoutingPolicy
@@ -26,10 +27,10 @@ _DEFAULT_SHARE = 0.5
 
 def route(
     prompts: Annotated[list[str] | None, typer.Argument(help="Prompts to route.", show_default=False)] = None,
-    file: Annotated[
+    data: Annotated[
         Path | None,
         typer.Option(
-            "--file", "-f", help="File of prompts: JSON lines, CSV or text, plain or gzip; - is stdin (text)."
+            "--data", "-d", help="File of prompts: JSON lines, CSV or text, plain or gzip; - is stdin (text)."
         ),
     ] = None,
     field: Annotated[str | None, typer.Option(help="Field or column of the file that holds the prompt.")] = None,
@@ -37,22 +38,23 @@ def route(
         float | None, typer.Option(help="Wanted share of strong calls, 0 to 1.", show_default=str(_DEFAULT_SHARE))
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="Threshold itself, instead of a share.")] = None,
-    router: Annotated[str, typer.Option(help="Router: a name or a directory that save_pretrained wrote.")] = "mf",
+    router: RouterName = "mf",
     calibration: Annotated[
         Path | None,
         typer.Option(help="Calibration file, fitted on your own prompts.", show_default="the router's own"),
     ] = None,
-    limit: Annotated[int, typer.Option(help="Rows of the table to show; 0 shows all.", min=0)] = 20,
+    limit: Limit = None,
+    show: Annotated[int, typer.Option(help="Rows of the table to show; 0 shows all.", min=0)] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for a program.")] = False,
 ) -> None:
     """Score prompts and say which model each goes to.
 
     Example: routellm route "Prove that the square root of 2 is irrational." --strong-fraction 0.3
 
-    Example: routellm route --file prompts.jsonl --strong-fraction 0.3 --json > decisions.jsonl
+    Example: routellm route --data prompts.jsonl --strong-fraction 0.3 --json > decisions.jsonl
     """
-    if bool(prompts) == (file is not None):
-        raise ConfigurationError("give prompts as arguments or --file FILE, one of them; see routellm route --help")
+    if bool(prompts) == (data is not None):
+        raise ConfigurationError("give prompts as arguments or --data FILE, one of them; see routellm route --help")
     if strong_fraction is None and threshold is None:
         strong_fraction = _DEFAULT_SHARE
     policy = RoutingPolicy(
@@ -63,20 +65,20 @@ def route(
         on_error="raise",
         cache_size=0,  # each prompt is scored once
     )
-    show = _JsonLines() if as_json else _Table(limit)
-    source = _Source(prompts or [], file, field)
+    output = _JsonLines() if as_json else _Table(show)
+    source = _Source(prompts or [], data, field, limit)
     count = strong = 0
     for batch in source.batches(quiet=as_json and sys.stdout.isatty()):
         decisions = policy.decide_batch(batch)
         strong += sum(d.model == "strong" for d in decisions)
         for prompt, decision in zip(batch, decisions, strict=True):
-            show.row(count, prompt, decision)
+            output.row(count, prompt, decision)
             count += 1
     if not count:
         raise source.no_prompt()
     wanted = "" if strong_fraction is None else f", wanted {strong_fraction:.1%} of prompts like the calibration's"
     left_out = f"; {source.skipped} records without a prompt left out" if source.skipped else ""
-    show.end(
+    output.end(
         f"{count} prompts, {strong} strong ({strong / count:.1%}{wanted}), threshold {policy.threshold:.4f}, "
         f"router {policy.router.name}{left_out}"
     )
@@ -85,7 +87,7 @@ def route(
 class _Source:
     """Prompts from the arguments, a file or stdin, in batches, with a progress bar on a terminal."""
 
-    def __init__(self, prompts: list[str], file: Path | None, field: str | None) -> None:
+    def __init__(self, prompts: list[str], file: Path | None, field: str | None, limit: int | None) -> None:
         self.name = "the command line" if file is None else ("stdin" if str(file) == "-" else str(file))
         self.skipped = 0
         self._reader: Any = None
@@ -99,6 +101,8 @@ class _Source:
 
             self._reader = read_prompts(file, field=field)
             self._items = iter(self._reader)
+        if limit is not None:
+            self._items = islice(self._items, limit)
 
     def no_prompt(self) -> DataError:
         error: DataError = (
@@ -132,11 +136,11 @@ class _JsonLines:
 class _Table:
     """A table of the first rows, then the summary."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, show: int) -> None:
         from rich.console import Console
         from rich.table import Table
 
-        self._limit = limit
+        self._show = show
         self._count = 0
         self._console = Console(highlight=False)
         self._width = max(16, self._console.width - 32)  # what the three other columns leave
@@ -146,7 +150,7 @@ class _Table:
 
     def row(self, index: int, prompt: str, decision: RoutingDecision) -> None:
         self._count += 1
-        if self._limit and index >= self._limit:
+        if self._show and index >= self._show:
             return
         from rich.text import Text
 
@@ -160,7 +164,7 @@ class _Table:
 
     def end(self, summary: str) -> None:
         self._console.print(self._table)
-        hidden = self._count - self._limit if self._limit else 0
+        hidden = self._count - self._show if self._show else 0
         if hidden > 0:
-            self._console.print(f"... and {hidden} more (--limit 0 shows all, --json writes all)", markup=False)
+            self._console.print(f"... and {hidden} more (--show 0 shows all, --json writes all)", markup=False)
         self._console.print(summary, markup=False, soft_wrap=True)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from routellm_core.commands.options import AsJson, Command, SkipBad, console_for_tables, report_bad
 from routellm_core.commands.progress import progress_bar
-from routellm_core.commands.records import SkipBad, told_bad
 from routellm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -62,9 +62,8 @@ EmbeddingCache = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the split and of what is random in training.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a router that is there already.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, for a program.")]
 Base = Annotated[str, typer.Option(help="Directory or hub id of the model to start from (safetensors only).")]
-Resume = Annotated[bool, typer.Option(help="Go on from the last checkpoint of an interrupted run.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Start anew instead of continuing an interrupted run.")]
 Balance = Annotated[bool, typer.Option(help="Give each label the same share of the loss.")]
 MaxSteps = Annotated[int, typer.Option(help="Most optimizer steps.", min=1)]
 Epochs = Annotated[float, typer.Option(help="Passes over the data, unless --max-steps ends it before.")]
@@ -145,7 +144,7 @@ def _fine_tuned(
     held_out: HeldOut = 0.2,
     source_weight: SourceWeight = None,
     seed: Seed = 0,
-    resume: Resume = True,
+    restart: Restart = False,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -181,7 +180,7 @@ def _fine_tuned(
             held_out=held_out,
             source_weights=_weights(source_weight),
             overwrite=overwrite,
-            resume=resume,
+            resume=not restart,
             **own,
         )
     if summary is not None:  # else this is not the first process of a distributed run
@@ -206,7 +205,7 @@ def _with_options_of(shared: Callable[..., None]) -> Callable[[Callable[..., Non
     return extended
 
 
-@app.command()
+@app.command(cls=Command)
 @_with_options_of(_embedding_router)
 def mf(
     method: Annotated[
@@ -234,7 +233,7 @@ def mf(
     _embedding_router("mf", own, **shared)
 
 
-@app.command()
+@app.command(cls=Command)
 @_with_options_of(_embedding_router)
 def knn(
     neighbors: Annotated[
@@ -251,7 +250,7 @@ def knn(
     _embedding_router("knn", {"source_weights": _weights(source_weight), **own}, **shared)
 
 
-@app.command("sw_ranking")
+@app.command("sw_ranking", cls=Command)
 @_with_options_of(_embedding_router)
 def sw_ranking(
     all_models: Annotated[bool, typer.Option(help="Use the battles of every pair of models.")] = True,
@@ -270,7 +269,7 @@ def sw_ranking(
     _embedding_router("sw_ranking", own, **shared)
 
 
-@app.command()
+@app.command(cls=Command)
 @_with_options_of(_fine_tuned)
 def bert(
     batch_size: BatchSize = 16,
@@ -293,7 +292,7 @@ def bert(
     _fine_tuned(train_bert, how, {"max_length": max_length}, **shared)
 
 
-@app.command("causal_llm")
+@app.command("causal_llm", cls=Command)
 @_with_options_of(_fine_tuned)
 def causal_llm(
     lora: Annotated[int, typer.Option(help="Rank of the LoRA updates; 0 trains all weights.", min=0)] = 16,
@@ -377,18 +376,15 @@ def _weights(given: list[str] | None) -> dict[str, float]:
 
 
 def _report(summary: TrainingSummary, reader: _Reader, as_json: bool) -> None:
-    told_bad(reader.bad)
+    report_bad(reader.bad)
     if as_json:
         print(json.dumps({"directory": str(summary.directory), **summary.to_dict()}))
         return
-    from rich.console import Console
     from rich.table import Table
 
     from routellm_core.report.escaping import printable
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=120)  # a pipe has no width; 80 would break the table
+    console = console_for_tables()
     rows = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in summary.rows.items() if count)
     pair = f"{summary.strong} (strong) and {summary.weak} (weak)"
     console.print(printable(f"{summary.router} router for {pair}"), markup=False)

@@ -83,7 +83,7 @@ def test_prompts_are_not_overwritten(name, routellm, router, traffic, tmp_path):
     (tmp_path / "link.json").symlink_to(traffic)
     os.link(traffic, tmp_path / "hard.json")
     before = traffic.read_bytes()
-    result = routellm("calibrate", "-p", traffic, "-o", tmp_path / name)
+    result = routellm("calibrate", "-d", traffic, "-o", tmp_path / name)
     assert refused(result, f"out={tmp_path / name}", "the prompts", "another file")
     assert traffic.read_bytes() == before
     assert router.calls == []
@@ -93,7 +93,7 @@ def test_prompts_are_not_overwritten(name, routellm, router, traffic, tmp_path):
 def test_prompts_are_not_taken_for_a_file_of_an_unfinished_run(suffix, routellm, router, traffic, tmp_path):
     prompts = traffic.rename(tmp_path / f"c.json{suffix}")
     before = prompts.read_bytes()
-    result = routellm("calibrate", "-p", prompts, "--format", "jsonl", "-o", tmp_path / "c.json")
+    result = routellm("calibrate", "-d", prompts, "--format", "jsonl", "-o", tmp_path / "c.json")
     assert refused(result, f"out={tmp_path / 'c.json'}", "the prompts")
     assert prompts.read_bytes() == before
 
@@ -103,7 +103,7 @@ def test_a_file_that_is_no_calibration_is_not_overwritten(routellm, router, traf
     OnlineCalibration([0.5], 0.3, window=50).save(tmp_path / "state.json")
     for text in ("my notes\n", '{"prompt": "a"}\n', "\x00\xff", (tmp_path / "state.json").read_text()):
         out.write_text(text, encoding="utf-8")
-        result = routellm("calibrate", "-p", traffic, "-o", out)
+        result = routellm("calibrate", "-d", traffic, "-o", out)
         assert refused(result, f"out={out}", "not a calibration", "another file")
         assert out.read_text(encoding="utf-8") == text
     assert router.calls == []
@@ -116,7 +116,7 @@ def test_a_calibration_is_overwritten_also_a_damaged_or_an_empty_one(routellm, r
     old = out.read_text()
     for text in (old, json.dumps(json.loads(old), indent=2), old[: len(old) // 2], ""):
         out.write_text(text)
-        assert routellm("calibrate", "-p", traffic, "-o", out).code == 0
+        assert routellm("calibrate", "-d", traffic, "-o", out).code == 0
         assert Calibration.load(out) == expected
 
 
@@ -142,32 +142,32 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_scored(
     (tmp_path / "blocked.json.scores.part").mkdir()
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.setattr("routellm_core.routers.load_router", lambda *a, **k: pytest.fail("a router was loaded"))
-    assert refused(routellm("calibrate", "-p", traffic, "-o", tmp_path / output), "out=", output, said)
+    assert refused(routellm("calibrate", "-d", traffic, "-o", tmp_path / output), "out=", output, said)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission_is_told_before_anything_is_scored(routellm, router, traffic, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
-    result = routellm("calibrate", "-p", traffic, "-o", tmp_path / "closed" / "c.json")
+    result = routellm("calibrate", "-d", traffic, "-o", tmp_path / "closed" / "c.json")
     assert refused(result, "out=", "Permission denied")
     assert router.calls == []
 
 
 def test_a_router_that_does_not_load_leaves_nothing_behind(routellm, traffic, tmp_path):
     out = tmp_path / "out" / "c.json"
-    assert refused(routellm("calibrate", "-p", traffic, "-o", out, "-r", "nope"), "'nope'")
+    assert refused(routellm("calibrate", "-d", traffic, "-o", out, "-r", "nope"), "'nope'")
     assert list(out.parent.iterdir()) == []
 
 
 def test_a_full_disk_is_one_line_and_the_run_can_go_on(routellm, traffic, tmp_path):
     out = tmp_path / "c.json"
-    command = [sys.executable, "-m", "routellm_core.cli", "calibrate", "-p", traffic, "-r", "random", "-o", out]
+    command = [sys.executable, "-m", "routellm_core.cli", "calibrate", "-d", traffic, "-r", "random", "-o", out]
     limited = ["bash", "-c", 'ulimit -f 2; exec "$@"', "-", *map(str, command)]
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False, env=env)
     assert refused(SimpleNamespace(code=done.returncode, err=done.stderr), "c.json.scores.part", "too large")
     assert not out.exists()
-    result = routellm("calibrate", "-p", traffic, "-r", "random", "-o", out)
+    result = routellm("calibrate", "-d", traffic, "-r", "random", "-o", out)
     assert "going on after 256 prompts" in result.err  # 2,048 bytes of 8 each
     assert Calibration.load(out) == Calibration.fit(load_router("random"), router_prompts(500))
 
@@ -178,24 +178,24 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(routellm, traffic, tmp_pa
 def test_ctrl_c_says_that_the_same_command_goes_on(routellm, router, traffic, tmp_path):
     out = tmp_path / "c.json"
     stop_after(router, 2)
-    result = routellm("calibrate", "-p", traffic, "-o", out)
+    result = routellm("calibrate", "-d", traffic, "-o", out)
     assert result.code == 130
     assert "200 prompts" in result.err
     assert "same command goes on" in result.err
     assert "Traceback" not in result.err
     stop_after(router, 3)
-    again = routellm("calibrate", "-p", traffic, "-o", out, "--restart")
+    again = routellm("calibrate", "-d", traffic, "-o", out, "--restart")
     assert "100 prompts" in again.err
     assert "without --restart" in again.err
     stop_after(router, -1)
-    last = routellm("calibrate", "-p", traffic, "-o", out)
+    last = routellm("calibrate", "-d", traffic, "-o", out)
     assert "going on after 100 prompts" in last.err
     assert Calibration.load(out) == Calibration.fit(ScriptedRouter(), router_prompts(500))
 
 
 def test_ctrl_c_before_the_first_score_promises_nothing(routellm, router, traffic, tmp_path):
     stop_after(router, 0)
-    result = routellm("calibrate", "-p", traffic, "-o", tmp_path / "c.json")
+    result = routellm("calibrate", "-d", traffic, "-o", tmp_path / "c.json")
     assert result.code == 130
     assert "goes on" not in result.err
     assert [p.name for p in tmp_path.iterdir()] == ["traffic.jsonl"]
@@ -209,10 +209,10 @@ def test_ctrl_c_after_the_last_score_keeps_the_scores(routellm, router, traffic,
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "_distribution", stopped)
-        result = routellm("calibrate", "-p", traffic, "-o", out)
+        result = routellm("calibrate", "-d", traffic, "-o", out)
     assert result.code == 130
     assert "500 prompts" in result.err
-    assert routellm("calibrate", "-p", traffic, "-o", out).code == 0
+    assert routellm("calibrate", "-d", traffic, "-o", out).code == 0
     assert len(router.prompts) == 500
 
 
@@ -257,8 +257,8 @@ def killed(where, default, *arguments):
 
 def test_a_killed_run_blocks_no_other_and_is_gone_on_with(routellm, router, traffic, tmp_path):
     out = tmp_path / "c.json"
-    killed("third batch", 0.5, "calibrate", "-p", traffic, "-o", out)
-    result = routellm("calibrate", "-p", traffic, "-o", out)
+    killed("third batch", 0.5, "calibrate", "-d", traffic, "-o", out)
+    result = routellm("calibrate", "-d", traffic, "-o", out)
     assert result.code == 0
     assert "going on after 200 prompts" in result.err
     assert len(router.prompts) == 300
@@ -269,9 +269,9 @@ def test_a_killed_run_blocks_no_other_and_is_gone_on_with(routellm, router, traf
 def test_scores_of_another_run_are_never_taken_for_those_of_a_new_one(where, routellm, router, tmp_path):
     out, prompts = tmp_path / "c.json", tmp_path / "plain.jsonl"
     prompts.write_text("".join(json.dumps({"prompt": f"word {i}"}) + "\n" for i in range(500)))
-    killed("third batch", 0.9, "calibrate", "-p", prompts, "-o", out)  # another router leaves 200 scores
-    killed(where, 0.5, "calibrate", "-p", prompts, "-o", out, "--restart")  # the new run dies while it begins
-    assert routellm("calibrate", "-p", prompts, "-o", out).code == 0
+    killed("third batch", 0.9, "calibrate", "-d", prompts, "-o", out)  # another router leaves 200 scores
+    killed(where, 0.5, "calibrate", "-d", prompts, "-o", out, "--restart")  # the new run dies while it begins
+    assert routellm("calibrate", "-d", prompts, "-o", out).code == 0
     assert Calibration.load(out).values.tolist() == [0.5]
 
 
@@ -281,10 +281,10 @@ def test_a_second_run_with_the_same_output_is_refused_while_the_first_goes_on(ro
 
     def before(prompts):
         if len(router.calls) == 2 and not seen:
-            seen.append(routellm("calibrate", "-p", traffic, "-o", out, "--restart"))
+            seen.append(routellm("calibrate", "-d", traffic, "-o", out, "--restart"))
 
     router.before = before
-    result = routellm("calibrate", "-p", traffic, "-o", out)
+    result = routellm("calibrate", "-d", traffic, "-o", out)
     assert refused(seen[0], f"out={out}", "another run", "another file")
     assert result.code == 0
     assert len(router.prompts) == 500
@@ -306,7 +306,7 @@ def test_a_run_that_begins_as_another_ends_writes_to_a_file_that_is_there(
 
     monkeypatch.setattr(fcntl, "flock", flock)
     stop_after(router, 2)
-    assert "200 prompts" in routellm("calibrate", "-p", traffic, "-o", out).err
+    assert "200 prompts" in routellm("calibrate", "-d", traffic, "-o", out).err
     assert (tmp_path / "c.json.scores.part").stat().st_size == 200 * 8
 
 
@@ -314,10 +314,10 @@ def test_a_run_that_begins_as_another_ends_writes_to_a_file_that_is_there(
 
 
 def test_limit_says_which_prompts_were_used(routellm, router, traffic, tmp_path):
-    limited = routellm("calibrate", "-p", traffic, "-o", tmp_path / "c.json", "--limit", "150")
+    limited = routellm("calibrate", "-d", traffic, "-o", tmp_path / "c.json", "--limit", "150")
     assert "the first 150 prompts" in limited.out
     assert "--limit" in limited.out
-    whole = routellm("calibrate", "-p", traffic, "-o", tmp_path / "c.json", "--limit", "1000")
+    whole = routellm("calibrate", "-d", traffic, "-o", tmp_path / "c.json", "--limit", "1000")
     assert "500 prompts" in whole.out
     assert "first" not in whole.out
 
@@ -328,8 +328,8 @@ def test_a_limit_below_what_an_earlier_run_scored_is_told_as_it_is(routellm, rou
     rows += [{"prompt": text} for text in router_prompts(200)]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
     stop_after(router, 3)
-    routellm("calibrate", "-p", prompts, "-o", tmp_path / "c.json")
-    result = routellm("calibrate", "-p", prompts, "-o", tmp_path / "c.json", "--limit", "150", "--json")
+    routellm("calibrate", "-d", prompts, "-o", tmp_path / "c.json")
+    result = routellm("calibrate", "-d", prompts, "-o", tmp_path / "c.json", "--limit", "150", "--json")
     assert "--limit takes the first 150" in result.err
     found = json.loads(result.out)
     assert (found["count"], found["skipped"]) == (150, 0)
@@ -341,19 +341,19 @@ def test_a_limit_below_what_an_earlier_run_scored_is_told_as_it_is(routellm, rou
     [
         (["--tokens", "500"], "--tokens"),
         (["--calls", "1"], "--calls"),
-        (["--strong-price", "10", "--weak-price", "0"], "--strong-price, --weak-price"),
+        (["--price", "strong=10", "--price", "weak=0"], "--price strong=IN/OUT, --price weak=IN/OUT"),
     ],
 )
 def test_options_of_the_budget_without_a_budget_are_refused(options, named, routellm, router, traffic, tmp_path):
-    result = routellm("calibrate", "-p", traffic, "-o", tmp_path / "c.json", *options)
+    result = routellm("calibrate", "-d", traffic, "-o", tmp_path / "c.json", *options)
     assert refused(result, named, "--budget")
     assert router.calls == []
 
 
 def test_the_budget_is_for_one_call_unless_told_otherwise(routellm, router, traffic, tmp_path):
-    money = ("--strong-price", "10", "--weak-price", "0", "--tokens", "1000", "--json")
-    one = routellm("calibrate", "-p", traffic, "-o", tmp_path / "c.json", "--budget", "0.005", *money)
-    many = routellm("calibrate", "-p", traffic, "-o", tmp_path / "c.json", "--budget", "5", "--calls", "1000", *money)
+    money = ("--price", "strong=10", "--price", "weak=0", "--tokens", "1000", "--json")
+    one = routellm("calibrate", "-d", traffic, "-o", tmp_path / "c.json", "--budget", "0.005", *money)
+    many = routellm("calibrate", "-d", traffic, "-o", tmp_path / "c.json", "--budget", "5", "--calls", "1000", *money)
     targets = [json.loads(r.out)["targets"][-1] for r in (one, many)]
     assert targets[0] == targets[1]
     assert targets[0]["wanted"] == 0.005
@@ -364,11 +364,11 @@ def test_skip_bad_goes_on_where_a_malformed_row_stopped_the_run(routellm, router
     lines = traffic.read_text().splitlines()
     traffic.write_text("\n".join([*lines[:250], "{not json", *lines[250:]]))
     out = tmp_path / "calibration.json"
-    stopped = routellm("calibrate", "-p", traffic, "-o", out)
+    stopped = routellm("calibrate", "-d", traffic, "-o", out)
     assert stopped.code == 2
     assert "line 251: not JSON" in stopped.err
     assert not out.exists()
-    found = routellm("calibrate", "-p", traffic, "-o", out, "--skip-bad", "--json")
+    found = routellm("calibrate", "-d", traffic, "-o", out, "--skip-bad", "--json")
     assert found.code == 0, found.err
     assert "going on after 200 prompts" in found.err
     assert "left out 1 malformed rows" in found.err
@@ -382,26 +382,26 @@ def unfinished_and_other(routellm, router, traffic, tmp_path):
     out, other = tmp_path / "calibration.json", tmp_path / "other.txt"
     other.write_text("p=0.1\np=0.2\n")
     stop_after(router, 2)
-    assert routellm("calibrate", "-p", traffic, "-o", out).code == 130
+    assert routellm("calibrate", "-d", traffic, "-o", out).code == 130
     router.before = lambda prompts: None
     return out, other
 
 
 def test_the_work_of_another_run_is_dropped_only_when_asked(routellm, router, traffic, tmp_path):
     out, other = unfinished_and_other(routellm, router, traffic, tmp_path)
-    refused = routellm("calibrate", "-p", other, "-o", out)
+    refused = routellm("calibrate", "-d", other, "-o", out)
     assert refused.code == 2
     assert f"200 prompts are scored there by an unfinished run of {traffic}" in refused.err
-    assert "going on after 200 prompts" in routellm("calibrate", "-p", traffic, "-o", out).err
+    assert "going on after 200 prompts" in routellm("calibrate", "-d", traffic, "-o", out).err
     assert Calibration.load(out).count == 500
 
 
 def test_restart_drops_the_work_of_another_run(routellm, router, traffic, tmp_path):
     out, other = unfinished_and_other(routellm, router, traffic, tmp_path)
-    assert routellm("calibrate", "-p", other, "-o", out, "--restart").code == 0
+    assert routellm("calibrate", "-d", other, "-o", out, "--restart").code == 0
     assert Calibration.load(out).count == 2
 
 
 def test_a_small_share_is_not_shown_as_none(routellm, router, traffic, tmp_path):
-    found = routellm("calibrate", "-p", traffic, "-o", tmp_path / "c.json", "--strong-fraction", "0.004")
+    found = routellm("calibrate", "-d", traffic, "-o", tmp_path / "c.json", "--strong-fraction", "0.004")
     assert "0.4% strong" in found.out

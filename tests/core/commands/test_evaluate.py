@@ -52,8 +52,8 @@ def outcomes(tmp_path):
 def test_evaluate_prints_a_table_and_writes_everything(outcomes, tmp_path):
     folder = tmp_path / "out"
     result = run(
-        "evaluate", "-r", "random", "--outcomes", outcomes, "--strong", "big", "--weak", "small",
-        "--output", folder, "--draws", "50",
+        "evaluate", "-r", "random", "--data", outcomes, "--strong", "big", "--weak", "small",
+        "--out", folder, "--draws", "50",
     )  # fmt: skip
     assert re.search(r"mine, 120 prompts: strong big \d\d\.\d%, weak small \d\d\.\d%", result.stdout)
     for name in ("random", "prompt length", "oracle", "APGR", "CPT(50%)"):
@@ -70,8 +70,8 @@ def test_evaluate_prints_a_table_and_writes_everything(outcomes, tmp_path):
 
 def test_evaluate_json_for_programs(outcomes, tmp_path):
     result = run(
-        "evaluate", "-r", "random", "-o", outcomes, "--strong", "big", "--weak", "small", "--json", "--draws", "50",
-        "--strong-price", "10", "--weak-price", "1", "--price", "mid=2", "--output", tmp_path / "out",
+        "evaluate", "-r", "random", "-d", outcomes, "--strong", "big", "--weak", "small", "--json", "--draws", "50",
+        "--price", "big=10", "--price", "small=1", "--price", "mid=2", "--out", tmp_path / "out",
     )  # fmt: skip
     (found,) = json.loads(result.stdout)
     assert result.stderr == ""
@@ -88,7 +88,7 @@ def test_evaluate_several_routers_and_benchmarks(tmp_path):
     load_router("random", seed=2).save_pretrained(tmp_path / "two")
     result = run(
         "evaluate", "-r", f"{tmp_path / 'one'},{tmp_path / 'two'}", "-b", "mmlu", "-b", "gsm8k", "--data", tmp_path,
-        "--strong", "s", "--weak", "w", "--json", "--draws", "30", "--output", tmp_path / "out",
+        "--strong", "s", "--weak", "w", "--json", "--draws", "30", "--out", tmp_path / "out",
     )  # fmt: skip
     found = json.loads(result.stdout)
     assert [f["benchmark"] for f in found] == ["mmlu", "gsm8k"]
@@ -99,43 +99,47 @@ def test_evaluate_several_routers_and_benchmarks(tmp_path):
 @pytest.mark.parametrize(
     ("args", "error", "words"),
     [
-        ([], ConfigurationError, "nothing to evaluate on"),
-        (["-o", "OUTCOMES"], ConfigurationError, "--strong and --weak"),
+        ([], ConfigurationError, "there is nothing to evaluate on"),
+        (["-d", "OUTCOMES"], ConfigurationError, "--strong and --weak"),
         (["-b", "mmlu"], ConfigurationError, "needs --data"),
         (["-b", "mmlu", "--data", "nowhere"], DataError, "no mmlu data"),
-        (["-o", "nowhere.jsonl"], DataError, "no such file"),
+        (["-d", "nowhere.jsonl"], DataError, "no such file"),
         (
-            ["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--strong-price", "3"],
+            ["-d", "OUTCOMES", "--strong", "big", "--weak", "small", "--price", "big=3"],
             ConfigurationError,
-            "--weak-price",
+            "--price small=IN/OUT is missing",
         ),
         (
-            ["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--price", "mid"],
+            ["-d", "OUTCOMES", "--strong", "big", "--weak", "small", "--price", "mid"],
             ConfigurationError,
-            "MODEL=NUMBER",
-        ),
-        (["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--price", "mid=1"], ConfigurationError, "beside it"),
-        (["-o", "OUTCOMES", "--strong", "big", "--weak", "x"], ConfigurationError, "weak='x'"),
-        (
-            ["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--strong-price", "1", "--weak-price", "2"],
-            ConfigurationError,
-            "--strong-price 1, --weak-price 2: .* not dearer",
+            "expected MODEL=IN/OUT",
         ),
         (
-            ["-o", "OUTCOMES", "--strong", "big", "--weak", "small", "--tokens", "9"],
+            ["-d", "OUTCOMES", "--strong", "big", "--weak", "small", "--price", "mid=1"],
             ConfigurationError,
-            "--tokens needs",
+            "big=IN/OUT is missing",
+        ),
+        (["-d", "OUTCOMES", "--strong", "big", "--weak", "x"], ConfigurationError, "weak='x'"),
+        (
+            ["-d", "OUTCOMES", "--strong", "big", "--weak", "small", "--price", "big=1", "--price", "small=2"],
+            ConfigurationError,
+            "a call of big .* costs 0.001 and one of small .* 0.002: .* not more expensive",
         ),
         (
-            ["-o", "OUTCOMES", "--strong-price", "2", "--weak-price", "1", "--tokens", "0"],
+            ["-d", "OUTCOMES", "--strong", "big", "--weak", "small", "--tokens", "9"],
             ConfigurationError,
-            "--tokens 0",
+            "--tokens is of use with prices only",
+        ),
+        (
+            ["-d", "OUTCOMES", "--price", "big=2", "--price", "small=1", "--tokens", "0"],
+            ConfigurationError,
+            "--tokens '0'",
         ),
     ],
 )
 def test_evaluate_names_what_is_wrong(args, error, words, outcomes, tmp_path):
     args = [str(outcomes) if a == "OUTCOMES" else a for a in args]
-    message = run("evaluate", "-r", "random", "--output", tmp_path / "out", *args, error=error)
+    message = run("evaluate", "-r", "random", "--out", tmp_path / "out", *args, error=error)
     assert re.search(words, message)
 
 
@@ -143,7 +147,7 @@ def test_evaluate_says_which_model_it_took_as_the_strong_one(tmp_path):
     file = tmp_path / "pair.jsonl"
     rows = [{"prompt": f"p{i}", "scores": {"a": i % 2, "b": i % 3 != 0}} for i in range(40)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = ["evaluate", "-r", "random", "-o", file, "--draws", "20", "--output", tmp_path / "out"]
+    command = ["evaluate", "-r", "random", "-d", file, "--draws", "20", "--out", tmp_path / "out"]
     assert "b was taken as the strong model, by the mean scores" in run(*command).stdout
     assert "was taken" not in run(*command, "--strong", "a", "--weak", "b").stdout
 
@@ -153,8 +157,8 @@ def test_evaluate_tells_apart_what_is_called_the_same(outcomes, tmp_path, monkey
     (tmp_path / "other" / "mine.jsonl").write_bytes(outcomes.read_bytes())
     load_router("mf").save_pretrained(tmp_path / "copy")
     result = run(
-        "evaluate", "-r", "mf", "-r", tmp_path / "copy", "-o", outcomes, "-o", tmp_path / "other" / "mine.jsonl",
-        "--strong", "big", "--weak", "small", "--draws", "20", "--json", "--output", tmp_path / "out",
+        "evaluate", "-r", "mf", "-r", tmp_path / "copy", "-d", outcomes, "-d", tmp_path / "other" / "mine.jsonl",
+        "--strong", "big", "--weak", "small", "--draws", "20", "--json", "--out", tmp_path / "out",
     )  # fmt: skip
     found = json.loads(result.stdout)
     assert [f["benchmark"] for f in found] == [f"{tmp_path.name}/mine", "other/mine"]
@@ -165,9 +169,9 @@ def test_evaluate_tells_apart_what_is_called_the_same(outcomes, tmp_path, monkey
 def test_evaluate_tells_an_output_that_cannot_be_before_it_scores_anything(outcomes, tmp_path, monkeypatch):
     monkeypatch.setattr("routellm_core.routers.load_router", lambda *a, **k: pytest.fail("a router was loaded"))
     (tmp_path / "file").write_text("mine")
-    command = ["evaluate", "-o", outcomes, "--strong", "big", "--weak", "small"]
-    message = run(*command, "--output", tmp_path / "file", error=ConfigurationError)
-    assert f"--output {tmp_path / 'file'}" in message
+    command = ["evaluate", "-d", outcomes, "--strong", "big", "--weak", "small"]
+    message = run(*command, "--out", tmp_path / "file", error=ConfigurationError)
+    assert f"--out {tmp_path / 'file'}" in message
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -175,23 +179,24 @@ def test_evaluate_tells_an_output_that_cannot_be_before_it_scores_anything(outco
 def test_evaluate_never_replaces_the_outcomes(name, outcomes, tmp_path):
     mine = tmp_path / name
     mine.write_bytes(outcomes.read_bytes())
-    command = ["evaluate", "-r", "random", "-o", mine, "--strong", "big", "--weak", "small", "--draws", "20"]
-    assert f"would replace {mine}" in run(*command, "--output", tmp_path, error=ConfigurationError)
+    command = ["evaluate", "-r", "random", "-d", mine, "--strong", "big", "--weak", "small", "--draws", "20"]
+    assert f"would replace {mine}" in run(*command, "--out", tmp_path, error=ConfigurationError)
     assert mine.read_bytes() == outcomes.read_bytes()
 
 
 @pytest.mark.parametrize(
     ("prices", "words"),
     [
-        (["--price", "big=3"], r"--price big=\.\.\.: .* --strong-price"),
-        (["--price", "mid=3", "--price", "mid=30"], "mid has the price 3 already"),
+        (["--price", "big=3"], "big has a price already"),
+        (["--price", "mid=1/2/3"], "'mid=1/2/3'"),
+        (["--price", "mid=3", "--price", "mid=30"], "mid has a price already"),
         (["--price", "mid=-3"], "'mid=-3'"),
     ],
 )
 def test_evaluate_refuses_prices_that_cannot_be_meant(prices, words, outcomes, tmp_path):
-    command = ["evaluate", "-r", "random", "-o", outcomes, "--strong", "big", "--weak", "small"]
+    command = ["evaluate", "-r", "random", "-d", outcomes, "--strong", "big", "--weak", "small"]
     message = run(
-        *command, "--strong-price", "8", "--weak-price", "1", *prices, "--output", tmp_path / "out",
+        *command, "--price", "big=8", "--price", "small=1", *prices, "--out", tmp_path / "out",
         error=ConfigurationError,
     )  # fmt: skip
     assert re.search(words, message)
@@ -203,8 +208,8 @@ def test_evaluate_takes_a_file_once_and_tells_apart_what_lies_deeper(outcomes, t
         (tmp_path / folder / "x.jsonl").write_bytes(outcomes.read_bytes())
     files = [tmp_path / "a" / "x.jsonl", tmp_path / "b" / "a" / "x.jsonl", tmp_path / "b" / ".." / "a" / "x.jsonl"]
     result = run(
-        "evaluate", "-r", "random", *(part for file in files for part in ("-o", file)), "--strong", "big", "--weak",
-        "small", "--draws", "20", "--json", "--output", tmp_path / "out",
+        "evaluate", "-r", "random", *(part for file in files for part in ("-d", file)), "--strong", "big", "--weak",
+        "small", "--draws", "20", "--json", "--out", tmp_path / "out",
     )  # fmt: skip
     assert [f["benchmark"] for f in json.loads(result.stdout)] == [f"{tmp_path.name}/a/x", "b/a/x"]
 
@@ -213,7 +218,7 @@ def test_evaluate_takes_a_file_once_and_tells_apart_what_lies_deeper(outcomes, t
 def test_odd_scores_are_numbers_or_named(score, tmp_path):
     file = tmp_path / "odd.jsonl"
     file.write_text(f'{{"prompt": "a", "scores": {{"b": {score}, "c": 1}}}}\n' * 3)
-    command = ["evaluate", "-r", "random", "-o", file, "--draws", "20", "--output", tmp_path / "out"]
+    command = ["evaluate", "-r", "random", "-d", file, "--draws", "20", "--out", tmp_path / "out"]
     if score in {"1" + "0" * 50, "true"}:
         run(*command)
     else:
@@ -223,7 +228,7 @@ def test_odd_scores_are_numbers_or_named(score, tmp_path):
 
 def test_outcomes_in_csv_are_refused_without_advice_that_does_not_apply(tmp_path):
     (tmp_path / "c.csv").write_text("prompt,answer\na,b\n")
-    message = run("evaluate", "-o", tmp_path / "c.csv", "--output", tmp_path / "out", error=DataError)
+    message = run("evaluate", "-d", tmp_path / "c.csv", "--out", tmp_path / "out", error=DataError)
     assert "scores" in message
     assert "skip" not in message
 
@@ -233,8 +238,8 @@ def test_a_narrow_terminal_gets_intervals_on_a_line_of_their_own(outcomes, tmp_p
 
     monkeypatch.setattr(Console, "is_terminal", True)
     monkeypatch.setattr(Console, "width", 80)
-    command = ["evaluate", "-r", "random", "-o", outcomes, "--strong", "big", "--weak", "small", "--draws", "20"]
-    lines = run(*command, "--output", tmp_path / "out").stdout.splitlines()
+    command = ["evaluate", "-r", "random", "-d", outcomes, "--strong", "big", "--weak", "small", "--draws", "20"]
+    lines = run(*command, "--out", tmp_path / "out").stdout.splitlines()
     assert any(re.fullmatch(r"( +\[[^\[\]]+, [^\[\]]+\]){4}\s*", line) for line in lines)
 
 
@@ -249,7 +254,7 @@ def test_evaluate_reads_the_outcomes_that_training_reads(outcomes, tmp_path):
             "evaluate",
             "-r",
             "random",
-            "--outcomes",
+            "--data",
             file,
             "--strong",
             "big",
@@ -258,15 +263,15 @@ def test_evaluate_reads_the_outcomes_that_training_reads(outcomes, tmp_path):
             "--draws",
             "50",
         ]
-        found[file.name] = json.loads(run(*command, "--output", tmp_path / "out", "--json").stdout)
+        found[file.name] = json.loads(run(*command, "--out", tmp_path / "out", "--json").stdout)
     assert found["mine.csv"] == found["mine.csv.gz"] == found["mine.parquet"] == found["mine.jsonl"]
     assert found["mine.jsonl"][0]["title"] == "mine, 120 prompts"
 
 
 def test_evaluate_refuses_a_price_of_a_model_that_is_not_there(outcomes, tmp_path):
-    command = ["evaluate", "-r", "random", "--outcomes", outcomes, "--strong", "big", "--weak", "small"]
-    prices = ["--strong-price", "10", "--weak-price", "1", "--price", "middle=3"]
-    message = run(*command, *prices, "--output", tmp_path / "out", error=ConfigurationError)
+    command = ["evaluate", "-r", "random", "--data", outcomes, "--strong", "big", "--weak", "small"]
+    prices = ["--price", "big=10", "--price", "small=1", "--price", "middle=3"]
+    message = run(*command, *prices, "--out", tmp_path / "out", error=ConfigurationError)
     assert "middle" in message
     assert "big, small, mid" in message
     assert not (tmp_path / "out").exists()
@@ -281,7 +286,7 @@ def traffic(tmp_path):
 
 def test_calibrate_writes_what_fit_would(traffic, tmp_path):
     out = tmp_path / "deep" / "calibration.json"
-    result = run("calibrate", "-p", traffic, "-r", "random", "-o", out, "--strong-fraction", "0.3", "--json")
+    result = run("calibrate", "-d", traffic, "-r", "random", "-o", out, "--strong-fraction", "0.3", "--json")
     found = json.loads(result.stdout)
     router = load_router("random")
     expected = Calibration.fit(router, [f"prompt {i}" for i in range(500)])
@@ -309,7 +314,7 @@ def test_calibrate_goes_on_where_it_was_stopped(traffic, tmp_path, monkeypatch):
         return original(self, prompts)
 
     monkeypatch.setattr(ScriptedRouter, "_win_rates", stop_at_third)
-    result = CliRunner().invoke(app, ["calibrate", "-p", str(traffic), "-o", str(out)])
+    result = CliRunner().invoke(app, ["calibrate", "-d", str(traffic), "-o", str(out)])
     assert result.exit_code != 0
     assert not out.exists()
     assert len(seen) == 2
@@ -317,12 +322,12 @@ def test_calibrate_goes_on_where_it_was_stopped(traffic, tmp_path, monkeypatch):
     with (tmp_path / "calibration.json.scores.part").open("ab") as file:
         file.write(b"\x00\x01")
     monkeypatch.setattr(ScriptedRouter, "_win_rates", original)
-    result = run("calibrate", "-p", traffic, "-o", out)
+    result = run("calibrate", "-d", traffic, "-o", out)
     assert "going on after 200 prompts" in result.stderr
     assert sum(len(call) for call in seen) == 500  # none was scored twice
     assert Calibration.load(out).count == 500
     # another file is another run, whatever lies there
-    run("calibrate", "-p", traffic, "-o", out, "--limit", "50")
+    run("calibrate", "-d", traffic, "-o", out, "--limit", "50")
     assert Calibration.load(out).count == 50
 
 
@@ -340,8 +345,8 @@ def test_calibrate_is_limited_to_fewer_prompts_than_an_earlier_run_scored(traffi
         return original(self, prompts)
 
     monkeypatch.setattr(ScriptedRouter, "_win_rates", stop_at_fourth)
-    assert CliRunner().invoke(app, ["calibrate", "-p", str(traffic), "-o", str(out)]).exit_code != 0
-    result = run("calibrate", "-p", traffic, "-o", out, "--limit", "150")
+    assert CliRunner().invoke(app, ["calibrate", "-d", str(traffic), "-o", str(out)]).exit_code != 0
+    result = run("calibrate", "-d", traffic, "-o", out, "--limit", "150")
     assert "going on after 300 prompts" in result.stderr
     assert Calibration.load(out) == Calibration.fit(ScriptedRouter(), [f"prompt {i}" for i in range(150)])
 
@@ -351,19 +356,19 @@ def test_calibrate_is_limited_to_fewer_prompts_than_an_earlier_run_scored(traffi
     [
         (["--strong-fraction", "3"], "strong_fraction=3.0"),
         (["--precision", "0"], "precision=0.0"),
-        (["--budget", "-1", "--strong-price", "2", "--weak-price", "1", "--tokens", "9"], "budget=-1.0"),
-        (["--budget", "1", "--strong-price", "1", "--weak-price", "2", "--tokens", "9"], "not more expensive"),
+        (["--budget", "-1", "--price", "strong=2", "--price", "weak=1", "--tokens", "9"], "budget=-1.0"),
+        (["--budget", "1", "--price", "strong=1", "--price", "weak=2", "--tokens", "9"], "not more expensive"),
     ],
 )
 def test_calibrate_tells_a_wrong_option_before_it_scores_anything(options, said, traffic, tmp_path, monkeypatch):
     monkeypatch.setattr("routellm_core.routers.load_router", lambda *a, **k: pytest.fail("a router was loaded"))
-    assert said in run("calibrate", "-p", traffic, "-o", tmp_path / "c.json", *options, error=ConfigurationError)
+    assert said in run("calibrate", "-d", traffic, "-o", tmp_path / "c.json", *options, error=ConfigurationError)
 
 
 def test_calibrate_says_once_that_a_share_is_out_of_reach(tmp_path):
     file = tmp_path / "same.jsonl"
     file.write_text('{"prompt": "the same"}\n' * 50)
-    result = run("calibrate", "-p", file, "-r", "random", "-o", tmp_path / "c.json", "--strong-fraction", "0.3")
+    result = run("calibrate", "-d", file, "-r", "random", "-o", tmp_path / "c.json", "--strong-fraction", "0.3")
     assert "no threshold reaches 0.3" in " ".join(result.stdout.split())
     assert result.stdout.count("oo few prompts") == 1
 
@@ -374,8 +379,8 @@ def test_calibrate_reads_gzip_exports_and_a_budget(tmp_path):
     rows += [{"run_type": "chain", "inputs": {"input": "x"}}]
     file.write_bytes(gzip.compress("".join(json.dumps(r) + "\n" for r in rows).encode()))
     result = run(
-        "calibrate", "-p", file, "-r", "random", "-o", tmp_path / "c.json", "--budget", "5", "--calls", "1000",
-        "--strong-price", "10", "--weak-price", "0.5", "--tokens", "1000",
+        "calibrate", "-d", file, "-r", "random", "-o", tmp_path / "c.json", "--budget", "5", "--calls", "1000",
+        "--price", "strong=10", "--price", "weak=0.5", "--tokens", "1000",
     )  # fmt: skip
     assert "80 prompts, 1 records without a prompt passed over" in result.stdout
     assert re.search(r"a budget of 5 for 1,000 calls: threshold 0\.\d+, \d+\.\d% strong, costs 4\.\d+", result.stdout)
@@ -384,12 +389,12 @@ def test_calibrate_reads_gzip_exports_and_a_budget(tmp_path):
 
 def test_calibrate_names_what_is_wrong(traffic, tmp_path):
     out = ("-o", tmp_path / "c.json")
-    assert "no such file" in run("calibrate", "-p", tmp_path / "none", *out, error=DataError)
+    assert "no such file" in run("calibrate", "-d", tmp_path / "none", *out, error=DataError)
     (tmp_path / "empty.jsonl").write_text("")
-    assert "holds no prompt" in run("calibrate", "-p", tmp_path / "empty.jsonl", "-r", "random", *out, error=DataError)
-    assert "--tokens" in run("calibrate", "-p", traffic, "--budget", "5", *out, error=ConfigurationError)
-    assert "format='xml'" in run("calibrate", "-p", traffic, "--format", "xml", *out, error=ConfigurationError)
-    assert "no field 'q'" in run("calibrate", "-p", traffic, "-r", "random", "--field", "q", *out, error=DataError)
+    assert "holds no prompt" in run("calibrate", "-d", tmp_path / "empty.jsonl", "-r", "random", *out, error=DataError)
+    assert "--tokens" in run("calibrate", "-d", traffic, "--budget", "5", *out, error=ConfigurationError)
+    assert "format='xml'" in run("calibrate", "-d", traffic, "--format", "xml", *out, error=ConfigurationError)
+    assert "no field 'q'" in run("calibrate", "-d", traffic, "-r", "random", "--field", "q", *out, error=DataError)
     assert not any(tmp_path.glob("c.json"))
 
 
@@ -423,7 +428,7 @@ def test_explain_refuses_a_calibration_of_another_router(tmp_path):
 @pytest.mark.parametrize(
     ("name", "default"),
     [
-        ("evaluate", "[default: (mf)]"),
+        ("evaluate", "[default: (mf, the bundled one)]"),
         ("calibrate", "[default: (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)]"),
         ("explain", "[default: (the router's own)]"),
     ],
@@ -465,7 +470,7 @@ def test_the_code_of_the_documentation_runs():
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "docs/evaluation.md", "exec"), names)
-    for option in ("--outcomes", "--strong-price", "--benchmark", "--data", "--field", "--strong-fraction"):
+    for option in ("--data", "--price", "--benchmark", "--out", "--field", "--strong-fraction"):
         assert option in page
 
 
@@ -473,7 +478,7 @@ def test_malformed_rows_of_outcomes_are_left_out_and_counted_where_that_is_asked
     file = tmp_path / "rows.csv"
     rows = "".join(f"prompt {i};{i % 2};{(i + 1) % 2}\n" for i in range(40))
     file.write_text(f"prompt;scores.big;scores.small\n{rows}broken;good;0\n")
-    command = ["evaluate", "-r", "random", "-o", file, "--draws", "20", "--output", tmp_path / "out", "--json"]
+    command = ["evaluate", "-r", "random", "-d", file, "--draws", "20", "--out", tmp_path / "out", "--json"]
     assert "rows.csv, line 42: field 'scores.big': expected a number" in run(*command, error=DataError)
     result = run(*command, "--skip-bad")
     assert json.loads(result.stdout)[0]["title"] == "rows, 40 prompts"

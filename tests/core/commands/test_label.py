@@ -90,14 +90,14 @@ def test_labels_never_replace_the_answers(command: tuple[str, ...], tmp_path: Pa
     file.write_text('{"prompt": "2+2?", "answers": {"big": "4", "small": "5"}, "gold": 4}\n')
     before = file.read_bytes()
     same = tmp_path / "." / "answers.jsonl"
-    with pytest.raises(ConfigurationError, match="is the data themselves"):
+    with pytest.raises(ConfigurationError, match="is the input file"):
         run(command[0], "--data", file, "--out", same, *command[1:])
     assert file.read_bytes() == before
 
 
 def test_judge_labels_a_file_and_reports_the_cost(server: OpenAIServer, tmp_path: Path) -> None:
     write_records(tmp_path / "answers.jsonl", rows_of(6))
-    prices = ("--price-in", 2, "--price-out", 10)
+    prices = ("--price", "ref=2/10")
     result = run(*judge_command(server, tmp_path, *prices, "--yes", "--json"))
     assert "judge: 12 calls, about" in result.stderr
     report = json.loads(result.stdout)
@@ -119,8 +119,8 @@ def test_money_is_not_spent_unasked(server: OpenAIServer, tmp_path: Path) -> Non
         run(*judge_command(server, tmp_path))
     estimate = json.loads(run(*judge_command(server, tmp_path, "--dry-run", "--json")).stdout)
     assert estimate["judge"]["calls"] == 4
-    with pytest.raises(ConfigurationError, match="go together"):
-        run(*judge_command(server, tmp_path, "--price-in", 1, "--yes"))
+    with pytest.raises(ConfigurationError, match="expected MODEL=IN/OUT"):
+        run(*judge_command(server, tmp_path, "--price", "judge-1", "--yes"))
     with pytest.raises(DataError, match="expected a file named"):
         run(
             "judge",

@@ -40,12 +40,13 @@ def test_prompts_as_arguments_in_a_table():
 
 def test_json_is_the_policys_decision():
     found = decisions(routellm("route", EASY, HARD, "--threshold", "0.15", "--json"))
-    policy = RoutingPolicy(threshold=0.15)
-    assert [{k: v for k, v in row.items() if k not in ("index", "prompt")} for row in found] == [
-        d.to_dict() for d in policy.decide_batch([EASY, HARD])
-    ]
+    expected = [d.to_dict() for d in RoutingPolicy(threshold=0.15).decide_batch([EASY, HARD])]
     assert [row["prompt"] for row in found] == [EASY, HARD]
-    assert [row["index"] for row in found] == [0, 1]
+    assert [{**row, "id": ""} for row in found] == [
+        {"index": i, "prompt": prompt, **decision, "id": ""}
+        for i, (prompt, decision) in enumerate(zip((EASY, HARD), expected, strict=True))
+    ]
+    assert len({row["id"] for row in found}) == 2
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "csv", "txt"])
@@ -58,7 +59,7 @@ def test_a_file_of_prompts(tmp_path, kind):
         "txt": "".join(p + "\n" for p in prompts),
     }[kind.split(".")[0]]
     file.write_bytes(gzip.compress(text.encode()) if kind.endswith("gz") else text.encode())
-    result = routellm("route", "--file", file, "--strong-fraction", "0.3", "--json")
+    result = routellm("route", "--data", file, "--strong-fraction", "0.3", "--json")
     found = decisions(result)
     assert [row["prompt"] for row in found] == prompts
     assert [row["win_rate"] for row in found] == load_router().win_rates(prompts).tolist()
@@ -70,14 +71,14 @@ def test_a_file_of_prompts(tmp_path, kind):
 def test_a_large_table_is_cut_and_says_so(tmp_path):
     file = tmp_path / "p.txt"
     file.write_text("".join(f"prompt {i}\n" for i in range(50)))
-    cut = routellm("route", "-f", file)
+    cut = routellm("route", "-d", file)
     assert "... and 30 more" in cut.stdout
     assert "prompt 49" not in cut.stdout
-    assert "prompt 49" in routellm("route", "-f", file, "--limit", "0").stdout
+    assert "prompt 49" in routellm("route", "-d", file, "--show", "0").stdout
 
 
 def test_stdin():
-    found = decisions(routellm("route", "--file", "-", "--json", stdin="one\n\ntwo\n"))
+    found = decisions(routellm("route", "--data", "-", "--json", stdin="one\n\ntwo\n"))
     assert [row["prompt"] for row in found] == ["one", "two"]
 
 
@@ -85,8 +86,8 @@ def test_strange_prompts_reach_the_end(tmp_path):
     strange = ["\x00\x1b[31mred", "\u202eright to left", "[bold]markup[/bold]", "🙂", "日本語", "x" * 100_000, "\ud800"]
     file = tmp_path / "p.jsonl"
     file.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in strange))
-    assert [row["prompt"] for row in decisions(routellm("route", "-f", file, "--json"))] == strange
-    table = routellm("route", "-f", file)
+    assert [row["prompt"] for row in decisions(routellm("route", "-d", file, "--json"))] == strange
+    table = routellm("route", "-d", file)
     assert table.returncode == 0, table.stderr
     assert "[bold]markup[/bold]" in table.stdout
     assert "\x1b" not in table.stdout
@@ -109,13 +110,13 @@ def test_own_router_and_calibration(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "give prompts as arguments or --file"),
+        ((), "give prompts as arguments or --data"),
         (("a", "--threshold", "0.5", "--strong-fraction", "0.5"), "threshold=0.5 and strong_fraction=0.5"),
         (("a", "--threshold", "1.5"), "threshold=1.5"),
         (("a", "--strong-fraction", "nan"), "strong_fraction=nan"),
         (("a", "--router", "nope"), "'nope'"),
         (("a", "--router", "bert"), "not bundled"),
-        (("--file", "/nowhere/prompts.jsonl"), "/nowhere/prompts.jsonl"),
+        (("--data", "/nowhere/prompts.jsonl"), "/nowhere/prompts.jsonl"),
         (("a", "--calibration", "/nowhere/c.json"), "/nowhere/c.json"),
     ],
 )
@@ -130,15 +131,15 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, said):
 def test_a_broken_file_names_the_line(tmp_path):
     file = tmp_path / "p.jsonl"
     file.write_text('{"prompt": "a"}\n{"prompt"\n')
-    result = routellm("route", "-f", file)
+    result = routellm("route", "-d", file)
     assert result.returncode == 2
     assert "line 2" in result.stderr
     other = tmp_path / "other.csv"
     other.write_text("a,b\n1,2\n")
-    assert "holds no prompt in its 1 records (fields seen: a, b); --field" in routellm("route", "-f", other).stderr
+    assert "holds no prompt in its 1 records (fields seen: a, b); --field" in routellm("route", "-d", other).stderr
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
-    assert "holds no prompt" in routellm("route", "-f", empty).stderr
+    assert "holds no prompt" in routellm("route", "-d", empty).stderr
 
 
 def test_help_shows_the_defaults():

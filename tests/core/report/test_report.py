@@ -336,7 +336,7 @@ def test_no_name_commands_a_terminal(tmp_path, monkeypatch):
     file = tmp_path / "\x1b[31mmine.jsonl"
     rows = [{"prompt": f"p{i}", "scores": {strong: 1.0, weak: float(i % 2), other: 0.5}} for i in range(40)]
     file.write_text("\n".join(json.dumps(row) for row in rows))
-    argv = ["evaluate", "--outcomes", str(file), "--output", str(tmp_path / "\x9bout"), "--draws", "20"]
+    argv = ["evaluate", "--data", str(file), "--out", str(tmp_path / "\x9bout"), "--draws", "20"]
     printed, error = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stdout", printed)
     monkeypatch.setattr(sys, "stderr", error)

@@ -1,0 +1,134 @@
+"""What the commands share: options of one name and one meaning, and how their values are read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from routellm_core.checks import same_file
+from routellm_core.errors import ConfigurationError
+from routellm_core.policy.savings import Price
+
+if TYPE_CHECKING:
+    from routellm_core.data.files import SkippedRows
+
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave malformed rows out; count and report them.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for a program.")]
+RouterName = Annotated[
+    str,
+    typer.Option(
+        "--router",
+        "-r",
+        help="Router: a name, the directory of a saved one, or your own as package.module:Class.",
+    ),
+]
+Limit = Annotated[int | None, typer.Option("--limit", help="Read at most this many prompts or rows.", min=1)]
+Prices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--price",
+        help="MODEL=IN/OUT: money per million input and output tokens of a model, such as gpt-4.1=2/8; MODEL=N for "
+        "both. May be given again.",
+    ),
+]
+TokensOfACall = Annotated[
+    str | None,
+    typer.Option("--tokens", help="Mean tokens of a call: IN/OUT, such as 220/310, or one number for both together."),
+]
+
+
+class Command(TyperCommand):
+    """A command that names all missing options at once, and not only the first."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as exc:
+            # by name: some versions of typer bring a click of their own, which cannot be imported from outside
+            if type(exc).__name__ != "MissingParameter":
+                raise
+            values, _, _ = self.make_parser(ctx).parse_args(args=given)
+            missing = [
+                param.opts[0]
+                for param in self.get_params(ctx)
+                if param.required and param.value_is_missing(param.consume_value(ctx, values)[0])
+            ]
+            if len(missing) < 2:
+                raise
+            usage_error: Any = typer.BadParameter.__bases__[0]
+            raise usage_error(f"Missing options: {', '.join(missing)}.", ctx) from None
+
+
+def parse_prices(values: Sequence[str] | None) -> dict[str, Price]:
+    """The prices that ``--price`` gives, by model.
+
+    Raises:
+        ConfigurationError: A value is not MODEL=IN/OUT, or a model has two prices.
+    """
+    out: dict[str, Price] = {}
+    for value in values or ():
+        model, sep, amounts = value.rpartition("=")
+        numbers = _numbers(amounts)
+        if not sep or not model or not 1 <= len(numbers) <= 2:
+            raise ConfigurationError(
+                f"--price {value!r}: expected MODEL=IN/OUT, money per million tokens >= 0, such as gpt-4.1=2/8"
+            )
+        if model in out:
+            raise ConfigurationError(f"--price {value!r}: {model} has a price already; give one for each model")
+        out[model] = Price(numbers[0], numbers[-1])
+    return out
+
+
+def parse_tokens(value: str | None) -> tuple[float, float] | None:
+    """The mean input and output tokens of a call that ``--tokens`` gives; half of one number each.
+
+    Raises:
+        ConfigurationError: The value is not IN/OUT or one number, above 0.
+    """
+    if value is None:
+        return None
+    numbers = _numbers(value)
+    if not 1 <= len(numbers) <= 2 or not sum(numbers) > 0:
+        raise ConfigurationError(f"--tokens {value!r}: expected mean tokens of a call, IN/OUT such as 220/310, above 0")
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else (numbers[0] / 2, numbers[0] / 2)
+
+
+def _numbers(text: str) -> list[float]:
+    """Numbers >= 0 with slashes between them; none where one is not."""
+    try:
+        numbers = [float(part) for part in text.split("/")]
+    except ValueError:
+        return []
+    return numbers if all(0.0 <= number < float("inf") for number in numbers) else []
+
+
+def report_bad(bad: SkippedRows) -> None:
+    """Say on stderr which rows were left out, if any."""
+    if bad.count:
+        print(f"left out {bad.count} malformed rows; the first:", file=sys.stderr)
+        for message in bad.first:
+            print(f"  {message}", file=sys.stderr)
+
+
+def check_output(out: Path, data: Path) -> None:
+    """Refuse an output that could not be written, or that would replace the file that is read."""
+    from routellm_core.data.files import format_of
+
+    format_of(out)
+    if same_file(out, data):
+        raise ConfigurationError(f"--out {out} is the input file: give another file")
+
+
+def console_for_tables() -> Any:
+    """A rich console; in a pipe, which has no width, it is wide enough that tables do not wrap."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=120)
