@@ -119,7 +119,7 @@ def report_bad(bad: SkippedRows) -> None:
 
 def check_output(out: Path, data: Path) -> None:
     """Refuse an output that could not be written, or that would replace the file that is read."""
-    from routellm_core.data.files import format_of
+    from routellm_core.data.writing import format_of
 
     format_of(out)
     if same_file(out, data):

@@ -269,7 +269,7 @@ def test_clean_finds_repeats_and_contamination(tmp_path: Path) -> None:
     assert kept == [r for i, r in enumerate(rows) if i not in (9, 50, 52, 53)]
     again = run("data", "clean", "--data", tmp_path / "clean.jsonl", "--against", tmp_path / "eval.jsonl")
     assert again.exit_code == 0
-    with pytest.raises(ConfigurationError, match="the data themselves"):
+    with pytest.raises(ConfigurationError, match="is the input file"):
         run(*command, "--out", tmp_path / "train.jsonl")
 
 
@@ -286,7 +286,7 @@ def test_convert_between_formats_and_forms(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="go together"):
         run("data", "convert", "-d", tmp_path / "o.csv", "--strong", "big", "-o", tmp_path / "c.jsonl")
     before = (tmp_path / "o.csv").read_bytes(), (tmp_path / "c.jsonl").read_bytes()
-    with pytest.raises(ConfigurationError, match="the data themselves"):
+    with pytest.raises(ConfigurationError, match="is the input file"):
         run("data", "convert", "-d", tmp_path / "o.csv", "--battles", "-o", tmp_path / "o.csv")
     typo = ("--strong", "bigg", "--weak", "small")
     with pytest.raises(DataError, match="compares 'bigg' with 'small'"):
