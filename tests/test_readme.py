@@ -82,5 +82,6 @@ def test_ci_runs_the_readmes_test_command() -> None:
     command = re.search(r"<!-- test-command -->\n```bash\n(.*)\n```\n<!-- /test-command -->", README)
     assert command is not None
     assert command[1].startswith("python3 -m venv .venv-test && ")
-    assert command[1].endswith(".venv-test/bin/pytest")
+    assert command[1].endswith(".venv-test/bin/pytest -n auto")
     assert "<!-- test-command -->" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert command[1] in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
