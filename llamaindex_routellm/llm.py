@@ -49,6 +49,14 @@ from llamaindex_routellm.question import (
     routed_on,
     watch_engines,
 )
+from llamaindex_routellm.side import (
+    SideMetadata,
+    count_tokens,
+    has_own_handlers,
+    joint_metadata,
+    profile,
+    under_manager,
+)
 from routellm_core.checks import Side
 from routellm_core.errors import ConfigurationError, PromptError
 from routellm_core.policy import RoutingPolicy
@@ -60,7 +68,6 @@ from routellm_core.policy.capability import (
     STRUCTURED_OUTPUT,
     TOOL_CALLING,
     VIDEO_INPUTS,
-    estimated_tokens,
 )
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 from routellm_core.policy.options import RoutingOptions
@@ -337,7 +344,7 @@ class RouteLLM(FunctionCallingLLM):
     weak: SerializeAsAny[LLM] = Field(frozen=True, description="The weak (cheap) model.")
 
     _routing: Routing = PrivateAttr()
-    _handed_on: dict[Side, CallbackManager] = PrivateAttr(default_factory=dict)
+    _metadata: dict[Side, SideMetadata] = PrivateAttr()
 
     def __init__(
         self,
@@ -370,6 +377,7 @@ class RouteLLM(FunctionCallingLLM):
             ),
         )
         self._routing = routing
+        self._metadata = {"strong": SideMetadata(strong), "weak": SideMetadata(weak)}
         watch_engines()
 
     @classmethod
@@ -390,16 +398,13 @@ class RouteLLM(FunctionCallingLLM):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What holds whichever model answers: the smaller window, and abilities that both have."""
-        strong, weak = self.strong.metadata, self.weak.metadata
-        return LLMMetadata(
-            context_window=min(strong.context_window, weak.context_window),
-            num_output=min(strong.num_output, weak.num_output),
-            is_chat_model=strong.is_chat_model and weak.is_chat_model,
-            is_function_calling_model=strong.is_function_calling_model and weak.is_function_calling_model,
-            model_name=f"RouteLLM(strong={strong.model_name}, weak={weak.model_name})",
-            system_role=strong.system_role if strong.system_role == weak.system_role else MessageRole.SYSTEM,
-        )
+        """What holds whichever model answers: a prompt that fits both, and abilities that every call finds.
+
+        A model that cannot say what it is, such as that of a local server that is down, counts as unknown. Where both
+        are, the error is the strong model's.
+        """
+        joint = joint_metadata(self._metadata["strong"], self._metadata["weak"])
+        return self.strong.metadata if joint is None else joint
 
     @field_serializer("strong", "weak")
     def _without_secrets(self, model: LLM) -> dict[str, Any]:
@@ -585,12 +590,14 @@ class RouteLLM(FunctionCallingLLM):
 
     def _prepare_chat_with_tools(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Keyword arguments for `chat`, when both models are of one provider and so take the same ones."""
-        if type(self.strong) is not type(self.weak):
+        strong, weak = _with_tools(self.strong), _with_tools(self.weak)
+        forms = {type(model)._prepare_chat_with_tools for model in (strong, weak)}
+        if len(forms) > 1 and not (isinstance(strong, type(weak)) or isinstance(weak, type(strong))):
             raise NotImplementedError(
-                f"{type(self.strong).__name__} and {type(self.weak).__name__} take tools in different forms, so they "
-                "cannot be prepared before one of them is chosen: use chat_with_tools"
+                f"{type(strong).__name__} and {type(weak).__name__} take tools in different forms, so they cannot be "
+                "prepared before one of them is chosen: use chat_with_tools"
             )
-        return _with_tools(self.strong)._prepare_chat_with_tools(tools, *args, **kwargs)
+        return strong._prepare_chat_with_tools(tools, *args, **kwargs)
 
     # -- deciding a call --
 
@@ -609,25 +616,21 @@ class RouteLLM(FunctionCallingLLM):
 
     def _gap(self, ask: _Ask) -> str | None:
         """What the weak model lacks for this call, if anything is known to be lacking."""
-        strong, weak = (_profile(model.metadata) for model in (self.strong, self.weak))
-        weak = {**dict.fromkeys(_BLOCK_NEEDS.values(), False), **weak}
+        # metadata says nothing of media, and a router judges text, not pictures
+        weak = {**dict.fromkeys(_BLOCK_NEEDS.values(), False), **profile(self._metadata["weak"]())}
         blocks = [block for message in ask.messages for block in _flat(message.blocks)]
         needs = [
             *ask.needs,
             *(need for block in blocks for kind, need in _BLOCK_NEEDS.items() if isinstance(block, kind)),
         ]
-        return self._routing.gap(
-            needs, weak, strong, lambda: sum(estimated_tokens(m.content or "") for m in ask.messages)
-        )
+        limit = {**weak, **self._routing.weak_profile}.get(MAX_INPUT_TOKENS, 0)
+        strong = profile(self._metadata["strong"]())
+        return self._routing.gap(needs, weak, strong, lambda: count_tokens(ask.messages, limit))
 
     def _model(self, side: Side) -> LLM:
+        """The model of a side, as a call finds it: under the callback manager of this one, unless it has its own."""
         model = self.strong if side == "strong" else self.weak
-        # Settings and query engines set the manager of the LLM that they hold, which is this one; a manager with
-        # handlers that the model did not get from here is the user's choice for that model
-        ours, its = self.callback_manager, model.callback_manager
-        if its is not ours and (its is self._handed_on.get(side) or (ours.handlers and not its.handlers)):
-            model.callback_manager = self._handed_on[side] = ours
-        return model
+        return model if has_own_handlers(model) else under_manager(model, self.callback_manager)
 
 
 # pydantic's would list the fields of LlamaIndex's base class, which belong to the models
@@ -647,17 +650,9 @@ def _flat(blocks: Sequence[Any]) -> Iterator[Any]:
 
 def _with_tools(model: LLM) -> FunctionCallingLLM:
     if not isinstance(model, FunctionCallingLLM):
-        raise ValueError(f"{type(model).__name__} ({model.metadata.model_name}) does not support calling tools")
+        name = SideMetadata(model).name
+        raise ValueError(f"{type(model).__name__} ({name}) does not support calling tools")
     return model
-
-
-def _profile(metadata: LLMMetadata) -> dict[str, Any]:
-    profile: dict[str, Any] = {TOOL_CALLING: metadata.is_function_calling_model}
-    # the window holds prompt and answer; some models state -1 where they do not know either
-    room = metadata.context_window - max(metadata.num_output, 0)
-    if room > 0:
-        profile[MAX_INPUT_TOKENS] = room
-    return profile
 
 
 def _is_empty(piece: Any) -> bool:

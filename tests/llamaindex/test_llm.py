@@ -663,11 +663,19 @@ class TestTools:
     ) -> None:
         assert llm._prepare_chat_with_tools(tools, user_msg="x")["tools_for_strong"] == ["add", "shout"]
 
-        class Other(FakeLLM):
-            pass
+        class Derived(FakeLLM):
+            def _prepare_chat_with_tools(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+                return super()._prepare_chat_with_tools(*args, **kwargs)
 
-        mixed = RouteLLM(strong=Other("strong"), weak=FakeLLM("weak"), router=router, threshold=0.5)
-        with pytest.raises(NotImplementedError, match="use chat_with_tools"):
+        class Other(FakeLLM):
+            def _prepare_chat_with_tools(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+                return {}
+
+        for strong in (FakeLLM("strong"), Derived("strong")):
+            related = RouteLLM(strong=strong, weak=Derived("weak"), router=router, threshold=0.5)
+            assert related._prepare_chat_with_tools(tools, user_msg="x")["tools_for_strong"] == ["add", "shout"]
+        mixed = RouteLLM(strong=Other("strong"), weak=Derived("weak"), router=router, threshold=0.5)
+        with pytest.raises(NotImplementedError, match=r"Other and Derived take tools in different forms.*: use chat_w"):
             mixed._prepare_chat_with_tools(tools)
 
 
@@ -699,14 +707,27 @@ class TestCapability:
     def test_a_prompt_beyond_the_weak_window(self, strong: FakeLLM, router: ScriptedRouter) -> None:
         weak = FakeLLM("weak", window=1000, num_output=200)
         llm = RouteLLM(strong=strong, weak=weak, router=router, threshold=0.5)
-        fits, spills = "p=0.1 " + "a" * 3100, "p=0.1 " + "a" * 3300
+        fits, spills = "p=0.1 " + "word " * 780, "p=0.1 " + "word " * 820
         assert llm.complete(fits).additional_kwargs["routellm"]["model"] == "weak"
         decision = llm.complete(spills).additional_kwargs["routellm"]
         assert (decision["reason"], decision["detail"]) == ("capability", "max_input_tokens")
 
-    def test_a_model_that_states_no_window_takes_any_prompt(self, strong: FakeLLM, router: ScriptedRouter) -> None:
-        llm = RouteLLM(strong=strong, weak=FakeLLM("weak", window=-1), router=router, threshold=0.5)
-        assert llm.complete("p=0.1 " + "a" * 10_000).additional_kwargs["routellm"]["model"] == "weak"
+    @pytest.mark.parametrize("stated", [{"window": -1}, {"window": 0}, {"window": 100, "num_output": 100}], ids=str)
+    def test_a_model_that_states_no_room_takes_any_prompt(
+        self, stated: dict[str, int], strong: FakeLLM, router: ScriptedRouter
+    ) -> None:
+        llm = RouteLLM(strong=strong, weak=FakeLLM("weak", **stated), router=router, threshold=0.5)
+        assert llm.complete("p=0.1 " + "word " * 3000).additional_kwargs["routellm"]["model"] == "weak"
+
+    @pytest.mark.parametrize("num_output", [-1, 0])
+    def test_an_answer_of_unknown_length_takes_nothing_of_the_window(
+        self, num_output: int, strong: FakeLLM, router: ScriptedRouter
+    ) -> None:
+        llm = RouteLLM(
+            strong=strong, weak=FakeLLM("weak", window=1000, num_output=num_output), router=router, threshold=0.5
+        )
+        assert llm.complete("p=0.1 " + "word " * 980).additional_kwargs["routellm"]["model"] == "weak"
+        assert llm.complete("p=0.1 " + "word " * 1000).additional_kwargs["routellm"]["detail"] == "max_input_tokens"
 
     def test_structured_output_that_the_weak_model_is_known_to_lack(
         self, strong: FakeLLM, weak: FakeLLM, router: ScriptedRouter, events: Recorder
@@ -786,10 +807,11 @@ class TestAsAnLLM:
         strong = FakeLLM("big", window=128_000, num_output=4096)
         weak = FakeLLM("small", window=8192, num_output=8000, has_tools=False)
         metadata = RouteLLM(strong=strong, weak=weak, router=router, threshold=0.5).metadata
-        assert (metadata.context_window, metadata.num_output) == (8192, 4096)
+        assert (metadata.context_window, metadata.num_output) == (8192, 8000)
         assert metadata.is_chat_model
-        assert not metadata.is_function_calling_model
+        assert metadata.is_function_calling_model  # such a call goes to the strong model
         assert metadata.model_name == "RouteLLM(strong=big, weak=small)"
+        assert not RouteLLM(strong=weak, weak=strong, router=router, threshold=0.5).metadata.is_function_calling_model
         both = RouteLLM(strong=strong, weak=FakeLLM("x", is_chat=False), router=router, threshold=0.5).metadata
         assert not both.is_chat_model
         assert both.is_function_calling_model
@@ -800,7 +822,8 @@ class TestAsAnLLM:
         Settings.callback_manager = CallbackManager([counter])
         Settings.llm.complete(EASY)
         assert counter.total_llm_token_count == 15
-        assert weak.callback_manager is llm.callback_manager
+        assert weak.callback_manager is not llm.callback_manager
+        assert weak.callback_manager.handlers == []
 
     def test_a_models_own_handlers_are_left_alone(
         self, strong: FakeLLM, weak: FakeLLM, router: ScriptedRouter, counter: TokenCountingHandler
@@ -826,10 +849,10 @@ class TestAsAnLLM:
         llm.complete(EASY)
         assert len(counter.llm_token_counts) == len(second.llm_token_counts) == 1
 
-    def test_what_was_handed_on_is_taken_back_and_what_was_not_stays(
+    def test_nothing_is_set_on_a_model(
         self, strong: FakeLLM, weak: FakeLLM, router: ScriptedRouter, counter: TokenCountingHandler
     ) -> None:
-        shared = CallbackManager([counter])
+        shared, before = CallbackManager([counter]), strong.callback_manager
         weak.callback_manager = shared
         llm = RouteLLM(strong=strong, weak=weak, router=router, threshold=0.5, callback_manager=shared)
         llm.complete(EASY)
@@ -839,7 +862,8 @@ class TestAsAnLLM:
         llm.complete(EASY)
         llm.complete(HARD)
         assert weak.callback_manager is shared
-        assert strong.callback_manager is llm.callback_manager
+        assert strong.callback_manager is before
+        assert before.handlers == []
         assert len(counter.llm_token_counts) == 3
 
     def test_the_dict_holds_no_secret_at_any_depth(self, router: ScriptedRouter) -> None:

@@ -1,0 +1,174 @@
+"""A side of a RouteLLM: its model under the callback manager of a call, and what the model says of itself."""
+
+from __future__ import annotations
+
+import copy
+import time
+from abc import ABCMeta
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, cast
+from weakref import WeakSet
+
+import llama_index.core
+from llama_index.core import Settings
+from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW, DEFAULT_NUM_OUTPUTS
+from llama_index.core.llms.llm import LLM
+from llama_index.core.utils import get_tokenizer
+
+from routellm_core.policy.capability import MAX_INPUT_TOKENS, TOOL_CALLING
+
+# -- callbacks --
+
+# Managers of models that were seen to have their handlers from `Settings`: still inherited when it has new ones.
+_INHERITED: WeakSet[CallbackManager] = WeakSet()
+
+
+def has_own_handlers(model: LLM) -> bool:
+    """Whether the user gave this model handlers of its own.
+
+    LlamaIndex puts the global handler, and the handlers that `Settings` has at that moment, on every model that is
+    made without any. Those do not count.
+    """
+    manager = model.callback_manager
+    if all(handler is llama_index.core.global_handler for handler in manager.handlers):
+        return False
+    shared = Settings._callback_manager
+    if shared is not None and manager.handlers is shared.handlers:
+        _INHERITED.add(manager)
+    return "callback_manager" in model.model_fields_set and manager not in _INHERITED
+
+
+def under_manager(model: LLM, manager: CallbackManager) -> LLM:
+    """The model as it is called under `manager`; the model itself keeps the one that it has.
+
+    A model may be shared between routers, threads and requests, so nothing is set on it. What is returned is another
+    handle on the same state: what one of the two writes, the other reads, but for the callback manager.
+    """
+    if model.callback_manager is manager or not (manager.handlers or model.callback_manager.handlers):
+        return model
+    handle: Any = object.__new__(_handle_class(type(model)))
+    for slot in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"):
+        object.__setattr__(handle, slot, object.__getattribute__(model, slot))
+    object.__setattr__(handle, "_routellm_model", model)
+    object.__setattr__(handle, "_routellm_manager", manager)
+    return cast(LLM, handle)
+
+
+@lru_cache(maxsize=256)
+def _handle_class(cls: type[LLM]) -> type[LLM]:
+    """A subclass that adds nothing but a callback manager for each object, in front of the field of that name."""
+    manager = property(
+        lambda handle: handle._routellm_manager,
+        lambda handle, value: object.__setattr__(handle, "_routellm_manager", value),
+    )
+    namespace: dict[str, Any] = {
+        "__slots__": ("_routellm_manager", "_routellm_model"),
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+        "callback_manager": manager,
+        # pydantic notes there how a class sets its attributes; `cls` must not learn it from this one
+        "__pydantic_setattr_handlers__": {},
+        # what is made of a handle is made of its model
+        "__copy__": lambda handle: copy.copy(handle._routellm_model),
+        "__deepcopy__": lambda handle, memo=None: copy.deepcopy(handle._routellm_model, memo),
+        "__reduce_ex__": lambda handle, protocol: handle._routellm_model.__reduce_ex__(protocol),
+    }
+    if hasattr(cls, "__del__"):
+        namespace["__del__"] = lambda handle: None  # the model lives on
+    # past pydantic's metaclass, which would build the schema of the class once more
+    return ABCMeta.__new__(type(cls), cls.__name__, (cls,), namespace)
+
+
+# -- metadata --
+
+# Seconds for which a model that could not say what it is counts as unknown, and is not asked again.
+_SILENCE = 30.0
+
+
+class SideMetadata:
+    """What a model says of itself, or None when it cannot: its server is down, or its client does not know its name.
+
+    Some models ask their server, so a failure costs a call up to its whole time-out; it is remembered for a while.
+    """
+
+    __slots__ = ("_model", "_silent_until")
+
+    def __init__(self, model: LLM) -> None:
+        self._model = model
+        self._silent_until = 0.0
+
+    def __call__(self) -> LLMMetadata | None:
+        if time.monotonic() < self._silent_until:
+            return None
+        try:
+            return self._model.metadata
+        except Exception:
+            self._silent_until = time.monotonic() + _SILENCE
+            return None
+
+    @property
+    def name(self) -> str:
+        """How to call the model in a message, whether it can say so or not."""
+        found = self()
+        return found.model_name if found is not None else str(getattr(self._model, "model", type(self._model).__name__))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._model,)  # another process has another clock
+
+
+def profile(metadata: LLMMetadata | None) -> dict[str, Any]:
+    """What metadata says, by the keys of `routellm_core.policy.capability`; what it leaves open is absent."""
+    if metadata is None:
+        return {}
+    found: dict[str, Any] = {TOOL_CALLING: metadata.is_function_calling_model}
+    # the window holds prompt and answer
+    room = _stated(metadata.context_window) - _stated(metadata.num_output)
+    if _stated(metadata.context_window) and room > 0:
+        found[MAX_INPUT_TOKENS] = room
+    return found
+
+
+def joint_metadata(strong: SideMetadata, weak: SideMetadata) -> LLMMetadata | None:
+    """What holds whichever model answers; where one cannot say what it is, the other's word; None where neither can.
+
+    LlamaIndex fits prompts into ``context_window - num_output``, so that never exceeds the room of either side.
+    """
+    known = [metadata for metadata in (strong(), weak()) if metadata is not None]
+    if not known:
+        return None
+    sized = [metadata for metadata in known if _stated(metadata.context_window)]
+    window = min((metadata.context_window for metadata in sized), default=DEFAULT_CONTEXT_WINDOW)
+    # LlamaIndex leaves a default for the answer where a model does not say how long it may be
+    rooms = [m.context_window - (_stated(m.num_output) or DEFAULT_NUM_OUTPUTS) for m in sized]
+    roles = {metadata.system_role for metadata in known}
+    return LLMMetadata(
+        context_window=window,
+        num_output=window - min(rooms) if rooms else DEFAULT_NUM_OUTPUTS,
+        is_chat_model=all(metadata.is_chat_model for metadata in known),
+        # a call with tools goes to the strong model where the weak one cannot take it
+        is_function_calling_model=known[0].is_function_calling_model,
+        model_name=f"RouteLLM(strong={strong.name}, weak={weak.name})",
+        system_role=roles.pop() if len(roles) == 1 else MessageRole.SYSTEM,
+    )
+
+
+def _stated(tokens: int | None) -> int:
+    """A number of tokens, 0 where a model says by None, -1 or 0 that it does not know."""
+    return tokens if tokens is not None and tokens > 0 else 0
+
+
+def count_tokens(messages: Sequence[ChatMessage], limit: int) -> int:
+    """Tokens of the texts, by the tokenizer with which LlamaIndex fits prompts into a window.
+
+    Where they cannot be more than `limit` they are not counted, since a token has a byte at least: the bound is given.
+    """
+    texts = [message.content or "" for message in messages]
+    most = sum(len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    if most <= limit:
+        return most
+    tokenizer = get_tokenizer()
+    return sum(len(tokenizer(text)) for text in texts)
