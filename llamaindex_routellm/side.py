@@ -75,12 +75,16 @@ def _handle_class(cls: type[LLM]) -> type[LLM]:
         # what is made of a handle is made of its model
         "__copy__": lambda handle: copy.copy(handle._routellm_model),
         "__deepcopy__": lambda handle, memo=None: copy.deepcopy(handle._routellm_model, memo),
-        "__reduce_ex__": lambda handle, protocol: handle._routellm_model.__reduce_ex__(protocol),
+        "__reduce_ex__": lambda handle, protocol: (_itself, (handle._routellm_model,)),
     }
     if hasattr(cls, "__del__"):
         namespace["__del__"] = lambda handle: None  # the model lives on
     # past pydantic's metaclass, which would build the schema of the class once more
     return ABCMeta.__new__(type(cls), cls.__name__, (cls,), namespace)
+
+
+def _itself(model: LLM) -> LLM:
+    return model
 
 
 # -- metadata --
