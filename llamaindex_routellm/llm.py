@@ -47,7 +47,7 @@ from llamaindex_routellm.question import (
     retrieval_of_messages,
     retrieval_of_prompt,
     routed_on,
-    watch_engines,
+    watch_questions,
 )
 from llamaindex_routellm.side import (
     SideMetadata,
@@ -75,6 +75,7 @@ from routellm_core.policy.route import Route
 from routellm_core.policy.routing import CallSettings, Routing
 
 dispatcher = get_dispatcher(__name__)
+watch_questions()  # here, too: an unpickled model is made by no constructor
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Callable[..., Any])
@@ -378,7 +379,7 @@ class RouteLLM(FunctionCallingLLM):
         )
         self._routing = routing
         self._metadata = {"strong": SideMetadata(strong), "weak": SideMetadata(weak)}
-        watch_engines()
+        watch_questions()
 
     @classmethod
     def class_name(cls) -> str:

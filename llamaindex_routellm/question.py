@@ -7,12 +7,21 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
+from llama_index.core.base.base_query_engine import BaseQueryEngine
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.base_selector import BaseSelector
 from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock
+from llama_index.core.chat_engine.types import BaseChatEngine
+from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
 from llama_index.core.instrumentation.span import BaseSpan
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.prompts import BasePromptTemplate
+from llama_index.core.question_gen.types import BaseQuestionGenerator
+from llama_index.core.response_synthesizers.base import BaseSynthesizer
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.dispatcher import active_instrument_tags
@@ -26,6 +35,8 @@ _PREFIX = "routellm_"
 _QUESTION_VARIABLES = ("query_str", "question", "query")
 _CONTEXT_VARIABLES = ("context_str", "context_msg", "context_messages")
 
+# What a RelevancyEvaluator asks in place of the question.
+_JUDGED = re.compile(r"Question: (?P<question>.+?)\nResponse: ", re.DOTALL)
 # The state that AgentWorkflow puts around the message of the person (its default state_prompt).
 _STATE = re.compile(r"Current state:\n.*?\n\nCurrent message:\n(?P<message>.*?)\n?", re.DOTALL)
 # What an agent with output_cls= turns its whole conversation into, to have the answer formatted.
@@ -58,46 +69,96 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What an engine is, or was last, asked in this context."""
+    """What a part of LlamaIndex is, or was last, asked in this context.
+
+    Attributes:
+        question: The question.
+        best_score: Highest score of what it was given to answer from, or has retrieved.
+        span_id: Of the call in which it is asked.
+        outer: What was being asked when this was.
+        ended: What was asked last within it. A streaming answer asks the LLM after all of its parts have ended.
+        running: Whether the call still runs.
+    """
 
     question: str
     best_score: float | None
-    running: bool
+    span_id: str
+    outer: _Asked | None
+    ended: _Asked | None = None
+    running: bool = True
 
 
 _ASKED: ContextVar[_Asked | None] = ContextVar("routellm_asked", default=None)
 
-# Engines that hand the LLM a finished prompt with the question somewhere inside, and what makes their answers.
-_WATCHED = (
-    "llama_index.core.response_synthesizers.base",
-    "llama_index.core.chat_engine.condense_plus_context",
-    "llama_index.core.chat_engine.multi_modal_condense_plus_context",
-    "llama_index.core.chat_engine.multi_modal_context",
+# What is asked a question and may hand an LLM a finished prompt, with the question somewhere inside.
+_ASKING = (
+    BaseQueryEngine,
+    BaseChatEngine,
+    BaseSynthesizer,
+    BaseRetriever,
+    BaseNodePostprocessor,
+    BaseSelector,
+    BaseQueryTransform,
+    BaseQuestionGenerator,
 )
+# The names that their methods have for it.
+_QUESTION_ARGUMENTS = ("query", "query_bundle", "str_or_query_bundle", "query_str", "message")
 
 
-class _EngineWatch(BaseSpanHandler[BaseSpan]):
+@lru_cache(maxsize=1024)
+def _is_asked(cls: type) -> bool:
+    return issubclass(cls, _ASKING)
+
+
+class _QuestionWatch(BaseSpanHandler[BaseSpan]):
     """Notes the question, and the scores of what was retrieved for it: these reach the LLM in no other way."""
 
     @classmethod
     def class_name(cls) -> str:
-        return "RouteLLMEngineWatch"
+        return "RouteLLMQuestionWatch"
 
-    def span_enter(self, id_: str, bound_args: inspect.BoundArguments, *args: Any, **kwargs: Any) -> None:
+    def span_enter(
+        self,
+        id_: str,
+        bound_args: inspect.BoundArguments,
+        instance: Any = None,
+        parent_id: str | None = None,
+        tags: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not _is_asked(instance.__class__):
+            return
         given = bound_args.arguments
-        query = given.get("query", given.get("message"))
+        query = next((given[name] for name in _QUESTION_ARGUMENTS if name in given), None)
         question = query.query_str if isinstance(query, QueryBundle) else query
-        if isinstance(question, str):
-            _ASKED.set(_Asked(question, _best_score(given.get("nodes")), True))
+        if not isinstance(question, str):
+            return
+        _ASKED.set(_Asked(question, _best_score(given.get("nodes")), id_, _running()))
 
-    def span_exit(self, *args: Any, **kwargs: Any) -> None:
-        # kept, not removed: a streaming answer asks the LLM after its synthesizer has returned
-        asked = _ASKED.get()
-        if asked is not None:
-            _ASKED.set(replace(asked, running=False))
+    def span_exit(
+        self,
+        id_: str,
+        bound_args: inspect.BoundArguments,
+        instance: Any = None,
+        result: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        last, asked = _ASKED.get(), _running()
+        if asked is None or asked.span_id != id_:
+            return
+        score = _best_score(result) if isinstance(instance, BaseRetriever) else asked.best_score
+        ended = None if last is asked else last
+        _ASKED.set(replace(asked, best_score=score, ended=ended, running=False))
 
-    def span_drop(self, *args: Any, **kwargs: Any) -> None:
-        self.span_exit()
+    def span_drop(
+        self,
+        id_: str,
+        bound_args: inspect.BoundArguments,
+        instance: Any = None,
+        err: BaseException | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.span_exit(id_, bound_args)
 
     def new_span(self, *args: Any, **kwargs: Any) -> None:
         """Nothing to keep."""
@@ -109,7 +170,66 @@ class _EngineWatch(BaseSpanHandler[BaseSpan]):
         """Nothing was kept."""
 
 
-_WATCH = _EngineWatch()
+_WATCH = _QuestionWatch()
+
+
+def watch_questions() -> None:
+    """See from now on what is asked; again is no change.
+
+    Classes of users have the dispatcher of their own module, so only the root sees them all.
+    """
+    root = get_dispatcher()
+    if not any(handler is _WATCH for handler in root.span_handlers):
+        root.add_span_handler(_WATCH)
+
+
+def _running() -> _Asked | None:
+    """The innermost question that is being answered; what ended last may lie over it."""
+    asked = _ASKED.get()
+    return asked if asked is None or asked.running else asked.outer
+
+
+def _best_score_for(question: str) -> float | None:
+    """Highest score of what was retrieved for a question; of several, that of the innermost call."""
+    call = _ASKED.get()
+    while call is not None:
+        asked: _Asked | None = call
+        while asked is not None:
+            if asked.question == question and asked.best_score is not None:
+                return asked.best_score
+            asked = asked.ended
+        call = call.outer
+    return None
+
+
+def retrieval_of_prompt(prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]) -> Retrieval | None:
+    """The question that a prompt template is filled with, and what is known of its context; None without one."""
+    variables = {**getattr(prompt, "kwargs", {}), **prompt_args}
+    values = (variables.get(name) for name in _QUESTION_VARIABLES)
+    filled = next((value for value in values if isinstance(value, str) and value.strip()), None)
+    if filled is None:
+        return None
+    judged = _JUDGED.match(filled)
+    question = judged["question"] if judged else filled
+    contexts = [variables[name] for name in _CONTEXT_VARIABLES if variables.get(name) is not None]
+    return Retrieval(question, _best_score_for(question), sum(map(_length, contexts)) if contexts else None)
+
+
+def retrieval_of_messages(messages: Sequence[ChatMessage]) -> Retrieval | None:
+    """The question that is being asked, when it stands in the messages with something around it."""
+    asked = _running()
+    if asked is None:
+        return None
+    texts = [message.content or "" for message in reversed(messages)]
+    said = next((text for m, text in zip(reversed(messages), texts, strict=True) if m.role == MessageRole.USER), "")
+    while asked is not None:
+        if asked.question == said:
+            return None  # nothing is around it: these are the turns of a conversation
+        around = next((text for text in texts if asked.question in text), None) if asked.question.strip() else None
+        if around is not None:
+            return Retrieval(asked.question, _best_score_for(asked.question), len(around) - len(asked.question))
+        asked = asked.outer
+    return None
 
 
 def call_settings(routing: Routing, *sources: dict[str, Any]) -> CallSettings:
@@ -167,38 +287,6 @@ def _takes_two(function: Callable[..., Any]) -> bool:
         p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
     ]
     return len(required) == 2
-
-
-def watch_engines() -> None:
-    """See what engines are asked from now on; again is no change."""
-    for name in _WATCHED:
-        dispatcher = get_dispatcher(name)
-        if not any(handler is _WATCH for handler in dispatcher.span_handlers):
-            dispatcher.add_span_handler(_WATCH)
-
-
-def retrieval_of_prompt(prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]) -> Retrieval | None:
-    """The question that a prompt template is filled with, and what is known of its context; None without one."""
-    variables = {**getattr(prompt, "kwargs", {}), **prompt_args}
-    values = (variables.get(name) for name in _QUESTION_VARIABLES)
-    question = next((value for value in values if isinstance(value, str) and value.strip()), None)
-    if question is None:
-        return None
-    contexts = [variables[name] for name in _CONTEXT_VARIABLES if variables.get(name) is not None]
-    asked = _ASKED.get()
-    score = asked.best_score if asked is not None and asked.question == question else None
-    return Retrieval(question, score, sum(map(_length, contexts)) if contexts else None)
-
-
-def retrieval_of_messages(messages: Sequence[ChatMessage]) -> Retrieval | None:
-    """The question that an engine is being asked, when the last user message is that with something around it."""
-    asked = _ASKED.get()
-    if asked is None or not asked.running or not asked.question.strip():
-        return None
-    text = next((m.content or "" for m in reversed(messages) if m.role == MessageRole.USER), "")
-    if asked.question not in text or asked.question == text:
-        return None
-    return Retrieval(asked.question, asked.best_score, len(text) - len(asked.question))
 
 
 def human_turns(messages: Sequence[ChatMessage]) -> list[str]:
