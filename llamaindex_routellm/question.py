@@ -35,8 +35,15 @@ _PREFIX = "routellm_"
 _QUESTION_VARIABLES = ("query_str", "question", "query")
 _CONTEXT_VARIABLES = ("context_str", "context_msg", "context_messages")
 
-# What a RelevancyEvaluator asks in place of the question.
-_JUDGED = re.compile(r"Question: (?P<question>.+?)\nResponse: ", re.DOTALL)
+# What LlamaIndex itself puts around a question before it asks it: a RelevancyEvaluator, and engines that try again.
+_AROUND_A_QUESTION = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r"Question: (?P<question>.+?)\nResponse: .*",
+        r"(?P<question>.+?)\n-{16}\nHere is a previous bad answer\.\n.*",
+        r"Here is a previous bad answer\.\n.*\nNow answer the question\.\n(?P<question>.+)",
+    )
+)
 # The state that AgentWorkflow puts around the message of the person (its default state_prompt).
 _STATE = re.compile(r"Current state:\n.*?\n\nCurrent message:\n(?P<message>.*?)\n?", re.DOTALL)
 # What an agent with output_cls= turns its whole conversation into, to have the answer formatted.
@@ -203,16 +210,19 @@ def _best_score_for(question: str) -> float | None:
 
 
 def retrieval_of_prompt(prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]) -> Retrieval | None:
-    """The question that a prompt template is filled with, and what is known of its context; None without one."""
+    """The question that a prompt template is filled with, and what is known of its context; None without one.
+
+    A template that is filled with none is a step on the way to the answer of what is being asked.
+    """
     variables = {**getattr(prompt, "kwargs", {}), **prompt_args}
-    values = (variables.get(name) for name in _QUESTION_VARIABLES)
-    filled = next((value for value in values if isinstance(value, str) and value.strip()), None)
-    if filled is None:
+    asked = _running()
+    candidates = [*(variables.get(name) for name in _QUESTION_VARIABLES), None if asked is None else asked.question]
+    question = next((value for value in candidates if isinstance(value, str) and value.strip()), None)
+    if question is None:
         return None
-    judged = _JUDGED.match(filled)
-    question = judged["question"] if judged else filled
     contexts = [variables[name] for name in _CONTEXT_VARIABLES if variables.get(name) is not None]
-    return Retrieval(question, _best_score_for(question), sum(map(_length, contexts)) if contexts else None)
+    length = sum(map(_length, contexts)) if contexts else None
+    return Retrieval(_bare(question), _best_score_for(question), length)
 
 
 def retrieval_of_messages(messages: Sequence[ChatMessage]) -> Retrieval | None:
@@ -227,7 +237,8 @@ def retrieval_of_messages(messages: Sequence[ChatMessage]) -> Retrieval | None:
             return None  # nothing is around it: these are the turns of a conversation
         around = next((text for text in texts if asked.question in text), None) if asked.question.strip() else None
         if around is not None:
-            return Retrieval(asked.question, _best_score_for(asked.question), len(around) - len(asked.question))
+            question = asked.question
+            return Retrieval(_bare(question), _best_score_for(question), len(around) - len(question))
         asked = asked.outer
     return None
 
@@ -287,6 +298,12 @@ def _takes_two(function: Callable[..., Any]) -> bool:
         p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
     ]
     return len(required) == 2
+
+
+def _bare(question: str) -> str:
+    """A question without what LlamaIndex has put around it."""
+    found = next((match for pattern in _AROUND_A_QUESTION if (match := pattern.fullmatch(question))), None)
+    return question if found is None else found["question"]
 
 
 def human_turns(messages: Sequence[ChatMessage]) -> list[str]:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +24,12 @@ from llama_index.core.chat_engine import (
 )
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.indices.prompt_helper import PromptHelper
+from llama_index.core.llms import MockLLM
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.output_parsers import PydanticOutputParser
 from llama_index.core.program import LLMTextCompletionProgram
-from llama_index.core.query_engine import RetrieverQueryEngine, SubQuestionQueryEngine
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.query_engine import CustomQueryEngine, RetrieverQueryEngine, SubQuestionQueryEngine
 from llama_index.core.question_gen import LLMQuestionGenerator
 from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
 from llama_index.core.retrievers import BaseRetriever
@@ -35,7 +42,7 @@ from pydantic import BaseModel
 from llamaindex_routellm import Retrieval, RouteLLM
 from routellm_core.policy import RoutingRequest
 from tests.llamaindex.conftest import Recorder
-from tests.support.fakes_llamaindex import Reply
+from tests.support.fakes_llamaindex import FakeLLM, Reply
 from tests.support.routers import ScriptedRouter
 
 QUESTION = "p=0.1 When did the bridge open?"
@@ -272,7 +279,7 @@ class TestRetrievalSignal:
         hooked, seen = self.hooked(llm, router)
         engine(hooked, ResponseMode.COMPACT).query(QUESTION)
         hooked.chat([ChatMessage(content=f"p=0.9 You said: {QUESTION} Why?")])
-        hooked.predict(_prompt("{query_str}"), query_str="p=0.2 something else")
+        hooked.predict(PromptTemplate("{query_str}"), query_str="p=0.2 something else")
         assert seen[-2][1] is None
         assert seen[-1][1] == Retrieval("p=0.2 something else")
         assert router.prompts[-2].startswith("p=0.9 You said")
@@ -286,17 +293,108 @@ class TestRetrievalSignal:
         assert seen[-1][1] is None
 
     def test_watching_is_set_up_once(self, llm: RouteLLM, router: ScriptedRouter) -> None:
-        name = "llama_index.core.response_synthesizers.base"
-        before = len(get_dispatcher(name).span_handlers)
+        before = len(get_dispatcher().span_handlers)
         for _ in range(3):
             RouteLLM(strong=llm.strong, weak=llm.weak, router=router, threshold=0.5)
-        assert len(get_dispatcher(name).span_handlers) == before
+        assert len(get_dispatcher().span_handlers) == before
+
+    @pytest.mark.parametrize("way", ["query", "aquery"])
+    async def test_in_an_engine_of_the_users_own(self, way: str, llm: RouteLLM, router: ScriptedRouter) -> None:
+        hooked, seen = self.hooked(llm, router)
+        engine = Own(llm=hooked)
+        assert str(engine.query(QUESTION) if way == "query" else await engine.aquery(QUESTION)).startswith("weak")
+        ((messages, retrieval),) = seen
+        assert messages == [QUESTION]
+        assert (retrieval.question, retrieval.best_score) == (QUESTION, pytest.approx(0.8))
+        assert retrieval.context_length > 300
+
+    def test_in_a_process_that_only_unpickles_the_model(self, tmp_path: Path) -> None:
+        llm = RouteLLM(
+            strong=MockLLM(), weak=MockLLM(max_tokens=1), router="random", threshold=0.99, route_on=strong_if_unsure
+        )
+        file = tmp_path / "llm.pickle"
+        file.write_bytes(pickle.dumps(llm))
+        code = f"""
+import pickle
+from pathlib import Path
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.response_synthesizers import get_response_synthesizer
+from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index_instrumentation import get_dispatcher
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+
+class Finds(BaseRetriever):
+    def _retrieve(self, query_bundle):
+        return [NodeWithScore(node=TextNode(text="Steel."), score=0.1)]
+
+class Tells(BaseEventHandler):
+    def handle(self, event, **kwargs):
+        if event.class_name() == "RouteLLMDecisionEvent":
+            print(event.decision["model"], event.decision["reason"])
+
+llm = pickle.loads(Path({str(file)!r}).read_bytes())
+get_dispatcher().add_event_handler(Tells())
+RetrieverQueryEngine(Finds(), get_response_synthesizer(llm=llm)).query("Why?")
+"""
+        root = Path(__file__).resolve().parents[2]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "core"), str(root), *sys.path])}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+        assert done.stdout.split() == ["strong", "forced"], done.stderr
+
+    def test_an_engine_within_an_engine(self, llm: RouteLLM, router: ScriptedRouter) -> None:
+        hooked, seen = self.hooked(llm, router)
+        inner, asked = engine(hooked, ResponseMode.COMPACT), "p=0.3 And the materials?"
+
+        class Outer(CustomQueryEngine):
+            def custom_query(self, query_str: str) -> str:
+                before = hooked.complete(f"About: {query_str}").text
+                found = str(inner.query(asked))
+                return before + found + hooked.complete(f"So, {query_str} {found}").text
+
+        Outer().query(QUESTION)
+        assert router.prompts == [QUESTION, asked]  # the third is known already
+        assert [retrieval.question for _, retrieval in seen] == [QUESTION, asked, QUESTION]
+
+    def test_a_prompt_of_its_own_within_an_engine(self, llm: RouteLLM, router: ScriptedRouter) -> None:
+        class Outer(CustomQueryEngine):
+            def custom_query(self, query_str: str) -> str:
+                step = llm.predict(PromptTemplate("Name the river: {text}"), text="p=0.6 steps")
+                return step + llm.complete("p=0.7 And now something else.").text
+
+        Outer().query(QUESTION)
+        # a template is a step of the engine; a text without the question speaks for itself
+        assert router.prompts == [QUESTION, "p=0.7 And now something else."]
+
+    async def test_engines_at_once_do_not_mix(self, llm: RouteLLM, router: ScriptedRouter) -> None:
+        class Slow(CustomQueryEngine):
+            def custom_query(self, query_str: str) -> str:
+                raise AssertionError("asked in the wrong way")
+
+            async def acustom_query(self, query_str: str) -> str:
+                await asyncio.sleep(0)
+                return str(await llm.acomplete(f"p=0.99 Context. {query_str} Answer:"))
+
+        questions = [f"p=0.{i % 10} number {i}." for i in range(40)]
+        await asyncio.gather(*(Slow().aquery(question) for question in questions))
+        assert sorted(router.prompts) == sorted(questions)
 
 
-def _prompt(text: str) -> Any:
-    from llama_index.core.prompts import PromptTemplate
+class Own(CustomQueryEngine):
+    """As the guides write an engine: a retriever, and a completed prompt."""
 
-    return PromptTemplate(text)
+    llm: Any
+
+    def custom_query(self, query_str: str) -> str:
+        context = "\n".join(node.text for node in Passages().retrieve(query_str))
+        return str(self.llm.complete(f"Context: {context}\nQuestion: {query_str}\nAnswer: "))
+
+
+def strong_if_unsure(messages: list[ChatMessage], retrieval: Retrieval | None) -> Any:
+    """The hook of the guide; here, since it is pickled by its name."""
+    if retrieval is not None and retrieval.best_score is not None and retrieval.best_score < 0.2:
+        return RoutingRequest((), force="strong")
+    return messages[-1].content
 
 
 def memory() -> ChatMemoryBuffer:
@@ -365,6 +463,52 @@ class TestChatEngines:
         with instrument_tags({"thread_id": "ann"}):
             answers = [str(chat_engine.chat(t)) for t in (self.SECOND, self.FIRST, self.SECOND)]
         assert [a.split(":")[0] for a in answers] == ["weak", "strong", "strong"]
+
+
+WORDS = {
+    "latin": "The bridge was opened by the premier of the state on a rainy morning in March. ",
+    "cyrillic": "Мост был открыт премьером штата дождливым утром в марте под звуки оркестра. ",
+    "chinese": "大桥在三月一个下雨的早晨由州长宣布通车，乐队奏乐，成千上万的人前来观看。",
+    "code": "for (i = 0; i < n; ++i) { a[i] = b[i] << 2; }  // 0x7f\n",
+}
+
+
+class TestPacking:
+    """A prompt that LlamaIndex made to fit is never beyond the weak model's window."""
+
+    @pytest.mark.parametrize("kind", WORDS)
+    @pytest.mark.parametrize(
+        ("strong", "weak"),
+        [((128_000, 4096), (2000, 256)), ((4000, 100), (2500, 1500)), ((128_000, -1), (2000, -1))],
+        ids=str,
+    )
+    @pytest.mark.parametrize("mode", [ResponseMode.COMPACT, ResponseMode.TREE_SUMMARIZE], ids=lambda mode: mode.value)
+    def test_of_any_text(
+        self,
+        kind: str,
+        strong: tuple[int, int],
+        weak: tuple[int, int],
+        mode: ResponseMode,
+        router: ScriptedRouter,
+        events: Recorder,
+    ) -> None:
+        models = {
+            side: FakeLLM(side, window=window, num_output=num_output, respond=lambda messages: "in short")
+            for side, (window, num_output) in (("strong", strong), ("weak", weak))
+        }
+        llm = RouteLLM(**models, router=router, threshold=0.5)  # type: ignore[arg-type]
+        passages = Passages([WORDS[kind] * 30] * 12)
+        RetrieverQueryEngine(passages, get_response_synthesizer(llm=llm, response_mode=mode)).query(QUESTION)
+        assert len(events.decisions) > 3
+        assert {(d["model"], d["reason"]) for d in events.decisions} == {("weak", "win_rate")}
+
+    def test_a_prompt_that_nobody_fitted_goes_where_it_fits(self, router: ScriptedRouter, events: Recorder) -> None:
+        llm = RouteLLM(
+            strong=FakeLLM("strong", window=128_000), weak=FakeLLM("weak", window=2000), router=router, threshold=0.5
+        )
+        prompt = PromptTemplate("{context_str} {query_str}")
+        llm.predict(prompt, context_str=WORDS["cyrillic"] * 100, query_str=QUESTION)
+        assert (events.decisions[0]["model"], events.decisions[0]["detail"]) == ("strong", "max_input_tokens")
 
 
 class TestWholeEngines:

@@ -81,6 +81,19 @@ class TestRetrievalOfPrompt:
     def test_names_of_the_question(self, name: str) -> None:
         assert retrieval_of_prompt(PromptTemplate(f"{{{name}}}"), {name: "why?"}) == Retrieval("why?")
 
+    @pytest.mark.parametrize(
+        "around",
+        [
+            "Question: {}\nResponse: p=0.9 It did.\nResponse: so it says",
+            "{}\n----------------\nHere is a previous bad answer.\np=0.9 It did not.",
+            "Here is a previous bad answer.\np=0.9 no\nHere is some feedback.\nx\nNow answer the question.\n{}",
+        ],
+    )
+    @pytest.mark.parametrize("question", ["why?", "Question: why?\n\nBecause?", "Here is a previous answer. Why?"])
+    def test_what_llama_index_puts_around_a_question(self, around: str, question: str) -> None:
+        found = retrieval_of_prompt(PromptTemplate("{query_str}"), {"query_str": around.format(question)})
+        assert found == Retrieval(question)
+
     @pytest.mark.parametrize("arguments", [{}, {"query_str": ""}, {"query_str": 3}, {"text": "x"}])
     def test_without_a_question(self, arguments: dict[str, object]) -> None:
         assert retrieval_of_prompt(PromptTemplate("{text}"), arguments) is None
