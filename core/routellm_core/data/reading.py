@@ -121,7 +121,7 @@ def _located(
         rows = ((where, row) for where, row in rows if keep(row))
     translated: Iterator[tuple[str, Row | Problem]] = rows if form is None else _translated(form, rows)
     peeked = list(islice(translated, FIRST_ROWS))
-    if peeked and not any(isinstance(row, Problem) or kind.known(row) for _, row in peeked):
+    if peeked and not any(isinstance(row, Problem) or (_has_prompt(row) and kind.known(row)) for _, row in peeked):
         names = dict.fromkeys(name for _, row in first for name in row)
         raise DataError(
             f"{file.path}, {peeked[0][0]}: expected {kind.name}; fields seen: {shown_names(names)}. Rename the fields, "
@@ -182,7 +182,7 @@ _PRIVATE = {"prompt", "answers", "gold"}
 def _first_problem(exc: ValidationError) -> str:
     error = exc.errors(include_url=False)[0]
     parts = [str(part) for part in error["loc"] if part != "[key]"]
-    place = f"field {'.'.join(parts)!r}" if parts else "row"
+    place = f"field {'.'.join(parts)[:80]!r}" if parts else "row"
     if error["type"] == "missing":
         return f"{place}: missing"
     text = str(error["msg"]).removeprefix("Value error, ")
@@ -238,6 +238,10 @@ def _json(name: str, value: str) -> Any:
         raise BadRowError(f"field {name!r}: expected JSON text, got another text") from None
 
 
+def _has_prompt(row: Row) -> bool:
+    return "prompt" in row or "turns" in row
+
+
 def _is_outcome(row: Row) -> bool:
     return "scores" in row or any(key.startswith("scores.") for key in row)
 
@@ -278,6 +282,6 @@ _PREFERENCES: _Kind[Battle | Outcome] = _Kind(
 )
 _ANSWERS: _Kind[AnsweredPrompt] = _Kind(
     _answered,
-    lambda row: "prompt" in row or "turns" in row,
+    _has_prompt,
     "prompts with answers (fields 'prompt' and 'answers', for gold labels also 'gold')",
 )

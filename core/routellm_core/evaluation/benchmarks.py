@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from routellm_core.data.files import FileReader, kind_of
+from routellm_core.data.files import FileReader, kind_of, shown_names
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.statistics.metrics import Floats
 
@@ -185,13 +185,13 @@ def load_outcomes(
     models = _models(rows, file)
     if (strong is None) != (weak is None):
         raise ConfigurationError(
-            f"strong={strong!r}, weak={weak!r}: name both models or neither; the file has {', '.join(models)}"
+            f"strong={strong!r}, weak={weak!r}: name both models or neither; the file has {shown_names(models)}"
         )
     if strong is None or weak is None:
         if len(models) != 2:
             raise ConfigurationError(
                 f"{file} has scores of {len(models)} models: name strong= and weak= (--strong and --weak) among "
-                f"{', '.join(models)}"
+                f"{shown_names(models)}"
             )
         means = {m: float(np.mean([row["scores"][m] for _, row in rows])) for m in models}
         strong, weak = sorted(models, key=lambda m: -means[m])
@@ -214,8 +214,7 @@ def _models(rows: Sequence[Located], file: Path) -> list[str]:
     common = set(first).intersection(*(row["scores"] for _, row in rows))
     if len(common) < 2:
         raise DataError(
-            f"{file}: models with a score in every row: {', '.join(common) or 'none'}; at least 2 are needed "
-            f"({_gaps(rows)})"
+            f"{file}: models with a score in every row: {shown_names(common)}; at least 2 are needed ({_gaps(rows)})"
         )
     return [m for m in first if m in common]
 
@@ -229,7 +228,10 @@ def _gaps(rows: Sequence[Located]) -> str:
     out = []
     for model in sorted(counts, key=lambda m: -counts[m])[:3]:
         where = next((where for where, row in rows if model not in row["scores"]), None)
-        out.append(f"{model!r} in {counts[model]:,} of {len(rows):,} rows" + (f", not in {where}" if where else ""))
+        out.append(
+            f"{shown_names([model])} in {counts[model]:,} of {len(rows):,} rows"
+            + (f", not in {where}" if where else "")
+        )
     return "; ".join(out)
 
 
@@ -290,7 +292,7 @@ def _find_model(wanted: str, models: Sequence[str], side: str, file: Path, rows:
             f"{file}, {lacking[0]}: no score of {side}={wanted!r}, which has one in {len(rows) - len(lacking):,} of "
             f"{len(rows):,} rows; every row needs a score of both models, so leave the others out"
         )
-    raise ConfigurationError(f"{side}={wanted!r}: {file} has scores of {', '.join(models)}")
+    raise ConfigurationError(f"{side}={wanted!r}: {file} has scores of {shown_names(models)}")
 
 
 def _bare(model: str) -> str:

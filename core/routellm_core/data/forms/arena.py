@@ -38,7 +38,8 @@ def _translated(row: Row) -> Row:
 
 def _flag(name: str, value: object) -> bool:
     if value not in (None, 0, 1, "0", "1", "", "0.0", "1.0"):  # True and 1.0 equal 1
-        raise BadRowError(f"field {name!r}: expected 0 or 1, got {value!r:.40}")
+        got = f"{value!r:.40}" if isinstance(value, str | int | float) else kind_of(value)
+        raise BadRowError(f"field {name!r}: expected 0 or 1, got {got}")
     return value in (1, "1", "1.0")
 
 

@@ -80,6 +80,8 @@ def row_by_row(translate: Callable[[Row], Row]) -> Translation:
                 out: Row | Problem = translate(row)
             except BadRowError as exc:
                 out = Problem(str(exc))
+            except RecursionError:
+                out = Problem("nested too deeply")
             yield where, out
 
     return rows
