@@ -21,7 +21,7 @@ from routellm_core.data.chats import (
 from routellm_core.data.files import FileReader, Row, kind_of, shown_names
 from routellm_core.data.forms import FIRST_ROWS, Form, find_form, form_of_labels, form_of_traffic, known_columns
 from routellm_core.data.forms.base import Problem, bundled
-from routellm_core.errors import DataError
+from routellm_core.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from routellm_core.data.files import FileFormat, SkippedRows
@@ -57,6 +57,10 @@ class PromptReader:
         form: str | None = None,
         skip_bad: SkippedRows | None = None,
     ) -> None:
+        if form is not None and field is not None:
+            raise ConfigurationError(
+                f"form={form!r}, field={field!r}: a form knows where its prompts are; give one of the two"
+            )
         self._form = None if form is None else find_form(form)
         columns = {*PROMPT_FIELDS, *known_columns(), *(() if field is None else (field, field.split(".")[0]))}
         self._file = FileReader(path, format=format, skip_bad=skip_bad, text=True, columns=columns)
@@ -101,7 +105,8 @@ class PromptReader:
         form = self._form
         if self.field is None and form is None:
             form = form_of_labels([value for value in self._first if isinstance(value, dict)])
-            if form is None and len(first) == 1 and (inside := _inside(self._first[0])):
+            alone = len(first) == 1 and self._file.columns is None
+            if form is None and alone and (inside := _inside(self._first[0])):
                 numbered = iter(inside)
                 form = form_of_labels([row for _, row in inside[:FIRST_ROWS]])
         labels = form is not None and form.prompts is None
@@ -221,7 +226,7 @@ def read_prompts(
 
     Raises:
         DataError: No such file; and while reading, a record that is malformed or lacks `field`, with its place.
-        ConfigurationError: Unknown `format` or `form`.
+        ConfigurationError: Unknown `format` or `form`, or both `field` and `form`.
         MissingExtraError: A parquet file, and pyarrow is not installed.
     """
     return PromptReader(path, format=format, field=field, form=form, skip_bad=skip_bad)

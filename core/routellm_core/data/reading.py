@@ -113,7 +113,8 @@ def _located(
         rows = _table_rows(rows, file.columns)
     if form is None:
         form = form_of_labels([row for _, row in first])
-    if form is None and len(first) == 1 and not kind.known(first[0][1]) and (inner := bundled(first[0][1])):
+    alone = len(first) == 1 and file.columns is None and not kind.known(first[0][1])
+    if form is None and alone and (inner := bundled(first[0][1])):
         located = [(f"item {i} of {inner[0]!r}", row) for i, row in enumerate(inner[1], 1)]
         first, rows = located[:FIRST_ROWS], iter(located)
         form = form_of_labels([row for _, row in first])

@@ -148,7 +148,12 @@ def load_benchmark(
 
 
 def load_outcomes(
-    path: str | Path, *, strong: str | None = None, weak: str | None = None, skip_bad: SkippedRows | None = None
+    path: str | Path,
+    *,
+    strong: str | None = None,
+    weak: str | None = None,
+    form: str | None = None,
+    skip_bad: SkippedRows | None = None,
 ) -> Benchmark:
     """Load outcomes of your own: whatever `routellm_core.data.read_preferences` reads.
 
@@ -160,6 +165,7 @@ def load_outcomes(
         path: The file: JSON lines, JSON, CSV, TSV or parquet, plain or gzip.
         strong: Name of the strong model; may be left out with exactly two models (then the better one on average).
         weak: Name of the weak model.
+        form: Name of the foreign form of its rows; None finds it out by the content.
         skip_bad: Where to count malformed rows; None raises at the first.
 
     Raises:
@@ -167,6 +173,7 @@ def load_outcomes(
         ConfigurationError: `strong` or `weak` is needed, or is not in the file.
     """
     from routellm_core.data.convert import scores_of  # these load pydantic
+    from routellm_core.data.forms import known_columns
     from routellm_core.data.reading import preferences_of
 
     file = Path(path)
@@ -178,7 +185,7 @@ def load_outcomes(
         dropped += marked
         return not marked
 
-    found = preferences_of(FileReader(file, skip_bad=skip_bad), keep=clean)
+    found = preferences_of(FileReader(file, skip_bad=skip_bad, columns=known_columns()), form=form, keep=clean)
     rows = _bounded(file, ((where, {"prompt": r.prompt, "scores": scores_of(r)}) for where, r in found))
     if not rows:
         raise DataError(f"{file}: no rows left ({dropped} contaminated, {skip_bad.count if skip_bad else 0} malformed)")

@@ -67,7 +67,7 @@ def test_the_arena_is_read_alike_by_all(tmp_path: Path) -> None:
     assert list(read_preferences(path)) == list(read_battles(path, form="arena"))
     assert list(read_prompts(path)) == list(read_prompts(path, form="arena")) == ["first turn", "another"]
     assert [row.prompt for row in read_answers(path)] == ["first turn", "another"]
-    found = load_outcomes(path)
+    found = load_outcomes(path, form="arena")
     assert (found.prompts, found.strong, found.weak) == (("first turn", "another"), "big", "small")
     assert found.strong_scores.tolist() == [1.0, 0.5]
 
@@ -91,6 +91,8 @@ def test_a_form_of_traffic_holds_no_labels(tmp_path: Path) -> None:
         read_outcomes(path, form="x")
     with pytest.raises(ConfigurationError, match="form='x'"):
         read_prompts(path, form="x")
+    with pytest.raises(ConfigurationError, match="form='arena', field='prompt'"):
+        read_prompts(path, form="arena", field="prompt")
 
 
 def long_table() -> Form:
@@ -174,6 +176,18 @@ def test_the_only_object_of_a_file_may_hold_the_rows(tmp_path: Path) -> None:
     assert list(read_prompts(path)) == ["mine"]
     path.write_text(json.dumps({"documents": [{"text": "no prompt"}]}) + "\n" + json.dumps({"prompt": "mine"}))
     assert list(read_prompts(path)) == ["mine"]
+
+
+def test_the_only_row_of_a_table_is_no_bundle(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    turns = [{"role": "user", "content": "hi"}]
+    for name, wanted in (("conversation", []), ("messages", ["hi"])):
+        pq.write_table(pa.Table.from_pylist([{"id": 1, name: turns}]), tmp_path / "a.parquet")
+        assert list(read_prompts(tmp_path / "a.parquet")) == wanted
+        with pytest.raises(DataError, match=f"row 1: expected outcomes .*fields seen: id, {name}"):
+            list(read_outcomes(tmp_path / "a.parquet"))
 
 
 @pytest.mark.parametrize("read", [read_outcomes, read_battles, read_preferences, read_answers])

@@ -60,7 +60,7 @@ def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     names: dict[str, Any] = {"gpt_4o": model, "gpt_4o_mini": model, "my_llm": model}
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         exec(compile(block, "docs/training.md", "exec"), names)
     assert names["llm"].invoke("hi").response_metadata["routellm"]["router"] == "mf"
