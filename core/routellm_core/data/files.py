@@ -16,8 +16,8 @@ import json
 import re
 import tempfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Collection, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -176,13 +176,14 @@ class FileReader:
         """How far the file has been read, in bytes on disk: for a progress bar."""
         return self._read if self._raw is None else self._raw.tell()
 
-    def rows(self) -> Iterator[tuple[str, Row]]:
+    def rows(self) -> Generator[tuple[str, Row], None, None]:
         """Iterate over the rows; what is not an object or a line of a table is malformed."""
-        for number, value in self:
-            if isinstance(value, dict):
-                yield self.place(number), value
-            else:
-                self.refuse(number, f"expected a JSON object, got {kind_of(value)}")
+        with closing(iter(self)) as values:
+            for number, value in values:
+                if isinstance(value, dict):
+                    yield self.place(number), value
+                else:
+                    self.refuse(number, f"expected a JSON object, got {kind_of(value)}")
 
     def place(self, number: int) -> str:
         """The place of a value for messages, such as ``"line 3"``."""
@@ -203,7 +204,7 @@ class FileReader:
             where = f", after {self.place(self._number)}" if self._number else ""
         return DataError(f"{self.path}{where}: {problem}")
 
-    def __iter__(self) -> Iterator[tuple[int, Any]]:
+    def __iter__(self) -> Generator[tuple[int, Any], None, None]:
         self.kind, self.columns, self._number, self._read = "", None, 0, 0
         try:
             with self.path.open("rb", buffering=_HEAD) as raw:
@@ -501,8 +502,8 @@ class FileReader:
 
     def _unpacked(self, file: IO[bytes]) -> IO[bytes]:
         """The content of a gzip file on disk, since parquet is read from its end."""
-        with ExitStack() as closing:
-            out = closing.enter_context(tempfile.TemporaryFile())
+        with ExitStack() as stack:
+            out = stack.enter_context(tempfile.TemporaryFile())
             left = _MAX_GROWTH * max(self.total_bytes, _CHUNK)
             while chunk := file.read(_CHUNK):
                 out.write(chunk)
@@ -510,7 +511,7 @@ class FileReader:
                 if left < 0:
                     raise self.broken(f"unpacks to more than {_MAX_GROWTH} times its size; unpack it yourself")
             out.seek(0)
-            closing.pop_all()  # the caller closes it
+            stack.pop_all()  # the caller closes it
         return out
 
 

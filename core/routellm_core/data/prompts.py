@@ -6,6 +6,7 @@ What is taken of a recorded call is the text that would be routed on: the last m
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,28 +92,34 @@ class PromptReader:
 
     def __iter__(self) -> Iterator[str]:
         self.skipped = 0
-        values = iter(self._file)
-        first = list(islice(values, FIRST_ROWS))
-        self._first = [value for _, value in first]
-        numbered: Iterator[tuple[int | str, Any]] = chain(first, values)
-        if self._file.kind == "text":
-            for _, text in numbered:
-                if text.strip():
-                    yield text
-                else:
-                    self.skipped += 1
-            return
+        # closed explicitly: an error that is kept for later must not keep the file open
+        with closing(iter(self._file)) as values:
+            first = list(islice(values, FIRST_ROWS))
+            self._first = [value for _, value in first]
+            numbered = chain(first, values)
+            if self._file.kind == "text":
+                for _, text in numbered:
+                    if text.strip():
+                        yield text
+                    else:
+                        self.skipped += 1
+                return
+            for texts in self._found(numbered):
+                self.skipped += not texts
+                yield from texts
+
+    def _found(self, numbered: Iterator[tuple[int | str, Any]]) -> Iterator[Sequence[str]]:
+        """The texts of each record, read in the form that the first records are of."""
         form = self._form
         if self.field is None and form is None:
             form = form_of_labels([value for value in self._first if isinstance(value, dict)])
-            alone = len(first) == 1 and self._file.columns is None
+            alone = len(self._first) == 1 and self._file.columns is None
             if form is None and alone and (inside := _inside(self._first[0])):
                 numbered = iter(inside)
                 form = form_of_labels([row for _, row in inside[:FIRST_ROWS]])
-        labels = form is not None and form.prompts is None
-        for texts in self._of_labels(form, numbered) if form is not None and labels else self._texts(numbered, form):
-            self.skipped += not texts
-            yield from texts
+        if form is not None and form.prompts is None:
+            return self._of_labels(form, numbered)
+        return self._texts(numbered, form)
 
     def _of_labels(self, form: Form, numbered: Iterable[tuple[int | str, Any]]) -> Iterator[list[str]]:
         """Prompts of rows that are labels in a foreign form."""

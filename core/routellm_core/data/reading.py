@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -102,15 +103,39 @@ def _records(path: str | Path, kind: _Kind[Record], form: str | None, skipped: S
 def _located(
     file: FileReader, kind: _Kind[Record], form: Form | None, keep: Callable[[Row], bool] | None
 ) -> Iterator[tuple[str, Record]]:
+    # closed explicitly: an error that is kept for later must not keep the file open
+    with closing(file.rows()) as rows:
+        for where, row in _own_rows(file, rows, kind, form, keep):
+            if isinstance(row, Problem):
+                file.refuse(where, row.text)
+                continue
+            try:
+                record = kind.parse(row)
+            except ValidationError as exc:
+                file.refuse(where, _first_problem(exc))
+            except (BadRowError, RecursionError) as exc:
+                file.refuse(where, "nested too deeply" if isinstance(exc, RecursionError) else str(exc))
+            else:
+                yield where, record
+
+
+def _own_rows(
+    file: FileReader,
+    rows: Iterator[Located],
+    kind: _Kind[Any],
+    form: Form | None,
+    keep: Callable[[Row], bool] | None,
+) -> Iterator[tuple[str, Row | Problem]]:
+    """Rows of a file, or of the only object in it, translated out of the form that the first ones are of."""
     skipped = file.skip_bad.count if file.skip_bad else 0
-    rows: Iterator[Located] = file.rows()
     first = list(islice(rows, FIRST_ROWS))
     if not first and skipped == (file.skip_bad.count if file.skip_bad else 0):
         raise DataError(f"{file.path}: is empty; expected {kind.name}")
     rows = chain(first, rows)
     if file.columns is not None:
-        first = list(_table_rows(first, file.columns))
-        rows = _table_rows(rows, file.columns)
+        renamed = _own_names(file)
+        first = list(_table_rows(first, renamed))
+        rows = _table_rows(rows, renamed)
     if form is None:
         form = form_of_labels([row for _, row in first])
     alone = len(first) == 1 and file.columns is None and not kind.known(first[0][1])
@@ -125,38 +150,31 @@ def _located(
     if peeked and not any(isinstance(row, Problem) or (_has_prompt(row) and kind.known(row)) for _, row in peeked):
         names = dict.fromkeys(name for _, row in first for name in row)
         raise DataError(
-            f"{file.path}, {peeked[0][0]}: expected {kind.name}; fields seen: {shown_names(names)}. Rename the fields, "
-            "or write the rows in one of these forms"
+            f"{file.path}, {peeked[0][0]}: expected {kind.name}; fields seen: {shown_names(names)}; rename the fields, "
+            "or translate the rows (in Python with read_rows)"
         )
-    for where, row in chain(peeked, translated):
-        if isinstance(row, Problem):
-            file.refuse(where, row.text)
-            continue
-        try:
-            record = kind.parse(row)
-        except ValidationError as exc:
-            file.refuse(where, _first_problem(exc))
-        except (BadRowError, RecursionError) as exc:
-            file.refuse(where, "nested too deeply" if isinstance(exc, RecursionError) else str(exc))
-        else:
-            yield where, record
+    return chain(peeked, translated)
 
 
-def _table_rows(rows: Iterable[Located], columns: list[str]) -> Iterator[Located]:
-    """Rows of a table: spreadsheets head columns ``Prompt`` as often as ``prompt``, and leave empty rows at the end."""
-    own = {name: _own_name(name) for name in columns}
-    renamed = {name: other for name, other in own.items() if name != other and other not in own}
+def _own_names(file: FileReader) -> dict[str, str]:
+    """Columns of a table that are the project's own but for capitals: spreadsheets head them ``Prompt``, say."""
+    renamed: dict[str, str] = {}
+    for name in file.columns or ():
+        lowered = name.lower()
+        prefix = next((prefix for prefix in OWN_PREFIXES if lowered.startswith(prefix)), "")
+        own = lowered if lowered in (*OWN_COLUMNS, "id", "source", "weight") else prefix + name[len(prefix) :]
+        if own != name and own not in (file.columns or ()):
+            if own in renamed.values():
+                raise DataError(f"{file.path}: two columns are called {own!r}, but for capitals; rename one of them")
+            renamed[name] = own
+    return renamed
+
+
+def _table_rows(rows: Iterable[Located], renamed: dict[str, str]) -> Iterator[Located]:
+    """Rows of a table under the project's own names, without the empty ones that spreadsheets leave."""
     for where, row in rows:
         if any(value is not None and value != "" for value in row.values()):
             yield where, {renamed.get(name, name): value for name, value in row.items()} if renamed else row
-
-
-def _own_name(column: str) -> str:
-    lowered = column.lower()
-    if lowered in OWN_COLUMNS or lowered in ("id", "source", "weight"):
-        return lowered
-    prefix = next((prefix for prefix in OWN_PREFIXES if lowered.startswith(prefix)), "")
-    return prefix + column[len(prefix) :]
 
 
 def _translated(form: Form, rows: Iterable[Located]) -> Iterator[tuple[str, Row | Problem]]:

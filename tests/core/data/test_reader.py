@@ -381,6 +381,15 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path, separator: str) -> 
             read(path, SkippedRows())
 
 
+def test_two_columns_that_differ_in_capitals_alone_are_refused_where_neither_is_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("PROMPT,Prompt,scores.m\nx,y,1\n")
+    with pytest.raises(DataError, match="two columns are called 'prompt', but for capitals"):
+        list(read_outcomes(path))
+    path.write_text("prompt,Prompt,scores.m\nx,y,1\n")
+    assert [row.prompt for row in read_outcomes(path)] == list(read_prompts(path)) == ["x"]
+
+
 def test_an_open_quote_is_named_where_it_opens(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('prompt,scores.m\none,1\n"never closed,0\ntwo,1\nthree,1\n')
