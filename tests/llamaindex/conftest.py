@@ -99,7 +99,8 @@ def spans() -> Iterator[SpanRecorder]:
 
 @pytest.fixture(autouse=True)
 def _settings() -> Iterator[None]:
-    before = {name: getattr(Settings, name) for name in ("_llm", "_embed_model", "_callback_manager")}
+    names = ("_llm", "_embed_model", "_callback_manager", "_prompt_helper")
+    before = {name: getattr(Settings, name) for name in names}
     yield
     for name, value in before.items():
         setattr(Settings, name, value)
