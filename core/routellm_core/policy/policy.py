@@ -327,12 +327,12 @@ class _Batch:
     ) -> None:
         self.policy = policy
         self.serving = policy._serving  # one moment's, until the last decision is made
-        self.requests = [self._settled(request) for request in _requests(prompts, threshold, force)]
+        self.requests = _requests(prompts, threshold, force)
+        if policy.limits:
+            self.requests = [self._settled(request) for request in self.requests]
         # no text is hashed and no cache entry touched for a call that is settled already
         self.keys = [tuple(map(prompt_key, r.prompts)) if r.force is None else () for r in self.requests]
-        self.scores: dict[bytes, float | Exception] = {
-            **self.serving.cache.found(key for keys in self.keys for key in keys)
-        }
+        self.scores: dict[bytes, Any] = self.serving.cache.found([key for keys in self.keys for key in keys])
         unscored: dict[bytes, str] = {}
         for request, keys in zip(self.requests, self.keys, strict=True):
             for key, text in zip(keys, request.prompts if keys else (), strict=True):
@@ -352,12 +352,14 @@ class _Batch:
         return request
 
     def add(self, scores: Scores) -> None:
-        fresh = dict(zip(self._missing_keys, scores, strict=True))
+        fresh: dict[bytes, Any] = dict(zip(self._missing_keys, scores, strict=True))
         self.scores.update(fresh)
-        self.serving.cache.keep({key: score for key, score in fresh.items() if isinstance(score, float)})
         failures = [score for score in scores if isinstance(score, Exception)]
-        if failures:
-            self._failed(failures)
+        if not failures:
+            self.serving.cache.keep(fresh)
+            return
+        self.serving.cache.keep({key: score for key, score in fresh.items() if not isinstance(score, Exception)})
+        self._failed(failures)
 
     def _failed(self, failures: list[Exception]) -> None:
         policy, name, first = self.policy, self.serving.router.name, failures[0]
@@ -394,12 +396,11 @@ class _Batch:
             if policy.observe is not None and request.reason == "no_text":
                 side = policy.observe  # nothing but the lack of a text speaks for the strong side
             return RoutingDecision(side, None, threshold, name, request.reason, detail=request.detail)
-        failure = next((score for key in keys if isinstance(score := self.scores[key], Exception)), None)
-        if failure is not None:
+        win_rate = self._hardest(keys)
+        if isinstance(win_rate, Exception):
             side = policy.observe or ("weak" if policy.on_error == "weak" else "strong")
-            reason: Reason = "deadline" if isinstance(failure, DeadlineError) else "error"
-            return RoutingDecision(side, None, threshold, name, reason, error=type(failure).__name__)
-        win_rate = max(score for key in keys if isinstance(score := self.scores[key], float))
+            reason: Reason = "deadline" if isinstance(win_rate, DeadlineError) else "error"
+            return RoutingDecision(side, None, threshold, name, reason, error=type(win_rate).__name__)
         online = serving.online if request.threshold is None else None
         if online is not None:
             threshold = online.threshold
@@ -411,13 +412,24 @@ class _Batch:
             return RoutingDecision("weak", win_rate, threshold, name, "limit", detail="ShareLimit")
         return self._by_win_rate(win_rate, threshold, online)
 
+    def _hardest(self, keys: tuple[bytes, ...]) -> float | Exception:
+        """The highest win rate of a call's texts, or the error of one that the router failed on."""
+        hardest = 0.0
+        for key in keys:
+            score = self.scores[key]
+            if isinstance(score, Exception):
+                return score
+            if score > hardest:
+                hardest = score
+        return hardest
+
     def _by_win_rate(self, win_rate: float, threshold: float, online: OnlineCalibration | None) -> RoutingDecision:
         policy, name = self.policy, self.serving.router.name
         side: Side = "strong" if win_rate >= threshold else "weak"
         if policy.observe is not None:
             return RoutingDecision(policy.observe, win_rate, threshold, name, "observed")
         if policy.exploration is None:
-            return RoutingDecision(side, win_rate, threshold, name)
+            return RoutingDecision(side, win_rate, threshold, name, p_strong=1.0 if side == "strong" else 0.0)
         call = new_id()
         taken, by_coin, p_strong = policy.exploration.drawn(call, win_rate, side)
         if online is not None and taken != side:
@@ -432,7 +444,7 @@ class _Batch:
 
 def _user(limit: Limit, request: RoutingRequest) -> str:
     """Whose call it is, for a limit."""
-    return "" if limit.key is None else str(request.keys.get(limit.key, ""))
+    return "" if limit.key is None or not request.keys else str(request.keys.get(limit.key, ""))
 
 
 def _checked_online(

@@ -49,7 +49,7 @@ class CallSettings:
     threshold: float | None = None
     force: Side | None = None
     conversation: str | None = None
-    keys: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] | None = None
 
 
 _NO_SETTINGS = CallSettings()
@@ -133,7 +133,7 @@ class Routing:
             None if threshold is None else checked_fraction(threshold, THRESHOLD_SETTING),
             None if force is None else checked_side(force, FORCE_SETTING),
             None if conversation is None else str(conversation),
-            {key: str(given[key]) for key in self.policy.limit_keys if given.get(key) is not None},
+            {key: str(given[key]) for key in self.policy.limit_keys if given.get(key) is not None} or None,
         )
 
     def gap(
@@ -210,7 +210,7 @@ def as_request(found: Any, settings: CallSettings, parameter: str = "route_on") 
         return replace(
             found,
             threshold=found.threshold if settings.threshold is None else settings.threshold,
-            keys={**settings.keys, **found.keys},
+            keys={**(settings.keys or {}), **(found.keys or {})} or None,
         )
     texts = (found,) if isinstance(found, str) else tuple(found) if isinstance(found, list | tuple) else ()
     if not texts or not all(isinstance(text, str) for text in texts):

@@ -48,35 +48,45 @@ class Scoring:
 
     def score(self, prompts: list[str]) -> Scores:
         """The win rate of each of n >= 1 prompts, or the exception that the router raised for it."""
-        plan, end = _isolating(prompts), self._end()
-        asked = next(plan)
-        while True:
-            try:
+        end = self._end()
+        try:
+            found: Scores = self._ask(prompts, end).tolist()
+            return found
+        except Exception as exc:
+            plan = _isolating(prompts, exc)
+        try:
+            asked = next(plan)
+            while True:
                 try:
                     win_rates = self._ask(asked, end)
                 except Exception as exc:
                     asked = plan.throw(exc)
                 else:
                     asked = plan.send(win_rates)
-            except StopIteration as stop:
-                found: Scores = stop.value
-                return found
+        except StopIteration as stop:
+            isolated: Scores = stop.value
+            return isolated
 
     async def ascore(self, prompts: list[str]) -> Scores:
         """Async twin of `score`; concurrent calls share one call of the router."""
-        plan, end = _isolating(prompts), self._end()
-        asked = next(plan)
-        while True:
-            try:
+        end = self._end()
+        try:
+            found: Scores = (await self._aask(prompts, end)).tolist()
+            return found
+        except Exception as exc:
+            plan = _isolating(prompts, exc)
+        try:
+            asked = next(plan)
+            while True:
                 try:
                     win_rates = await self._aask(asked, end)
                 except Exception as exc:
                     asked = plan.throw(exc)
                 else:
                     asked = plan.send(win_rates)
-            except StopIteration as stop:
-                found: Scores = stop.value
-                return found
+        except StopIteration as stop:
+            isolated: Scores = stop.value
+            return isolated
 
     def _end(self) -> float:
         return 0.0 if self.deadline is None else time.monotonic() + self.deadline
@@ -138,30 +148,36 @@ class Scoring:
         return {**self.__dict__, "_joint": None}
 
 
-def _isolating(prompts: Sequence[str]) -> _Plan:
-    """The calls that find each prompt's win rate or error: yields prompts to score, is sent their win rates.
+def _isolating(prompts: Sequence[str], failure: Exception) -> _Plan:
+    """The calls that find each prompt's win rate or error after one call for all failed.
 
-    An error is thrown in where a call failed. A missed deadline ends the plan: it is that of all calls together.
+    It yields prompts to score and is sent their win rates; an error is thrown in where a call failed. A missed deadline
+    ends the plan: it is that of all calls together.
     """
     found: list[Any] = [None] * len(prompts)
     todo = [(0, len(prompts))]
     alone = 0  # prompts that failed by themselves before any call succeeded
+    exc: Exception | None = failure
     while todo:
         start, stop = todo.pop()
-        try:
-            win_rates = yield list(prompts[start:stop])
-        except Exception as exc:
-            if stop - start > 1 and not isinstance(exc, DeadlineError):
-                middle = (start + stop) // 2
-                todo += [(middle, stop), (start, middle)]
+        if exc is None:
+            try:
+                win_rates = yield list(prompts[start:stop])
+            except Exception as raised:
+                exc = raised
+            else:
+                found[start:stop] = win_rates.tolist()
+                alone = -len(prompts)  # it works: whatever fails now is the prompt's own fault
                 continue
-            found[start:stop] = [exc] * (stop - start)
-            alone += 1
-            if isinstance(exc, DeadlineError) or alone == _GIVE_UP_AFTER:
-                for left, right in todo:
-                    found[left:right] = [exc] * (right - left)
-                break
-        else:
-            found[start:stop] = win_rates.tolist()
-            alone = -len(prompts)  # it works: whatever fails now is the prompt's own fault
+        error, exc = exc, None
+        if stop - start > 1 and not isinstance(error, DeadlineError):
+            middle = (start + stop) // 2
+            todo += [(middle, stop), (start, middle)]
+            continue
+        found[start:stop] = [error] * (stop - start)
+        alone += 1
+        if isinstance(error, DeadlineError) or alone == _GIVE_UP_AFTER:
+            for left, right in todo:
+                found[left:right] = [error] * (right - left)
+            break
     return found
