@@ -7,7 +7,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
@@ -79,7 +79,8 @@ _LATEX = re.compile(r"\\[a-zA-Z\[\]()]|\$[a-zA-Z]\$|\$[^$\n\\^_=]{0,40}[\\^_=][^
 _MAX_WORD_CHARS = 100
 # Characters that `aembed` reads without a thread: about 2 ms.
 _INLINE_CHARS = 10_000
-_CACHE_WORDS = 50_000
+# Characters by whose first ones a word's next piece is bounded in length.
+_REACH_CHARS = 3
 
 SURFACE_NAMES: tuple[str, ...] = (
     "log_chars",
@@ -324,8 +325,10 @@ class StaticEmbedder:
         self._problem_factors = read_only(np.concatenate(factors).astype(np.float32))
         # float32 rows hold whole numbers, so that their sum is exact in any order: no rounding depends on the batch
         self._table = read_only(rows.astype(np.float32))
-        # wordpieces of words that are no wordpiece themselves; a race at worst computes one twice
-        self._cache: dict[str, tuple[int, ...]] = {}
+        # Two tables that make the splitting of a rare word cheap enough to do each time. A cache of such words would
+        # be a list of what users wrote (names, typing errors), and junk could fill it.
+        self._inside = {piece[2:]: row for piece, row in self._rows.items() if piece.startswith("##")}
+        self._reach, self._reach_inside = _reach(self._rows), _reach(self._inside)
 
     @property
     def fingerprint(self) -> str:
@@ -383,38 +386,34 @@ class StaticEmbedder:
         return await in_background(self, lambda: self.embed(texts))
 
     def _ids(self, words: Sequence[str]) -> list[int]:
-        get, cached = self._rows.get, self._cache.get
+        get = self._rows.get
         ids: list[int] = []
         for word in words:
             row = get(word)
-            if row is not None:
+            if row is None:
+                ids.extend(self._split(word))
+            else:
                 ids.append(row)
-                continue
-            pieces = cached(word)
-            if pieces is None:
-                pieces = self._split(word)
-                if len(self._cache) < _CACHE_WORDS:
-                    self._cache[word] = pieces
-            ids.extend(pieces)
         return ids
 
-    def _split(self, word: str) -> tuple[int, ...]:
+    def _split(self, word: str) -> Sequence[int]:
         """Greedy longest-match wordpieces of a word; empty when a part of it is unknown, as BERT's [UNK]."""
         if len(word) > _MAX_WORD_CHARS:
             return ()
         pieces: list[int] = []
-        start = 0
-        while start < len(word):
-            prefix = "##" if start else ""
-            for end in range(len(word), start, -1):
-                row = self._rows.get(prefix + word[start:end])
+        get, reach, length, start = self._rows.get, self._reach.get, len(word), 0
+        while start < length:
+            longest = reach(word[start : start + _REACH_CHARS], _REACH_CHARS - 1)
+            for end in range(min(length, start + longest), start, -1):
+                row = get(word[start:end])
                 if row is not None:
                     pieces.append(row)
                     start = end
                     break
             else:
                 return ()
-        return tuple(pieces)
+            get, reach = self._inside.get, self._reach_inside.get
+        return pieces
 
     def _digest(self, table: npt.NDArray[np.int8]) -> str:
         import hashlib
@@ -538,6 +537,16 @@ class StaticEmbedder:
                 f"{config.get('fingerprint')}: a file was changed or damaged"
             )
         return found
+
+
+def _reach(pieces: Iterable[str]) -> dict[str, int]:
+    """Length of the longest piece with given first characters; a start that is missing has none beyond the start."""
+    longest: dict[str, int] = {}
+    for piece in pieces:
+        start = piece[:_REACH_CHARS]
+        if len(piece) > longest.get(start, 0):
+            longest[start] = len(piece)
+    return longest
 
 
 @functools.cache

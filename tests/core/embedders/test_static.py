@@ -161,6 +161,40 @@ def test_threads_share_one_embedder() -> None:
     assert all((vectors == alone).all() for vectors in found)
 
 
+def greedy(word: str, vocabulary: set[str]) -> list[str]:
+    """Longest-match wordpieces of a word as BERT's tokenizer has them, spelled out; none if a part is unknown."""
+    pieces: list[str] = []
+    while word:
+        prefix = "##" if pieces else ""
+        end = next((end for end in range(len(word), 0, -1) if prefix + word[:end] in vocabulary), 0)
+        if not end:
+            return []
+        pieces.append(prefix + word[:end])
+        word = word[end:]
+    return pieces
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet="aabcdehiklmnoprstu", min_size=1, max_size=30))
+def test_a_rare_word_is_the_sum_of_its_longest_pieces(word: str) -> None:
+    embedder = bundled_embedder()
+    row_of = {piece: row for row, piece in enumerate(embedder._vocabulary)}
+    expected = [row_of[piece] for piece in greedy(word, set(row_of))]
+    assert embedder._ids([word]) == expected
+
+
+def test_nothing_of_a_text_stays_behind() -> None:
+    embedder = StaticEmbedder.from_pretrained(_bundled_directory())
+
+    def stored() -> list[int]:
+        values = list(vars(embedder).values())
+        return [len(value) for value in values if isinstance(value, dict | list | set | tuple)]
+
+    before = stored()
+    embedder.embed([f"xqzhvk{i} jwrtpl{i}" for i in range(2000)])
+    assert stored() == before
+
+
 @pytest.mark.parametrize("texts", ["bare", b"bytes", ["ok", None], [b"x"], [3]])
 def test_what_is_no_text_is_refused(texts: object) -> None:
     with pytest.raises(PromptError):
