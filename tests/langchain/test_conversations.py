@@ -129,13 +129,13 @@ def test_once_strong_a_thread_stays_strong(pair: Pair) -> None:
     assert _side(llm.invoke("p=0.9", _in("a"))) == "strong"
     held = routing_decision(llm.invoke("p=0.1", _in("a")))
     assert held is not None
-    assert (held.model, held.reason, held.win_rate) == ("strong", "sticky", None)
+    assert (held.model, held.reason, held.win_rate) == ("strong", "sticky", 0.1)
     assert _side(llm.invoke("p=0.1", _in("b"))) == "weak"
     assert _side(llm.invoke("p=0.1")) == "weak"
 
 
 async def test_stickiness_holds_in_every_way_of_calling(pair: Pair) -> None:
-    llm: Any = pair.llm(sticky=True)
+    llm: Any = pair.llm(sticky=Stickiness(release_after=None))
     llm.invoke("p=0.9", _in("a"))
     assert _side(await llm.ainvoke("p=0.1", _in("a"))) == "strong"
     assert _side(next(llm.stream("p=0.1", _in("a")))) == "strong"

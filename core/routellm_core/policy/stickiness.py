@@ -32,8 +32,8 @@ class Stickiness:
 
     Args:
         key: Name of the ``configurable`` entry (LangChain) that identifies a conversation.
-        release_after: Let go after this many calls in a row below the threshold; None keeps the hold. With None,
-            held calls do not ask the router at all.
+        release_after: Let go after this many calls in a row below the threshold, so that one hard prompt does not buy
+            strong answers for ever; None keeps the hold. With None, held calls do not ask the router at all.
         ttl: Seconds after which an unused hold ends; None never.
         max_conversations: How many holds are remembered.
         clock: Seconds, monotonic; for tests.
@@ -43,7 +43,7 @@ class Stickiness:
         self,
         key: str = "thread_id",
         *,
-        release_after: int | None = None,
+        release_after: int | None = 3,
         ttl: float | None = None,
         max_conversations: int = 10_000,
         clock: Callable[[], float] = time.monotonic,
@@ -65,7 +65,10 @@ class Stickiness:
 
     @classmethod
     def of(cls, sticky: Any) -> Stickiness | None:
-        """What an adapter's ``sticky=`` means: None or False, True (by thread_id), the name of a key, or itself."""
+        """What an adapter's ``sticky=`` means: None or False, True (by thread_id), the name of a key, or itself.
+
+        True and a name stand for a `Stickiness` with its defaults.
+        """
         if sticky is None or sticky is False:
             return None
         if sticky is True:

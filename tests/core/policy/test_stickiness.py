@@ -28,8 +28,8 @@ def _go(sticky: Stickiness, key: str | None, decision: RoutingDecision) -> Routi
     return sticky.after(key, made)
 
 
-def test_once_strong_stays_strong_without_asking_the_router() -> None:
-    sticky = Stickiness()
+def test_held_for_good_it_stays_strong_without_asking_the_router() -> None:
+    sticky = Stickiness(release_after=None)
     assert _go(sticky, "a", WEAK) == WEAK
     assert _go(sticky, "a", STRONG) == STRONG
     assert sticky.held("a")
@@ -37,6 +37,14 @@ def test_once_strong_stays_strong_without_asking_the_router() -> None:
     assert (request.force, request.reason) == ("strong", "sticky")
     assert _go(sticky, "a", WEAK) == _reason("sticky")
     assert _go(sticky, "b", WEAK) == WEAK
+
+
+@pytest.mark.parametrize("sticky", [True, "session"])
+def test_one_hard_prompt_does_not_buy_strong_answers_for_ever(sticky: Any) -> None:
+    held = Stickiness.of(sticky)
+    assert held is not None
+    sides = [_go(held, "a", d).model for d in (STRONG, *[WEAK] * 500)]
+    assert sides == ["strong"] * 3 + ["weak"] * 498
 
 
 def test_without_a_key_nothing_is_held() -> None:
