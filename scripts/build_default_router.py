@@ -78,6 +78,8 @@ L2 = 0.03
 FOLDS = 10
 SETTINGS_SEEDS = 3
 CALIBRATION_VALUES = 2000
+# Windows of a long prompt that are read: 11,500 characters without a gap.
+WINDOWS = 16
 
 # The outcomes name many models; these stand for the strong and the weak side of the pair, as near to it as there are.
 MATH_CODE_STRONG = (
@@ -314,8 +316,16 @@ def test_sets() -> dict[str, tuple[list[str], np.ndarray, np.ndarray]]:
 def evaluate(embedder: StaticEmbedder, router: MatrixFactorizationRouter, heads: list[np.ndarray]) -> dict[str, Any]:
     results = {}
     for name, (prompts, strong, weak) in test_sets().items():
-        vectors = embedder.embed(prompts).astype(np.float64)
-        of_heads = [float(apgr(1 / (1 + np.exp(-vectors @ h)), strong, weak)) for h in heads]
+        of_heads = [
+            float(
+                apgr(
+                    pair_router(h, strong=STRONG, weak=WEAK, embedder=embedder, windows=WINDOWS).win_rates(prompts),
+                    strong,
+                    weak,
+                )
+            )
+            for h in heads
+        ]
         results[name] = {"of_heads": of_heads, "evaluation": evaluate_router(router, prompts, strong, weak, seed=0)}
     return results
 
@@ -441,6 +451,7 @@ def mixture_numbers(embedder: StaticEmbedder, mixture: dict[str, Source]) -> dic
         "mmlu_gold": f"{len(mixture['mmlu_gold'].prompts):,}",
         "sources": [(n, f"{len(s.prompts):,}", SOURCE_WEIGHTS[n], _SOURCE_NOTES[n]) for n, s in mixture.items()],
         "l2": L2,
+        "windows": WINDOWS,
         "folds": FOLDS,
         "seeds": SETTINGS_SEEDS,
     }
@@ -507,7 +518,7 @@ def build(out: Path, cache: Path) -> None:
     )
     # float32 in the file is what the router will compute with
     vector = rescaled(head, slope, intercept).astype(np.float32)
-    router = pair_router(vector, strong=STRONG, weak=WEAK, embedder=embedder)
+    router = pair_router(vector, strong=STRONG, weak=WEAK, embedder=embedder, windows=WINDOWS)
     rates = router.win_rates(mixture["arena"].prompts)
     router.calibration = Calibration.from_win_rates(
         np.quantile(rates, (np.arange(CALIBRATION_VALUES) + 0.5) / CALIBRATION_VALUES, method="inverted_cdf"),

@@ -96,7 +96,8 @@ class Explanation:
         targets: For several shares of strong calls, the threshold and the side that this prompt goes to.
         words: The words whose removal changes the win rate most, largest effect first. Empty for the random router,
             whose win rates do not depend on words.
-        features: For a factorization over the bundled embedding, the largest summands of the logit of the win rate.
+        features: For a factorization over the bundled embedding, the largest summands of the logit of the win rate,
+            in a long prompt those of the window that sets it.
         battles: For similarity-weighted ranking, the stored battles with the most similar prompts.
         outcomes: For nearest neighbours, the most similar stored prompts, with the scores of the pair and the side
             that they speak for.
@@ -183,7 +184,8 @@ def _features(router: Router, prompt: str) -> list[FeatureEffect]:
 
     if not isinstance(router, MatrixFactorizationRouter) or not isinstance(router.embedder, StaticEmbedder):
         return []
-    parts = router.embedder.embed([prompt])[0] * router.vector
+    texts = router.embedder.embed(router.texts_of(prompt)) * router.vector
+    parts = texts[texts.sum(axis=1).argmax()]  # the window that sets the win rate
     text = router.embedder.text_dimension
     found = [FeatureEffect("words", float(parts[:text].sum()))]
     found += [FeatureEffect(name, float(part)) for name, part in zip(SURFACE_NAMES, parts[text:-1], strict=True)]

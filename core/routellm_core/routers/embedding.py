@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,20 +16,31 @@ from routellm_core.errors import ConfigurationError
 from routellm_core.routers.base import Router, WinRates
 from routellm_core.workers import in_background
 
+# A longer prompt is also read in windows. The static embedder reads all of a prompt up to this length.
+_WHOLE_CHARS = 1200
+# Windows overlap, so that a question of up to 300 characters lies within one of them.
+_WINDOW_CHARS = 1000
+_STRIDE_CHARS = 700
+
 
 class EmbeddingRouter(Router, ABC):
     """A router whose win rate is a function of the prompt's embedding.
 
-    A subclass sets `embedder` and `dimension` and implements `_of_embeddings`.
+    A subclass sets `embedder` and `dimension` and implements `_of_embeddings`. With `windows`, the win rate of a
+    prompt of more than 1,200 characters is the highest of its own and those of its windows of 1,000 characters, which
+    start every 700 or fewer; where that takes more than `windows` of them, so many are spread evenly over the prompt.
+    What stands in the middle of a long prompt then counts, at a cost that is bounded.
 
     Attributes:
         embedder: Maps prompts to vectors of length `dimension`.
         dimension: Length of a vector.
+        windows: Largest number of windows of a long prompt that are read; 0 reads the prompt alone.
     """
 
     embedder: Embedder
     dimension: int
-    # prompts per embed call: bounds the embedding matrix to some megabytes, however long the batch
+    windows: int = 0
+    # texts per embed call: bounds the embedding matrix to some megabytes, however long the batch
     _chunk: ClassVar[int] = 4096
     # whether `_of_embeddings` takes so long that an event loop must not wait for it
     _slow: ClassVar[bool] = False
@@ -37,26 +49,56 @@ class EmbeddingRouter(Router, ABC):
     def _of_embeddings(self, matrix: FloatMatrix) -> WinRates:
         """Win rates (n,) of embeddings (n, dimension); each row's must not depend on the others, to the bit."""
 
+    def texts_of(self, prompt: str) -> list[str]:
+        """The texts whose highest win rate is that of the prompt: the prompt itself, then its windows."""
+        beyond = len(prompt) - _WINDOW_CHARS
+        if not self.windows or len(prompt) <= _WHOLE_CHARS:
+            return [prompt]
+        steps = min(self.windows - 1, math.ceil(beyond / _STRIDE_CHARS))
+        starts = [i * beyond // steps for i in range(steps + 1)]
+        return [prompt, *(prompt[start : start + _WINDOW_CHARS] for start in starts)]
+
     def _win_rates(self, prompts: list[str]) -> WinRates:
-        return _joined([self._rates(self.embedder.embed(part), len(part)) for part in self._parts(prompts)])
+        parts = self._parts(prompts)
+        return _joined([_highest(self._rates(self.embedder.embed(texts), len(texts)), first) for texts, first in parts])
 
     async def _awin_rates(self, prompts: list[str]) -> WinRates:
-        return _joined([await self._arates(part) for part in self._parts(prompts)])
+        return _joined([_highest(await self._arates(texts), first) for texts, first in self._parts(prompts)])
 
-    async def _arates(self, prompts: list[str]) -> WinRates:
-        embeddings = await self.embedder.aembed(prompts)
+    async def _arates(self, texts: list[str]) -> WinRates:
+        embeddings = await self.embedder.aembed(texts)
         if self._slow:
-            return await in_background(self, lambda: self._rates(embeddings, len(prompts)))
-        return self._rates(embeddings, len(prompts))
+            return await in_background(self, lambda: self._rates(embeddings, len(texts)))
+        return self._rates(embeddings, len(texts))
 
     def _fingerprint_parts(self) -> dict[str, Any]:
-        return {**super()._fingerprint_parts(), "embedder": embedder_identity(self.embedder)}
+        return {**super()._fingerprint_parts(), **self._reading_parts()}
 
-    def _parts(self, prompts: list[str]) -> Iterator[list[str]]:
-        return (prompts[i : i + self._chunk] for i in range(0, len(prompts), self._chunk))
+    def _reading_parts(self) -> dict[str, Any]:
+        """What determines how prompts are read, as parts of a fingerprint."""
+        parts: dict[str, Any] = {"embedder": embedder_identity(self.embedder)}
+        if self.windows:
+            parts["windows"] = [self.windows, _WHOLE_CHARS, _WINDOW_CHARS, _STRIDE_CHARS]
+        return parts
+
+    def _parts(self, prompts: list[str]) -> Iterator[tuple[list[str], list[int]]]:
+        """The texts of some prompts at a time, and where those of each prompt begin."""
+        chunk = max(1, self._chunk // (1 + self.windows))
+        for i in range(0, len(prompts), chunk):
+            texts: list[str] = []
+            first: list[int] = []
+            for prompt in prompts[i : i + chunk]:
+                first.append(len(texts))
+                texts += self.texts_of(prompt)
+            yield texts, first
 
     def _rates(self, embeddings: Any, count: int) -> WinRates:
         return self._of_embeddings(checked_embeddings(embeddings, count, self.dimension, type(self.embedder).__name__))
+
+
+def _highest(rates: WinRates, first: list[int]) -> WinRates:
+    """The highest win rate of each prompt's texts."""
+    return rates if len(rates) == len(first) else np.maximum.reduceat(rates, first)
 
 
 def _joined(parts: list[WinRates]) -> WinRates:

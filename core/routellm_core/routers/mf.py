@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.checks import read_only
+from routellm_core.checks import checked_count, read_only
 from routellm_core.data.published import PUBLISHED_EMBEDDING_MODEL
-from routellm_core.embedders import embedder_config, embedder_identity, load_embedder
+from routellm_core.embedders import embedder_config, load_embedder
 from routellm_core.embedders.base import Embedder, FloatMatrix, require_dimension
 from routellm_core.errors import CheckpointError, ConfigurationError
 from routellm_core.routers.base import WEIGHTS_FILE, WeightsError, WinRates, read_tensors
@@ -43,7 +43,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
     ``delta(M, q) = w2 . (P_M / ||P_M|| * (W1 e_q))`` with e_q the prompt's embedding (RouteLLM, section 4.2). For
     a pair of models all of it is one vector, ``v = W1^T (w2 * (P_s / ||P_s|| - P_w / ||P_w||))``, computed once; a
     win rate is then ``sigmoid(v . e_q)``. Any two models of the checkpoint can be the pair (one
-    and the same for both gives 0.5 everywhere).
+    and the same for both gives 0.5 everywhere). A long prompt can be read in windows; see `EmbeddingRouter`.
 
     Args:
         model_vectors: P, float (n_models, dim), one row a model.
@@ -53,6 +53,8 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         strong: Name of the strong model.
         weak: Name of the weak model.
         embedder: Maps prompts to vectors of dimension d; the one the factorization was trained on.
+        windows: Largest number of windows in which a prompt of more than 1,200 characters is read beside the whole, at
+            least 2; 0 reads none. Each is one more text to embed.
 
     Raises:
         ConfigurationError: Shapes do not fit together, a value is NaN or infinite, a name is unknown or repeated, or
@@ -71,6 +73,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         strong: str,
         weak: str,
         embedder: Embedder,
+        windows: int = 0,
     ) -> None:
         p = np.asarray(model_vectors)
         w1 = None if projection is None else np.asarray(projection)
@@ -96,6 +99,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         self.dimension = int(p.shape[1] if w1 is None else w1.shape[1])
         require_dimension(embedder, self.dimension, "the mf router")
         self.embedder = embedder
+        self.windows = checked_count(windows, "windows", least=2) if windows != 0 else 0
         unit = self._unit(strong) - self._unit(weak)
         direction = w2.astype(np.float64) * unit
         self._vector = read_only(direction if w1 is None else direction @ w1.astype(np.float64))
@@ -124,7 +128,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         return np.asarray(1.0 / (1.0 + np.exp(-np.maximum(logits, -700.0))), dtype=np.float64)
 
     def _fingerprint_parts(self) -> dict[str, Any]:
-        return {"router": self.name, "vector": self._vector, "embedder": embedder_identity(self.embedder)}
+        return {"router": self.name, "vector": self._vector, **self._reading_parts()}
 
     def _save(self, path: Path) -> dict[str, Any]:
         from safetensors.numpy import save_file
@@ -143,6 +147,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
             "strong": self.strong,
             "weak": self.weak,
             "embedder": embedder_config(self.embedder),
+            **({"windows": self.windows} if self.windows else {}),
         }
 
     @classmethod
@@ -154,6 +159,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         embedder: Embedder | None = None,
         strong: str | None = None,
         weak: str | None = None,
+        windows: int | None = None,
     ) -> MatrixFactorizationRouter:
         use_projection = bool(config.get("use_proj", True))
         names = [_MODELS, _OUTPUT, *([_PROJECTION] if use_projection else [])]
@@ -172,6 +178,10 @@ class MatrixFactorizationRouter(EmbeddingRouter):
             )
         elif embedder is None:
             embedder = saved_embedder(path, config)
+        if windows is None:
+            windows = config.get("windows", 0)
+            if type(windows) is not int or windows < 0 or windows == 1:
+                raise CheckpointError(f"{path}: config.json says windows={windows!r:.80}; expected 0, or 2 and more")
         try:
             return cls(
                 tensors[_MODELS],
@@ -181,6 +191,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
                 strong=config.get("strong", "gpt-4-1106-preview") if strong is None else strong,
                 weak=config.get("weak", "mixtral-8x7b-instruct-v0.1") if weak is None else weak,
                 embedder=embedder,
+                windows=windows,
             )
         except WeightsError as exc:
             raise CheckpointError(f"{path / WEIGHTS_FILE} is damaged: {exc}") from exc

@@ -169,10 +169,13 @@ def fit_pair(
     return solve(x, y, w, l2, np.zeros(x.shape[1]))
 
 
-def pair_router(vector: npt.ArrayLike, *, strong: str, weak: str, embedder: Embedder) -> MatrixFactorizationRouter:
+def pair_router(
+    vector: npt.ArrayLike, *, strong: str, weak: str, embedder: Embedder, windows: int = 0
+) -> MatrixFactorizationRouter:
     """The matrix factorization router of dimension 1 whose win rate is sigmoid(vector . e).
 
-    The models sit at +1 and -1, so that swapping `strong` and `weak` turns every win rate p into 1 - p.
+    The models sit at +1 and -1, so that without `windows`, swapping `strong` and `weak` turns every win rate p into
+    1 - p.
     """
     v = np.asarray(vector, dtype=np.float64)
     return MatrixFactorizationRouter(
@@ -183,6 +186,7 @@ def pair_router(vector: npt.ArrayLike, *, strong: str, weak: str, embedder: Embe
         strong=strong,
         weak=weak,
         embedder=embedder,
+        windows=windows,
     )
 
 
