@@ -20,6 +20,7 @@ from routellm_core import Calibration, CheckpointError, ConfigurationError, Prom
 from routellm_core.embedders import bundled_embedder
 from routellm_core.routers import FunctionRouter, as_router, load_router
 from routellm_core.routers.embedding import EmbeddingRouter
+from tests.support.waiting import LIMIT, until
 
 PROMPTS = ["hi", "hello there"]
 RATES = [0.02, 0.11]
@@ -387,12 +388,11 @@ async def test_a_synchronous_function_does_not_block_the_loop():
 
     def waits(prompts):
         started.set()
-        assert go_on.wait(30)
+        assert go_on.wait(LIMIT)
         return [0.5]
 
     asked = asyncio.ensure_future(as_router(waits).awin_rates(["a"]))
-    while not started.is_set():
-        await asyncio.sleep(0.001)
+    await until(started.is_set)
     assert not asked.done()
     go_on.set()
     assert (await asked).tolist() == [0.5]
@@ -541,14 +541,16 @@ def test_an_interrupted_call_is_cancelled():
             raise
 
     def interrupt():
-        started.wait(30)
-        time.sleep(0.1)  # until the call waits; an interrupt before that is another, simpler case
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        assert started.wait(LIMIT)
+        main = threading.main_thread().ident
+        while sys._current_frames()[main].f_code is not threading.Condition.wait.__code__:
+            time.sleep(0.001)  # until the call waits; an interrupt before that is another, simpler case
+        signal.pthread_kill(main, signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         as_router(hangs).win_rates(["a"])
-    assert cancelled.wait(30)
+    assert cancelled.wait(LIMIT)
 
 
 def test_a_dataclass_may_be_a_router():
