@@ -44,6 +44,7 @@ from llamaindex_routellm.events import DECISION_KEY, RouteLLMDecisionEvent
 from llamaindex_routellm.question import (
     Retrieval,
     call_settings,
+    mapped_once,
     retrieval_of_messages,
     retrieval_of_prompt,
     routed_on,
@@ -277,6 +278,7 @@ def _asked_with_tools(
 
 def _asked_in_prompt(llm: RouteLLM, prompt: BasePromptTemplate, **prompt_args: Any) -> _Ask:
     settings = call_settings(llm._routing, prompt_args)
+    prompt = mapped_once(prompt)
     messages = prompt.format_messages(llm=llm, **prompt_args)
     retrieval = retrieval_of_prompt(prompt, prompt_args) or retrieval_of_messages(messages)
     return _Ask(settings, messages, retrieval, (), (prompt,), prompt_args)
@@ -291,6 +293,7 @@ def _asked_for_object(
 ) -> _Ask:
     llm_kwargs = dict(llm_kwargs or {})
     settings = call_settings(llm._routing, prompt_args, llm_kwargs)
+    prompt = mapped_once(prompt)
     messages = prompt.format_messages(llm=llm, **prompt_args)
     retrieval = retrieval_of_prompt(prompt, prompt_args) or retrieval_of_messages(messages)
     args = (output_cls, prompt, llm_kwargs)

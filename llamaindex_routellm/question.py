@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -19,7 +19,7 @@ from llama_index.core.indices.query.query_transform.base import BaseQueryTransfo
 from llama_index.core.instrumentation.span import BaseSpan
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.prompts import BasePromptTemplate
+from llama_index.core.prompts import BasePromptTemplate, SelectorPromptTemplate
 from llama_index.core.question_gen.types import BaseQuestionGenerator
 from llama_index.core.response_synthesizers.base import BaseSynthesizer
 from llama_index.core.schema import NodeWithScore, QueryBundle
@@ -28,6 +28,8 @@ from llama_index_instrumentation.dispatcher import active_instrument_tags
 
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.routing import FORCE_SETTING, THRESHOLD_SETTING, CallSettings, RoutedOn, Routing
+
+P = TypeVar("P", bound=BasePromptTemplate)
 
 _PREFIX = "routellm_"
 
@@ -223,6 +225,36 @@ def retrieval_of_prompt(prompt: BasePromptTemplate, prompt_args: Mapping[str, An
     contexts = [variables[name] for name in _CONTEXT_VARIABLES if variables.get(name) is not None]
     length = sum(map(_length, contexts)) if contexts else None
     return Retrieval(_bare(question), _best_score_for(question), length)
+
+
+def mapped_once(prompt: P) -> P:
+    """The prompt with each of its function mappings run once, however often it is filled in.
+
+    What a call asks is read off the filled prompt, and then the model fills it in again. A mapping may be a retriever
+    of examples, which is paid by the call.
+    """
+    if isinstance(prompt, SelectorPromptTemplate):
+        conditionals = prompt.conditionals or ()
+        if not any(part.function_mappings for part in (prompt.default_template, *(part for _, part in conditionals))):
+            return prompt
+        default = mapped_once(prompt.default_template)
+        mapped = [(condition, mapped_once(part)) for condition, part in conditionals]
+        return prompt.model_copy(update={"default_template": default, "conditionals": mapped})
+    if not prompt.function_mappings:
+        return prompt
+    mappings = {name: _once(function) for name, function in prompt.function_mappings.items()}
+    return prompt.model_copy(update={"function_mappings": mappings})
+
+
+def _once(function: Callable[..., Any]) -> Callable[..., Any]:
+    found: list[Any] = []
+
+    def mapping(**kwargs: Any) -> Any:
+        if not found:
+            found.append(function(**kwargs))
+        return found[0]
+
+    return mapping
 
 
 def retrieval_of_messages(messages: Sequence[ChatMessage]) -> Retrieval | None:

@@ -24,7 +24,12 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler, TokenCountingHandler
 from llama_index.core.llms.function_calling import FunctionCallingLLM
-from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
+from llama_index.core.prompts import (
+    ChatPromptTemplate,
+    PromptTemplate,
+    RichPromptTemplate,
+    SelectorPromptTemplate,
+)
 from llama_index.core.types import PydanticProgramMode
 from llama_index_instrumentation.dispatcher import active_instrument_tags, instrument_tags
 from pydantic import BaseModel, Field
@@ -492,6 +497,35 @@ class TestPrompts:
         assert len(await self.all_ways(llm, self.QA, **kwargs)) == 4
         assert len(strong.seen) == 4
 
+    @pytest.mark.parametrize("kind", ["text", "chat", "selector", "rich", "condition"])
+    @pytest.mark.parametrize("failover", [False, True])
+    async def test_a_prompt_that_finds_its_examples_pays_for_them_once(
+        self, kind: str, failover: bool, strong: FakeLLM, weak: FakeLLM, router: ScriptedRouter
+    ) -> None:
+        asked: list[dict[str, Any]] = []
+
+        def examples(**kwargs: Any) -> str:
+            asked.append(kwargs)
+            return f"examples for {kwargs['query_str']} ({len(asked)})"
+
+        text, mappings = "{examples} then {query_str}", {"examples": examples}
+        plain: Any = PromptTemplate(text, function_mappings=mappings)
+        prompt = {
+            "text": plain,
+            "chat": ChatPromptTemplate.from_messages([("user", text)], function_mappings=mappings),
+            "selector": SelectorPromptTemplate(plain),
+            "condition": SelectorPromptTemplate(PromptTemplate("none"), conditionals=[(lambda llm: True, plain)]),
+            "rich": RichPromptTemplate("{{ examples }} then {{ query_str }}", function_mappings=mappings),
+        }[kind]
+        llm = RouteLLM(strong=strong, weak=weak, router=router, threshold=0.5, failover=failover)
+        if failover:
+            weak.reply_next(*[SurvivableError("down")] * 4)
+        answers = await self.all_ways(llm, prompt, query_str=EASY)
+        side = "strong" if failover else "weak"
+        assert answers == [f"{side}: examples for {EASY} ({i}) then {EASY}" for i in (1, 2, 3, 4)]
+        assert asked == [{"query_str": EASY}] * 4
+        assert plain.format(query_str=EASY) == f"examples for {EASY} (5) then {EASY}"  # the user's own is as it was
+
     async def test_failover(self, strong: FakeLLM, weak: FakeLLM, router: ScriptedRouter, events: Recorder) -> None:
         llm = RouteLLM(strong=strong, weak=weak, router=router, threshold=0.5, failover=True)
         weak.reply_next(*[SurvivableError("down")] * 4)
@@ -783,6 +817,20 @@ class TestConversations:
             models = [llm.complete(t).additional_kwargs["routellm"]["model"] for t in (HARD, EASY, EASY, EASY)]
         assert models == ["strong", "strong", "weak", "weak"]
 
+    def test_an_image_keeps_a_conversation_strong_only_while_it_is_sent(
+        self, strong: FakeLLM, weak: FakeLLM, router: ScriptedRouter
+    ) -> None:
+        llm = RouteLLM(strong=strong, weak=weak, router=router, threshold=0.5, sticky=True)
+        picture = ChatMessage(role="user", blocks=[ImageBlock(image=b"\x89PNG"), TextBlock(text=EASY)])
+        talk: list[ChatMessage] = []
+        sides = []
+        for said in (picture, user("p=0.1 And this?"), user("p=0.1 Thanks."), user("p=0.1 Bye.")):
+            talk = [*talk, said][-3:]  # a memory of three
+            decision = routing_decision(llm.chat(talk, routellm_thread_id="ann"))
+            assert decision is not None
+            sides.append((decision.model, decision.reason))
+        assert sides == [("strong", "capability")] * 3 + [("weak", "win_rate")]
+
     def test_instrument_tags_set_options_where_no_arguments_pass(self, llm: RouteLLM) -> None:
         with instrument_tags({"routellm_force": "strong", "user": "ann"}):
             assert llm.complete(EASY).additional_kwargs["routellm"]["reason"] == "forced"
@@ -984,9 +1032,9 @@ class TestBadInput:
         strong = FakeLLM("s", window=10_000_000)
         weak = FakeLLM("w", window=10_000_000)
         llm = RouteLLM(strong=strong, weak=weak, router="random", strong_fraction=0.5)
-        reason = llm.chat([user(text)]).additional_kwargs["routellm"]["reason"]
-        assert reason == ("win_rate" if text.strip() else "no_text")
-        assert llm.complete(text).additional_kwargs["routellm"]["reason"] == "win_rate"
+        reason = "win_rate" if text.strip() else "no_text"
+        assert llm.chat([user(text)]).additional_kwargs["routellm"]["reason"] == reason
+        assert llm.complete(text).additional_kwargs["routellm"]["reason"] == reason
 
     @pytest.mark.parametrize(
         ("change", "message"),

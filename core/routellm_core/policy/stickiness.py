@@ -13,7 +13,7 @@ from routellm_core.forks import fork_safe_lock
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 
 # Reasons of a strong decision that say nothing of the conversation: they must not pin it.
-_PASSING = frozenset({"error", "deadline", "observed", "no_text"})
+_PASSING = frozenset({"error", "deadline", "observed", "no_text", "capability"})
 
 
 @dataclass(slots=True)
@@ -25,9 +25,11 @@ class _Hold:
 class Stickiness:
     """Remembers which conversations have gone to the strong model, and keeps them there.
 
-    A conversation is held by any strong decision except one that the failure rule made (an outage of the router must
-    not pin it). It is let go by a call forced to weak, by `release`, after `release_after` calls in a row that would
-    have been weak on their own, or `ttl` seconds after its last call. Safe for threads; bounded memory: beyond
+    A conversation is held by any strong decision except one that says nothing about it: one that the failure rule made
+    (an outage of the router must not pin it), or the capability guard (a call with an image goes to the strong model
+    only while the image is in what is sent). It is let go by a call forced to weak, by `release`, after
+    `release_after` calls in a row that would have been weak on their own, or `ttl` seconds after its last call. Safe
+    for threads; bounded memory: beyond
     `max_conversations` the one unused for longest is forgotten.
 
     Args:

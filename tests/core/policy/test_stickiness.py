@@ -54,17 +54,23 @@ def test_without_a_key_nothing_is_held() -> None:
     assert not sticky.held(None)
 
 
-@pytest.mark.parametrize("reason", ["error", "deadline"])
-def test_an_outage_of_the_router_does_not_hold(reason: str) -> None:
+@pytest.mark.parametrize("reason", ["error", "deadline", "capability"])
+def test_what_says_nothing_about_the_conversation_does_not_hold_it(reason: str) -> None:
     sticky = Stickiness()
     _go(sticky, "a", _reason(reason))
     assert not sticky.held("a")
 
 
-@pytest.mark.parametrize("reason", ["forced", "capability"])
-def test_other_strong_decisions_hold(reason: str) -> None:
+def test_other_strong_decisions_hold() -> None:
     sticky = Stickiness()
-    _go(sticky, "a", _reason(reason))
+    _go(sticky, "a", _reason("forced"))
+    assert sticky.held("a")
+
+
+def test_a_held_conversation_stays_held_through_a_call_that_the_weak_model_cannot_serve() -> None:
+    sticky = Stickiness()
+    _go(sticky, "a", STRONG)
+    assert sticky.after("a", _reason("capability")).reason == "capability"
     assert sticky.held("a")
 
 
