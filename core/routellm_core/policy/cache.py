@@ -27,6 +27,14 @@ class WinRateCache:
         self._items: OrderedDict[bytes, float] = OrderedDict()
         self._lock = fork_safe_lock(self, "_lock")
 
+    def get(self, key: bytes) -> float | None:
+        """The win rate of one prompt, if it is known."""
+        with self._lock:
+            value = self._items.get(key)
+            if value is not None:
+                self._items.move_to_end(key)
+            return value
+
     def found(self, keys: Iterable[bytes]) -> dict[bytes, float]:
         """The win rates that are known among `keys`."""
         found: dict[bytes, float] = {}

@@ -111,6 +111,7 @@ class RoutingPolicy:
         self.exploration = Exploration.of(explore, explore_band)
         self.observe = None if observe is None else checked_side(observe, "observe")
         self.limits = checked_limits(limits)
+        self._plain = not self.limits and self.observe is None and self.exploration is None
         self._replacing = fork_safe_lock(self, "_replacing")
         self._serving = self._made(as_router(router), calibration, threshold, strong_fraction, online)
 
@@ -265,6 +266,8 @@ class RoutingPolicy:
             ConfigurationError: `threshold` or `force` is not allowed, or contradicts that of the `RoutingRequest`.
             RouterError: The router failed and ``on_error="raise"``.
         """
+        if threshold is None and force is None and (known := self._known(prompt)) is not None:
+            return known
         return self.decide_batch([prompt], threshold=threshold, force=force)[0]
 
     def decide_batch(
@@ -283,6 +286,8 @@ class RoutingPolicy:
         self, prompt: str | RoutingRequest, *, threshold: float | None = None, force: Side | None = None
     ) -> RoutingDecision:
         """Like `decide`, without blocking the event loop; concurrent calls share one call of the router."""
+        if threshold is None and force is None and (known := self._known(prompt)) is not None:
+            return known
         return (await self.adecide_batch([prompt], threshold=threshold, force=force))[0]
 
     async def adecide_batch(
@@ -293,6 +298,26 @@ class RoutingPolicy:
         if batch.missing:
             batch.add(await batch.serving.scoring.ascore(batch.missing))
         return batch.decisions()
+
+    def _known(self, prompt: str | RoutingRequest) -> RoutingDecision | None:
+        """The decision of a text whose win rate is kept, where nothing but the threshold counts; else None.
+
+        The short way of the call that comes most often: each step of an agent is decided on the same human message.
+        """
+        serving = self._serving
+        if isinstance(prompt, RoutingRequest):
+            if prompt.force is not None or prompt.threshold is not None or len(prompt.prompts) != 1:
+                return None
+            prompt = prompt.prompts[0]
+        if not isinstance(prompt, str) or not self._plain or serving.online is not None:
+            return None
+        win_rate = serving.cache.get(prompt_key(prompt))
+        if win_rate is None:
+            return None
+        threshold = serving.threshold
+        if win_rate >= threshold:
+            return RoutingDecision("strong", win_rate, threshold, serving.router.name, p_strong=1.0)
+        return RoutingDecision("weak", win_rate, threshold, serving.router.name, p_strong=0.0)
 
     def spent(self, request: RoutingRequest, side: Side, input_tokens: int, output_tokens: int) -> None:
         """Tell the limits what a call used; both adapters do so when an answer reports its usage."""
@@ -379,15 +404,18 @@ class _Batch:
         )
 
     def decisions(self) -> list[RoutingDecision]:
-        return [self._decision(request, keys) for request, keys in zip(self.requests, self.keys, strict=True)]
+        if not self.policy.limits:
+            return [self._decision(request, keys) for request, keys in zip(self.requests, self.keys, strict=True)]
+        return [self._limited(request, keys) for request, keys in zip(self.requests, self.keys, strict=True)]
 
-    def _decision(self, request: RoutingRequest, keys: tuple[bytes, ...]) -> RoutingDecision:
-        decision = self._unlimited(request, keys)
+    def _limited(self, request: RoutingRequest, keys: tuple[bytes, ...]) -> RoutingDecision:
+        # one by one: what a limit notes of a call counts for the next one of the same batch
+        decision = self._decision(request, keys)
         for limit in self.policy.limits:
             limit.decided(_user(limit, request), decision.model)
         return decision
 
-    def _unlimited(self, request: RoutingRequest, keys: tuple[bytes, ...]) -> RoutingDecision:
+    def _decision(self, request: RoutingRequest, keys: tuple[bytes, ...]) -> RoutingDecision:
         policy, serving = self.policy, self.serving
         threshold = serving.threshold if request.threshold is None else request.threshold
         name = serving.router.name
@@ -404,7 +432,7 @@ class _Batch:
         online = serving.online if request.threshold is None else None
         if online is not None:
             threshold = online.threshold
-        refused = win_rate >= threshold and policy.observe is None and self._refused(request, win_rate)
+        refused = bool(policy.limits) and win_rate >= threshold and self._refused(request, win_rate)
         if online is not None:
             # a refused call counts as one just below the threshold: it must not raise that of the others
             threshold = online.observe(max(0.0, nextafter(threshold, 0.0)) if refused else win_rate)
@@ -438,6 +466,8 @@ class _Batch:
         return RoutingDecision(taken, win_rate, threshold, name, reason, p_strong=p_strong, id=call)
 
     def _refused(self, request: RoutingRequest, win_rate: float) -> bool:
+        if self.policy.observe is not None:
+            return False
         calibration = self.serving.calibration
         return any(not limit.allows(_user(limit, request), win_rate, calibration) for limit in self.policy.limits)
 

@@ -85,12 +85,16 @@ class Route(Generic[T]):
 
     def run(self, call: Callable[[Side], T]) -> T:
         """Call the chosen side, and the other one where the rules say so; return the answer."""
+        if not self._may_turn:  # the decision is settled already
+            return call(self.decision.model)
         answer = self.attempt(call)
         self.answered()
         return answer
 
     async def arun(self, call: Callable[[Side], Awaitable[T]]) -> T:
         """Async twin of `run`."""
+        if not self._may_turn:
+            return await call(self.decision.model)
         answer = await self.aattempt(call)
         self.answered()
         return answer

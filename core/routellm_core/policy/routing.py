@@ -169,14 +169,13 @@ class Routing:
         Raises:
             PromptError: `texts` gave no text.
         """
-        request = RoutingRequest((), settings.threshold, settings.force, keys=settings.keys)
-        if request.force is not None:
-            return request
+        if settings.force is not None:
+            return RoutingRequest((), settings.threshold, settings.force, keys=settings.keys)
         lacking = gap()
         if lacking is not None:
-            return replace(request, force="strong", reason="capability", detail=lacking)
+            return RoutingRequest((), settings.threshold, "strong", "capability", lacking, settings.keys)
         if self.sticky is not None:
-            held = self.sticky.before(settings.conversation, request)
+            held = self.sticky.before(settings.conversation, RoutingRequest((), settings.threshold, keys=settings.keys))
             if held.force is not None:
                 return held
         return as_request(texts(), settings)
@@ -220,7 +219,7 @@ def as_request(found: Any, settings: CallSettings, parameter: str = "route_on") 
             f"{parameter} returned {what or type(found).__name__}: expected a str, a non-empty list of str, or a "
             "RoutingRequest"
         )
-    if not any(map(str.strip, texts)):
+    if all(not text or text.isspace() for text in texts):
         # nothing says that the call is easy: an image alone, say, or results of tools
         return RoutingRequest((), settings.threshold, "strong", "no_text", keys=settings.keys)
     return RoutingRequest(texts, settings.threshold, keys=settings.keys)

@@ -98,7 +98,9 @@ def test_a_child_has_workers_of_its_own() -> None:
     assert runs_in_child(lambda: [policy.decide("p=0.9") for _ in range(3)])
 
 
-def test_a_child_finds_what_a_lock_guards_whole() -> None:
+def test_a_child_finds_what_a_lock_guards_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routellm_core.forks._PATIENCE", _PATIENCE)  # locks are not fair, and the machine may be busy
+
     class Pair:
         def __init__(self) -> None:
             self.left = self.right = 0
@@ -109,6 +111,7 @@ def test_a_child_finds_what_a_lock_guards_whole() -> None:
                 self.left += 1
                 time.sleep(0.0001)
                 self.right += 1
+            time.sleep(0.0001)
 
     pair = Pair()
 
