@@ -306,7 +306,8 @@ class RoutingPolicy:
         """
         serving = self._serving
         if isinstance(prompt, RoutingRequest):
-            if prompt.force is not None or prompt.threshold is not None or len(prompt.prompts) != 1:
+            settled = prompt.force is not None or prompt.threshold is not None
+            if settled or not isinstance(prompt.prompts, tuple) or len(prompt.prompts) != 1:
                 return None
             prompt = prompt.prompts[0]
         if not isinstance(prompt, str) or not self._plain or serving.online is not None:
