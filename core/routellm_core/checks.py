@@ -1,10 +1,13 @@
-"""What every room shares: checks of parameters and results, imports by name, `Progress`, atomic JSON files."""
+"""What every room shares: checks of parameters and results, imports by name, `Progress`, files read and written."""
 
 from __future__ import annotations
 
 import json
 import math
+import stat
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -12,9 +15,34 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.errors import ConfigurationError, PromptError, RouteLLMError, RouterError
+from routellm_core.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    ConfigurationError,
+    PromptError,
+    RouteLLMError,
+    RouterError,
+)
 
 Side: TypeAlias = Literal["strong", "weak"]
+
+# Shares of more prompts than this would not be exact in floats; a larger count is a damaged one.
+MAX_COUNT = 2**53
+# JSON takes up to twenty times its size once it is parsed.
+MAX_CONFIG_BYTES = 16 * 1024 * 1024
+MAX_STATE_BYTES = 256 * 1024 * 1024
+_PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt"})
+# What reading a damaged or hostile file can raise; an error of the program itself keeps its cause in the chain.
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 class Progress(Protocol):
@@ -140,8 +168,7 @@ def checked_win_rates(values: Any, count: int, router: str) -> npt.NDArray[np.fl
             f"router {router!r} returned a {type(values).__name__} of shape {out.shape} for {count} prompts; "
             f"expected ({count},)"
         )
-    if out.dtype == object and all(hasattr(value, "__float__") for value in out):
-        out = np.array([float(value) for value in out])  # Decimal, Fraction and other numbers that numpy does not know
+    out = _of_known_numbers(out)
     if out.dtype.kind not in "fiub":
         raise RouterError(f"router {router!r} returned values of type {out.dtype}; expected real numbers in [0, 1]")
     out = out.astype(np.float64, copy=False)
@@ -152,6 +179,55 @@ def checked_win_rates(values: Any, count: int, router: str) -> npt.NDArray[np.fl
             f"router {router!r} returned win rate {out[bad]} for prompt {bad}; expected a number in [0, 1]"
         )
     return out
+
+
+def _of_known_numbers(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array, with Decimal, Fraction and other numbers that numpy does not know as floats."""
+    if array.dtype == object and array.ndim == 1 and all(hasattr(value, "__float__") for value in array):
+        return np.array([float(value) for value in array])
+    return array
+
+
+def checked_real_numbers(values: Any, parameter: str) -> npt.NDArray[np.float64]:
+    """Return real numbers in one dimension as float64 (n,), or raise a `ConfigurationError` that names the parameter.
+
+    Text and complex numbers are rejected, never converted.
+    """
+    try:
+        out = _of_known_numbers(np.asarray(values))
+    except _DAMAGE as exc:
+        raise ConfigurationError(
+            f"{parameter}: expected a one-dimensional array of numbers ({type(exc).__name__})"
+        ) from None
+    if out.ndim != 1 or not out.size:
+        raise ConfigurationError(
+            f"{parameter} of shape {out.shape}: expected a one-dimensional array of numbers, at least one"
+        )
+    if out.dtype.kind not in "fiub":
+        raise ConfigurationError(f"{parameter} of type {out.dtype}: expected a one-dimensional array of real numbers")
+    return out.astype(np.float64, copy=False)
+
+
+def checked_names(values: Any, parameter: str) -> tuple[str, ...]:
+    """Return distinct, non-empty names as a tuple, or raise a `ConfigurationError` that names the parameter."""
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+        raise ConfigurationError(f"{parameter} is a {type(values).__name__}: expected a list of names")
+    for i, name in enumerate(values):
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError(f"{parameter}[{i}]={shown(name)}: expected a name, a text that is not empty")
+    if len(set(values)) != len(values):
+        raise ConfigurationError(
+            f"{parameter}: {len(values)} names, {len(set(values))} of them distinct; expected distinct names"
+        )
+    return tuple(values)
+
+
+def shown(value: Any) -> str:
+    """The beginning of a value's repr for a message, whatever the value is."""
+    try:
+        return f"{value!r:.80}"
+    except (RecursionError, ValueError, MemoryError):  # nested too deeply, or an integer of too many digits
+        return f"a {type(value).__name__}"
 
 
 def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -197,6 +273,139 @@ def write_json(target: Path, data: Any) -> None:
     part = target.with_name(target.name + ".part")
     part.write_text(json.dumps(data) + "\n", encoding="utf-8")
     part.replace(target)
+
+
+def read_file(file: Path, missing: str, *, max_bytes: int) -> bytes:
+    """Read a regular file of limited size.
+
+    Args:
+        file: The file.
+        missing: What to do where there is none, for the message.
+        max_bytes: A larger file is refused before it is read.
+
+    Raises:
+        CheckpointNotFoundError: There is no such file, or it is a folder.
+        CheckpointError: It is no regular file, too large, or cannot be read.
+    """
+    try:
+        mode = file.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise CheckpointNotFoundError(f"{file} is a folder: {missing}")
+        if not stat.S_ISREG(mode):  # a pipe would wait for ever
+            raise CheckpointError(f"{file} is not a regular file: {missing}")
+        with file.open("rb") as handle:
+            data = handle.read(max_bytes + 1)
+    except RouteLLMError:
+        raise
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointNotFoundError(f"no file {str(file)!r}: {missing}") from None
+    except (OSError, ValueError, MemoryError) as exc:  # ValueError: a NUL in the name
+        raise CheckpointError(f"{str(file)!r} cannot be read: {_reason(exc)}") from exc
+    if len(data) > max_bytes:
+        raise CheckpointError(f"{file} is larger than {max_bytes // 2**20} MiB, more than such a file can hold")
+    return data
+
+
+def read_json_object(file: Path, missing: str, *, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    """Read a file that holds one JSON object, whoever wrote it.
+
+    Raises:
+        CheckpointNotFoundError: There is no such file, or it is a folder.
+        CheckpointError: It cannot be read, is too large, or is not one JSON object in UTF-8.
+    """
+    data = read_file(file, missing, max_bytes=max_bytes)
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError, MemoryError) as exc:
+        raise CheckpointError(f"{file} is not readable JSON: {_reason(exc)}") from exc
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{file} holds a {type(value).__name__}, expected an object")
+    return value
+
+
+def read_tensors(file: Path, names: Sequence[str], *, kinds: str = "f") -> dict[str, npt.NDArray[Any]]:
+    """Read `names` from a safetensors file.
+
+    Args:
+        file: The file.
+        names: The tensors that it must hold; others are left out.
+        kinds: The kinds of numbers that they may have, as numpy's letters: f floats, i and u integers.
+
+    Raises:
+        CheckpointNotFoundError: No such file; a pickled one beside it is named and refused.
+        CheckpointError: The file is corrupt, lacks one of `names`, or holds it as other numbers.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    with damage_named(file, "is not a readable safetensors file"):
+        if not file.is_file():
+            pickled = sorted(p.name for p in file.parent.glob("*") if p.suffix in _PICKLED)
+            hint = (
+                f" {', '.join(pickled)} is there, but pickled weights can run code when opened and are refused; "
+                "convert them to safetensors"
+                if pickled
+                else ""
+            )
+            raise CheckpointNotFoundError(f"no {file.name} in {str(file.parent)!r}.{hint}")
+        try:
+            tensors = load_file(file)
+        except KeyError as exc:
+            raise CheckpointError(f"{file} holds numbers of type {exc}, which numpy does not have") from exc
+        except SafetensorError as exc:
+            raise CheckpointError(f"{file} is not a readable safetensors file: {exc}") from exc
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        held = ", ".join(sorted(tensors)) or "nothing"
+        raise CheckpointError(f"{file} lacks {', '.join(missing)}; it holds {held[:200]}")
+    for name in names:
+        if tensors[name].dtype.kind not in kinds:
+            raise CheckpointError(f"{file}: {name} is of type {tensors[name].dtype}, which such weights never are")
+    return {name: tensors[name] for name in names}
+
+
+@contextmanager
+def damage_named(place: Path, problem: str) -> Iterator[None]:
+    """Turn what a damaged or hostile file makes Python raise into a `CheckpointError` that names the file.
+
+    The project's own errors pass, except that a `ConfigurationError`, which names a parameter, also gets the name of
+    the file that the parameter is from.
+
+    Args:
+        place: The file, or the directory of several.
+        problem: What is wrong with it, for the message.
+    """
+    try:
+        yield
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"{place}: {exc}") from exc
+    except RouteLLMError:
+        raise
+    except _DAMAGE as exc:
+        raise CheckpointError(f"{place} {problem}: {_reason(exc)}") from exc
+
+
+def check_format(data: dict[str, Any], known: int, place: str) -> None:
+    """Refuse a saved form that this version does not know.
+
+    Raises:
+        CheckpointError: ``data["format"]`` is not `known`.
+    """
+    version = data.get("format")
+    if type(version) is not int or version != known:
+        raise CheckpointError(
+            f"{place} format {shown(version)}: this version reads format {known}; update the package, or save it again"
+        )
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(exc, MemoryError):
+        return "it needs more memory than there is"
+    if isinstance(exc, OSError):
+        return exc.strerror or type(exc).__name__
+    return f"{type(exc).__name__}: {exc}"[:200]
 
 
 def same_file(first: Path, second: Path) -> bool:

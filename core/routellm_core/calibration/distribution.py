@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice
@@ -14,8 +13,16 @@ import numpy.typing as npt
 
 from routellm_core.calibration.scoring import RouterLike, Scorer
 from routellm_core.calibration.thresholds import WinRateDistribution, distinct
-from routellm_core.checks import checked_count, write_json
-from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, PromptError
+from routellm_core.checks import (
+    MAX_STATE_BYTES,
+    check_format,
+    checked_count,
+    damage_named,
+    read_json_object,
+    shown,
+    write_json,
+)
+from routellm_core.errors import CheckpointError, ConfigurationError, PromptError
 
 if TYPE_CHECKING:
     from routellm_core.calibration.targets import Target
@@ -219,13 +226,22 @@ class Calibration(WinRateDistribution):
         Raises:
             CheckpointError: Not the form that `to_dict` gives.
         """
-        version = data.get("format") if isinstance(data, dict) else None
-        if version != FORMAT:
-            raise CheckpointError(f"calibration format {version!r:.80}: this version reads format {FORMAT}")
+        check_format(data if isinstance(data, dict) else {}, FORMAT, "calibration")
+        for name in ("values", "counts"):
+            if not isinstance(data.get(name), list):
+                raise CheckpointError(f"not a calibration: {name} is no list of numbers")
+        for name in ("router", "fingerprint"):
+            if not isinstance(data.get(name), str | None):
+                raise CheckpointError(f"not a calibration: {name}={shown(data[name])}, expected a text or null")
         try:
-            return cls(data["values"], data["counts"], router=data.get("router"), fingerprint=data.get("fingerprint"))
-        except (TypeError, KeyError, ValueError, OverflowError) as exc:
+            out = cls(data["values"], data["counts"], router=data.get("router"), fingerprint=data.get("fingerprint"))
+        except ConfigurationError as exc:
             raise CheckpointError(f"not a calibration: {exc}") from exc
+        if data.get("count", out.count) != out.count:
+            raise CheckpointError(
+                f"not a calibration: count={shown(data['count'])} contradicts the counts, whose sum is {out.count}"
+            )
+        return out
 
     def save(self, path: str | Path) -> None:
         """Write the calibration to `path` as JSON; the file appears whole or not at all."""
@@ -240,14 +256,12 @@ class Calibration(WinRateDistribution):
             CheckpointError: The file is not a calibration.
         """
         file = Path(path)
-        if not file.is_file():
-            raise CheckpointNotFoundError(f"no calibration file {str(file)!r}; write one with Calibration.save(path)")
+        data = read_json_object(
+            file, "expected a calibration; write one with Calibration.save(path)", max_bytes=MAX_STATE_BYTES
+        )
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as exc:
-            raise CheckpointError(f"{file} is not readable JSON: {exc}") from exc
-        try:
-            return cls.from_dict(data)
+            with damage_named(file, "is not a calibration"):
+                return cls.from_dict(data)
         except CheckpointError as exc:
             raise CheckpointError(f"{file}: {exc}") from exc
 

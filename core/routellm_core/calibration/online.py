@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from bisect import bisect_left, insort
 from collections import deque
@@ -16,7 +15,17 @@ import numpy.typing as npt
 
 from routellm_core.calibration.distribution import Calibration, HasFingerprint
 from routellm_core.calibration.thresholds import between
-from routellm_core.checks import checked_fraction, write_json
+from routellm_core.checks import (
+    MAX_COUNT,
+    MAX_STATE_BYTES,
+    checked_count,
+    checked_fraction,
+    damage_named,
+    is_number,
+    read_json_object,
+    shown,
+    write_json,
+)
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError
 from routellm_core.forks import fork_safe_lock
 
@@ -233,29 +242,37 @@ class OnlineCalibration:
             raise CheckpointError(
                 f"not a saved online calibration: it is a Calibration, read it with Calibration.load and {_ANEW}"
             )
-        if data.get("format", FORMAT) != FORMAT:
+        version = data.get("format", FORMAT)
+        if type(version) is not int or version != FORMAT:
             raise CheckpointError(
-                f"online calibration format {data['format']!r:.80}: this version reads {FORMAT}; update the package, "
+                f"online calibration format {shown(version)}: this version reads {FORMAT}; update the package, "
                 f"or {_ANEW}"
             )
         lacking = [name for name in _FIELDS if name not in data]
         if lacking:
             raise CheckpointError(f"not a saved online calibration: it has no {lacking[0]!r}; {_ANEW}")
+        if not isinstance(data["recent"], list):
+            raise CheckpointError(f"not a saved online calibration: recent={shown(data['recent'])} is no list; {_ANEW}")
         try:
             recent = [checked_fraction(v, "recent") for v in data["recent"]]
             if len(recent) != data["window"]:  # before so much memory is taken for the window
-                raise ValueError(f"{len(recent)} recent win rates with window={data['window']!r:.80}, expected as many")
+                raise ValueError(
+                    f"{len(recent)} recent win rates with window={shown(data['window'])}, expected as many"
+                )
             out = cls(Calibration.from_dict(data["calibration"]), data["strong_fraction"], window=data["window"])
-            observed, strong, owed = int(data["observed"]), int(data["strong"]), float(data["owed"])
-        except (TypeError, ValueError, OverflowError) as exc:
+            observed = checked_count(data["observed"], "observed", least=0, unit="prompts")
+            strong = checked_count(data["strong"], "strong", least=0, unit="prompts")
+        except ValueError as exc:
             raise CheckpointError(f"not a saved online calibration: {exc}; {_ANEW}") from exc
-        if not 0 <= strong <= observed or not math.isfinite(owed):
+        owed = data["owed"]
+        # `observe` never lets it grow beyond half a window
+        if strong > observed or observed > MAX_COUNT or not is_number(owed) or abs(owed) > out.window / 2.0:
             raise CheckpointError(
-                f"not a saved online calibration: observed={observed}, strong={strong}, owed={owed} contradict each "
-                f"other; {_ANEW}"
+                f"not a saved online calibration: observed={shown(observed)}, strong={shown(strong)}, "
+                f"owed={shown(owed)} contradict each other, or the window of {out.window}; {_ANEW}"
             )
         out._fill(recent)
-        out._observed, out._strong, out._owed = observed, strong, owed
+        out._observed, out._strong, out._owed = observed, strong, float(owed)
         return out
 
     def save(self, path: str | Path) -> None:
@@ -271,15 +288,16 @@ class OnlineCalibration:
             CheckpointError: The file is not a saved state.
         """
         file = Path(path)
-        if not file.is_file():
-            what = f"{file} is a folder" if file.is_dir() else f"no file {str(file)!r}"
-            raise CheckpointNotFoundError(f"{what}: pass the file that OnlineCalibration.save wrote, or {_ANEW}")
+        missing = f"pass the file that OnlineCalibration.save wrote, or {_ANEW}"
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as exc:
-            raise CheckpointError(f"{file} is not readable JSON ({exc}); {_ANEW}") from exc
+            data = read_json_object(file, missing, max_bytes=MAX_STATE_BYTES)
+        except CheckpointNotFoundError:
+            raise
+        except CheckpointError as exc:
+            raise CheckpointError(f"{exc}; {_ANEW}") from exc
         try:
-            out = cls.from_dict(data)
+            with damage_named(file, "is not a saved online calibration"):
+                out = cls.from_dict(data)
         except CheckpointError as exc:
             raise CheckpointError(f"{file}: {exc}") from exc
         out._file = file

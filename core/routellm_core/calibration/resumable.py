@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Generator, Iterator
@@ -17,9 +16,9 @@ import numpy as np
 
 from routellm_core.calibration.distribution import Calibration
 from routellm_core.calibration.scoring import RouterLike, Scorer
-from routellm_core.checks import Progress, checked_count, checked_flag, same_file, write_json
+from routellm_core.checks import Progress, checked_count, checked_flag, read_json_object, same_file, write_json
 from routellm_core.data.prompts import PromptReader, read_prompts
-from routellm_core.errors import ConfigurationError
+from routellm_core.errors import CheckpointError, ConfigurationError
 
 # Prompts scored at a time, so also what a run that is stopped loses at most.
 _BATCH = 1024
@@ -305,6 +304,6 @@ def _distribution(scores: Path, scorer: Scorer, count: int) -> Calibration:
 
 def _read_json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json_object(file, "no run has begun there")
+    except CheckpointError:
         return None

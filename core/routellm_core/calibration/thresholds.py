@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.checks import checked_fraction, read_only
+from routellm_core.checks import MAX_COUNT, checked_fraction, checked_real_numbers, read_only
 from routellm_core.errors import ConfigurationError
 
 Floats = npt.NDArray[np.float64]
@@ -35,8 +35,8 @@ class WinRateDistribution:
     __slots__ = ("_tail", "count", "counts", "values")
 
     def __init__(self, values: npt.ArrayLike, counts: npt.ArrayLike) -> None:
-        self.values = read_only(np.asarray(values, dtype=np.float64))
-        self.counts = read_only(np.asarray(counts, dtype=np.int64))
+        self.values = read_only(checked_real_numbers(values, "values"))
+        self.counts = read_only(_whole_numbers(counts))
         if self.values.ndim != 1 or self.values.shape != self.counts.shape or not self.values.size:
             raise ConfigurationError(
                 f"values of shape {self.values.shape} with counts of shape {self.counts.shape}: "
@@ -49,6 +49,11 @@ class WinRateDistribution:
             )
         if (np.diff(self.values) <= 0).any() or (self.counts < 1).any():
             raise ConfigurationError("values must ascend without repetition and counts be >= 1; use from_win_rates")
+        # summed as floats, which do not overflow
+        if self.counts.sum(dtype=np.float64) > MAX_COUNT:
+            raise ConfigurationError(
+                f"counts of {self.counts.sum(dtype=np.float64):g} prompts: at most 2^53 are possible"
+            )
         self.count = int(self.counts.sum())
         # _tail[k]: prompts with win rate >= values[k]; nothing is above the last value, hence the 0 at the end
         self._tail = read_only(np.append(np.cumsum(self.counts[::-1])[::-1], 0))
@@ -97,14 +102,19 @@ class WinRateDistribution:
 
 def distinct(win_rates: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.int64]]:
     """Distinct win rates in ascending order, and how often each occurs, of win rates (n,), n >= 1."""
-    try:
-        array = np.asarray(win_rates, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ConfigurationError("win_rates: expected a one-dimensional array of numbers") from None
-    if array.ndim != 1 or not array.size:
-        raise ConfigurationError(f"win_rates of shape {array.shape}: expected one dimension and at least one value")
-    values, counts = np.unique(array, return_counts=True)
+    values, counts = np.unique(checked_real_numbers(win_rates, "win_rates"), return_counts=True)
     return values, counts.astype(np.int64)
+
+
+def _whole_numbers(counts: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    try:
+        array = np.asarray(counts)
+        whole = array.dtype.kind in "iu" and not (array > np.iinfo(np.int64).max).any()
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        whole = False
+    if not whole:
+        raise ConfigurationError("counts: expected whole numbers of prompts, each below 2^63")
+    return array.astype(np.int64)
 
 
 def threshold_after(values: Floats, groups: int) -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from routellm_core.commands.options import AsJson, RouterName, console_for_tables
+from routellm_core.report.escaping import printable
 
 if TYPE_CHECKING:
     from routellm_core.evaluation.explanation import Explanation
@@ -49,7 +50,7 @@ def _print(result: Explanation) -> None:
     from rich.text import Text
 
     console = console_for_tables()
-    console.print(Text(f"win rate {result.win_rate:.4f} ({result.router}){_rank(result)}"))
+    console.print(Text(printable(f"win rate {result.win_rate:.4f} ({result.router}){_rank(result)}")))
 
     def show(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         if not rows:
@@ -58,7 +59,7 @@ def _print(result: Explanation) -> None:
         for i, name in enumerate(header):
             table.add_column(name, justify="right" if i else "left")
         for row in rows:
-            table.add_row(*(Text("".join(c if c.isprintable() else "�" for c in cell)) for cell in row))
+            table.add_row(*(Text(printable(cell)) for cell in row))
         console.print(Text(f"\n{title}", "italic"))
         console.print(table)
 

@@ -16,6 +16,7 @@ from routellm_core.commands.options import Limit, RouterName
 from routellm_core.commands.progress import progress_bar
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.policy.policy import RoutingPolicy
+from routellm_core.report.escaping import printable
 from routellm_core.routers import load_router
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class _JsonLines:
         print(json.dumps({"index": index, "prompt": prompt, **decision.to_dict()}))
 
     def end(self, summary: str) -> None:
-        print(summary, file=sys.stderr)
+        print(printable(summary), file=sys.stderr)
 
 
 class _Table:
@@ -155,7 +156,7 @@ class _Table:
         from rich.text import Text
 
         # one line of printable characters; Text, because a prompt is not markup
-        line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(prompt.split()))
+        line = printable(" ".join(prompt[: 8 * self._width].split()))
         text = Text(line or "(empty)", no_wrap=True)
         text.truncate(self._width, overflow="ellipsis")
         color = "magenta" if decision.model == "strong" else "green"
@@ -167,4 +168,4 @@ class _Table:
         hidden = self._count - self._show if self._show else 0
         if hidden > 0:
             self._console.print(f"... and {hidden} more (--show 0 shows all, --json writes all)", markup=False)
-        self._console.print(summary, markup=False, soft_wrap=True)
+        self._console.print(printable(summary), markup=False, soft_wrap=True)

@@ -6,15 +6,17 @@ import hashlib
 import json
 import logging
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings
-from routellm_core.errors import CheckpointError, ConfigurationError, RouterError
+from routellm_core.errors import CheckpointError, ConfigurationError
 from routellm_core.workers import in_background
 
 logger = logging.getLogger(__name__)
@@ -25,7 +27,13 @@ CREATE TABLE IF NOT EXISTS embeddings (
     PRIMARY KEY (model, text_hash, dimension)
 ) WITHOUT ROWID
 """
-_BUSY_SECONDS = 30.0
+# SQLite holds a column to no type; a damaged row is passed over before its vector is read.
+_SELECT = """
+SELECT text_hash, vector FROM embeddings
+WHERE typeof(vector) = 'blob' AND dimension > 0 AND length(vector) = 4 * dimension AND model = ? AND text_hash IN
+"""
+# A call waits no longer than this for other processes: asking the embedder costs about as much.
+_BUSY_SECONDS = 0.25
 # Below the least limit on variables of one statement that SQLite was ever built with.
 _VARIABLES = 900
 _FLOAT = np.dtype("<f4")
@@ -35,8 +43,9 @@ class CachedEmbedder:
     """Asks `embedder` only for texts that the file does not hold: once for all misses of a batch, duplicates once.
 
     Vectors are keyed by model, dimension and the SHA-256 of the text; no text is stored. Any number of threads and
-    processes may share the file. Where the file fails later on (a full disk, a long lock), the call does not: a warning
-    is logged and the embedder is asked.
+    processes may share the file. Where the file fails later on (a full disk, damage, a lock held for over a quarter of
+    a second), the call does not: a warning is logged and the embedder is asked. It is also asked for a vector that is
+    damaged, or of another length than those that it returns.
 
     Args:
         embedder: The embedder to ask.
@@ -63,7 +72,10 @@ class CachedEmbedder:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute(_SCHEMA)
                 connection.execute("SELECT model, dimension, text_hash, vector FROM embeddings LIMIT 1")
-        except (sqlite3.Error, OSError) as exc:
+        except (sqlite3.Error, OSError, ValueError) as exc:  # ValueError: a NUL in the path
+            if getattr(exc, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                logger.warning("embedding cache %s is locked by another process; calls try it again", self.path)
+                return
             raise CheckpointError(f"path={str(path)!r} cannot be used as an embedding cache: {exc}") from exc
 
     @property
@@ -89,61 +101,60 @@ class CachedEmbedder:
         """
         hashes = [_hash(text) for text in texts]
         known = self._read(hashes)
-        misses = self._misses(texts, hashes, known)
-        found = self.embedder.embed(list(misses.values())) if misses else None
-        return self._finish(hashes, known, list(misses), found)
+        while misses := self._misses(texts, hashes, known):
+            found = self.embedder.embed(list(misses.values()))
+            known = self._added(known, list(misses), found)
+        return self._matrix(hashes, known)
 
     async def aembed(self, texts: Sequence[str]) -> FloatMatrix:
         """Like `embed`: the file is read and written in a thread, the embedder awaited."""
         hashes = [_hash(text) for text in texts]
         known = await in_background(self, lambda: self._read(hashes))
-        misses = self._misses(texts, hashes, known)
-        found = await self.embedder.aembed(list(misses.values())) if misses else None
-        return await in_background(self, lambda: self._finish(hashes, known, list(misses), found))
+        while misses := self._misses(texts, hashes, known):
+            found = await self.embedder.aembed(list(misses.values()))
+            known = await in_background(self, partial(self._added, known, list(misses), found))
+        return self._matrix(hashes, known)
 
     def _misses(self, texts: Sequence[str], hashes: list[bytes], known: dict[bytes, FloatMatrix]) -> dict[bytes, str]:
         return {key: text for key, text in zip(hashes, texts, strict=True) if key not in known}
 
-    def _finish(
-        self, hashes: list[bytes], known: dict[bytes, FloatMatrix], missed: list[bytes], found: FloatMatrix | None
-    ) -> FloatMatrix:
-        if missed:
-            fresh = checked_embeddings(found, len(missed), self.dimension, type(self.embedder).__name__)
-            self._write(missed, fresh)
-            known = {**known, **dict(zip(missed, fresh, strict=True))}
+    def _added(
+        self, known: dict[bytes, FloatMatrix], missed: list[bytes], found: FloatMatrix
+    ) -> dict[bytes, FloatMatrix]:
+        """The vectors known so far with those of a call, whose length counts: known ones of another are left out."""
+        fresh = checked_embeddings(found, len(missed), self.dimension, type(self.embedder).__name__)
+        self._write(missed, fresh)
+        # from here on every call must return vectors of this length, so a batch is asked for twice at most
+        self._dimension = fresh.shape[1]
+        fitting = {key: vector for key, vector in known.items() if vector.shape == fresh.shape[1:]}
+        return {**fitting, **dict(zip(missed, fresh, strict=True))}
+
+    def _matrix(self, hashes: list[bytes], known: dict[bytes, FloatMatrix]) -> FloatMatrix:
         if not hashes:
             return np.zeros((0, self.dimension or 0), dtype=np.float32)
-        if len({vector.shape for vector in known.values()}) > 1:
-            raise RouterError(
-                f"{self!r}: the file holds vectors of another length than the embedder returns; "
-                "give another path or model="
-            )
         matrix = np.stack([known[key] for key in hashes])
         self._dimension = matrix.shape[1]
         return matrix
 
     def _read(self, hashes: list[bytes]) -> dict[bytes, FloatMatrix]:
-        """Cached vectors by hash; empty where the file cannot be read."""
+        """Sound cached vectors by hash, all of one length; empty where the file cannot be read."""
         wanted, dimension = list(dict.fromkeys(hashes)), self.dimension
-        select = "SELECT text_hash, dimension, vector FROM embeddings WHERE model = ? AND text_hash IN"
-        rows: list[tuple[bytes, int, bytes]] = []
+        rows: list[tuple[bytes, bytes]] = []
         try:
             with closing(self._connect()) as connection:
                 for start in range(0, len(wanted), _VARIABLES):
                     part = wanted[start : start + _VARIABLES]
                     marks = ",".join("?" * len(part))
-                    rows += connection.execute(f"{select} ({marks})", [self.model, *part])
+                    rows += connection.execute(f"{_SELECT} ({marks})", [self.model, *part])
         except sqlite3.Error as exc:
             logger.warning("embedding cache %s cannot be read (%s); asking the embedder", self.path, exc)
             return {}
-        if dimension is None and rows:
-            # The embedder does not know its dimension yet: that of the first row is assumed.
-            dimension = rows[0][1]
-        return {
-            key: np.frombuffer(vector, dtype=_FLOAT).astype(np.float32)
-            for key, length, vector in rows
-            if length == dimension and len(vector) == length * _FLOAT.itemsize
-        }
+        vectors = [(key, np.frombuffer(vector, dtype=_FLOAT).astype(np.float32)) for key, vector in rows]
+        vectors = [(key, vector) for key, vector in vectors if np.isfinite(vector).all()]
+        if dimension is None and vectors:
+            # The embedder does not know its dimension yet: that of most vectors is assumed.
+            dimension = Counter(len(vector) for _, vector in vectors).most_common(1)[0][0]
+        return {key: vector for key, vector in vectors if len(vector) == dimension}
 
     def _write(self, hashes: list[bytes], vectors: FloatMatrix) -> None:
         rows = [

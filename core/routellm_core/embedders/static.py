@@ -15,14 +15,25 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.checks import read_only
+from routellm_core.checks import (
+    check_format,
+    damage_named,
+    is_number,
+    read_file,
+    read_json_object,
+    read_only,
+    read_tensors,
+    shown,
+)
 from routellm_core.embedders.base import FloatMatrix
-from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, PromptError
+from routellm_core.errors import CheckpointError, ConfigurationError, PromptError
 from routellm_core.workers import in_background
 
 CONFIG_FILE = "config.json"
 VOCAB_FILE = "vocab.txt"
 WEIGHTS_FILE = "model.safetensors"
+FORMAT = 1
+_MAX_VOCAB_BYTES = 64 * 1024 * 1024
 
 # Raise it whenever a feature or the reading of words changes: saved routers must not get other vectors silently.
 FEATURES_VERSION = 1
@@ -310,10 +321,10 @@ class StaticEmbedder:
             ("problem_rest", problem_rest),
             ("surface_std", float(std.min())),
         ):
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigurationError(f"{name}={value}: expected a finite number above 0")
-        if not (math.isfinite(shrinkage) and shrinkage >= 0):
-            raise ConfigurationError(f"shrinkage={shrinkage}: expected a finite number >= 0")
+            if not is_number(value) or not value > 0:
+                raise ConfigurationError(f"{name}={shown(value)}: expected a finite number above 0")
+        if not is_number(shrinkage) or not shrinkage >= 0:
+            raise ConfigurationError(f"shrinkage={shown(shrinkage)}: expected a finite number >= 0")
         self._scale, self._shrinkage, self._clip = float(scale), float(shrinkage), float(clip)
         self._problem_rest = float(problem_rest)
         self._mean, self._std = read_only(mean), read_only(std)
@@ -451,6 +462,8 @@ class StaticEmbedder:
                 "the router was saved with a static embedder that was not in a directory; pass embedder=, the one it "
                 "was trained with, or save that with save_pretrained before you train"
             )
+        if not isinstance(source, str):
+            raise ConfigurationError(f"source={shown(source)}: expected the directory of a static embedder")
         found = bundled_embedder() if source == "bundled" else cls.from_pretrained(source)
         wanted = config.get("fingerprint")
         if wanted is not None and wanted != found.fingerprint:
@@ -468,7 +481,7 @@ class StaticEmbedder:
         path.mkdir(parents=True, exist_ok=True)
         config = {
             "embedder": "static",
-            "format": 1,
+            "format": FORMAT,
             "scale": self._scale,
             "shrinkage": self._shrinkage,
             "problem_rest": self._problem_rest,
@@ -499,23 +512,20 @@ class StaticEmbedder:
             CheckpointNotFoundError: A file is missing.
             CheckpointError: A file is corrupt, or they do not belong together.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         path = Path(directory)
-        for name in (CONFIG_FILE, VOCAB_FILE, WEIGHTS_FILE):
-            if not (path / name).is_file():
-                raise CheckpointNotFoundError(f"no {name} in {str(path)!r}: not a saved static embedder")
-        try:
-            config = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+        needed = f"{str(path)!r} is not a saved static embedder"
+        config = read_json_object(path / CONFIG_FILE, needed)
+        check_format(config, FORMAT, f"{path / CONFIG_FILE}: static embedder")
+        with damage_named(path, "does not hold a readable static embedder"):
             if config["embedder"] != "static" or config["features"] != FEATURES_VERSION:
                 raise CheckpointError(
-                    f"{path / CONFIG_FILE} says embedder {config['embedder']!r} with features version "
-                    f"{config['features']}; this package reads 'static' with version {FEATURES_VERSION}"
+                    f"{path / CONFIG_FILE} says embedder {config['embedder']!r:.80} with features version "
+                    f"{config['features']!r:.80}; this package reads 'static' with version {FEATURES_VERSION}"
                 )
+            pieces = read_file(path / VOCAB_FILE, needed, max_bytes=_MAX_VOCAB_BYTES).decode()
             # split by hand: splitlines() would also cut at the odd line separators that are wordpieces
-            vocabulary = (path / VOCAB_FILE).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-            tensors = load_file(path / WEIGHTS_FILE)
+            vocabulary = pieces.replace("\r\n", "\n").removesuffix("\n").split("\n")
+            tensors = read_tensors(path / WEIGHTS_FILE, ("table", "surface_mean", "surface_std"), kinds="fi")
             found = cls(
                 vocabulary,
                 tensors["table"],
@@ -527,14 +537,10 @@ class StaticEmbedder:
                 clip=config["clip"],
                 source=source or path,
             )
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as exc:
-            if isinstance(exc, CheckpointError):
-                raise
-            raise CheckpointError(f"{str(path)!r} does not hold a readable static embedder: {exc}") from exc
         if found.fingerprint != config.get("fingerprint"):
             raise CheckpointError(
                 f"{str(path)!r} holds an embedder with fingerprint {found.fingerprint}, its {CONFIG_FILE} says "
-                f"{config.get('fingerprint')}: a file was changed or damaged"
+                f"{shown(config.get('fingerprint'))}: a file was changed or damaged"
             )
         return found
 

@@ -34,8 +34,11 @@ class Journal:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+b")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a+b")
+        except (OSError, ValueError) as exc:
+            raise DataError(f"{self.path} cannot be opened as a journal of paid calls: {exc}") from exc
         try:
             _lock(self._file, self.path)
             self._file.seek(0)
@@ -78,10 +81,15 @@ def read_journal(path: str | Path | None) -> dict[str, list[Entry]]:
     Raises:
         DataError: The file is not a journal.
     """
-    if path is None or not Path(path).is_file():
+    if path is None:
         return {}
-    with Path(path).open("rb") as file:
-        return _load(file, Path(path))[0]
+    try:
+        with Path(path).open("rb") as file:
+            return _load(file, Path(path))[0]
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise DataError(f"{path} cannot be read as a journal of paid calls: {exc.strerror}") from exc
 
 
 def valid_value(entries: Iterable[Entry]) -> dict[str, Any] | None:
@@ -99,9 +107,10 @@ def _load(lines: Iterable[bytes], path: Path) -> tuple[dict[str, list[Entry]], i
         end += len(line)
         try:
             entry = json.loads(line)
-            entry["value"]
+            if not isinstance(entry["key"], str) or not isinstance(entry["value"], dict | None):
+                raise TypeError(entry["key"])
             entries.setdefault(entry["key"], []).append(entry)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError, MemoryError):
             raise DataError(
                 f"{path}: line {number}: not a line of a journal of paid calls; choose another file"
             ) from None

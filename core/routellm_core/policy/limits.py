@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import atexit
-import json
 import logging
-import math
+import os
 import threading
 import time
 import weakref
@@ -16,8 +15,16 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from routellm_core.calibration.distribution import Calibration
-from routellm_core.checks import Side, checked_count, checked_fraction, is_number, write_json
-from routellm_core.errors import CheckpointError, ConfigurationError, LimitError
+from routellm_core.checks import (
+    MAX_STATE_BYTES,
+    Side,
+    checked_count,
+    checked_fraction,
+    is_number,
+    read_json_object,
+    write_json,
+)
+from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, LimitError
 from routellm_core.forks import fork_safe_lock, renew_in_child
 from routellm_core.policy.savings import Price
 
@@ -56,15 +63,14 @@ class FileStore:
             CheckpointError: The file is not one that `save_state` wrote.
         """
         file = self._file(name)
-        if not file.is_file():
+        if not os.path.lexists(file):
             return None
         try:
-            state = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as exc:
-            raise CheckpointError(f"{file} is not readable as the state of a limit ({type(exc).__name__})") from None
-        if not isinstance(state, dict):
-            raise CheckpointError(f"{file} holds a {type(state).__name__}: expected the state of a limit, an object")
-        return state
+            return read_json_object(file, "expected the state of a limit", max_bytes=MAX_STATE_BYTES)
+        except CheckpointNotFoundError:
+            if file.is_dir():  # nothing could be saved there
+                raise
+            return None
 
     def save_state(self, name: str, state: dict[str, Any]) -> None:
         """Save `state` under `name`."""
@@ -73,6 +79,9 @@ class FileStore:
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.json"
+
+    def __repr__(self) -> str:
+        return f"FileStore({str(self.folder)!r})"
 
 
 class Limit(ABC):
@@ -128,20 +137,20 @@ class Limit(ABC):
         if state is not None:
             try:
                 self._load(state)
-            except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+            except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError):
                 raise CheckpointError(
-                    f"the state {self._name!r} in {self.store!r:.80} is not one of a {type(self).__name__} with these "
+                    f"the state {self._name!r} in {self.store!r:.400} is not one of a {type(self).__name__} with these "
                     "settings: remove it, or give another store="
                 ) from None
         self._saver = _Saver(self)
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        if state["format"] != FORMAT:
+        if type(state["format"]) is not int or state["format"] != FORMAT:
             raise ValueError(state["format"])
-        counts = {str(user): float(value) for user, value in dict(state["counts"]).items()}
-        if not all(map(math.isfinite, counts.values())):
-            raise ValueError("not finite")
-        self._counts = OrderedDict(counts)
+        counts = state["counts"].items()
+        if not all(isinstance(user, str) and is_number(value) for user, value in counts):
+            raise ValueError("not numbers by user")
+        self._counts = OrderedDict((user, float(value)) for user, value in counts)
 
     def _state(self) -> dict[str, Any]:
         return {"format": FORMAT, "counts": dict(self._counts)}
@@ -280,7 +289,9 @@ class SpendLimit(Limit):
         super()._load(state)
         if any(value < 0 for value in self._counts.values()):
             raise ValueError("negative")
-        self._period = str(state["period"])
+        if not isinstance(state["period"], str):
+            raise ValueError("no period")
+        self._period = state["period"]
 
     def __repr__(self) -> str:
         return f"SpendLimit({self.money:g} per {self.per}, key={self.key!r}, on_reached={self.on_reached!r})"
@@ -344,6 +355,14 @@ class ShareLimit(Limit):
             # what was not used is not saved up, and what was used too much is forgotten beyond half a window
             self._set(user, min(0.0, max(-self.window / 2.0, owed)))
         self._changed()
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        super()._load(state)
+        # `decided` lets no count out of this range; an earlier run may have had a longer window
+        if any(value > 0 for value in self._counts.values()):
+            raise ValueError("shares saved up")
+        for user, value in self._counts.items():
+            self._counts[user] = max(-self.window / 2.0, value)
 
     def __repr__(self) -> str:
         return f"ShareLimit({self.key!r}, strong_fraction={self.strong_fraction}, window={self.window})"

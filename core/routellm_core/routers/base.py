@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from inspect import Parameter, iscoroutinefunction, signature
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routellm_core.calibration.distribution import Calibration
-from routellm_core.checks import checked_prompts, checked_win_rates
+from routellm_core.checks import check_format, checked_prompts, checked_win_rates, damage_named, read_json_object, shown
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError
 from routellm_core.routers.background import run_sync
 from routellm_core.workers import in_background
@@ -23,6 +24,7 @@ WinRates = npt.NDArray[np.float64]
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CALIBRATION_FILE = "calibration.json"
+FORMAT = 1
 
 
 class WeightsError(ConfigurationError):
@@ -130,7 +132,7 @@ class Router:
         _require_saved_form(type(self))
         path = Path(directory)
         path.mkdir(parents=True, exist_ok=True)
-        config = {"router": self.name, "format": 1, **self._save(path)}
+        config = {"router": self.name, "format": FORMAT, **self._save(path)}
         (path / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if self.calibration is not None:
             self.calibration.save(path / CALIBRATION_FILE)
@@ -152,13 +154,18 @@ class Router:
         path = Path(directory)
         config = read_config(path)
         saved = config.get("router")
+        if saved is not None:
+            if not isinstance(saved, str):
+                raise CheckpointError(f"{path / CONFIG_FILE}: router={shown(saved)}: expected the name of a router")
+            if "format" in config:  # a config written by hand may lack it
+                check_format(config, FORMAT, f"{path / CONFIG_FILE}: router")
         target: type[Router] = cls
         if cls is Router or getattr(cls, "__abstractmethods__", None):
             if saved is None:
                 raise CheckpointError(
                     f"{path / CONFIG_FILE} does not say which router it is; call load_router(NAME, {str(path)!r})"
                 )
-            named = Router._saved_class(str(saved))
+            named = Router._saved_class(saved)
             if named is None or not issubclass(named, cls):
                 raise CheckpointError(
                     f"{path} holds a {saved!r} router, and no {cls.__name__} of this name is registered here: install "
@@ -168,9 +175,11 @@ class Router:
         elif saved is not None and saved != cls.name:
             raise CheckpointError(f"{path} holds a {saved!r} router, not {cls.name!r}")
         _require_saved_form(target)
-        router = target._load(path, config, **checked_options(target._load, options, target.__name__))
+        allowed = checked_options(target._load, options, target.__name__)
+        with damage_named(path, f"does not hold a readable {target.name} router"):
+            router = target._load(path, config, **allowed)
         calibration = path / CALIBRATION_FILE
-        if calibration.is_file():
+        if os.path.lexists(calibration):
             saved_calibration = Calibration.load(calibration)
             # with another pair or embedder than it was saved with, the win rates are others and it does not hold
             if not options or saved_calibration.fingerprint in (None, router.fingerprint):
@@ -212,47 +221,10 @@ def checked_options(function: Callable[..., Any], options: dict[str, Any], owner
 
 def read_config(path: Path) -> dict[str, Any]:
     """Parse ``config.json`` of a saved router or embedder."""
-    file = path / CONFIG_FILE
-    if not path.is_dir():
-        raise CheckpointNotFoundError(f"no directory {str(path)!r}: give a directory that save_pretrained wrote")
-    if not file.is_file():
-        raise CheckpointNotFoundError(f"no {CONFIG_FILE} in {str(path)!r}: not a saved router")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as exc:
-        raise CheckpointError(f"{file} is not readable JSON: {exc}") from exc
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{file} holds a {type(config).__name__}, expected an object")
-    return config
-
-
-def read_tensors(file: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    """Read `names` from a safetensors file.
-
-    Raises:
-        CheckpointNotFoundError: No such file; a pickled one beside it is named and refused.
-        CheckpointError: The file is corrupt or lacks one of `names`.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    if not file.is_file():
-        pickled = sorted(p.name for p in file.parent.glob("*") if p.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"})
-        hint = (
-            f" {', '.join(pickled)} is there, but pickled weights can run code when opened and are refused; "
-            "convert them to safetensors"
-            if pickled
-            else ""
-        )
-        raise CheckpointNotFoundError(f"no {file.name} in {str(file.parent)!r}.{hint}")
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, OSError, ValueError, TypeError) as exc:
-        raise CheckpointError(f"{file} is not a readable safetensors file: {exc}") from exc
-    missing = [name for name in names if name not in tensors]
-    if missing:
-        raise CheckpointError(f"{file} lacks {', '.join(missing)}; it holds {', '.join(sorted(tensors)) or 'nothing'}")
-    return {name: tensors[name] for name in names}
+    with damage_named(path, "cannot be opened"):
+        if not path.is_dir():
+            raise CheckpointNotFoundError(f"no directory {str(path)!r}: give a directory that save_pretrained wrote")
+    return read_json_object(path / CONFIG_FILE, f"{str(path)!r} is not a saved router")
 
 
 def identity_parts(qualified_name: str, version: Any) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -105,7 +104,7 @@ def _joined(parts: list[WinRates]) -> WinRates:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def saved_embedder(path: Path, config: dict[str, Any]) -> Embedder:
+def saved_embedder(config: dict[str, Any]) -> Embedder:
     """The embedder that a saved router's config describes.
 
     Raises:
@@ -113,7 +112,7 @@ def saved_embedder(path: Path, config: dict[str, Any]) -> Embedder:
     """
     if not config.get("embedder"):
         raise ConfigurationError(
-            f"{path} was saved with an embedder that cannot be rebuilt from its config: pass embedder=, the one that "
-            "the router was made with; on the command line, give --router module:NAME, where the module loads it so"
+            "the router was saved with an embedder that cannot be rebuilt from its config: pass embedder=, the one "
+            "that it was made with; on the command line, give --router module:NAME, where the module loads it so"
         )
     return load_embedder(config["embedder"])

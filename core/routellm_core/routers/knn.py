@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.checks import checked_count, checked_prompts
+from routellm_core.checks import checked_count, checked_names, checked_prompts, is_number, read_tensors, shown
 from routellm_core.embedders import embedder_config, embedder_identity
 from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings, require_dimension
 from routellm_core.errors import CheckpointError, ConfigurationError
-from routellm_core.routers.base import WEIGHTS_FILE, WeightsError, WinRates, read_tensors
+from routellm_core.routers.base import WEIGHTS_FILE, WeightsError, WinRates
 from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 
 Floats = npt.NDArray[np.float64]
@@ -136,9 +136,10 @@ class KNNRouter(EmbeddingRouter):
         neighbors: int = DEFAULT_NEIGHBORS,
         tie_margin: float = 0.0,
     ) -> None:
-        stored, table = np.asarray(embeddings, dtype=np.float32), np.asarray(scores, dtype=np.float64)
+        with np.errstate(over="ignore"):  # refused below, as infinite
+            stored, table = np.asarray(embeddings, dtype=np.float32), np.asarray(scores, dtype=np.float64)
         weight = np.ones(len(stored)) if weights is None else np.asarray(weights, dtype=np.float64)
-        self.models = tuple(models)
+        self.models = checked_names(models, "models")
         if (
             stored.ndim != 2
             or not stored.size
@@ -149,14 +150,12 @@ class KNNRouter(EmbeddingRouter):
                 f"embeddings {stored.shape}, scores {table.shape}, weights {weight.shape}, {len(self.models)} models: "
                 "expected (n, d), (n, n_models), (n,) with n >= 1"
             )
-        if len(set(self.models)) != len(self.models):
-            raise ConfigurationError(f"models: {len(set(self.models))} distinct names of {len(self.models)}")
         if not np.isfinite(stored).all() or np.isinf(table).any():
             raise WeightsError("embeddings or scores hold NaN or infinite values")
         if not (np.isfinite(weight) & (weight >= 0)).all():
             raise WeightsError("weights: expected finite numbers >= 0")
         neighbors = checked_count(neighbors, "neighbors")
-        if not 0.0 <= tie_margin < np.inf:
+        if not is_number(tie_margin) or tie_margin < 0.0:
             raise ConfigurationError(f"tie_margin={tie_margin!r}: expected a number >= 0")
         for parameter, name in (("strong", strong), ("weak", weak)):
             if name not in self.models:
@@ -237,9 +236,13 @@ class KNNRouter(EmbeddingRouter):
         weak: str | None = None,
         neighbors: int | None = None,
     ) -> KNNRouter:
+        if not is_number(config.get("tie_margin")):
+            raise CheckpointError(
+                f"{path / 'config.json'}: tie_margin={shown(config.get('tie_margin'))}: expected a number"
+            )
         tensors = read_tensors(path / WEIGHTS_FILE, (_EMBEDDINGS, _SCORES, _WEIGHTS))
         if embedder is None:
-            embedder = saved_embedder(path, config)
+            embedder = saved_embedder(config)
         try:
             return cls(
                 tensors[_EMBEDDINGS],

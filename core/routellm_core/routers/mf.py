@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.checks import checked_count, read_only
+from routellm_core.checks import checked_count, checked_names, read_only, read_tensors, shown
 from routellm_core.data.published import PUBLISHED_EMBEDDING_MODEL
 from routellm_core.embedders import embedder_config, load_embedder
 from routellm_core.embedders.base import Embedder, FloatMatrix, require_dimension
 from routellm_core.errors import CheckpointError, ConfigurationError
-from routellm_core.routers.base import WEIGHTS_FILE, WeightsError, WinRates, read_tensors
+from routellm_core.routers.base import WEIGHTS_FILE, WeightsError, WinRates
 from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 
 # Row i of the published checkpoint's P.weight is the model at position i of this ASCII-sorted list.
@@ -87,11 +87,10 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         for label, tensor in (("model_vectors", p), ("projection", w1), ("output", w2)):
             if tensor is not None and not np.isfinite(tensor).all():
                 raise WeightsError(f"{label} holds NaN or infinite values")
-        self.models = tuple(models)
-        if len(self.models) != len(p) or len(set(self.models)) != len(self.models):
+        self.models = checked_names(models, "models")
+        if len(self.models) != len(p):
             raise ConfigurationError(
-                f"models: {len(self.models)} names ({len(set(self.models))} distinct) for {len(p)} rows of "
-                "model_vectors; expected one distinct name for each row"
+                f"models: {len(self.models)} names for {len(p)} rows of model_vectors; expected one for each row"
             )
         self.model_vectors, self.output = read_only(p), read_only(w2)
         self.projection = None if w1 is None else read_only(w1)
@@ -100,9 +99,12 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         require_dimension(embedder, self.dimension, "the mf router")
         self.embedder = embedder
         self.windows = checked_count(windows, "windows", least=2) if windows != 0 else 0
-        unit = self._unit(strong) - self._unit(weak)
-        direction = w2.astype(np.float64) * unit
-        self._vector = read_only(direction if w1 is None else direction @ w1.astype(np.float64))
+        with np.errstate(all="ignore"):
+            direction = w2.astype(np.float64) * (self._unit(strong) - self._unit(weak))
+            vector = direction if w1 is None else direction @ w1.astype(np.float64)
+        if not np.isfinite(vector).all():
+            raise WeightsError("the weights are so large that their product is not finite")
+        self._vector = read_only(vector)
 
     def _known(self, model: str, parameter: str) -> str:
         if model not in self.models:
@@ -113,7 +115,8 @@ class MatrixFactorizationRouter(EmbeddingRouter):
     def _unit(self, model: str) -> npt.NDArray[np.float64]:
         row = self.model_vectors[self.models.index(model)].astype(np.float64)
         # the floor is that of the authors' normalisation: a zero row stays zero instead of turning NaN
-        return np.asarray(row / max(float(np.linalg.norm(row)), 1e-12))
+        norm = max(float(np.linalg.norm(row)), 1e-12)
+        return np.asarray(row / norm) if np.isfinite(norm) else np.full_like(row, np.nan)
 
     @property
     def vector(self) -> npt.NDArray[np.float64]:
@@ -161,11 +164,13 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         weak: str | None = None,
         windows: int | None = None,
     ) -> MatrixFactorizationRouter:
-        use_projection = bool(config.get("use_proj", True))
+        use_projection = config.get("use_proj", True)
+        if not isinstance(use_projection, bool):
+            raise ConfigurationError(f"use_proj={shown(use_projection)}: expected true or false")
         names = [_MODELS, _OUTPUT, *([_PROJECTION] if use_projection else [])]
         tensors = read_tensors(path / WEIGHTS_FILE, names)
         published = "models" not in config
-        models = ARENA_MODELS if published else tuple(config["models"])
+        models = ARENA_MODELS if published else config["models"]
         if published and tensors[_MODELS].ndim == 2 and len(tensors[_MODELS]) != len(ARENA_MODELS):
             raise CheckpointError(
                 f"{path} has {len(tensors[_MODELS])} model vectors but no list of names: expected the "
@@ -177,11 +182,11 @@ class MatrixFactorizationRouter(EmbeddingRouter):
                 {"type": "openai", "model": PUBLISHED_EMBEDDING_MODEL, "dimensions": config.get("text_dim")}
             )
         elif embedder is None:
-            embedder = saved_embedder(path, config)
+            embedder = saved_embedder(config)
         if windows is None:
             windows = config.get("windows", 0)
             if type(windows) is not int or windows < 0 or windows == 1:
-                raise CheckpointError(f"{path}: config.json says windows={windows!r:.80}; expected 0, or 2 and more")
+                raise CheckpointError(f"{path}: config.json says windows={shown(windows)}; expected 0, or 2 and more")
         try:
             return cls(
                 tensors[_MODELS],

@@ -330,24 +330,28 @@ class SimilarityWeightedRouter(EmbeddingRouter):
                 "sets are read by SimilarityWeightedRouter.from_battles"
             )
         store = BattleStore.mapped(path / WEIGHTS_FILE, config["dimension"], config.get("digest"))
-        tiers, num_tiers = config["tiers"], config["num_tiers"]
+        tiers, ratings, num_tiers = config["tiers"], config["ratings"], config["num_tiers"]
         if (
-            not isinstance(num_tiers, int)
+            type(num_tiers) is not int
             or num_tiers < 1
             or not isinstance(tiers, dict)
+            or not all(type(tier) is int and 0 <= tier < num_tiers for tier in tiers.values())
+            or not isinstance(ratings, dict)
+            or ratings.keys() != tiers.keys()
+            or not all(map(is_number, ratings.values()))
             or not set(np.concatenate(np.divmod(store.keys // 3, num_tiers)).tolist()) <= set(tiers.values())
         ):
             raise CheckpointError(f"{path / WEIGHTS_FILE} does not fit its config.json: the checkpoint is damaged")
         router = cls.__new__(cls)
         router._set_up(
             store,
-            _Ranking(config["ratings"], tiers, num_tiers),
+            _Ranking(ratings, tiers, num_tiers),
             strong=config["strong"] if strong is None else strong,
             weak=config["weak"] if weak is None else weak,
             same_tier=config.get("same_tier", "ignore") if same_tier is None else same_tier,
             base=config.get("base", 10.0) if base is None else base,
             nearest=config.get("nearest") if nearest is None else nearest,
-            embedder=saved_embedder(path, config) if embedder is None else embedder,
+            embedder=saved_embedder(config) if embedder is None else embedder,
         )
         return router
 

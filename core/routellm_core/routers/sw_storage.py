@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.checks import read_only
+from routellm_core.checks import damage_named, read_only
 from routellm_core.embedders.base import FloatMatrix
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, DataError
 
@@ -29,6 +29,7 @@ _BLOCK_NUMBERS = 450_000
 _TOGETHER = 2
 # A float16 row is an array of pairs, see `_paired`.
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<u4"), "int8": np.dtype("i1")}
+_MAX_HEADER_BYTES = 1 << 20  # four tensors
 _SAFETENSORS_DTYPES = {"F32": "<f4", "U32": "<u4", "I8": "|i1", "I64": "<i8"}
 
 
@@ -84,17 +85,25 @@ class BattleStore:
         tensors = _mapped_tensors(file)
         rows, keys, counts, scales = (tensors.get(name) for name in ("embeddings", "keys", "counts", "scales"))
         if (
-            not isinstance(dimension, int)
+            type(dimension) is not int
+            or dimension < 1
             or rows is None
             or keys is None
             or counts is None
             or rows.ndim != 2
             or rows.dtype not in DTYPES.values()
             or rows.shape[1] != (-(-dimension // 2) if rows.dtype == DTYPES["float16"] else dimension)
+            or keys.dtype != np.int64
+            or counts.dtype != np.int64
+            or keys.ndim != 1
+            or not keys.size
             or keys.shape != counts.shape
+            or not ((counts >= 1) & (counts <= len(rows))).all()  # so that their sum cannot overflow
             or counts.sum() != len(rows)
+            or (keys < 0).any()
+            or (np.diff(keys) <= 0).any()
             or (scales is None) != (rows.dtype != DTYPES["int8"])
-            or (scales is not None and scales.shape != (len(rows),))
+            or (scales is not None and (scales.dtype != np.float32 or scales.shape != (len(rows),)))
         ):
             raise CheckpointError(f"{file} does not fit its config.json: the checkpoint is damaged")
         known = saved_digest if isinstance(saved_digest, str) else None
@@ -251,13 +260,13 @@ def _paired(block: npt.NDArray[np.float64]) -> npt.NDArray[np.uint32]:
 
 def _mapped_tensors(file: Path) -> dict[str, npt.NDArray[Any]]:
     """The tensors of a safetensors file as read-only maps of it: nothing is read before it is used."""
-    if not file.is_file():
-        raise CheckpointNotFoundError(f"no {file.name} in {str(file.parent)!r}: not a saved sw_ranking router")
-    size = file.stat().st_size
-    try:
+    with damage_named(file, "is not a readable safetensors file of a sw_ranking router"):
+        if not file.is_file():
+            raise CheckpointNotFoundError(f"no {file.name} in {str(file.parent)!r}: not a saved sw_ranking router")
+        size = file.stat().st_size
         with file.open("rb") as handle:
             length = int.from_bytes(handle.read(8), "little")
-            header = json.loads(handle.read(length)) if length <= size - 8 else None
+            header = json.loads(handle.read(length)) if length <= min(size - 8, _MAX_HEADER_BYTES) else None
         if not isinstance(header, dict):
             raise ValueError("no header")
         tensors: dict[str, npt.NDArray[Any]] = {}
@@ -269,6 +278,4 @@ def _mapped_tensors(file: Path) -> dict[str, npt.NDArray[Any]]:
             if end - begin != math.prod(shape) * dtype.itemsize or begin < 0 or 8 + length + end > size:
                 raise ValueError(f"tensor {name} lies outside the file")
             tensors[name] = np.memmap(file, dtype, "r", 8 + length + begin, shape)
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise CheckpointError(f"{file} is not a readable safetensors file of a sw_ranking router: {exc}") from exc
-    return tensors
+        return tensors

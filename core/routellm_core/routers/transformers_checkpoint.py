@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from routellm_core.checks import read_json_object
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, MissingExtraError
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -104,8 +104,7 @@ def load_tokenizer(transformers: ModuleType, path: Path) -> Any:
 
 def saved_config(path: Path) -> dict[str, Any]:
     """The config.json that a model has just written."""
-    config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    return config
+    return read_json_object(path / "config.json", "the model has written none")
 
 
 def model_digest(model: Any, tokenizer: Any) -> str:

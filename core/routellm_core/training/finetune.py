@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import shutil
@@ -15,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
-from routellm_core.checks import Progress
+from routellm_core.checks import MAX_STATE_BYTES, Progress, checked_count, damage_named, read_json_object
 from routellm_core.data.convert import STRONG_WINS, TIE, WEAK_WINS, PairLabel, label_pair, no_pair
 from routellm_core.data.records import Outcome
 from routellm_core.errors import DataError, MissingExtraError
@@ -438,4 +437,9 @@ def _last_checkpoint(checkpoints: Path, *, resume: bool) -> Path | None:
 def _step_of(checkpoint: Path | None) -> int:
     if checkpoint is None:
         return 0
-    return int(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
+    file = checkpoint / "trainer_state.json"
+    state = read_json_object(
+        file, "the checkpoint cannot be continued from; start over with restart", max_bytes=MAX_STATE_BYTES
+    )
+    with damage_named(file, "does not say how far the training was"):
+        return checked_count(state["global_step"], "global_step", least=0)

@@ -161,8 +161,23 @@ def test_a_wrong_answer_is_refused_and_not_kept(tmp_path: Path, wrong: object) -
     assert fresh.calls == [["a"]]
 
 
-def test_vectors_that_change_length_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_cached_vectors_of_another_length_are_asked_for_anew(tmp_path: Path, *, asynchronous: bool) -> None:
     path = tmp_path / "c.db"
     CachedEmbedder(Counting(None), path).embed(["a"])
-    with pytest.raises(RouterError, match="another length"):
-        CachedEmbedder(Counting(None, size=5), path).embed(["a", "b"])
+    inner = Counting(None, size=5)
+    cached = CachedEmbedder(inner, path)
+    rows = asyncio.run(cached.aembed(["a", "b"])) if asynchronous else cached.embed(["a", "b"])
+    assert rows.shape == (2, 5)
+    assert inner.calls == [["b"], ["a"]]
+    cached.embed(["a", "b"])
+    assert len(inner.calls) == 2
+
+
+def test_an_embedder_whose_vectors_change_length_is_refused(tmp_path: Path) -> None:
+    inner = Counting(None)
+    cached = CachedEmbedder(inner, tmp_path / "c.db")
+    cached.embed(["a"])
+    inner.size = 5
+    with pytest.raises(RouterError, match="shape"):
+        cached.embed(["b"])
