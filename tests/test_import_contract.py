@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+OPEN_TO_ADAPTERS = {"errors", "checks", "forks", "workers", "embedders", "routers", "policy", "log"}
 PACKAGES = {"routellm_core": "core", "langchain_routellm": ".", "llamaindex_routellm": "."}
 
 
@@ -40,6 +42,17 @@ def checkout(tmp_path: Path) -> Path:
 def test_the_contract_holds() -> None:
     done = lint_imports(ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_room_is_open_to_adapters_or_closed_to_them() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (doors,) = (contract for contract in contracts if contract["id"] == "doors")
+    core = ROOT / "core" / "routellm_core"
+    rooms = {path.stem for path in core.glob("*.py")} | {path.parent.name for path in core.glob("*/__init__.py")}
+    closed = {module.removeprefix("routellm_core.") for module in doors["forbidden_modules"]}
+    assert closed == rooms - OPEN_TO_ADAPTERS - {"__init__"}
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_share_holds_after_a_sudden_change():
     st.lists(st.sampled_from([0.0, 0.3, 0.5, 0.5000001, 1.0]), min_size=400, max_size=400),
     st.sampled_from([0.1, 0.3, 0.5]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_share_holds_with_few_distinct_win_rates(values, wanted):
     win_rates = np.array(values)
     # with a win rate of exactly 1, no threshold can make the prompt weak

@@ -129,7 +129,7 @@ def test_any_string_has_a_finite_vector(text: str) -> None:
     assert np.isfinite(vector).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.text(max_size=300), min_size=1, max_size=6))
 def test_a_batch_equals_its_rows_bit_for_bit(texts: list[str]) -> None:
     embedder = bundled_embedder()
@@ -174,7 +174,7 @@ def greedy(word: str, vocabulary: set[str]) -> list[str]:
     return pieces
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(alphabet="aabcdehiklmnoprstu", min_size=1, max_size=30))
 def test_a_rare_word_is_the_sum_of_its_longest_pieces(word: str) -> None:
     embedder = bundled_embedder()

@@ -86,7 +86,7 @@ def test_undecided_says_how_many_prompts_would_tell_and_promises_nothing():
 
 
 @given(st.integers(0, 10_000), st.sampled_from([30, 60, 200]), st.sampled_from([-0.6, 0.0, 0.3, 0.8]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_saving_is_promised_only_when_its_whole_interval_is_one(seed, n, skill):
     found = verdict(*outcomes(n, skill, seed=seed), strong_cost=10, weak_cost=1, draws=100)
     if found.saving is not None:

@@ -278,7 +278,7 @@ def test_published_data_sets_come_from_the_hub(monkeypatch: pytest.MonkeyPatch, 
     assert asked[0][1]["allow_patterns"] == ["*/train/*.parquet"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text(max_size=8), min_size=1, max_size=12), st.randoms(), st.sampled_from([{}, {"nearest": 20}]))
 def test_each_win_rate_depends_on_its_prompt_alone(prompts: list[str], rng: Any, options: dict[str, Any]) -> None:
     prompts = [prompt.encode("utf-8", "replace").decode() for prompt in prompts]

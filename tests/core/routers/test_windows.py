@@ -57,7 +57,7 @@ def router(plain: MatrixFactorizationRouter) -> MatrixFactorizationRouter:
     return pair_router(plain.vector, strong="s", weak="w", embedder=plain.embedder, windows=16)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1201, 60_000), st.integers(2, 40))
 def test_windows_cover_a_prompt_from_end_to_end_and_never_outnumber_the_cap(length: int, cap: int) -> None:
     router, _ = counting_router(cap)
@@ -92,7 +92,7 @@ def test_a_question_in_the_middle_of_chatter_is_seen(
     assert router.win_rates([QUESTION])[0] == alone == plain.win_rates([QUESTION])[0]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=1200))
 def test_a_prompt_that_was_read_whole_keeps_its_win_rate_bit_for_bit(text: str) -> None:
     vector = np.random.default_rng(0).standard_normal(bundled_embedder().dimension) / 10

@@ -64,7 +64,7 @@ def test_gradient_is_zero_at_the_ratings(seed: int) -> None:
     assert np.mean(list(ratings.values())) == pytest.approx(1000.0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.permutations(range(40)))
 def test_order_repetition_and_scale_of_weights_do_not_matter(seed: int, order: list[int]) -> None:
     battles = random_battles(random.Random(seed), 4, 32)

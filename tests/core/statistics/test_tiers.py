@@ -38,7 +38,7 @@ def test_golden_tiers() -> None:
     assert count > 40
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(500, 1500), min_size=1, max_size=8), st.integers(1, 6))
 def test_no_other_split_is_better(values: list[float], num_tiers: int) -> None:
     ratings = {f"m{i}": value for i, value in enumerate(values)}
@@ -56,7 +56,7 @@ def test_no_other_split_is_better(values: list[float], num_tiers: int) -> None:
     assert cost(ratings, tiers) == pytest.approx(best, abs=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.permutations(range(9)))
 def test_order_of_the_models_does_not_matter(order: list[int]) -> None:
     ratings = {f"m{i}": 1000.0 - 10.0 * (i // 2) for i in range(9)}
