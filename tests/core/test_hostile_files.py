@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import os
 import sqlite3
@@ -17,7 +18,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from routellm_core.calibration import Calibration, OnlineCalibration
-from routellm_core.data import read_battles, read_outcomes, read_prompts
+from routellm_core.data import AnsweredPrompt, Battle, Outcome, read_battles, read_outcomes, read_prompts, write_records
+from routellm_core.data.files import WRITTEN_HEADERS
 from routellm_core.embedders import CachedEmbedder, StaticEmbedder
 from routellm_core.embedders.static import SURFACE_NAMES
 from routellm_core.errors import CheckpointError, DataError, RouteLLMError
@@ -431,6 +433,31 @@ def test_journals(tmp_path: Path, read: Callable[[Path], Any], line: bytes) -> N
 @pytest.mark.parametrize("read", [Journal, read_journal])
 def test_a_folder_as_a_journal(tmp_path: Path, read: Callable[[Path], Any]) -> None:
     refused(lambda: read(tmp_path), tmp_path, error=DataError)
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "'=1", "''-1", "\uff1d1", "=cmd|' /C calc'!A0"]
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, "'hello'", "it's = 1", "1 + 1"])
+def test_a_cell_is_no_formula_and_reads_back_as_it_was(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "battles.csv"
+    battle = Battle(prompt=text, model_a=f"{text}a", model_b=f"{text}b", winner="tie", source=text)
+    write_records(file, [battle])
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.reader(lines))
+    assert not [cell for row in rows for cell in row if cell[:1] in {*"=+-@\t\r\n\uff1d"} - {""}]
+    assert list(read_battles(file)) == [battle]
+    assert list(read_prompts(file)) == [text]
+
+
+def test_cells_of_other_files_are_read_as_they_stand(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.csv"
+    file.write_text("prompt,note\n'-1 is odd,'=x\n")
+    assert list(read_prompts(file)) == ["'-1 is odd"]
+
+
+def test_the_headers_that_are_written_are_known() -> None:
+    assert {tuple(kind.model_fields) for kind in (Battle, Outcome, AnsweredPrompt)} == WRITTEN_HEADERS
 
 
 CACHE_DAMAGE = {

@@ -51,6 +51,13 @@ _SUFFIXES = {
 # Columns of the project's own rows; a header that has one of them is recognised whatever the file is called.
 OWN_COLUMNS = frozenset({"prompt", "prompt_id", "turns", "scores", "model_a", "model_b", "winner", "answers", "gold"})
 OWN_PREFIXES = ("scores.", "answers.")
+# The headers that `write_records` gives its CSV files, of battles, outcomes and answers. In a file with just these
+# columns in this order, a cell that a spreadsheet could run as a formula stands behind an apostrophe.
+WRITTEN_HEADERS = frozenset(
+    ("prompt", "id", "source", "weight", *own)
+    for own in (("model_a", "model_b", "winner"), ("scores",), ("answers", "gold"))
+)
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _BINARY = (
     (b"PK\x03\x04", "a zip archive or an Excel workbook: unpack it, or save the sheet as CSV"),
     (b"\xd0\xcf\x11\xe0", "an Excel workbook: save the sheet as CSV"),
@@ -421,7 +428,7 @@ class FileReader:
         delimiter = self._delimiter(first, "\t" if {".tsv", ".tab"} & {*map(str.lower, self.path.suffixes)} else ",")
         reader = _csv_reader(chain(first, rest), delimiter)
         names: list[str] | None = None
-        unnamed = False
+        unnamed = written = False
         start = 1
         while True:
             try:
@@ -439,6 +446,7 @@ class FileReader:
                         if any(map(str.strip, row)):
                             names = self._header_names(row, number)
                             unnamed = "" in names
+                            written = delimiter == "," and tuple(names) in WRITTEN_HEADERS
                         continue
                     width = len(names)
                     if len(row) != width:
@@ -453,6 +461,8 @@ class FileReader:
                                 f"separator {delimiter!r} in quotes",
                             )
                             continue
+                    if written:
+                        row = [cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell for cell in row]
                     record = dict(zip(names, row, strict=False))
                     if unnamed:
                         del record[""]
@@ -551,6 +561,11 @@ def _first_lines(lines: Iterator[str]) -> list[str]:
         if (line.strip() and quotes % 2 == 0) or size > _HEAD:
             break
     return first
+
+
+def inert_cell(text: str) -> str:
+    """Text as a cell of CSV that no spreadsheet runs; the reader takes the apostrophe off again, one of any number."""
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def _csv_reader(lines: Iterable[str], delimiter: str) -> Any:

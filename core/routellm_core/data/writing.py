@@ -13,7 +13,7 @@ from typing import IO, Literal, cast
 
 from pydantic import BaseModel
 
-from routellm_core.data.files import Row, import_pyarrow
+from routellm_core.data.files import Row, import_pyarrow, inert_cell
 from routellm_core.errors import DataError
 
 Format = Literal["jsonl", "csv", "parquet"]
@@ -27,7 +27,8 @@ def write_records(path: str | Path, records: Iterable[BaseModel]) -> int:
 
     The file appears whole or not at all: where writing fails, or there is nothing to write, what was there stays.
     Fields at their default (no id, weight 1) are left out of JSON lines. CSV and parquet have columns, so all records
-    must be of one kind there.
+    must be of one kind there. In CSV, a text that a spreadsheet would run as a formula is written behind an apostrophe,
+    which the readers take off again.
 
     Args:
         path: A .jsonl, .ndjson or .csv file (each may end in .gz), or a .parquet file; folders are made as needed.
@@ -109,7 +110,7 @@ def _write_csv(file: IO[bytes], kind: type[BaseModel], records: Iterable[BaseMod
     writer.writeheader()
     count = 0
     for record in records:
-        writer.writerow(_flat(record))
+        writer.writerow({k: inert_cell(v) if isinstance(v, str) else v for k, v in _flat(record).items()})
         count += 1
     text.flush()
     text.detach()
