@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, TypeVar, Unpack, cast
+from typing import Any, Self, TypeVar, Unpack, cast
 
 from llama_index.core.base.llms.types import (
     AudioBlock,
@@ -38,7 +37,15 @@ from llama_index.core.types import Model, TokenAsyncGen, TokenGen
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.dispatcher import active_instrument_tags, instrument_tags
 from llama_index_instrumentation.span import active_span_id
-from pydantic import Field, PrivateAttr, SerializeAsAny, field_serializer
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SerializationInfo,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    model_serializer,
+)
 
 from llamaindex_routellm.events import DECISION_KEY, RouteLLMDecisionEvent
 from llamaindex_routellm.question import (
@@ -58,6 +65,7 @@ from llamaindex_routellm.side import (
     profile,
     under_manager,
 )
+from llamaindex_routellm.state import described_model, described_routing, restored, why_not_pickled
 from routellm_core.checks import Side
 from routellm_core.errors import ConfigurationError, PromptError
 from routellm_core.policy import RoutingPolicy
@@ -88,8 +96,6 @@ _BLOCK_NEEDS = {
     DocumentBlock: PDF_INPUTS,
 }
 _ARGUMENT_NEEDS = {"tools": TOOL_CALLING, "response_format": STRUCTURED_OUTPUT}
-_USER_INFO = re.compile(r"://[^/@\s]+@")
-_SECRET = ("key", "token", "secret", "password", "credential", "auth", "header", "cookie")
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,21 +416,46 @@ class RouteLLM(FunctionCallingLLM):
         joint = joint_metadata(self._metadata["strong"], self._metadata["weak"])
         return self.strong.metadata if joint is None else joint
 
+    # -- state that outlives the process --
+
     @field_serializer("strong", "weak")
     def _without_secrets(self, model: LLM) -> dict[str, Any]:
-        public: dict[str, Any] = _public(model.to_dict())
-        return public
+        return described_model(model)
 
-    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """Both models and the routing as a dict, without keys, headers and other secrets of the models."""
-        routing = {
-            "router": self.policy.router.name,
-            "threshold": self.policy.threshold,
-            "strong_fraction": self.policy.strong_fraction,
-            "lookback": self._routing.lookback,
-            "failover": self._routing.failover,
-        }
-        return {**super().to_dict(**kwargs), **routing}
+    @model_serializer(mode="wrap")
+    def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """Both models and the routing; in a component that holds this model, too, so that a cache tells two apart."""
+        return {**handler(self), **described_routing(self._routing), "class_name": self.class_name()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
+        """Build the model that `to_dict` described. Keys and headers come from the environment, as each client has it.
+
+        Args:
+            data: What `to_dict` gave.
+            **kwargs: Arguments of the class in place of what the dict says or cannot hold: a model, a router of your
+                own, `route_on`, `limits`, `online`, a `policy`.
+
+        Raises:
+            ConfigurationError: The dict cannot hold something that is not given; the message says what to pass.
+        """
+        return cls(**restored(data, kwargs, cls.__name__))
+
+    def __getstate__(self) -> dict[str, Any]:
+        before = dict(self.__dict__)
+        try:
+            state: dict[str, Any] = super().__getstate__()
+            state["__dict__"] = dict(state["__dict__"])
+        finally:
+            # LlamaIndex drops what cannot be pickled, also from the model that is being pickled
+            self.__dict__.update(before)
+        for name in ("strong", "weak"):
+            if name not in state["__dict__"]:
+                raise ConfigurationError(f"{name}={type(before[name]).__name__} cannot be pickled")
+        if "_routing" not in state["__pydantic_private__"]:
+            raise ConfigurationError(why_not_pickled(self._routing))
+        state["__dict__"].setdefault("callback_manager", CallbackManager([]))
+        return state
 
     # -- every way into a model; what `_routed` is given finds the question --
 
@@ -668,16 +699,3 @@ def _is_empty(piece: Any) -> bool:
     if isinstance(piece, CompletionResponse):
         return not piece.text and not piece.delta
     return isinstance(piece, str) and not piece
-
-
-def _public(value: Any) -> Any:
-    """A serialized model without its secrets, at any depth."""
-    if isinstance(value, Mapping):
-        return {
-            name: _public(item)
-            for name, item in value.items()
-            if not any(word in str(name).lower() for word in _SECRET) or isinstance(item, bool | int | float)
-        }
-    if isinstance(value, list | tuple):
-        return [_public(item) for item in value]
-    return _USER_INFO.sub("://", value) if isinstance(value, str) else value
