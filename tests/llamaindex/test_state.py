@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import threading
 from typing import Any
 
 import pytest
@@ -194,6 +195,14 @@ class Unpicklable(FakeLLM):
         raise TypeError("a lock")
 
 
+class Locked(ScriptedRouter):
+    """A router that holds what no other process can have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
 class TestPickles:
     def test_a_hook_at_the_top_level_of_a_module(self) -> None:
         other = pickle.loads(pickle.dumps(mock(route_on=strong_always)))
@@ -206,7 +215,7 @@ class TestPickles:
                 {"route_on": lambda messages: "x"},
                 r"route_on=.*<lambda> cannot be pickled: define the function at the top",
             ),
-            ({"router": ScriptedRouter()}, "router='scripted' cannot be pickled: make the model in the process"),
+            ({"router": Locked()}, "router='scripted' cannot be pickled: make the model in the process"),
             ({"weak": Unpicklable("w")}, "weak=Unpicklable cannot be pickled"),
         ],
         ids=["a lambda", "a router with a lock", "a model"],
