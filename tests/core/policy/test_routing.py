@@ -85,7 +85,7 @@ def test_a_key_as_route_on_where_inputs_are_dicts() -> None:
 
 
 def test_force_then_capability_then_the_conversation_then_the_texts() -> None:
-    sticky = Stickiness()
+    sticky = Stickiness(release_after=None)
     r = routing(sticky=sticky)
     forced = r.request(CallSettings(0.2, "weak", "c"), gap=never, texts=never)
     assert (forced.force, forced.reason, forced.threshold) == ("weak", "forced", 0.2)
