@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterator
@@ -47,69 +46,40 @@ def clean(
 
     Example: routellm data clean --data train.jsonl --against benchmark.jsonl --out clean.jsonl
     """
-    from routellm_core.data import ContaminationIndex, DuplicateFinder, SkippedRows, read_preferences, write_records
+    from routellm_core.data import SkippedRows, read_preferences, write_records
+    from routellm_core.data.cleaning import CleaningReport, clean_records
 
     if out is not None:
         check_output(out, data)
-    index = ContaminationIndex(_prompts(against or []), threshold=threshold)
-    finder = DuplicateFinder(threshold=threshold) if duplicates else None
-    bad = SkippedRows()
-    counts = {"rows": 0, "contaminated": 0, "contaminated_exact": 0, "duplicates": 0, "duplicates_exact": 0, "kept": 0}
-    found: list[dict[str, Any]] = []
-
-    def kept() -> Iterator[Any]:
-        seen: set[bytes] = set()
-        asked: list[int] = []  # row of each prompt that the finder was asked about
-        for number, record in enumerate(read_preferences(data, skip_bad=bad if skip_bad else None)):
-            counts["rows"] += 1
-            match = index.match(record.prompt)
-            repeat = None
-            if match is None and finder is not None:
-                # equal prompts with other models or winners are data, not repeats: the whole row must be the same
-                key = hashlib.blake2b(record.model_dump_json(exclude={"id"}).encode(), digest_size=16).digest()
-                repeat = finder.add(record.prompt)
-                asked.append(number)
-                if repeat is not None and repeat.exact and key not in seen:
-                    repeat = None
-                seen.add(key)
-            hit = match or repeat
-            if hit is None:
-                counts["kept"] += 1
-                yield record
-                continue
-            kind = "contaminated" if match is not None else "duplicates"
-            counts[kind] += 1
-            counts[f"{kind}_exact"] += hit.exact
-            of = hit.position if match is not None else asked[hit.position]
-            if len(found) < show:
-                found.append({"row": number, "id": record.id, "kind": kind, "of": of, "similarity": hit.similarity})
-
+    bad, report = SkippedRows(), CleaningReport(limit=show)
+    left = clean_records(
+        read_preferences(data, skip_bad=bad if skip_bad else None),
+        against=_prompts(against or []),
+        threshold=threshold,
+        duplicates=duplicates,
+        report=report,
+    )
     if out is not None:
-        write_records(out, kept())
+        write_records(out, left)
     else:
-        for _ in kept():
+        for _ in left:
             pass
     report_bad(bad)
-    report = {
-        **counts,
-        "evaluation_prompts": index.count,
-        "skipped": bad.count,
-        "found": found,
-        "out": out and str(out),
-    }
     if as_json:
-        print(json.dumps(report))
+        print(json.dumps({**report.to_dict(), "skipped": bad.count, "out": out and str(out)}))
     else:
-        print(f"{counts['rows']} rows, {index.count} evaluation prompts")
-        for kind, what in (("contaminated", "repeat an evaluation prompt"), ("duplicates", "repeat an earlier row")):
-            exact = counts[f"{kind}_exact"]
-            print(f"{counts[kind]} {what} ({exact} exactly, {counts[kind] - exact} nearly)")
-        for item in found:
-            name = f" ({item['id']})" if item["id"] else ""
-            other = "evaluation prompt" if item["kind"] == "contaminated" else "row"
-            print(f"  row {item['row']}{name}: {other} {item['of']}, similarity {item['similarity']:.2f}")
-        print(f"{counts['kept']} rows left" + (f" -> {out}" if out else ""))
-    if counts["contaminated"] and out is None:
+        print(f"{report.rows} rows, {report.evaluation_prompts} evaluation prompts")
+        for count, exact, what in (
+            (report.contaminated, report.contaminated_exact, "repeat an evaluation prompt"),
+            (report.duplicates, report.duplicates_exact, "repeat an earlier row"),
+        ):
+            print(f"{count} {what} ({exact} exactly, {count - exact} nearly)")
+        for item in report.found:
+            name = f" ({item.id})" if item.id else ""
+            other = "evaluation prompt" if item.kind == "contaminated" else "row"
+            print(f"  row {item.row}{name}: {other} {item.of}, similarity {item.similarity:.2f}")
+        print(f"{report.kept} rows left" + (f" -> {out}" if out else ""))
+    if report.contaminated and out is None:
         raise typer.Exit(1)
 
 
