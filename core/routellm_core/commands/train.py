@@ -17,8 +17,8 @@ from routellm_core.commands.progress import progress_bar
 from routellm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from routellm_core.data.records import Record
     from routellm_core.embedders.base import Embedder
-    from routellm_core.training.battles import Record
     from routellm_core.training.summary import TrainingSummary
 
 app = typer.Typer(

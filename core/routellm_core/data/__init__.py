@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from routellm_core.data.files import SkippedRows, read_rows
     from routellm_core.data.prompts import prompts_of_record, read_prompts, routed_text
     from routellm_core.data.reading import read_answers, read_battles, read_outcomes, read_preferences
-    from routellm_core.data.records import AnsweredPrompt, Battle, Outcome
+    from routellm_core.data.records import AnsweredPrompt, Battle, Outcome, Record, Tokens
     from routellm_core.data.writing import write_records
 
 _MODULES = {
@@ -25,7 +25,9 @@ _MODULES = {
     "ContaminationIndex": "contamination",
     "DuplicateFinder": "contamination",
     "Outcome": "records",
+    "Record": "records",
     "SkippedRows": "files",
+    "Tokens": "records",
     "clean_records": "cleaning",
     "label_pair": "convert",
     "outcomes_to_battles": "convert",
@@ -47,7 +49,9 @@ __all__ = [  # the keys of _MODULES, written out for type checkers
     "ContaminationIndex",
     "DuplicateFinder",
     "Outcome",
+    "Record",
     "SkippedRows",
+    "Tokens",
     "clean_records",
     "label_pair",
     "outcomes_to_battles",

@@ -63,7 +63,7 @@ def outcomes_to_battles(
         tie_margin: Scores that differ by no more than this are a tie, in the unit of the scores.
 
     Yields:
-        Battles with the id, source and weight of their record.
+        Battles with the id, source, weight, costs and tokens of their record.
 
     Raises:
         ConfigurationError: A negative margin, or a pair of one model.
@@ -91,6 +91,8 @@ def _battles(records: Iterable[Battle | Outcome], pair: tuple[str, str] | None, 
                     id=record.id,
                     source=record.source,
                     weight=record.weight,
+                    costs={model: record.costs[model] for model in (a, b) if model in record.costs},
+                    tokens={model: record.tokens[model] for model in (a, b) if model in record.tokens},
                     model_a=a,
                     model_b=b,
                     winner=winner_of(scores[a] - scores[b], tie_margin),

@@ -50,11 +50,11 @@ _SUFFIXES = {
 }
 # Columns of the project's own rows; a header that has one of them is recognised whatever the file is called.
 OWN_COLUMNS = frozenset({"prompt", "prompt_id", "turns", "scores", "model_a", "model_b", "winner", "answers", "gold"})
-OWN_PREFIXES = ("scores.", "answers.")
+OWN_PREFIXES = ("scores.", "answers.", "costs.")
 # The headers that `write_records` gives its CSV files, of battles, outcomes and answers. In a file with just these
 # columns in this order, a cell that a spreadsheet could run as a formula stands behind an apostrophe.
 WRITTEN_HEADERS = frozenset(
-    ("prompt", "id", "source", "weight", *own)
+    ("prompt", "id", "source", "weight", "costs", "tokens", *own)
     for own in (("model_a", "model_b", "winner"), ("scores",), ("answers", "gold"))
 )
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")

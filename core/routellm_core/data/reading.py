@@ -28,8 +28,9 @@ def read_outcomes(
 
     Rows have ``prompt`` and ``scores`` (``{"model": number, ...}``; in CSV and parquet also JSON text, a map or a
     struct), or one field ``scores.MODEL`` for each model, empty where it has no score. Optional fields: ``id`` (or
-    ``prompt_id``), ``source``, ``weight``. Chats given as ``turns`` are read as their first turn. Rows of a foreign
-    form are translated, see `routellm_core.data.forms.FORMS`. Formats of files are those of `read_rows`.
+    ``prompt_id``), ``source``, ``weight``, ``costs`` (``{"model": number}``, or ``costs.MODEL``) and ``tokens``
+    (``{"model": {"input": number, "output": number}}``). Chats given as ``turns`` are read as their first turn. Rows
+    of a foreign form are translated, see `routellm_core.data.forms.FORMS`. Formats of files are those of `read_rows`.
 
     Args:
         path: The file.
@@ -228,14 +229,14 @@ def _normalised(row: Row, mapping: str | None = None) -> Row:
             out["prompt"] = turns[0]  # a conversation is routed by its first turn
     if "id" not in out and "prompt_id" in out:
         out["id"] = out["prompt_id"]
-    if mapping is not None:
-        value = out.get(mapping)
+    for name in ("costs", "tokens") if mapping is None else (mapping, "costs", "tokens"):
+        value = out.get(name)
         if value is None:
-            prefix = f"{mapping}."
+            prefix = f"{name}."
             if columns := {key.removeprefix(prefix): value for key, value in out.items() if key.startswith(prefix)}:
-                out[mapping] = columns
+                out[name] = columns
         elif not isinstance(value, dict):
-            out[mapping] = _mapping(mapping, value)
+            out[name] = _mapping(name, value)
     return out
 
 

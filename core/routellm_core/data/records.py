@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, field_validator
 
@@ -49,6 +49,22 @@ Text = Annotated[String, BeforeValidator(_text)]
 Prompt = Annotated[String, Field(min_length=1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Money = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+TokenCount = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+class Tokens(BaseModel):
+    """Tokens of one call.
+
+    Attributes:
+        input: Tokens that went in; None where it is not known.
+        output: Tokens that came out; None where it is not known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    input: TokenCount | None = None
+    output: TokenCount | None = None
 
 
 class _Record(BaseModel):
@@ -58,6 +74,8 @@ class _Record(BaseModel):
     id: Text | None = None
     source: String | None = None
     weight: Weight = 1.0
+    costs: Annotated[dict[Model, Money], BeforeValidator(_without_missing)] = Field(default_factory=dict)
+    tokens: Annotated[dict[Model, Tokens], BeforeValidator(_without_missing)] = Field(default_factory=dict)
 
     @field_validator("prompt")
     @classmethod
@@ -78,6 +96,9 @@ class Battle(_Record):
         id: Name of the row, for reports.
         source: Where it is from; training can weight sources.
         weight: How much it counts, >= 0.
+        costs: What the call of each model cost, in any currency that is the same for all; only of models where it is
+            known.
+        tokens: Tokens of the call of each model, where they are known.
     """
 
     model_a: Model
@@ -107,6 +128,9 @@ class Outcome(_Record):
         id: Name of the row, for reports.
         source: Where it is from; training can weight sources.
         weight: How much it counts, >= 0.
+        costs: What the call of each model cost, in any currency that is the same for all; only of models where it is
+            known.
+        tokens: Tokens of the call of each model, where they are known.
     """
 
     scores: Annotated[dict[Model, Number], BeforeValidator(_without_missing), Field(min_length=1)]
@@ -123,7 +147,13 @@ class AnsweredPrompt(_Record):
         id: Name of the row, for reports.
         source: Where it is from.
         weight: Passed on to the label.
+        costs: What the call of each model cost, in any currency that is the same for all; only of models where it is
+            known.
+        tokens: Tokens of the call of each model, where they are known.
     """
 
     answers: Annotated[dict[Model, String], BeforeValidator(_without_missing)] = Field(default_factory=dict)
     gold: Annotated[Text | tuple[Text, ...], BeforeValidator(_accepted)] | None = None
+
+
+Record: TypeAlias = Battle | Outcome

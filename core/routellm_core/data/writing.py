@@ -100,7 +100,7 @@ def _write_jsonl(file: IO[bytes], kind: type[BaseModel], records: Iterable[BaseM
 
 
 def _flat(record: BaseModel) -> Row:
-    row = record.model_dump(exclude_none=True)
+    row = {k: v for k, v in record.model_dump(exclude_none=True).items() if v != {}}
     return {k: json.dumps(v, ensure_ascii=False) if isinstance(v, dict | tuple) else v for k, v in row.items()}
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from routellm_core.data.convert import outcomes_to_battles
-from routellm_core.data.records import Battle, Outcome
+from routellm_core.data.records import Battle, Record
 from routellm_core.errors import ConfigurationError, DataError
-
-Record: TypeAlias = Battle | Outcome
 
 LABELS = {"model_a": 1.0, "tie": 0.5, "model_b": 0.0}
 

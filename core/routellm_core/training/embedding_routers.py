@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Literal, TypeAlias, Unpack
 
 from routellm_core.data.convert import check_margin
+from routellm_core.data.records import Record
 from routellm_core.embedders import bundled_embedder
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.options import check_options
 from routellm_core.training import knn, mf, sw_ranking
-from routellm_core.training.battles import Record
 from routellm_core.training.embedding_task import EmbeddingTask, PromptVectors
 from routellm_core.training.options import EMBEDDING_DEFAULTS, EmbeddingRouterOptions
 from routellm_core.training.proof import Split, TrainingData, distinct_prompts, out_of_fold_win_rates

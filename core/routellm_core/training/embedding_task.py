@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from routellm_core.checks import Progress
+from routellm_core.data.records import Record
 from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings
 from routellm_core.routers.base import Router
-from routellm_core.training.battles import Record
 
 _CHUNK = 512
 

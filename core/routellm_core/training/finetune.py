@@ -16,11 +16,10 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from routellm_core.checks import MAX_STATE_BYTES, Progress, checked_count, damage_named, read_json_object
 from routellm_core.data.convert import STRONG_WINS, TIE, WEAK_WINS, PairLabel, label_pair, no_pair
-from routellm_core.data.records import Outcome
+from routellm_core.data.records import Outcome, Record
 from routellm_core.errors import DataError, MissingExtraError
 from routellm_core.policy.options import check_options
 from routellm_core.routers.base import Router
-from routellm_core.training.battles import Record
 from routellm_core.training.options import FINE_TUNING_DEFAULTS, FineTuning, FineTuningOptions
 from routellm_core.training.proof import Split, check_sources, distinct_prompts
 from routellm_core.training.summary import Trained, TrainingSummary, check_output, finish_training

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from routellm_core.data.convert import scores_of
+from routellm_core.data.records import Record
 from routellm_core.embedders.base import Embedder
 from routellm_core.routers.knn import KNNRouter
-from routellm_core.training.battles import Record
 from routellm_core.training.embedding_task import EmbeddingTask, FittedRouter, positions
 
 OPTIONS = ("neighbors",)

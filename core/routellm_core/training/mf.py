@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.data.records import Record
 from routellm_core.embedders.base import Embedder
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.routers.mf import MatrixFactorizationRouter
-from routellm_core.training.battles import LABELS, BattleArrays, Record, battles_of
+from routellm_core.training.battles import LABELS, BattleArrays, battles_of
 from routellm_core.training.embedding_task import EmbeddingTask, FittedRouter, positions
 from routellm_core.training.logistic import Floats, Ints, OnStep, choose_l2, solve
 from routellm_core.training.sgd import SGD, fit_model_vectors

@@ -17,12 +17,11 @@ import numpy as np
 
 from routellm_core.data.contamination import prompt_key
 from routellm_core.data.convert import no_pair, pair_scores
-from routellm_core.data.records import Outcome
+from routellm_core.data.records import Outcome, Record
 from routellm_core.errors import ConfigurationError, DataError, RouteLLMError
 from routellm_core.evaluation import Comparison, Estimate, RouterEvaluation, compare_routers, evaluate_router
 from routellm_core.routers import load_router
 from routellm_core.routers.base import WinRates
-from routellm_core.training.battles import Record
 
 Part: TypeAlias = Literal["train", "validation", "held_out"]
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from routellm_core.calibration.distribution import Calibration
+from routellm_core.data.records import Record
 from routellm_core.errors import ConfigurationError
 from routellm_core.evaluation import Comparison, Estimate, RouterEvaluation
 from routellm_core.report.model_card import measured_on, metrics_table, model_card
 from routellm_core.report.rendering import check_templates
 from routellm_core.routers.base import CONFIG_FILE, Router, WinRates
-from routellm_core.training.battles import Record
 from routellm_core.training.proof import prove
 
 METRICS_FILE = "metrics.json"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from routellm_core.data.records import Record
 from routellm_core.routers.sw_ranking import SimilarityWeightedRouter
-from routellm_core.training.battles import Record, battles_of
+from routellm_core.training.battles import battles_of
 from routellm_core.training.embedding_task import EmbeddingTask, FittedRouter, positions
 
 OPTIONS = ("num_tiers", "same_tier", "dtype", "base", "nearest")

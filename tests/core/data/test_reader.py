@@ -17,13 +17,16 @@ import pytest
 
 from routellm_core import ConfigurationError, DataError, RouteLLMError
 from routellm_core.data import (
+    Outcome,
     SkippedRows,
+    outcomes_to_battles,
     read_answers,
     read_battles,
     read_outcomes,
     read_preferences,
     read_prompts,
     read_rows,
+    write_records,
 )
 from routellm_core.evaluation import load_outcomes
 
@@ -581,3 +584,49 @@ def test_prose_is_not_taken_for_a_table(tmp_path: Path, content: str, expected: 
     for name in ("prompts", "prompts.txt", "prompts.log"):
         (tmp_path / name).write_text(content)
         assert list(read_prompts(tmp_path / name)) == expected
+
+
+def test_costs_and_tokens_of_a_row_are_read_and_come_back_from_every_format(tmp_path):
+    rows = [
+        {
+            "prompt": "Solve it",
+            "scores": {"big": 1.0, "small": 0.0},
+            "costs": {"big": 0.02, "small": None},
+            "tokens": {"big": {"input": 12, "output": 40}, "small": {"output": 7}},
+        },
+        {"prompt": "Explain it", "scores": {"big": 1.0, "small": 1.0}},
+    ]
+    source = tmp_path / "outcomes.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    records = list(read_outcomes(source))
+    assert records[0].costs == {"big": 0.02}
+    assert records[0].tokens["big"].output == 40
+    assert records[0].tokens["small"].input is None
+    assert records[1].costs == {}
+    assert records[1].tokens == {}
+    for name in ("back.jsonl", "back.csv", "back.csv.gz", "back.parquet"):
+        write_records(tmp_path / name, records)
+        assert list(read_outcomes(tmp_path / name)) == records
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("costs", {"big": -1}),
+        ("costs", {"big": "much"}),
+        ("costs", [1, 2]),
+        ("costs", {"big": 10**400}),
+        ("tokens", {"big": 12}),
+        ("tokens", {"big": {"input": -1}}),
+    ],
+)
+def test_a_cost_that_is_no_number_is_an_error_of_its_row(tmp_path, field, value):
+    path = tmp_path / "outcomes.jsonl"
+    path.write_text(json.dumps({"prompt": "x", "scores": {"big": 1}, field: value}) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=rf"outcomes\.jsonl, line 1: field '{field}"):
+        list(read_outcomes(path))
+
+
+def test_battles_of_an_outcome_keep_the_costs_of_their_models():
+    outcome = Outcome(prompt="x", scores={"a": 1, "b": 0, "c": 0}, costs={"a": 1.0, "c": 2.0})
+    assert [battle.costs for battle in outcomes_to_battles([outcome])] == [{"a": 1.0}, {"a": 1.0, "c": 2.0}, {"c": 2.0}]
