@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 from llama_index.core.callbacks.token_counting import get_tokens_from_response
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
@@ -24,8 +23,9 @@ def routing_decision(answer: Any) -> RoutingDecision | None:
     """The decision that an answer carries.
 
     Args:
-        answer: A `ChatResponse` or `CompletionResponse`, whole or a streamed piece; the response of a query engine
-            whose selector was a `RouteLLMSelector`, the result of that selector; or a `RouteLLMDecisionEvent`.
+        answer: A `ChatResponse` or `CompletionResponse`, whole or a streamed piece; the response of a query engine or
+            a chat engine, or the output of an agent: the decision of the model that answered last; the result of a
+            `RouteLLMSelector`; or a `RouteLLMDecisionEvent`.
 
     Returns:
         The decision, or None when the answer was not routed or does not say so.
@@ -34,7 +34,7 @@ def routing_decision(answer: Any) -> RoutingDecision | None:
         if isinstance(holder, Mapping):
             selected = getattr(holder.get("selector_result"), "decision", None)
             return RoutingDecision.from_dict(holder.get(DECISION_KEY, selected))
-    return RoutingDecision.from_dict(getattr(answer, "decision", None))
+    return RoutingDecision.from_dict(getattr(answer, "decision", getattr(answer, DECISION_KEY, None)))
 
 
 class RouteLLMDecisionEvent(BaseEvent):
@@ -90,25 +90,30 @@ class SavingsEventHandler(BaseEventHandler):
     def handle(self, event: BaseEvent, **kwargs: Any) -> None:
         """Count the end of a routed model's answer; other events pass."""
         decision = event.tags.get(DECISION_KEY)
-        if not isinstance(decision, dict):
-            return
-        if not isinstance(event, LLMChatEndEvent | LLMCompletionEndEvent) or event.response is None:
-            return
-        if isinstance(event, LLMChatEndEvent):
-            _COUNTED.set((decision, event.response.raw))
-        elif (last := _COUNTED.get()) is not None and last[0] is decision and last[1] is event.response.raw:
-            return  # a model that completes through its own chat method reports the same answer twice
-        read, written = _usage(event.response)
-        self._ledger.record(decision["model"], read, written, failover=decision["failover"] is not None)
+        if isinstance(decision, dict) and (used := used_tokens(event, decision)) is not None:
+            read, written = used if any(used) else (None, None)
+            self._ledger.record(decision["model"], read, written, failover=decision["failover"] is not None)
 
     def summary(self) -> SavingsSummary:
         """What was counted so far; a snapshot."""
         return self._ledger.summary()
 
 
-def _usage(response: ChatResponse | CompletionResponse) -> tuple[int | None, int | None]:
+def used_tokens(event: BaseEvent, decision: dict[str, Any]) -> tuple[int, int] | None:
+    """Tokens that an answer has read and written, (0, 0) where its provider reports none; None of any other event.
+
+    Args:
+        event: An event of the model that was chosen.
+        decision: The decision in its tags. A model that completes through its own chat method reports one answer
+            twice; the second is not an answer.
+    """
+    if not isinstance(event, LLMChatEndEvent | LLMCompletionEndEvent) or event.response is None:
+        return None
+    if isinstance(event, LLMChatEndEvent):
+        _COUNTED.set((decision, event.response.raw))
+    elif (last := _COUNTED.get()) is not None and last[0] is decision and last[1] is event.response.raw:
+        return None
     try:
-        read, written = get_tokens_from_response(response)
+        return get_tokens_from_response(event.response)
     except (TypeError, ValueError, AttributeError):  # a raw answer of some other form than LlamaIndex expects
-        return None, None
-    return (read, written) if read or written else (None, None)
+        return 0, 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Self, TypeVar, Unpack, cast
 
 from llama_index.core.base.llms.types import (
@@ -35,8 +35,11 @@ from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
 from llama_index.core.tools.types import BaseTool
 from llama_index.core.types import Model, TokenAsyncGen, TokenGen
 from llama_index_instrumentation import get_dispatcher
-from llama_index_instrumentation.dispatcher import active_instrument_tags, instrument_tags
-from llama_index_instrumentation.span import active_span_id
+from llama_index_instrumentation.dispatcher import (
+    DISPATCHER_SPAN_DECORATED_ATTR,
+    active_instrument_tags,
+    instrument_tags,
+)
 from pydantic import (
     Field,
     PrivateAttr,
@@ -55,7 +58,6 @@ from llamaindex_routellm.question import (
     retrieval_of_messages,
     retrieval_of_prompt,
     routed_on,
-    watch_questions,
 )
 from llamaindex_routellm.side import (
     SideMetadata,
@@ -66,6 +68,8 @@ from llamaindex_routellm.side import (
     under_manager,
 )
 from llamaindex_routellm.state import described_model, described_routing, restored, why_not_pickled
+from llamaindex_routellm.tracing import RoutingSpan, Stamp, watch_models
+from llamaindex_routellm.watch import show_decision, watch
 from routellm_core.checks import Side
 from routellm_core.errors import ConfigurationError, PromptError
 from routellm_core.policy import RoutingPolicy
@@ -84,7 +88,9 @@ from routellm_core.policy.route import Route
 from routellm_core.policy.routing import CallSettings, Routing
 
 dispatcher = get_dispatcher(__name__)
-watch_questions()  # here, too: an unpickled model is made by no constructor
+# here, too: an unpickled model is made by no constructor
+watch()
+watch_models()
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Callable[..., Any])
@@ -122,23 +128,30 @@ class _Ask:
 class _Call:
     """One decided call: how its chosen model is run, and how its decision shows on everything that comes of it."""
 
-    __slots__ = ("_ask", "_llm", "_method", "_span_id", "_stamp", "route")
+    __slots__ = ("_ask", "_llm", "_method", "_request", "_span_id", "_stamp", "route")
 
-    def __init__(self, llm: RouteLLM, method: str, ask: _Ask, decision: RoutingDecision) -> None:
+    def __init__(
+        self, llm: RouteLLM, method: str, ask: _Ask, request: RoutingRequest, decision: RoutingDecision, span_id: str
+    ) -> None:
         self._llm = llm
         self._method = method
         self._ask = ask
-        self._stamp: dict[str, Any] = {}
-        # a stream is settled where it is read, outside of this span
-        self._span_id = active_span_id.get()
+        self._request = request
+        self._stamp = Stamp({})
+        self._span_id = span_id
         self.route: Route[Any] = Route(decision, failover=llm._routing.failover, on_settled=self._tell)
 
     def _tell(self, decision: RoutingDecision) -> None:
-        dispatcher.event(RouteLLMDecisionEvent(decision=decision.to_dict(), span_id=self._span_id))
+        told = decision.to_dict()
+        dispatcher.event(RouteLLMDecisionEvent(decision=told, span_id=self._span_id))
+        retrieval = self._ask.retrieval
+        show_decision(told, None if retrieval is None else retrieval.question)
 
     def _run(self, side: Side) -> Any:
         """Call the method on the model of `side`, within tags that put the decision on each of its events."""
-        self._stamp = self.route.decision.to_dict()  # once, not for every streamed piece
+        policy, request = self._llm.policy, self._request
+        spent = partial(policy.spent, request, side) if policy.limits else None
+        self._stamp = Stamp(self.route.decision.to_dict(), spent)  # once, not for every streamed piece
         model = self._llm._model(side)
         method = getattr(_with_tools(model) if self._method.endswith("with_tools") else model, self._method)
         with self._tags():
@@ -213,35 +226,46 @@ def _routed(find: Callable[..., _Ask]) -> Callable[[M], M]:
     """
 
     def routed(declared: M) -> M:
-        name = declared.__name__
+        name, signature = declared.__name__, inspect.signature(declared)
+        # LlamaIndex's spans have no self among their arguments
+        bind = signature.replace(parameters=list(signature.parameters.values())[1:]).bind
         method: Callable[..., Any]
         if inspect.iscoroutinefunction(declared):
-            if "stream" in name:
 
-                async def method(self: RouteLLM, *args: Any, **kwargs: Any) -> Any:
-                    call = await self._adecided(name, find(self, *args, **kwargs))
-                    return call.route.astream(call.aopen, _is_empty, await call.route.aattempt(call.aopen))
-            else:
-
-                async def method(self: RouteLLM, *args: Any, **kwargs: Any) -> Any:
-                    call = await self._adecided(name, find(self, *args, **kwargs))
-                    return await call.route.arun(call.aanswer)
-        elif "stream" in name:
-
-            def method(self: RouteLLM, *args: Any, **kwargs: Any) -> Any:
-                call = self._decided(name, find(self, *args, **kwargs))
-                return call.route.stream(call.open, _is_empty, call.route.attempt(call.open))
+            async def method(self: RouteLLM, *args: Any, **kwargs: Any) -> Any:
+                with RoutingSpan(f"{type(self).__name__}.{name}", bind(*args, **kwargs)) as span:
+                    call = await self._adecided(name, find(self, *args, **kwargs), span.id)
+                    span.result = await (_astreamed if "stream" in name else _aanswered)(call)
+                    return span.result
         else:
 
             def method(self: RouteLLM, *args: Any, **kwargs: Any) -> Any:
-                call = self._decided(name, find(self, *args, **kwargs))
-                return call.route.run(call.answer)
+                with RoutingSpan(f"{type(self).__name__}.{name}", bind(*args, **kwargs)) as span:
+                    call = self._decided(name, find(self, *args, **kwargs), span.id)
+                    span.result = (_streamed if "stream" in name else _answered)(call)
+                    return span.result
 
-        routed_method = wraps(declared)(method)
-        routed_method.__signature__ = inspect.signature(declared)  # type: ignore[attr-defined]  # asked for at every call
+        routed_method: Any = wraps(declared)(method)
+        setattr(routed_method, DISPATCHER_SPAN_DECORATED_ATTR, True)  # it has its span
         return cast(M, routed_method)
 
     return routed
+
+
+def _answered(call: _Call) -> Any:
+    return call.route.run(call.answer)
+
+
+async def _aanswered(call: _Call) -> Any:
+    return await call.route.arun(call.aanswer)
+
+
+def _streamed(call: _Call) -> Any:
+    return call.route.stream(call.open, _is_empty, call.route.attempt(call.open))
+
+
+async def _astreamed(call: _Call) -> Any:
+    return call.route.astream(call.aopen, _is_empty, await call.route.aattempt(call.aopen))
 
 
 # -- what a call asks, one function for each family of methods --
@@ -388,7 +412,8 @@ class RouteLLM(FunctionCallingLLM):
         )
         self._routing = routing
         self._metadata = {"strong": SideMetadata(strong), "weak": SideMetadata(weak)}
-        watch_questions()
+        watch()
+        watch_models()
 
     @classmethod
     def class_name(cls) -> str:
@@ -636,11 +661,13 @@ class RouteLLM(FunctionCallingLLM):
 
     # -- deciding a call --
 
-    def _decided(self, method: str, ask: _Ask) -> _Call:
-        return _Call(self, method, ask, self._routing.decide(self._request(ask), ask.settings))
+    def _decided(self, method: str, ask: _Ask, span_id: str) -> _Call:
+        request = self._request(ask)
+        return _Call(self, method, ask, request, self._routing.decide(request, ask.settings), span_id)
 
-    async def _adecided(self, method: str, ask: _Ask) -> _Call:
-        return _Call(self, method, ask, await self._routing.adecide(self._request(ask), ask.settings))
+    async def _adecided(self, method: str, ask: _Ask, span_id: str) -> _Call:
+        request = self._request(ask)
+        return _Call(self, method, ask, request, await self._routing.adecide(request, ask.settings), span_id)
 
     def _request(self, ask: _Ask) -> RoutingRequest:
         return self._routing.request(
@@ -658,9 +685,11 @@ class RouteLLM(FunctionCallingLLM):
             *ask.needs,
             *(need for block in blocks for kind, need in _BLOCK_NEEDS.items() if isinstance(block, kind)),
         ]
-        limit = {**weak, **self._routing.weak_profile}.get(MAX_INPUT_TOKENS, 0)
+        limit = {**weak, **self._routing.weak_profile}.get(MAX_INPUT_TOKENS)
+        if not needs and (limit is None or count_tokens(ask.messages, limit) <= limit):
+            return None  # and so the strong model need not be asked what it is
         strong = profile(self._metadata["strong"]())
-        return self._routing.gap(needs, weak, strong, lambda: count_tokens(ask.messages, limit))
+        return self._routing.gap(needs, weak, strong, lambda: count_tokens(ask.messages, limit or 0))
 
     def _model(self, side: Side) -> LLM:
         """The model of a side, as a call finds it: under the callback manager of this one, unless it has its own."""

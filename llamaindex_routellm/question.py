@@ -5,27 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from llama_index.core.base.base_query_engine import BaseQueryEngine
-from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.base.base_selector import BaseSelector
 from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock
-from llama_index.core.chat_engine.types import BaseChatEngine
-from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
-from llama_index.core.instrumentation.span import BaseSpan
-from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
-from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.prompts import BasePromptTemplate, SelectorPromptTemplate
-from llama_index.core.question_gen.types import BaseQuestionGenerator
-from llama_index.core.response_synthesizers.base import BaseSynthesizer
-from llama_index.core.schema import NodeWithScore, QueryBundle
-from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.dispatcher import active_instrument_tags
 
+from llamaindex_routellm.watch import best_score_for, running
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.routing import FORCE_SETTING, THRESHOLD_SETTING, CallSettings, RoutedOn, Routing
 
@@ -76,155 +63,20 @@ class Retrieval:
     context_length: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What a part of LlamaIndex is, or was last, asked in this context.
-
-    Attributes:
-        question: The question.
-        best_score: Highest score of what it was given to answer from, or has retrieved.
-        span_id: Of the call in which it is asked.
-        outer: What was being asked when this was.
-        ended: What was asked last within it. A streaming answer asks the LLM after all of its parts have ended.
-        running: Whether the call still runs.
-    """
-
-    question: str
-    best_score: float | None
-    span_id: str
-    outer: _Asked | None
-    ended: _Asked | None = None
-    running: bool = True
-
-
-_ASKED: ContextVar[_Asked | None] = ContextVar("routellm_asked", default=None)
-
-# What is asked a question and may hand an LLM a finished prompt, with the question somewhere inside.
-_ASKING = (
-    BaseQueryEngine,
-    BaseChatEngine,
-    BaseSynthesizer,
-    BaseRetriever,
-    BaseNodePostprocessor,
-    BaseSelector,
-    BaseQueryTransform,
-    BaseQuestionGenerator,
-)
-# The names that their methods have for it.
-_QUESTION_ARGUMENTS = ("query", "query_bundle", "str_or_query_bundle", "query_str", "message")
-
-
-@lru_cache(maxsize=1024)
-def _is_asked(cls: type) -> bool:
-    return issubclass(cls, _ASKING)
-
-
-class _QuestionWatch(BaseSpanHandler[BaseSpan]):
-    """Notes the question, and the scores of what was retrieved for it: these reach the LLM in no other way."""
-
-    @classmethod
-    def class_name(cls) -> str:
-        return "RouteLLMQuestionWatch"
-
-    def span_enter(
-        self,
-        id_: str,
-        bound_args: inspect.BoundArguments,
-        instance: Any = None,
-        parent_id: str | None = None,
-        tags: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if not _is_asked(instance.__class__):
-            return
-        given = bound_args.arguments
-        query = next((given[name] for name in _QUESTION_ARGUMENTS if name in given), None)
-        question = query.query_str if isinstance(query, QueryBundle) else query
-        if not isinstance(question, str):
-            return
-        _ASKED.set(_Asked(question, _best_score(given.get("nodes")), id_, _running()))
-
-    def span_exit(
-        self,
-        id_: str,
-        bound_args: inspect.BoundArguments,
-        instance: Any = None,
-        result: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        last, asked = _ASKED.get(), _running()
-        if asked is None or asked.span_id != id_:
-            return
-        score = _best_score(result) if isinstance(instance, BaseRetriever) else asked.best_score
-        ended = None if last is asked else last
-        _ASKED.set(replace(asked, best_score=score, ended=ended, running=False))
-
-    def span_drop(
-        self,
-        id_: str,
-        bound_args: inspect.BoundArguments,
-        instance: Any = None,
-        err: BaseException | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.span_exit(id_, bound_args)
-
-    def new_span(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing to keep."""
-
-    def prepare_to_exit_span(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing was kept."""
-
-    def prepare_to_drop_span(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing was kept."""
-
-
-_WATCH = _QuestionWatch()
-
-
-def watch_questions() -> None:
-    """See from now on what is asked; again is no change.
-
-    Classes of users have the dispatcher of their own module, so only the root sees them all.
-    """
-    root = get_dispatcher()
-    if not any(handler is _WATCH for handler in root.span_handlers):
-        root.add_span_handler(_WATCH)
-
-
-def _running() -> _Asked | None:
-    """The innermost question that is being answered; what ended last may lie over it."""
-    asked = _ASKED.get()
-    return asked if asked is None or asked.running else asked.outer
-
-
-def _best_score_for(question: str) -> float | None:
-    """Highest score of what was retrieved for a question; of several, that of the innermost call."""
-    call = _ASKED.get()
-    while call is not None:
-        asked: _Asked | None = call
-        while asked is not None:
-            if asked.question == question and asked.best_score is not None:
-                return asked.best_score
-            asked = asked.ended
-        call = call.outer
-    return None
-
-
 def retrieval_of_prompt(prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]) -> Retrieval | None:
     """The question that a prompt template is filled with, and what is known of its context; None without one.
 
     A template that is filled with none is a step on the way to the answer of what is being asked.
     """
     variables = {**getattr(prompt, "kwargs", {}), **prompt_args}
-    asked = _running()
+    asked = running()
     candidates = [*(variables.get(name) for name in _QUESTION_VARIABLES), None if asked is None else asked.question]
     question = next((value for value in candidates if isinstance(value, str) and value.strip()), None)
     if question is None:
         return None
     contexts = [variables[name] for name in _CONTEXT_VARIABLES if variables.get(name) is not None]
     length = sum(map(_length, contexts)) if contexts else None
-    return Retrieval(_bare(question), _best_score_for(question), length)
+    return Retrieval(_bare(question), best_score_for(question), length)
 
 
 def mapped_once(prompt: P) -> P:
@@ -259,7 +111,7 @@ def _once(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def retrieval_of_messages(messages: Sequence[ChatMessage]) -> Retrieval | None:
     """The question that is being asked, when it stands in the messages with something around it."""
-    asked = _running()
+    asked = running()
     if asked is None:
         return None
     texts = [message.content or "" for message in reversed(messages)]
@@ -270,7 +122,7 @@ def retrieval_of_messages(messages: Sequence[ChatMessage]) -> Retrieval | None:
         around = next((text for text in texts if asked.question in text), None) if asked.question.strip() else None
         if around is not None:
             question = asked.question
-            return Retrieval(_bare(question), _best_score_for(question), len(around) - len(question))
+            return Retrieval(_bare(question), best_score_for(question), len(around) - len(question))
         asked = asked.outer
     return None
 
@@ -385,13 +237,6 @@ def _of_transcript(message: ChatMessage) -> list[ChatMessage]:
 
 def _agent_written(text: str, answer_before: str) -> bool:
     return bool(answer_before) and any(text.startswith(head) and sign in answer_before for head, sign in _AGENT_WRITTEN)
-
-
-def _best_score(nodes: Any) -> float | None:
-    if not isinstance(nodes, Sequence):
-        return None
-    scores = [node.score for node in nodes if isinstance(node, NodeWithScore) and node.score is not None]
-    return max(scores, default=None)
 
 
 def _length(context: Any) -> int:

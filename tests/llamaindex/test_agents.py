@@ -15,7 +15,8 @@ from llama_index.core.tools import FunctionTool
 from llama_index_instrumentation.dispatcher import instrument_tags
 from pydantic import BaseModel
 
-from llamaindex_routellm import RouteLLM
+from llamaindex_routellm import RouteLLM, routing_decision
+from routellm_core import RoutingDecision
 from tests.llamaindex.conftest import Recorder
 from tests.support.fakes_llamaindex import FakeLLM, Reply, SurvivableError
 from tests.support.routers import ScriptedRouter
@@ -110,6 +111,17 @@ class TestFunctionAgent:
         assert str(await agent.run(task, memory=memory())) == "five"
         assert "Current state:" in str(sides(llm)[side].seen[0].messages)
         assert_stable(llm, router, events, task, side, 2)
+
+    @TASKS
+    @streaming_or_not
+    async def test_the_output_tells_the_decision_of_the_last_step(
+        self, task: str, side: str, streaming: bool, llm: RouteLLM, events: Recorder
+    ) -> None:
+        sides(llm)[side].reply_next(Reply(tools=[("add", {"a": 2, "b": 3})]), "five")
+        output = await FunctionAgent(llm=llm, tools=[add], streaming=streaming).run(task, memory=memory())
+        assert routing_decision(output) == RoutingDecision.from_dict(events.decisions[-1])
+        assert output["routellm"] == events.decisions[-1]
+        assert "routellm" not in str(output.response.additional_kwargs)
 
     async def test_two_runs_of_one_conversation(self, llm: RouteLLM, router: ScriptedRouter) -> None:
         agent = FunctionAgent(llm=llm, tools=[add])

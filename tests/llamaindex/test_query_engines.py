@@ -39,10 +39,11 @@ from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.dispatcher import instrument_tags
 from pydantic import BaseModel
 
-from llamaindex_routellm import Retrieval, RouteLLM
+from llamaindex_routellm import Retrieval, RouteLLM, routing_decision
+from routellm_core import RoutingDecision
 from routellm_core.policy import RoutingRequest
 from tests.llamaindex.conftest import Recorder
-from tests.support.fakes_llamaindex import FakeLLM, Reply
+from tests.support.fakes_llamaindex import FakeLLM, Reply, SurvivableError
 from tests.support.routers import ScriptedRouter
 
 QUESTION = "p=0.1 When did the bridge open?"
@@ -472,6 +473,70 @@ WORDS = {
     "chinese": "大桥在三月一个下雨的早晨由州长宣布通车，乐队奏乐，成千上万的人前来观看。",
     "code": "for (i = 0; i < n; ++i) { a[i] = b[i] << 2; }  // 0x7f\n",
 }
+
+
+class TestDecisionsOnAnswers:
+    """What LlamaIndex gives back tells the decision of the model that answered last, where it has a place for it."""
+
+    @modes
+    @pytest.mark.parametrize("way", ["query", "aquery"])
+    async def test_a_response(self, mode: ResponseMode, way: str, llm: RouteLLM, events: Recorder) -> None:
+        asked = engine(llm, mode)
+        for question in (QUESTION, "p=0.9 Why does it not fall down?"):
+            response = asked.query(question) if way == "query" else await asked.aquery(question)
+            assert response.metadata["routellm"] == events.decisions[-1]
+            assert routing_decision(response) == RoutingDecision.from_dict(events.decisions[-1])
+            if mode == ResponseMode.COMPACT:
+                assert len(response.metadata) > 1  # what LlamaIndex tells of the nodes is still there
+
+    @pytest.mark.parametrize("mode", STREAMED, ids=lambda mode: mode.value)
+    @pytest.mark.parametrize("way", ["query", "aquery"])
+    @pytest.mark.parametrize("failover", [False, True])
+    async def test_a_streamed_response(
+        self, mode: ResponseMode, way: str, failover: bool, llm: RouteLLM, router: ScriptedRouter, events: Recorder
+    ) -> None:
+        safe = RouteLLM(strong=llm.strong, weak=llm.weak, router=router, threshold=0.5, failover=failover)
+        if failover:
+            llm.weak.reply_next(SurvivableError("down"))
+        asked = engine(safe, mode, streaming=True)
+        if way == "query":
+            response = asked.query(QUESTION)
+            assert "".join(response.response_gen)
+        else:
+            response = await asked.aquery(QUESTION)
+            assert "".join([token async for token in response.response_gen])
+        decision = routing_decision(response)
+        assert decision == RoutingDecision.from_dict(events.decisions[-1])
+        # a later call is not of this response
+        safe.complete("p=0.9 Something else.")
+        safe.complete(QUESTION)
+        assert routing_decision(response) == decision
+
+    def test_of_an_engine_of_the_users_own_and_of_one_within_it(self, llm: RouteLLM, events: Recorder) -> None:
+        answers: list[Any] = []
+
+        class Outer(CustomQueryEngine):
+            def custom_query(self, query_str: str) -> str:
+                answers.append(engine(llm, ResponseMode.COMPACT).query("p=0.9 And the materials?"))
+                return llm.complete(f"{query_str} {answers[0]}").text
+
+        response = Outer().query(QUESTION)
+        assert [routing_decision(a).model for a in (response, *answers)] == ["weak", "strong"]
+
+    def test_without_a_routed_model_there_is_nothing_to_tell(self, llm: RouteLLM) -> None:
+        response = RetrieverQueryEngine(Passages(), get_response_synthesizer(llm=llm.weak)).query(QUESTION)
+        assert "routellm" not in (response.metadata or {})
+        assert routing_decision(response) is None
+        assert Own(llm=llm.weak).query(QUESTION).metadata is None
+
+    @pytest.mark.parametrize("way", ["chat", "achat"])
+    async def test_a_chat_engines_answer(self, way: str, llm: RouteLLM) -> None:
+        chat_engine = SimpleChatEngine.from_defaults(llm=llm, memory=memory())
+        for text, side in ((QUESTION, "weak"), ("p=0.9 Why?", "strong")):
+            answer = chat_engine.chat(text) if way == "chat" else await chat_engine.achat(text)
+            decision = routing_decision(answer)
+            assert decision is not None
+            assert decision.model == side
 
 
 class TestPacking:

@@ -12,10 +12,11 @@ from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.dispatcher import instrument_tags
 from pydantic import BaseModel
 
 from llamaindex_routellm import RouteLLM, SavingsEventHandler
-from routellm_core import ConfigurationError, Price
+from routellm_core import ConfigurationError, LimitError, Price, SpendLimit
 from tests.support.fakes_llamaindex import FakeLLM, Reply, SurvivableError
 from tests.support.routers import ScriptedRouter
 
@@ -113,6 +114,24 @@ def test_answers_that_share_their_raw_form_all_count(
         llm.chat([ChatMessage(content=EASY)])
         llm.complete(EASY)
     assert savings.summary().weak.calls == 6
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [ask_chat, ask_stream, ask_async, ask_predict, ask_streamed_prompt, ask_object, ask_tools],
+    ids=lambda ask: ask.__name__,
+)
+def test_a_limit_on_money_sees_what_each_call_used(ask: Any, strong: FakeLLM, router: ScriptedRouter) -> None:
+    # 10 tokens read and 5 written of the weak model cost 20 millionths: two calls reach the cap, the first does not
+    limit = SpendLimit(30e-6, prices=PRICES, key="user", on_reached="raise")
+    llm = RouteLLM(strong=strong, weak=FakeLLM("weak"), router=router, threshold=0.5, limits=[limit])
+    for user in ("ann", "bob"):
+        with instrument_tags({"user": user}):
+            ask(llm)
+            ask(llm)
+            with pytest.raises(LimitError):
+                ask(llm)
+    ask(llm)  # of nobody's
 
 
 def test_a_failover_counts_for_the_side_that_answered(

@@ -1,0 +1,210 @@
+"""Traces as others read them: one LLM span a call, with the model, its tokens and the decision."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.response_synthesizers import get_response_synthesizer
+from llama_index.core.retrievers import BaseRetriever
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index_instrumentation import get_dispatcher
+
+from llamaindex_routellm import RouteLLM
+from tests.llamaindex.clients import CLIENTS, sides
+from tests.support.loopback import Failure
+from tests.support.routers import ScriptedRouter
+
+EASY, HARD = "p=0.1 What is two plus two?", "p=0.9 Prove it."
+PROMPT = PromptTemplate("Context: {context_str} Query: {query_str}")
+# LlamaIndex swallows what a handler raises, and warnings are errors here: OpenInference still calls pydantic's json()
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+NEEDS = "opentelemetry.sdk.trace.export.in_memory_span_exporter"
+
+
+class Passage(BaseRetriever):
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return [NodeWithScore(node=TextNode(text="Four."), score=0.8)]
+
+
+async def chat(llm: Any, text: str) -> None:
+    llm.chat([ChatMessage(content=text)])
+
+
+async def achat(llm: Any, text: str) -> None:
+    await llm.achat([ChatMessage(content=text)])
+
+
+async def stream_chat(llm: Any, text: str) -> None:
+    for _ in llm.stream_chat([ChatMessage(content=text)]):
+        pass
+
+
+async def astream_chat(llm: Any, text: str) -> None:
+    async for _ in await llm.astream_chat([ChatMessage(content=text)]):
+        pass
+
+
+async def acomplete(llm: Any, text: str) -> None:
+    await llm.acomplete(text)
+
+
+async def stream_complete(llm: Any, text: str) -> None:
+    for _ in llm.stream_complete(text):
+        pass
+
+
+async def predict(llm: Any, text: str) -> None:
+    llm.predict(PROMPT, context_str="", query_str=text)
+
+
+async def query(llm: Any, text: str) -> None:
+    RetrieverQueryEngine(Passage(), get_response_synthesizer(llm=llm)).query(text)
+
+
+ASKS = [chat, achat, stream_chat, astream_chat, acomplete, stream_complete, predict, query]
+asks = pytest.mark.parametrize("ask", ASKS, ids=lambda ask: ask.__name__)
+
+
+@pytest.fixture
+def exporter() -> Any:
+    return pytest.importorskip(NEEDS, reason="needs pip install opentelemetry-sdk").InMemorySpanExporter()
+
+
+@pytest.fixture
+def provider(exporter: Any) -> Any:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+    made = TracerProvider()
+    made.add_span_processor(SimpleSpanProcessor(exporter))
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    root = get_dispatcher()
+    before = list(root.span_handlers), list(root.event_handlers)
+    yield
+    root.span_handlers, root.event_handlers = before
+
+
+@pytest.fixture
+def openinference(provider: Any) -> Iterator[None]:
+    package = "openinference.instrumentation.llama_index"
+    module = pytest.importorskip(package, reason="needs pip install openinference-instrumentation-llama-index")
+    instrumentor = module.LlamaIndexInstrumentor()
+    instrumentor.instrument(tracer_provider=provider, skip_dep_check=True)
+    yield
+    instrumentor.uninstrument()
+
+
+@pytest.fixture
+def llama_index_otel(provider: Any) -> None:
+    package = "llama_index.observability.otel"
+    module = pytest.importorskip(package, reason="needs pip install llama-index-observability-otel")
+    handlers = pytest.importorskip(f"{package}.base")
+    assert module.LlamaIndexOpenTelemetry
+    spans = handlers.OTelCompatibleSpanHandler(tracer=provider.get_tracer("test"), tracer_provider=provider)
+    root = get_dispatcher()
+    root.add_span_handler(spans)
+    root.add_event_handler(handlers.OTelCompatibleEventHandler(span_handler=spans))
+
+
+def decision_on(span: Any) -> dict[str, Any]:
+    return {k.removeprefix("routellm."): v for k, v in span.attributes.items() if k.startswith("routellm.")}
+
+
+def expected(text: str) -> dict[str, Any]:
+    side, win_rate = ("weak", 0.1) if text == EASY else ("strong", 0.9)
+    return {"model": side, "win_rate": win_rate, "threshold": 0.5, "reason": "win_rate", "router": "scripted"}
+
+
+def assert_told(spans: list[Any], texts: list[str], times: int = 1) -> list[Any]:
+    """For each text the first span that tells its decision, which is that of the innermost model; once, or `times`."""
+    told = [span for span in spans if decision_on(span)]
+    assert len(told) == len(texts) * times
+    for i, span in enumerate(told):
+        assert decision_on(span).items() >= expected(texts[i // times]).items()
+    return told[::times]
+
+
+@pytest.mark.usefixtures("openinference")
+class TestOpenInference:
+    def kind(self, span: Any) -> Any:
+        return span.attributes["openinference.span.kind"]
+
+    @asks
+    @pytest.mark.parametrize("client", CLIENTS)
+    async def test_one_llm_span_a_call(self, ask: Any, client: str, exporter: Any, router: ScriptedRouter) -> None:
+        async with sides(client, client) as (models, _):
+            await ask(models["weak"], EASY)
+            gc.collect()
+            bare = [span for span in exporter.get_finished_spans() if self.kind(span) == "LLM"]
+            exporter.clear()
+            llm = RouteLLM(**models, router=router, threshold=0.5)
+            for text in (EASY, HARD):
+                await ask(llm, text)
+            gc.collect()
+            spans = list(exporter.get_finished_spans())
+        # as many as of the bare model: one, and one more where it fills in a prompt or completes through its own chat
+        assert [span.name for span in spans if self.kind(span) == "LLM"] == [span.name for span in bare] * 2
+        assert [self.kind(span) for span in spans if span.name.startswith("RouteLLM")] == ["CHAIN"] * 2
+        twice = client in ("anthropic", "ollama") and "complete" in ask.__name__
+        assert len(bare) == 1 or ask in (predict, query) or client == "openai-like" or twice
+        for span, side in zip(assert_told(spans, [EASY, HARD], 1 + twice), ("weak", "strong"), strict=True):
+            assert self.kind(span) == "LLM"
+            assert span.attributes["llm.model_name"] == models[side].metadata.model_name
+            if client == "responses" and "stream" in ask.__name__:
+                continue  # LlamaIndex's client does not report them
+            assert span.attributes["llm.token_count.prompt"] == 10
+            assert span.attributes["llm.token_count.completion"] == 5
+
+    async def test_a_failover_shows_both_models(self, exporter: Any, router: ScriptedRouter) -> None:
+        async with sides("openai", "openai") as (models, servers):
+            servers["weak"].fail_always(Failure(status=503))
+            llm = RouteLLM(**models, router=router, threshold=0.5, failover=True)
+            llm.chat([ChatMessage(content=EASY)])
+        spans = [span for span in exporter.get_finished_spans() if decision_on(span)]
+        assert [(d["model"], d.get("failover")) for d in map(decision_on, spans)] == [
+            ("weak", None),
+            ("strong", "weak"),
+        ]
+        assert len({decision_on(span)["id"] for span in spans}) == 1
+        assert len({span.parent.span_id for span in spans}) == 1
+
+    async def test_three_tiers_show_the_decision_that_chose_the_model(
+        self, exporter: Any, router: ScriptedRouter
+    ) -> None:
+        async with sides("openai", "openai") as (models, _):
+            inner = RouteLLM(**models, router=router, threshold=0.05)
+            RouteLLM(strong=models["strong"], weak=inner, router=router, threshold=0.5).complete(EASY)
+        (told,) = [span for span in exporter.get_finished_spans() if decision_on(span)]
+        assert decision_on(told)["threshold"] == 0.05
+
+
+@pytest.mark.usefixtures("llama_index_otel")
+class TestLlamaIndexsOwn:
+    @asks
+    async def test_one_llm_span_a_call(self, ask: Any, exporter: Any, router: ScriptedRouter) -> None:
+        async with sides("openai", "openai") as (models, _):
+            llm = RouteLLM(**models, router=router, threshold=0.5)
+            for text in (EASY, HARD):
+                await ask(llm, text)
+        spans = exporter.get_finished_spans()
+        for span, name in zip(assert_told(spans, [EASY, HARD]), ("gpt-4.1-mini", "gpt-4.1"), strict=True):
+            assert span.name.startswith("OpenAI.")
+            told = {key: value for event in span.events for key, value in event.attributes.items()}
+            assert told["model_dict.model_name"] == name
+            if "stream" not in ask.__name__:  # its span ends before the stream does
+                assert told["response.raw.usage.prompt_tokens"] == 10
+
+    async def test_without_an_exporter_nothing_is_set(self, router: ScriptedRouter) -> None:
+        get_dispatcher().span_handlers = []
+        async with sides("openai", "openai") as (models, _):
+            RouteLLM(**models, router=router, threshold=0.5).complete(EASY)
