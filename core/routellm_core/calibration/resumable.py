@@ -55,7 +55,7 @@ def calibrate_file(
     Raises:
         ConfigurationError: `out` must not or cannot be written, another run is writing it, or it holds the unfinished
             work of a different run.
-        DataError: The file cannot be read, or holds no prompt.
+        DataError: The file cannot be read, or contains no prompt.
         RouterError: The router failed. The prompts that it scored before are kept.
     """
     with ResumableCalibration(prompts, out, limit=limit, restart=restart) as run:
@@ -209,7 +209,7 @@ class ResumableCalibration:
 
         Raises:
             ConfigurationError: The scores are those of an unfinished run with another file, router or options.
-            DataError: A record is malformed, or the file holds no prompt.
+            DataError: A record is malformed, or the file contains no prompt.
             RouterError: The router failed. The prompts that it scored before are kept.
         """
         if self._file is None:

@@ -107,7 +107,7 @@ class _Source:
 
     def no_prompt(self) -> DataError:
         error: DataError = (
-            DataError(f"{self.name} holds no prompt") if self._reader is None else self._reader.no_prompt()
+            DataError(f"{self.name} contains no prompt") if self._reader is None else self._reader.no_prompt()
         )
         return error
 

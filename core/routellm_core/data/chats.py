@@ -1,11 +1,11 @@
-"""The text to route on in a recorded call: of a prompt itself, of messages the last one of the user."""
+"""The text that a recorded call is routed on: the prompt itself, or the last user message of a conversation."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-# Fields of a record that its prompt is looked for in; the first that has one counts.
+# Fields in which to look for the prompt of a record; the first one that has a text is used.
 PROMPT_FIELDS = (
     "messages",
     "prompt",
@@ -18,7 +18,7 @@ PROMPT_FIELDS = (
     "turns",
     "prompts",
 )
-# Fields that hold the prompt itself: a prompt that happens to be JSON is left as it is.
+# Fields that hold the prompt itself: a prompt that happens to be JSON is not parsed.
 VERBATIM_FIELDS = frozenset({"prompt", "question", "query", "instruction", "text"})
 _USER_ROLES = {"user", "human"}
 _ROLES = {*_USER_ROLES, "system", "developer", "assistant", "ai", "tool", "function"}
@@ -27,12 +27,12 @@ _TOOL_RESULTS = ("tool_result", "tool_call_response", "function_call_output")
 
 
 def routed_text(value: Any) -> str | None:
-    """The text to route on in a recorded input: a str itself, of messages the last one of the user; None if none."""
+    """Return the text to route on: a str itself, the last user message of a list of messages, or None without any."""
     return routed(value) or None
 
 
 def texts_of_call(record: Any) -> list[str]:
-    """The routing texts in a record of no known form: of what stands under ``inputs`` or ``input``, or of it itself."""
+    """Return the routing texts of a record of unknown form: those under ``inputs`` or ``input``, or of the record."""
     if isinstance(record, dict):
         for holder in ("inputs", "input"):
             if record.get(holder) not in (None, "", [], {}):
@@ -41,18 +41,18 @@ def texts_of_call(record: Any) -> list[str]:
 
 
 def texts_of_input(value: Any) -> list[str]:
-    """As `routed_text`, of each call that a recorded input holds."""
+    """Like `routed_text`, for each call that a recorded input holds."""
     return [text for call in _calls(value) if (text := routed(call))]
 
 
 def _calls(value: Any) -> list[Any]:
-    """A recorded input as the only one, or those of a batch: LangSmith keeps calls made together in one run."""
+    """Split a recorded input into calls: LangSmith stores the calls of one batch as a single run."""
     name, inner = "", value
     if isinstance(value, dict):
         name = "messages" if value.get("messages") else "prompts"
         inner = value.get(name)
     if isinstance(inner, list) and inner:
-        # a message may be a list too, of its role and its content
+        # a message can be a list as well: its role and its content
         if isinstance(inner[0], list) and all(isinstance(i, list) and _message(i)[0] not in _ROLES for i in inner):
             return inner
         if isinstance(inner[0], str) and name == "prompts":
@@ -61,14 +61,14 @@ def _calls(value: Any) -> list[Any]:
 
 
 def routed(value: Any) -> str | None:
-    """As `routed_text`, but "" where the user's last message has no text: nothing else may stand in for an image."""
+    """Like `routed_text`, but "" if the last user message has no text: no other text may replace an image."""
     if isinstance(value, str):
         return value if value.strip() else None
     if isinstance(value, list):
         if value and all(isinstance(item, str) for item in value):
-            return routed(value[0])  # turns of a conversation, or prompts of one call: the first is the opening
+            return routed(value[0])  # turns of a conversation, or prompts of one call: the first one opens it
         if len(value) == 1 and isinstance(value[0], list) and _message(value[0])[0] not in _ROLES:
-            return routed(value[0])  # LangSmith keeps a batch of conversations
+            return routed(value[0])  # LangSmith stores a batch of conversations
         for item in reversed(value):
             role, content = _message(item)
             if role in _USER_ROLES and not _of_tools(content):
@@ -89,7 +89,7 @@ def routed(value: Any) -> str | None:
 
 
 def _message(item: Any) -> tuple[str | None, Any]:
-    """Role and content of a message in the forms that LangChain, OpenAI and OpenTelemetry write."""
+    """Return role and content of a message in the forms that LangChain, OpenAI and OpenTelemetry write."""
     if isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str):
         return item[0].lower(), item[1]
     if not isinstance(item, dict):
@@ -107,7 +107,7 @@ def _message(item: Any) -> tuple[str | None, Any]:
 
 
 def content_text(content: Any) -> str | None:
-    """Text of a message content: a str, or the text parts of a list."""
+    """Return the text of a message's content, which is a str or a list of parts; None if it has no text."""
     if isinstance(content, list):
         parts = [
             part if isinstance(part, str) else part.get("text") or part.get("content")
@@ -119,7 +119,7 @@ def content_text(content: Any) -> str | None:
 
 
 def _of_tools(content: Any) -> bool:
-    """Whether a message holds nothing but results of tools, which some providers have the user say."""
+    """Whether a message holds only tool results, which some providers send in the user's role."""
     return (
         isinstance(content, list)
         and bool(content)
@@ -128,7 +128,7 @@ def _of_tools(content: Any) -> bool:
 
 
 def parsed(value: Any) -> Any:
-    """A str that holds a JSON object or array, parsed: exports often keep inputs that way."""
+    """Parse a str that holds a JSON object or array, as exports often store inputs; return other values unchanged."""
     if isinstance(value, str) and value[:1] in "[{" and value.strip():
         try:
             return json.loads(value)
@@ -138,5 +138,5 @@ def parsed(value: Any) -> Any:
 
 
 def parsed_field(name: str, value: Any) -> Any:
-    """As `parsed`, but the prompt itself is left as it is."""
+    """Like `parsed`, but leave fields alone that hold the prompt itself."""
     return value if name.strip().lower() in VERBATIM_FIELDS else parsed(value)

@@ -1,4 +1,4 @@
-"""Cleaning: leave out rows that repeat an evaluation prompt or an earlier row."""
+"""Cleaning: remove rows that repeat an evaluation prompt or an earlier row."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Record = TypeVar("Record", Battle, Outcome, AnsweredPrompt, Battle | Outcome)
 
 @dataclass(frozen=True)
 class Finding:
-    """A row that was left out.
+    """A row that was removed.
 
     Attributes:
-        row: Its place among the records, from 0.
+        row: Its position among the records, from 0.
         id: Its `id`, if it has one.
         kind: ``"contaminated"`` (repeats an evaluation prompt) or ``"duplicates"`` (repeats an earlier row).
-        of: Place of what it repeats: in the evaluation set, or among the records, from 0.
+        of: Position of what it repeats, in the evaluation set or among the records, from 0.
         similarity: How much of the text they share, in [0, 1]; see `Match` and `Duplicate`.
     """
 
@@ -35,16 +35,16 @@ class Finding:
 
 @dataclass
 class CleaningReport:
-    """What `clean_records` found; complete once its records have all been read.
+    """What `clean_records` removed; complete once all records have been read.
 
     Attributes:
-        limit: How many findings to keep in `found`.
+        limit: Maximum number of findings in `found`.
         rows: Records read.
-        contaminated: Records left out because they repeat an evaluation prompt.
-        contaminated_exact: How many of those are the same text but for case, punctuation and spacing.
-        duplicates: Records left out because they repeat an earlier one.
+        contaminated: Records removed because they repeat an evaluation prompt.
+        contaminated_exact: How many of those are the same text except for case, punctuation and spacing.
+        duplicates: Records removed because they repeat an earlier one.
         duplicates_exact: How many of those are the same record.
-        kept: Records that came through.
+        kept: Records that remain.
         evaluation_prompts: Size of the evaluation set.
         found: The first `limit` findings.
     """
@@ -63,7 +63,7 @@ class CleaningReport:
         checked_count(self.limit, "limit", least=0, unit="findings")
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts and findings as JSON scalars, lists and objects."""
+        """Return the counts and findings as JSON scalars, lists and objects."""
         return {name: value for name, value in asdict(self).items() if name != "limit"}
 
     def _left_out(self, finding: Finding, exact: bool) -> None:
@@ -85,21 +85,21 @@ def clean_records(
     duplicates: bool = True,
     report: CleaningReport | None = None,
 ) -> Iterator[Record]:
-    """Leave out records that repeat an evaluation prompt or an earlier record, exactly or nearly.
+    """Remove records that repeat an evaluation prompt or an earlier record, exactly or nearly.
 
-    Records are read one at a time. Equal prompts with other models, scores or winners are data and stay: only a record
-    that is the same but for its `id`, or whose prompt nearly repeats an earlier one, is a duplicate. See
-    `ContaminationIndex` and `DuplicateFinder` for what counts as a repeat.
+    Records are read one at a time. Equal prompts with other models, scores or winners are separate votes and stay: a
+    record is a duplicate only if it equals an earlier one except for its `id`, or if its prompt nearly repeats an
+    earlier one. `ContaminationIndex` and `DuplicateFinder` define what counts as a repeat.
 
     Args:
         records: Battles, outcomes or answers; read once.
         against: Prompts of the evaluation set that training must not have seen; read when this is called.
-        threshold: Similarity from which prompts repeat each other, > 0 and <= 1.
-        duplicates: Whether to look for repeats within the records too.
-        report: Where to count what was left out, and why.
+        threshold: Similarity from which two prompts count as repeats, > 0 and <= 1.
+        duplicates: Whether to look for repeats among the records as well.
+        report: Counts what was removed, and why.
 
     Yields:
-        The records that are left, in their order.
+        The remaining records, in their order.
 
     Raises:
         ConfigurationError: `threshold` is out of range.
@@ -124,7 +124,7 @@ def _clean(
             tally._left_out(finding, match.exact)
             continue
         if finder is not None:
-            # a prompt with other models or another winner is another vote: the whole record has to be the same
+            # the same prompt with other models or another winner is another vote: the whole record must be the same
             key = hashlib.blake2b(record.model_dump_json(exclude={"id"}).encode(), digest_size=16).digest()
             same = key in seen
             seen.add(key)

@@ -16,13 +16,13 @@ from routellm_core.errors import ConfigurationError
 
 Hashes = npt.NDArray[np.uint64]
 
-# Runs of letters and digits are words; scripts that write no spaces give one word a character.
+# A word is a run of letters and digits; in scripts without spaces each character is a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORDS = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+").findall
 _SHINGLE = 3
-# Below so many shingles two texts share most of them by chance: only the whole text is compared.
+# With fewer shingles than this, two texts share most of them by chance: only the whole text is compared.
 _MIN_SHINGLES = 6
-# A shingle found in more evaluation prompts than this (and in 1 % of them) is a template's, not a question's.
+# A shingle in more evaluation prompts than this (and in 1 % of them) belongs to a template, not to a question.
 _BOILERPLATE = 20
 _BANDS, _ROWS = 20, 6
 
@@ -31,9 +31,9 @@ class Match(NamedTuple):
     """An evaluation prompt that a prompt repeats.
 
     Attributes:
-        position: Place in the evaluation set, from 0.
-        similarity: Share of the shorter text's three-word sequences that the other one has too, in [0, 1].
-        exact: Whether the two are the same text but for case, punctuation and spacing.
+        position: Position in the evaluation set, from 0.
+        similarity: Share of the shorter text's three-word sequences that also occur in the other text, in [0, 1].
+        exact: Whether the two are the same text except for case, punctuation and spacing.
     """
 
     position: int
@@ -45,9 +45,9 @@ class Duplicate(NamedTuple):
     """An earlier prompt that a prompt repeats.
 
     Attributes:
-        position: Place of the earlier prompt in the order of `DuplicateFinder.add`, from 0.
-        similarity: Estimated share of three-word sequences in common (Jaccard), in [0, 1].
-        exact: Whether the two are the same text but for case, punctuation and spacing.
+        position: Position of the earlier prompt in the order of `DuplicateFinder.add`, from 0.
+        similarity: Estimated Jaccard similarity of the sets of three-word sequences, in [0, 1].
+        exact: Whether the two are the same text except for case, punctuation and spacing.
     """
 
     position: int
@@ -56,23 +56,23 @@ class Duplicate(NamedTuple):
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text without case, width, punctuation and spacing."""
+    """The words of a text, ignoring case, width, punctuation and spacing."""
     return _WORDS(unicodedata.normalize("NFKC", text).casefold())
 
 
 def _key(words: list[str], text: str) -> bytes:
-    # a text without a word (symbols, emoji) is itself
+    # a text without words (symbols, emoji) is compared as a whole
     joined = " ".join(words) or "\0" + text.strip()
     return hashlib.blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def prompt_key(text: str) -> bytes:
-    """16 bytes that are equal for prompts that differ in case, punctuation and spacing alone."""
+    """16 bytes that are equal for prompts that differ only in case, punctuation and spacing."""
     return _key(words_of(text), text)
 
 
 def _shingles(words: list[str]) -> Hashes:
-    """Hashes of the distinct sequences of three words; empty when there are too few to tell texts apart."""
+    """Hashes of the distinct sequences of three words; empty if there are too few to tell texts apart."""
     count = len(words) - _SHINGLE + 1
     if count < _MIN_SHINGLES:
         return np.empty(0, np.uint64)
@@ -92,16 +92,16 @@ def _checked_threshold(threshold: float) -> float:
 class ContaminationIndex:
     """Finds prompts that repeat an evaluation prompt, whole, in part, or inside a longer text.
 
-    Two prompts match when they are the same words, or when most three-word sequences of the shorter one occur in the
-    other. So a question is found inside a few-shot prompt, and a bare question in its multiple-choice form. Sequences
-    that many evaluation prompts share (a template's instructions) do not count. Paraphrases are not found.
+    Two prompts match if they have the same words, or if most three-word sequences of the shorter one occur in the
+    other. A question is therefore detected inside a few-shot prompt, and a bare question in its multiple-choice form.
+    Sequences that many evaluation prompts share (a template's instructions) do not count. Paraphrases are not detected.
 
-    The search is exact, not sampled: an inverted index over the evaluation set, some 200 bytes a word of it. Any number
-    of prompts can be looked up; each costs time in proportion to its length.
+    The search is exact, not sampled: an inverted index over the evaluation set takes about 200 bytes per word. Any
+    number of prompts can be looked up; the cost of each is proportional to its length.
 
     Args:
         prompts: The evaluation set; read once.
-        threshold: Least share of the shorter prompt's sequences that must be shared, > 0 and <= 1.
+        threshold: Minimum share of the shorter prompt's sequences that occur in the other, > 0 and <= 1.
 
     Raises:
         ConfigurationError: `threshold` is out of range.
@@ -129,7 +129,7 @@ class ContaminationIndex:
                     self._sizes[i] += 1
 
     def match(self, prompt: str) -> Match | None:
-        """The evaluation prompt that `prompt` repeats most of, or None."""
+        """Return the evaluation prompt that `prompt` overlaps with most, or None."""
         words = words_of(prompt)
         same = self._exact.get(_key(words, prompt))
         if same is not None:
@@ -154,13 +154,13 @@ class ContaminationIndex:
 class DuplicateFinder:
     """Finds prompts that repeat an earlier one, among millions, by MinHash and locality-sensitive hashing.
 
-    Exact repeats (but for case, punctuation and spacing) are always found. Near ones are compared by the Jaccard
-    similarity of their three-word sequences, estimated from 120 hashes (standard error at most 0.05); of pairs at 0.8
-    similarity 99.7 % are looked at, at 0.7 92 %. Prompts of fewer than eight words are compared exactly only. Memory:
-    about 3 kB a distinct prompt.
+    Exact repeats (ignoring case, punctuation and spacing) are always detected. Near repeats are compared by the Jaccard
+    similarity of their three-word sequences, estimated from 120 hashes (standard error at most 0.05). The search
+    considers 99.7 % of the pairs with similarity 0.8, and 92 % of those with 0.7. Prompts of fewer than eight words
+    match only exactly. Memory: about 3 kB per distinct prompt.
 
     Args:
-        threshold: Least similarity of a near duplicate, > 0 and <= 1; None looks for exact ones only.
+        threshold: Minimum similarity of a near duplicate, > 0 and <= 1; None detects only exact ones.
 
     Raises:
         ConfigurationError: `threshold` is out of range.
@@ -177,7 +177,7 @@ class DuplicateFinder:
         self._add = rng.integers(0, 2**63, _BANDS * _ROWS, dtype=np.uint64)
 
     def add(self, prompt: str) -> Duplicate | None:
-        """Look `prompt` up among those added before; only one that repeats none is remembered."""
+        """Return the earlier prompt that `prompt` repeats, or None; a prompt that repeats none is added."""
         position = self.count
         self.count += 1
         words = words_of(prompt)
@@ -187,7 +187,7 @@ class DuplicateFinder:
         hashes = _shingles(words)
         if self.threshold is None or not hashes.size:
             return None
-        # multiply-shift: the high bits of an odd multiple are a good hash of the value
+        # multiply-shift hashing: the high bits of an odd multiple are a good hash of the value
         signature = np.empty(_BANDS * _ROWS, np.uint32)
         for start in range(0, signature.size, 40):  # bounds the table for very long prompts
             rows = slice(start, start + 40)

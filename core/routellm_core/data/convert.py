@@ -15,18 +15,18 @@ from routellm_core.errors import ConfigurationError, DataError
 if TYPE_CHECKING:
     from routellm_core.data.records import Winner
 
-# The classes of the bert router, in its order.
+# The classes of the bert router, in the order of its outputs.
 STRONG_WINS: Final = 0
 TIE: Final = 1
 WEAK_WINS: Final = 2
 
 
 class PairLabel(NamedTuple):
-    """What one record says about the pair.
+    """What one record says about a pair of models.
 
     Attributes:
         prompt: The prompt.
-        label: 0 the strong model wins, 1 tie, 2 the weak model wins.
+        label: 0 if the strong model wins, 1 for a tie, 2 if the weak model wins.
         weight: Weight of the record.
         source: Its source.
     """
@@ -54,19 +54,19 @@ class PairScores(NamedTuple):
 def outcomes_to_battles(
     records: Iterable[Battle | Outcome], *, pair: tuple[str, str] | None = None, tie_margin: float = 0.0
 ) -> Iterator[Battle]:
-    """Turn scores into battles, record by record; battles stay as they are.
+    """Turn scores into battles, record by record; battles pass through unchanged.
 
     Args:
         records: Outcomes, battles, or both; read once.
-        pair: The two models to compare, the first as model_a of what was an outcome; records that lack one of them
-            give no battle. None: every pair of each outcome's models, in order of name.
-        tie_margin: Scores that differ by no more than this are a tie, in the unit of the scores.
+        pair: The two models to compare; the first becomes model_a of a battle made from an outcome. Records that lack
+            one of them give no battle. None compares every pair of each outcome's models, in order of name.
+        tie_margin: Scores that differ by at most this are a tie, in the unit of the scores.
 
     Yields:
         Battles with the id, source, weight, costs and tokens of their record.
 
     Raises:
-        ConfigurationError: A negative margin, or a pair of one model.
+        ConfigurationError: The margin is negative, or the pair names one model twice.
     """
     check_margin(tie_margin)
     if pair is not None and (len(pair) != 2 or pair[0] == pair[1]):
@@ -85,7 +85,7 @@ def _battles(records: Iterable[Battle | Outcome], pair: tuple[str, str] | None, 
         pairs = combinations(sorted(scores), 2) if pair is None else [pair]
         for a, b in pairs:
             if a in scores and b in scores:
-                # the parts are checked already, so the second validation is left out
+                # the parts have been validated already
                 yield Battle.model_construct(
                     prompt=record.prompt,
                     id=record.id,
@@ -113,19 +113,19 @@ def label_pair(
     weak: str | Collection[str],
     tie_margin: float = 0.0,
 ) -> Iterator[PairLabel]:
-    """What each record says about the strong and the weak model; records that say nothing are left out.
+    """Label each record by what it says about the strong and the weak model; skip records that say nothing.
 
     Args:
         records: Battles, outcomes, or both; read once.
         strong: Name of the strong model, or of several that stand for it (a tier): battles of one pair are rare.
         weak: Name of the weak model, or of several.
-        tie_margin: For outcomes: scores that differ by no more than this are a tie.
+        tie_margin: For outcomes: scores that differ by at most this are a tie.
 
     Yields:
-        One label for a battle; for an outcome one for each strong with each weak model that it scores.
+        One label per battle; for an outcome, one for each combination of a strong and a weak model that it scores.
 
     Raises:
-        ConfigurationError: A negative margin, no name, or a name on both sides.
+        ConfigurationError: The margin is negative, a side has no name, or a name is on both sides.
     """
     check_margin(tie_margin)
     strongs = (strong,) if isinstance(strong, str) else tuple(strong)
@@ -158,10 +158,10 @@ def _labels(
 
 
 def pair_scores(records: Iterable[Battle | Outcome], *, strong: str, weak: str) -> PairScores:
-    """The pair's scores, row by row; a battle counts as 1 for the winner and 0 for the loser, a tie as 0.5 each.
+    """Return the pair's scores, row by row; a battle scores 1 for the winner and 0 for the loser, a tie 0.5 each.
 
     Raises:
-        DataError: No record scores both models; the message names the models that there are.
+        DataError: No record scores both models; the message names the models in the data.
     """
     prompts: list[str] = []
     rows: list[tuple[float, float]] = []
@@ -180,7 +180,7 @@ def pair_scores(records: Iterable[Battle | Outcome], *, strong: str, weak: str) 
 
 
 def scores_of(record: Battle | Outcome) -> dict[str, float]:
-    """The models' scores; a battle counts as 1 for the winner and 0 for the loser, a tie as 0.5 each."""
+    """Return the models' scores; a battle scores 1 for the winner and 0 for the loser, a tie 0.5 each."""
     if isinstance(record, Outcome):
         return record.scores
     a = {"model_a": 1.0, "tie": 0.5, "model_b": 0.0}[record.winner]
@@ -188,7 +188,7 @@ def scores_of(record: Battle | Outcome) -> dict[str, float]:
 
 
 def no_pair(strong: str, weak: str, models: Collection[str]) -> str:
-    """The message for data that hold nothing of a pair."""
+    """Return the message for data without a record of the pair."""
     names = sorted(models)
     some = ", ".join(names[:12]) + (f", and {len(names) - 12} more" if len(names) > 12 else "")
     return f"no record compares strong={strong!r} with weak={weak!r}; models in the data: {some or 'none'}"

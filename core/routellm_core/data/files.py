@@ -1,8 +1,8 @@
 """Files to rows: one reader for JSON lines, JSON, CSV, TSV, parquet and plain text, each plain or gzip.
 
-What a file holds is found by its content; the name decides only where the content leaves a choice. Rows come one at a
-time, so memory is bounded by the longest row and not by the file. Every reader of records and prompts stands on this
-one, so that all of them accept the same files and say the same about malformed ones:
+The format is recognised by the content; the name decides only if the content leaves a choice. Rows are read one at a
+time, so memory is bounded by the longest row rather than by the file. Every reader of records and prompts is built on
+this one, so all of them accept the same files and report malformed ones in the same words:
 ``FILE, PLACE: what is wrong; what to do``.
 """
 
@@ -28,13 +28,13 @@ from routellm_core.errors import ConfigurationError, DataError, MissingExtraErro
 Row = dict[str, Any]
 FileFormat = Literal["auto", "text", "jsonl", "json", "csv", "parquet"]
 
-# A record above this is not a row but a file in the wrong format; it is refused before it fills the memory.
+# A longer record is not a row but a file in the wrong format; it is rejected before it fills the memory.
 MAX_RECORD_CHARS = 32 * 1024 * 1024
 _UNITS = {"json": "item", "parquet": "row"}
 _CHUNK = 1 << 20
 _HEAD = 1 << 16
 _PARQUET_ROWS = 256
-# Parquet is packed already: what grows more than this when gzip is taken off is no parquet file.
+# Parquet is compressed already: a file that grows by more than this when unpacked is not a parquet file.
 _MAX_GROWTH = 100
 
 _SUFFIXES = {
@@ -48,11 +48,11 @@ _SUFFIXES = {
     ".ndjson": "jsonl",
     ".json": "json",
 }
-# Columns of the project's own rows; a header that has one of them is recognised whatever the file is called.
+# Columns of the project's own rows; a header with one of them is recognised whatever the file is called.
 OWN_COLUMNS = frozenset({"prompt", "prompt_id", "turns", "scores", "model_a", "model_b", "winner", "answers", "gold"})
 OWN_PREFIXES = ("scores.", "answers.", "costs.")
-# The headers that `write_records` gives its CSV files, of battles, outcomes and answers. In a file with just these
-# columns in this order, a cell that a spreadsheet could run as a formula stands behind an apostrophe.
+# The headers of the CSV files that `write_records` writes for battles, outcomes and answers. In a file with exactly
+# these columns in this order, a cell that a spreadsheet could run as a formula is preceded by an apostrophe.
 WRITTEN_HEADERS = frozenset(
     ("prompt", "id", "source", "weight", "costs", "tokens", *own)
     for own in (("model_a", "model_b", "winner"), ("scores",), ("answers", "gold"))
@@ -61,21 +61,21 @@ _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _BINARY = (
     (b"PK\x03\x04", "a zip archive or an Excel workbook: unpack it, or save the sheet as CSV"),
     (b"\xd0\xcf\x11\xe0", "an Excel workbook: save the sheet as CSV"),
-    (b"\x1f\x8b", "gzip inside of gzip: unpack it once"),
-    (b"\xfd7zXZ", "packed with xz: unpack it, or pack it with gzip"),
-    (b"\x28\xb5\x2f\xfd", "packed with zstd: unpack it, or pack it with gzip"),
-    (b"ARROW1", "an Arrow file: write it as parquet"),
-    (b"Obj\x01", "an Avro file: write it as parquet or JSON lines"),
+    (b"\x1f\x8b", "compressed with gzip twice: unpack it once"),
+    (b"\xfd7zXZ", "compressed with xz: unpack it, or use gzip"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd: unpack it, or use gzip"),
+    (b"ARROW1", "an Arrow file: convert it to parquet"),
+    (b"Obj\x01", "an Avro file: convert it to parquet or JSON lines"),
     (b"SQLite format 3", "a SQLite database: export the table as CSV"),
     (b"%PDF-", "a PDF document"),
 )
 _UTF_16_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 _ALLOWED = "JSON lines, JSON, CSV, TSV or parquet, plain or gzip, in UTF-8"
-_TEXT_HINT = "; for plain text give --format text (in Python format='text') or name the file .txt"
+_TEXT_HINT = "; for plain text use --format text (in Python format='text') or name the file .txt"
 _NOT_UTF8 = "not UTF-8 text; save the file as UTF-8"
-# What surrogateescape makes of bytes that are not UTF-8: lone surrogates, which UTF-8 itself cannot hold.
+# surrogateescape turns bytes that are not UTF-8 into lone surrogates, which valid UTF-8 cannot contain.
 _UNDECODED = re.compile("[\udc80-\udcff]")
-# Strings and brackets of JSON; a lone quote is a string that has not ended yet.
+# Strings and brackets of JSON; a lone quote starts a string that has not ended yet.
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}"]', re.DOTALL)
 _JSON_BEGINS = re.compile(r'[\[{]\s*["\[\]{}]')
 _SCALAR_END = re.compile(r"[\s,\[\]{}]")
@@ -83,10 +83,10 @@ _SCALAR_END = re.compile(r"[\s,\[\]{}]")
 
 @dataclass
 class SkippedRows:
-    """Rows that were left out because they are malformed.
+    """Rows that were skipped because they are malformed.
 
     Attributes:
-        count: How many.
+        count: Number of skipped rows.
         first: Messages of the first few, each with file, line and field.
     """
 
@@ -94,7 +94,7 @@ class SkippedRows:
     first: list[str] = field(default_factory=list)
 
     def add(self, message: str) -> None:
-        """Count a row and keep its message while there are few."""
+        """Count a row, and keep its message if it is among the first few."""
         self.count += 1
         if len(self.first) < 5:
             self.first.append(message)
@@ -103,51 +103,51 @@ class SkippedRows:
 def read_rows(
     path: str | Path, *, format: FileFormat = "auto", skip_bad: SkippedRows | None = None
 ) -> Iterator[tuple[str, Row]]:
-    """Read the rows of a file, one at a time, each with its place.
+    """Read the rows of a file one at a time, each with its place.
 
     Reads JSON lines, a JSON array, JSON objects one after another, CSV with a header (separated by commas, semicolons
-    or tabs) and parquet; plain or gzip; UTF-8 with or without byte order mark. Cells of CSV are str, an empty or
-    missing one ``""``; columns without a name are left out. Blank lines are passed over.
+    or tabs) and parquet; plain or gzip; UTF-8 with or without a byte order mark. CSV cells are str; an empty or missing
+    cell is ``""``. Columns without a name and blank lines are skipped.
 
     Args:
         path: The file.
-        format: ``"jsonl"``, ``"json"``, ``"csv"`` or ``"parquet"``; ``"auto"`` finds it out by the content.
-        skip_bad: Where to count malformed rows; None raises at the first.
+        format: ``"jsonl"``, ``"json"``, ``"csv"`` or ``"parquet"``; ``"auto"`` recognises it by the content.
+        skip_bad: Counts malformed rows, which are then skipped; None raises at the first one.
 
     Yields:
         ``(where, row)``: the place for messages, such as ``"line 3"``, and the row as a dict.
 
     Raises:
-        DataError: No such file, an unreadable one, or a malformed row: the message names file and place.
-        ConfigurationError: An unknown `format`.
-        MissingExtraError: A parquet file, and pyarrow is not installed.
+        DataError: The file does not exist or cannot be read, or a row is malformed; the message names file and place.
+        ConfigurationError: `format` is unknown.
+        MissingExtraError: The file is parquet and pyarrow is not installed.
     """
     if format == "text":
-        raise ConfigurationError("format='text': lines of text are no rows; expected jsonl, json, csv or parquet")
+        raise ConfigurationError("format='text': lines of text are not rows; expected jsonl, json, csv or parquet")
     # checked when called, not when first advanced
     return FileReader(path, format=format, skip_bad=skip_bad).rows()
 
 
 class FileReader:
-    """Iterates over what a file holds, each with its number, which `place` says in words; see `read_rows`.
+    """Iterates over the rows of a file, each with its number, which `place` puts into words; see `read_rows`.
 
     Args:
         path: The file.
-        format: As for `read_rows`; also ``"text"``, one str a line.
-        skip_bad: Where to count malformed rows; None raises at the first.
-        text: Whether plain text is allowed, if nothing else is recognised or the file is named .txt, .text or .md.
-        columns: Names of columns by which a table is recognised, beside the project's own.
-        advice: Whether messages say how malformed rows are left out: False for callers that offer no such option.
+        format: As for `read_rows`; also ``"text"``, one str per line.
+        skip_bad: Counts malformed rows, which are then skipped; None raises at the first one.
+        text: Whether to read the file as plain text if no other format is recognised or it is named .txt, .text or .md.
+        columns: Names of columns by which a table is recognised, in addition to the project's own.
+        advice: Whether messages explain how to skip malformed rows: False for callers that offer no such option.
 
     Attributes:
         path: The file.
         total_bytes: Its size on disk.
         kind: ``"text"``, ``"jsonl"``, ``"json"``, ``"csv"`` or ``"parquet"``, once reading has begun.
-        columns: Names of the columns of a table, once reading has begun; None for other formats.
+        columns: Column names of a table, once reading has begun; None for other formats.
 
     Raises:
-        DataError: No such file.
-        ConfigurationError: An unknown `format`.
+        DataError: The file does not exist.
+        ConfigurationError: `format` is unknown.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class FileReader:
         self.kind = ""
         self.columns: list[str] | None = None
         self._text = text
-        self._advice = "; --skip-bad (in Python skip_bad=) leaves such rows out" if advice else ""
+        self._advice = "; --skip-bad (in Python skip_bad=) skips such rows" if advice else ""
         self._known = {name.lower() for name in columns} | OWN_COLUMNS
         self._raw: IO[bytes] | None = None
         self._read = 0
@@ -197,14 +197,14 @@ class FileReader:
         return f"{_UNITS.get(self.kind, 'line')} {number}"
 
     def refuse(self, where: int | str, problem: str, cause: Exception | None = None) -> None:
-        """Raise a `DataError` for a malformed row, or count it where malformed rows are left out."""
+        """Raise a `DataError` for a malformed row, or count the row if malformed rows are skipped."""
         message = f"{self.path}, {self.place(where) if isinstance(where, int) else where}: {problem}"
         if self.skip_bad is None:
             raise DataError(message + self._advice) from cause
         self.skip_bad.add(message)
 
     def broken(self, problem: str, number: int | None = None) -> DataError:
-        """The error for a file that cannot be read any further, whether or not malformed rows are left out."""
+        """Return the error for a file that cannot be read any further, whether or not malformed rows are skipped."""
         if number is not None:
             where = f", {self.place(number)}"
         else:
@@ -229,16 +229,16 @@ class FileReader:
                 finally:
                     self._raw = None
         except (OSError, EOFError, zlib.error) as exc:
-            # gzip reports a cut-off file as EOFError, a damaged one as one of the others
+            # gzip reports a truncated file as EOFError, and a damaged one as one of the others
             damaged = isinstance(exc, EOFError | gzip.BadGzipFile | zlib.error)
-            what = f"damaged gzip file ({exc}); get it again" if damaged else f"cannot be read ({exc})"
+            what = f"damaged gzip file ({exc}); download it again" if damaged else f"cannot be read ({exc})"
             raise self.broken(what) from exc
 
     def _values(self, file: IO[bytes]) -> Iterator[tuple[int, Any]]:
         if self.kind == "jsonl":
             yield from self._json_lines(file)
             return
-        # with surrogateescape a byte that is not UTF-8 makes one row malformed, and not the file unreadable
+        # with surrogateescape, a byte that is not UTF-8 makes one row malformed instead of the whole file unreadable
         with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             yield from {"text": self._text_lines, "csv": self._table, "json": self._json_items}[self.kind](stream)
 
@@ -247,13 +247,13 @@ class FileReader:
     def _kind(self, head: bytes) -> str:
         if head.startswith(b"PAR1"):
             if self.format not in ("auto", "parquet"):
-                raise self.broken(f"is a parquet file, but format={self.format!r} was asked for; leave it out")
+                raise self.broken(f"is a parquet file, but format={self.format!r} was requested; leave the format out")
             return "parquet"
         for magic, what in _BINARY:
             if head.startswith(magic):
                 raise self.broken(f"is {what}; expected {_ALLOWED}")
         if self.format == "parquet":
-            raise self.broken("is not a parquet file, but format='parquet' was asked for; leave it out")
+            raise self.broken("is not a parquet file, but format='parquet' was requested; leave the format out")
         if head.startswith(_UTF_16_32) or head[:4].count(0) in (2, 3):
             raise self.broken("is UTF-16 or UTF-32 text; save it as UTF-8 (in Excel as 'CSV UTF-8')")
         if b"\0" in head:
@@ -270,7 +270,7 @@ class FileReader:
         return self._kind_of_text(text, named, whole=len(head) < _HEAD)
 
     def _kind_of_text(self, text: str, named: str, *, whole: bool) -> str:
-        """The format of a text by its beginning (`whole` if that is all), and by its name where several would do."""
+        """Recognise the format by the beginning of the text (`whole`: by all of it); if unclear, by the name."""
         if not text:
             return named or "jsonl"
         line, ended, rest = text.partition("\n")
@@ -283,10 +283,10 @@ class FileReader:
         return named or ("jsonl" if text[0] == '"' else "text" if self._text else "csv")
 
     def _is_table(self, text: str, *, whole: bool) -> bool:
-        """Whether the first line is a header with a known column, and the lines after it look like its rows."""
+        """Whether the first line is a header with a known column and the lines after it look like its rows."""
         lines = list(io.StringIO(text, newline=""))
         if not whole:
-            lines.pop()  # it may be cut
+            lines.pop()  # it may be incomplete
         first = _first_lines(iter(lines))
         delimiter = self._delimiter(first, ",")
         header = _header(first, delimiter)
@@ -294,7 +294,7 @@ class FileReader:
             return False
         if not self._text or len(header) == 1:
             return True
-        # prose may have a comma before a word such as "text", but then its lines do not all have as many parts
+        # prose may have a comma before a word such as "text", but its lines do not all have the same number of parts
         try:
             widths = [len(row) for row in _csv_reader(lines[len(first) :], delimiter) if row]
         except csv.Error:
@@ -306,7 +306,7 @@ class FileReader:
         return any(name in self._known or name.startswith(OWN_PREFIXES) for name in names)
 
     def _delimiter(self, first: list[str], usual: str) -> str:
-        """The separator under which the header has a known column, or else the most columns."""
+        """The separator with which the header has a known column, or else the most columns."""
 
         def fit(delimiter: str) -> tuple[bool, int, bool]:
             header = _header(first, delimiter)
@@ -314,7 +314,7 @@ class FileReader:
 
         return max(",;\t", key=fit)
 
-    # The formats
+    # One reader for each format
 
     def _text_lines(self, stream: IO[str]) -> Iterator[tuple[int, str]]:
         number = 0
@@ -322,7 +322,7 @@ class FileReader:
             number += 1
             self._number = number
             if len(line) > MAX_RECORD_CHARS:
-                self.refuse(number, f"longer than {MAX_RECORD_CHARS:,} characters; is it one prompt a line?")
+                self.refuse(number, f"longer than {MAX_RECORD_CHARS:,} characters; is there one prompt per line?")
                 while line and not line.endswith(("\n", "\r")):
                     line = stream.readline(_CHUNK)
             elif not line.isascii() and _UNDECODED.search(line):
@@ -339,7 +339,7 @@ class FileReader:
             self._number = number
             if len(line) > MAX_RECORD_CHARS:
                 hint = _TEXT_HINT if self._text else ""
-                self.refuse(number, f"longer than {MAX_RECORD_CHARS:,} bytes; is it one record a line?{hint}")
+                self.refuse(number, f"longer than {MAX_RECORD_CHARS:,} bytes; is there one record per line?{hint}")
                 while line and not line.endswith(b"\n"):
                     line = file.readline(_CHUNK)
                 continue
@@ -358,12 +358,12 @@ class FileReader:
             what = exc.msg.removesuffix(" at")
             what += f" at character {exc.pos + 1}" if self.kind == "jsonl" else ""
         else:
-            what = "nested too deeply" if isinstance(exc, RecursionError) else "a number of thousands of digits"
-        hint = "; for JSON over several lines give --format json" if self._text and self.kind == "jsonl" else ""
+            what = "nested too deeply" if isinstance(exc, RecursionError) else "a number with thousands of digits"
+        hint = "; for JSON over several lines use --format json" if self._text and self.kind == "jsonl" else ""
         return f"not JSON ({what}){hint}{_TEXT_HINT if self._text else ''}"
 
     def _json_items(self, stream: IO[str]) -> Iterator[tuple[int, Any]]:
-        """Items of a top-level array, or top-level values one after another, without holding the whole file."""
+        """Items of a top-level array, or top-level values one after another, without loading the whole file."""
         decoder = json.JSONDecoder()
         hint = _TEXT_HINT if self._text else ""
         buffer, number, start, in_array, ended, undecoded = "", 0, 0, False, False, False
@@ -385,8 +385,8 @@ class FileReader:
                 except (ValueError, RecursionError) as exc:
                     end, problem = _end_of_value(buffer, start), self._not_json(exc)
                     if end is None and ended:
-                        end, problem = len(buffer), f"not JSON (the file is cut off inside of it){hint}"
-                # a number at the very end of the buffer may go on in the next chunk; an object or string cannot
+                        end, problem = len(buffer), f"not JSON (the file ends inside it){hint}"
+                # a number at the very end of the buffer may continue in the next chunk; an object or string cannot
                 if end is not None and (end < len(buffer) or ended or buffer[start] in '{["'):
                     self._number = number = number + 1
                     if undecoded and _UNDECODED.search(buffer, start, end):
@@ -397,18 +397,18 @@ class FileReader:
                         continue
                     self.refuse(number, problem)
                     if ended and start == len(buffer):
-                        return  # the file is cut off, which is said
+                        return  # the end of the file has been reported
                     continue
             elif ended:
                 if in_array:
-                    self.refuse(f"after item {number}", f"the array is not closed: the file is cut off{hint}")
+                    self.refuse(f"after item {number}", f"the array is not closed: the file is truncated{hint}")
                 return
             if len(buffer) - start > MAX_RECORD_CHARS:
                 raise self.broken(
-                    f"longer than {MAX_RECORD_CHARS:,} characters, or a quote or bracket in it is never closed{hint}",
+                    f"longer than {MAX_RECORD_CHARS:,} characters, or has an unclosed quote or bracket{hint}",
                     number + 1,
                 )
-            # grow in proportion to what is pending, so that one large item is not parsed again every chunk
+            # grow in proportion to what is pending, so that a large item is not parsed again with every chunk
             chunk = stream.read(max(_CHUNK, len(buffer) - start))
             undecoded = undecoded or (not chunk.isascii() and _UNDECODED.search(chunk) is not None)
             ended = not chunk
@@ -419,7 +419,7 @@ class FileReader:
             pass
         if rest.strip():
             hint = _TEXT_HINT if self._text else ""
-            raise self.broken(f"the array ends, but more follows; for JSON lines give --format jsonl{hint}")
+            raise self.broken(f"the array ends, but more follows; for JSON lines use --format jsonl{hint}")
 
     def _table(self, stream: IO[str]) -> Iterator[tuple[int, Row]]:
         lines = _Lines(stream)
@@ -457,8 +457,8 @@ class FileReader:
                         elif any(map(str.strip, row[width:])):
                             self.refuse(
                                 number,
-                                f"{len(row)} cells, but the header names {width} columns; put cells that hold the "
-                                f"separator {delimiter!r} in quotes",
+                                f"{len(row)} cells, but the header names {width} columns; quote cells that contain the "
+                                f"separator {delimiter!r}",
                             )
                             continue
                     if written:
@@ -471,26 +471,28 @@ class FileReader:
             except csv.Error as exc:
                 if lines.too_long:
                     break
-                problem = f"not CSV ({exc}); is a quote left open, or not doubled?"
+                problem = f"not CSV ({exc}); check for a quote that is not closed or not doubled"
                 if names is None:
                     raise self.broken(problem, start) from exc
                 self.refuse(start, problem, exc)
                 start = reader.line_num + 1
         if lines.too_long:
             hint = _TEXT_HINT if self._text else ""
-            raise self.broken(f"a row of more than {MAX_RECORD_CHARS:,} characters; is a quote left open?{hint}", start)
+            raise self.broken(
+                f"a row of more than {MAX_RECORD_CHARS:,} characters; check for an unclosed quote{hint}", start
+            )
 
     def _header_names(self, header: list[str], number: int | None = None) -> list[str]:
-        """Names of the columns; one without a name is an index, or what a separator at the end leaves."""
+        """Column names; one without a name is an index, or the result of a separator at the end of the line."""
         names = [name.strip() for name in header]
         self.columns = [name for name in names if name]
         if twice := next((name for i, name in enumerate(self.columns) if name in self.columns[:i]), None):
-            raise self.broken(f"two columns are called {shown_names([twice])!r}; rename one of them", number)
+            raise self.broken(f"two columns are named {shown_names([twice])!r}; rename one of them", number)
         return names
 
     def _parquet(self, file: IO[bytes], packed: bool) -> Iterator[tuple[int, Row]]:
         arrow, parquet = import_pyarrow("Reading a parquet file")
-        self._raw = None  # pyarrow reads where it wants to, so progress goes by rows
+        self._raw = None  # pyarrow reads in its own order, so progress is measured in rows
         number = 0
         try:
             with self._unpacked(file) if packed else file as source:
@@ -508,10 +510,11 @@ class FileReader:
         except DataError:
             raise
         except (arrow.ArrowException, OSError, ValueError) as exc:
-            raise self.broken(f"not a readable parquet file ({str(exc).partition(chr(10))[0]}); get it again") from exc
+            first_line = str(exc).partition("\n")[0]
+            raise self.broken(f"not a readable parquet file ({first_line}); download it again") from exc
 
     def _unpacked(self, file: IO[bytes]) -> IO[bytes]:
-        """The content of a gzip file on disk, since parquet is read from its end."""
+        """Unpack a gzip file into a temporary file, since parquet is read from its end."""
         with ExitStack() as stack:
             out = stack.enter_context(tempfile.TemporaryFile())
             left = _MAX_GROWTH * max(self.total_bytes, _CHUNK)
@@ -526,12 +529,12 @@ class FileReader:
 
 
 class _Lines:
-    """Lines of a text, until a record is too long.
+    """Iterates over the lines of a text until a record is too long.
 
     Attributes:
-        pending: Characters since the reader last set it to 0, as it does at each record.
-        undecoded: Whether a line was not UTF-8 since the reader last set it to False.
-        too_long: Whether it has ended because a record is too long.
+        pending: Characters read since the reader last reset this to 0, which it does after each record.
+        undecoded: Whether a line was not UTF-8 since the reader last reset this to False.
+        too_long: Whether iteration ended because a record is too long.
     """
 
     def __init__(self, stream: IO[str]) -> None:
@@ -551,7 +554,7 @@ class _Lines:
 
 
 def _first_lines(lines: Iterator[str]) -> list[str]:
-    """Lines up to the end of the header, which goes on over line ends while a quote is open."""
+    """Lines up to the end of the header, which continues over line ends while a quote is open."""
     first: list[str] = []
     size = quotes = 0
     for line in lines:
@@ -564,12 +567,12 @@ def _first_lines(lines: Iterator[str]) -> list[str]:
 
 
 def inert_cell(text: str) -> str:
-    """Text as a cell of CSV that no spreadsheet runs; the reader takes the apostrophe off again, one of any number."""
+    """Escape a text that a spreadsheet would run as a formula; the reader removes one leading apostrophe again."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def _csv_reader(lines: Iterable[str], delimiter: str) -> Any:
-    # the module's limit of 128 KiB a cell is a setting of the process; long chats need more, and records are limited
+    # the limit of 128 KiB per cell is a setting of the process; long chats need more, and records have our own limit
     if csv.field_size_limit() < MAX_RECORD_CHARS:
         csv.field_size_limit(MAX_RECORD_CHARS)
     return csv.reader(lines, delimiter=delimiter, strict=True)
@@ -583,7 +586,7 @@ def _header(first: list[str], delimiter: str) -> list[str]:
 
 
 def _kind_of_object(line: str, rest: str, named: str) -> str:
-    """JSON lines or JSON, by a first line that begins with a brace: is an object to end with the line?"""
+    """Tell JSON lines from JSON by a first line that begins with a brace: does the object end on that line?"""
     end = _end_of_value(line, 0)
     if end is not None:
         return "json" if line[end:].lstrip(" \t\r,")[:1] == "{" else "jsonl"
@@ -593,7 +596,7 @@ def _kind_of_object(line: str, rest: str, named: str) -> str:
 
 
 def _kind_of_array(line: str, rest: str, named: str) -> str:
-    """JSON lines or JSON, by a first line that begins with a bracket: is it one conversation of several?"""
+    """Tell JSON lines from JSON by a first line that begins with a bracket: is it one conversation of several?"""
     if named != "json":
         try:
             value = json.loads(line)
@@ -605,7 +608,7 @@ def _kind_of_array(line: str, rest: str, named: str) -> str:
 
 
 def _end_of_value(text: str, start: int) -> int | None:
-    """Where a JSON value ends by its quotes and brackets, be it well-formed or not; None if the text ends before it."""
+    """Where a JSON value ends judging by quotes and brackets, well-formed or not; None if the text ends before it."""
     if text[start] not in '{["':
         ends = _SCALAR_END.search(text, start + 1)
         return ends.start() if ends else None
@@ -624,7 +627,7 @@ def _end_of_value(text: str, start: int) -> int | None:
 
 
 def _with_plain_times(batch: Any, arrow: Any) -> Any:
-    """A batch with points in time as text: Python's know no nanoseconds, and no prompt or label is one."""
+    """A batch with times as text: Python's times have no nanoseconds, and no prompt or label is a time."""
     columns = [
         column.cast(arrow.string())
         if arrow.types.is_timestamp(column.type) or arrow.types.is_time(column.type)
@@ -635,12 +638,12 @@ def _with_plain_times(batch: Any, arrow: Any) -> Any:
 
 
 def _rows_of_batch(batch: Any) -> list[Row | str]:
-    """The rows of a batch of a parquet file; a str is what is wrong with one."""
+    """The rows of a batch of a parquet file; a malformed row is replaced by a str that says what is wrong."""
     try:
         rows = batch.to_pylist()
     except (ValueError, OverflowError, NotImplementedError):
         if batch.num_rows == 1:
-            return ["holds a value that Python cannot; is a text not UTF-8, or a time too precise?"]
+            return ["holds a value that Python cannot represent; is a text not UTF-8, or a time too precise?"]
         return [row for i in range(batch.num_rows) for row in _rows_of_batch(batch.slice(i, 1))]
     return [
         f"holds a text longer than {MAX_RECORD_CHARS:,} characters"
@@ -651,7 +654,7 @@ def _rows_of_batch(batch: Any) -> list[Row | str]:
 
 
 def import_pyarrow(what: str) -> tuple[Any, Any]:
-    """The packages pyarrow and pyarrow.parquet, or a `MissingExtraError` that says what needs them."""
+    """Import pyarrow and pyarrow.parquet, or raise a `MissingExtraError` that says what needs them."""
     try:
         import pyarrow  # type: ignore[import-untyped]
         import pyarrow.parquet  # type: ignore[import-untyped]
@@ -661,7 +664,7 @@ def import_pyarrow(what: str) -> tuple[Any, Any]:
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, for messages: never its content."""
+    """Describe a value for messages by its type, never by its content."""
     if value is None:
         return "null"
     kinds = {str: "a text", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
@@ -669,7 +672,7 @@ def kind_of(value: Any) -> str:
 
 
 def shown_names(names: Iterable[Any]) -> str:
-    """Names of fields for a message; a long one is a cell of a file without a header, so it is not shown."""
+    """List field names for a message; a long name is data from a file without a header, so it is not shown."""
     listed = [str(name) for name in islice(names, 31)]
     listed = [name if len(name) <= 64 and name.isprintable() else "(a long text)" for name in listed]
     return ", ".join(listed[:30]) + (", ..." if len(listed) > 30 else "") or "none"

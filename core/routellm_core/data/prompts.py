@@ -1,6 +1,6 @@
-"""Prompts out of files of traffic: text, tables, JSON, and exports of other tools.
+"""Prompts from files of traffic: text, tables, JSON, and exports of other tools.
 
-What is taken of a recorded call is the text that would be routed on: the last message of the user.
+The prompt of a recorded call is the text that it would be routed on: the last user message.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["PromptReader", "prompts_of_record", "read_prompts", "routed_text"]
 
-# Columns that make a table an export, whose rows are told apart by more than the column of the prompt.
+# Columns that mark a table as an export; its rows need more than the prompt column to be understood.
 _EXPORT_COLUMNS = {"run_type", "inputs", "traceid", "trace_id", "attributes", "observations"}
-# "data" is a common name: it is a page of an API only where nothing but the page's own description stands beside it.
+# "data" is a common name: an object is a page of an API only if it has no fields but these.
 _PAGE_FIELDS = {"data", "meta", "cursor", "cursors"}
-# Fields beside which a prompt is no longer the first choice: inputs of a recorded call, or a message itself.
+# Fields that take precedence over a prompt beside them: inputs of a recorded call, or a message itself.
 _COMPETING = frozenset({"inputs", "input", "messages", "prompts", "role", "type", "message", "kwargs", "data"})
-# So many sets of field names are remembered with their form; files with more have names that are data.
+# The form is remembered for this many sets of field names; a file with more uses data as field names.
 _MAX_SHAPES = 1000
 
 
@@ -45,8 +45,8 @@ class PromptReader:
     Attributes:
         path: The file.
         total_bytes: Its size on disk.
-        skipped: Records passed over so far because they hold no prompt (steps of a trace that are no model call,
-            blank ones).
+        skipped: Records skipped so far because they hold no prompt (blank records, and steps of a trace that are not
+            model calls).
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class PromptReader:
     ) -> None:
         if form is not None and field is not None:
             raise ConfigurationError(
-                f"form={form!r}, field={field!r}: a form knows where its prompts are; give one of the two"
+                f"form={form!r}, field={field!r}: a form knows where its prompts are; use only one of the two"
             )
         self._form = None if form is None else find_form(form)
         columns = {*PROMPT_FIELDS, *known_columns(), *(() if field is None else (field, field.split(".")[0]))}
@@ -80,19 +80,19 @@ class PromptReader:
         return self._file.bytes_read
 
     def no_prompt(self) -> DataError:
-        """The error for a file that has been read and held no prompt: it names the fields that were seen."""
+        """Return the error for a file in which no prompt was found; it names the fields that were seen."""
         if not self.skipped:
-            return DataError(f"{self.path}: holds no prompt; it has no records")
+            return DataError(f"{self.path}: contains no prompt; it has no records")
         names = dict.fromkeys(name for value in self._first if isinstance(value, dict) for name in value)
         seen = f" (fields seen: {shown_names(names)})" if names else ""
         return DataError(
-            f"{self.path}: holds no prompt in its {self.skipped:,} records{seen}; --field (in Python field=) names the "
-            "field that does, --format (format=) the kind of file"
+            f"{self.path}: contains no prompt in its {self.skipped:,} records{seen}; name the field of the prompt with "
+            "--field (in Python field=), or the format of the file with --format (format=)"
         )
 
     def __iter__(self) -> Iterator[str]:
         self.skipped = 0
-        # closed explicitly: an error that is kept for later must not keep the file open
+        # closed explicitly: an error that someone holds on to must not leave the file open
         with closing(iter(self._file)) as values:
             first = list(islice(values, FIRST_ROWS))
             self._first = [value for _, value in first]
@@ -109,7 +109,7 @@ class PromptReader:
                 yield from texts
 
     def _found(self, numbered: Iterator[tuple[int | str, Any]]) -> Iterator[Sequence[str]]:
-        """The texts of each record, read in the form that the first records are of."""
+        """The texts of each record, read in the form that the first records have."""
         form = self._form
         if self.field is None and form is None:
             form = form_of_labels([value for value in self._first if isinstance(value, dict)])
@@ -171,10 +171,10 @@ class PromptReader:
             yield texts
 
     def _columns(self) -> list[tuple[str, str, bool]]:
-        """The columns that the prompt is looked for in, chosen once for a table, so that no cell stands in for another.
+        """Choose the columns to look for the prompt in, once per table, so that no other cell replaces an empty one.
 
         Returns:
-            For each the name by which it is looked for, its name in the table, and whether its text is the prompt.
+            For each column the name to look it up by, its name in the table, and whether its text is the prompt itself.
         """
         names = self._file.columns or []
         lowered = {name.lower(): name for name in names} | {name: name for name in names if name == name.lower()}
@@ -190,14 +190,14 @@ class PromptReader:
 
     def _of_field(self, record: Any, where: int | str) -> list[str] | None:
         assert self.field is not None
-        # a name may hold a dot itself, as the columns of a flattened table do
+        # a name may contain a dot itself, like the columns of a flattened table
         whole = isinstance(record, dict) and self.field in record
         path = [self.field] if whole else self.field.split(".")
         value: Any = record
         for key in path:
             if not isinstance(value, dict) or key not in value:
                 has = f"it has: {shown_names(value)}" if isinstance(value, dict) else f"it is {kind_of(value)}"
-                self._file.refuse(where, f"no field {self.field!r}; {has}")
+                self._file.refuse(where, f"there is no field {self.field!r}; {has}")
                 return None
             value = value[key]
         return texts_of_input({"prompts": value} if path[-1] == "prompts" else value)
@@ -215,41 +215,41 @@ def read_prompts(
 
     Recorded calls may be objects with a ``prompt``, ``question``, ``text``, ``input`` or ``messages`` field, runs of a
     LangSmith export, observations or traces of a Langfuse export, or spans of OpenTelemetry (OTLP JSON or the console
-    exporter; the GenAI, OpenLLMetry and OpenInference attribute names). In an export only calls of a model count. Files
-    with labels (outcomes, battles) give their prompts.
+    exporter; the GenAI, OpenLLMetry and OpenInference attribute names). Of an export, only model calls are read. Files
+    with labels (outcomes, battles) yield their prompts.
 
     Args:
         path: The file, plain or gzip, UTF-8.
-        format: ``"text"`` (one prompt a line), ``"jsonl"``, ``"json"`` (an array, or objects one after another),
-            ``"csv"`` (with a header; separated by commas, semicolons or tabs), ``"parquet"``, or ``"auto"``: by the
-            content, and by the name where that leaves a choice.
-        field: Name of the field or column that holds the prompt; where there is none of that name, dots in it are a
-            path, as in ``"inputs.question"``.
-        form: Name of the foreign form (see `routellm_core.data.forms.FORMS`); None finds it out by the content.
-        skip_bad: Leave malformed rows out and note them here, instead of raising.
+        format: ``"text"`` (one prompt per line), ``"jsonl"``, ``"json"`` (an array, or objects one after another),
+            ``"csv"`` (with a header; separated by commas, semicolons or tabs), ``"parquet"``, or ``"auto"``, which goes
+            by the content and, if that leaves a choice, by the name.
+        field: Name of the field or column that holds the prompt. If there is no field of that name, dots in it are read
+            as a path, as in ``"inputs.question"``.
+        form: Name of the foreign form (see `routellm_core.data.forms.FORMS`); None recognises it by the content.
+        skip_bad: Counts malformed rows, which are then skipped; None raises at the first one.
 
     Returns:
-        An iterable of str, each time from the start; it knows how far it has read.
+        An iterable of str that starts from the beginning each time and knows how far it has read.
 
     Raises:
-        DataError: No such file; and while reading, a record that is malformed or lacks `field`, with its place.
-        ConfigurationError: Unknown `format` or `form`, or both `field` and `form`.
-        MissingExtraError: A parquet file, and pyarrow is not installed.
+        DataError: The file does not exist; while reading, a record is malformed or lacks `field`.
+        ConfigurationError: `format` or `form` is unknown, or both `field` and `form` are given.
+        MissingExtraError: The file is parquet and pyarrow is not installed.
     """
     return PromptReader(path, format=format, field=field, form=form, skip_bad=skip_bad)
 
 
 def prompts_of_record(record: Any) -> Iterator[str]:
-    """The routing texts in one parsed record: none or one, or several where it bundles spans, runs or calls."""
+    """Yield the routing texts of one parsed record: none, one, or several if it bundles spans, runs or calls."""
     yield from _texts_of(record, form_of_traffic(record) if isinstance(record, dict) else None)
 
 
 class _Shape:
-    """What is the same for all records with the same names of fields.
+    """What all records with the same field names have in common.
 
     Attributes:
-        form: The foreign form that they are of.
-        field: The field that holds the prompt if it holds a text, where no other field comes before it.
+        form: Their foreign form, or None.
+        field: The field whose text is the prompt, or None if another field may take precedence over it.
     """
 
     def __init__(self, record: Row) -> None:
@@ -272,7 +272,7 @@ def _texts_of(record: Any, form: Form | None) -> list[str]:
 
 
 def _inside(value: Any) -> list[tuple[str, Row]] | None:
-    """The rows inside of the only record of a file, where it is no call itself."""
+    """The rows inside the only record of a file, unless that record is a call itself."""
     try:
         if not isinstance(value, dict) or form_of_traffic(value) is not None or any(prompts_of_record(value)):
             return None

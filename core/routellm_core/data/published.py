@@ -14,9 +14,9 @@ from routellm_core.errors import CheckpointNotFoundError, DataError, MissingExtr
 
 PUBLISHED_BATTLES = ("lmsys/lmsys-arena-human-preference-55k", "routellm/gpt4_judge_battles")
 PUBLISHED_EMBEDDINGS = ("routellm/arena_battles_embeddings", "routellm/gpt4_judge_battles_embeddings")
-# The model that made the published embeddings; the authors' factorizations were trained on it as well.
+# The model that produced the published embeddings; the authors' factorizations were trained on it as well.
 PUBLISHED_EMBEDDING_MODEL = "text-embedding-3-small"
-# The published embeddings hold exactly the battles whose first turn has this many characters after strip.
+# The published embeddings cover exactly the battles whose first turn has at least this many characters after strip.
 MIN_PROMPT_CHARACTERS = 16
 
 Source = str | Path
@@ -26,10 +26,10 @@ def read_published_battles(sources: Source | Sequence[Source]) -> list[tuple[str
     """Read the battles that the published embeddings belong to.
 
     Data sets have the columns prompt (a JSON list of turns), model_a, model_b, winner_model_a, winner_model_b. Battles
-    whose first turn has under 16 characters after strip are left out, as they are in the embeddings.
+    whose first turn has fewer than 16 characters after strip are skipped, since they have no embedding.
 
     Args:
-        sources: Data sets in order: a parquet or CSV file, a directory of such files, or a hub id.
+        sources: Data sets in order; each is a parquet or CSV file, a directory of such files, or a hub id.
 
     Returns:
         (model_a, model_b, winner) of each battle; the winner is "model_a", "model_b" or "tie".
@@ -43,9 +43,9 @@ def read_published_battles(sources: Source | Sequence[Source]) -> list[tuple[str
 
 
 def read_published_embeddings(sources: Source | Sequence[Source]) -> npt.NDArray[np.float32]:
-    """Read the embeddings (n, d) of battles, from data sets with the column ``embeddings``, a list of numbers each.
+    """Read the embeddings of battles, shape (n, d), from data sets with a column ``embeddings`` of lists of numbers.
 
-    Args and errors are those of `read_published_battles`; in addition, vectors of different length are a DataError.
+    Arguments and errors are those of `read_published_battles`; vectors of different lengths also raise a `DataError`.
     """
     parts = [part for source in _listed(sources) for part in _embeddings(source)]
     if len({part.shape[1] for part in parts}) != 1:
@@ -126,13 +126,13 @@ def _downloaded(source: str | Path) -> Path:
     except ImportError:
         raise MissingExtraError(f"{source!r} is not a local path; loading it from the hub", "hub") from None
     try:
-        # The hub keeps a parquet form of every data set, whatever its owner uploaded, on this branch.
+        # On this branch the hub keeps a parquet version of every data set, whatever format its owner uploaded.
         return Path(
             snapshot_download(
                 source, repo_type="dataset", revision="refs/convert/parquet", allow_patterns=["*/train/*.parquet"]
             )
         )
-    except Exception as exc:  # the hub client has a dozen error classes, and all mean that it cannot be fetched
+    except Exception as exc:  # the hub client has a dozen error classes, and all mean that the download failed
         raise CheckpointNotFoundError(
-            f"{source!r}: no such local path, and it cannot be fetched from the hub ({type(exc).__name__}: {exc})"
+            f"{source!r}: no such local path, and it cannot be downloaded from the hub ({type(exc).__name__}: {exc})"
         ) from exc

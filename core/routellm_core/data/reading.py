@@ -1,4 +1,4 @@
-"""Files to records: outcomes, battles and answers, in the project's own rows or in a foreign form."""
+"""From files to records: outcomes, battles and answers, in the project's own rows or in a foreign form."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def read_outcomes(
     """Read outcomes, one at a time, so that a file may be larger than memory.
 
     Rows have ``prompt`` and ``scores`` (``{"model": number, ...}``; in CSV and parquet also JSON text, a map or a
-    struct), or one field ``scores.MODEL`` for each model, empty where it has no score. Optional fields: ``id`` (or
+    struct), or one field ``scores.MODEL`` per model, empty if that model has no score. Optional fields: ``id`` (or
     ``prompt_id``), ``source``, ``weight``, ``costs`` (``{"model": number}``, or ``costs.MODEL``) and ``tokens``
-    (``{"model": {"input": number, "output": number}}``). Chats given as ``turns`` are read as their first turn. Rows
-    of a foreign form are translated, see `routellm_core.data.forms.FORMS`. Formats of files are those of `read_rows`.
+    (``{"model": {"input": number, "output": number}}``). Of a chat in ``turns``, the first turn is the prompt. Rows of
+    a foreign form are translated, see `routellm_core.data.forms.FORMS`. File formats are those of `read_rows`.
 
     Args:
         path: The file.
-        form: Name of the foreign form; None finds it out by the content.
-        skip_bad: Where to count malformed rows; None raises at the first.
+        form: Name of the foreign form; None recognises it by the content.
+        skip_bad: Counts malformed rows, which are then skipped; None raises at the first one.
 
     Raises:
-        DataError: No such file, an unreadable or empty one, one of another form, or a malformed row: the message names
-            file, place and field.
-        ConfigurationError: An unknown `form`.
-        MissingExtraError: A parquet file, and pyarrow is not installed.
+        DataError: The file does not exist, cannot be read, is empty or has another form, or a row is malformed; the
+            message names file, place and field.
+        ConfigurationError: `form` is unknown.
+        MissingExtraError: The file is parquet and pyarrow is not installed.
     """
     return _records(path, _OUTCOMES, form, skip_bad)
 
@@ -65,10 +65,11 @@ def read_preferences(
 def read_answers(
     path: str | Path, *, form: str | None = None, skip_bad: SkippedRows | None = None
 ) -> Iterator[AnsweredPrompt]:
-    """Read prompts with answers, which wait for a label.
+    """Read prompts with answers that are yet to be labelled.
 
-    Rows have ``prompt``, ``answers`` (``{"model": "text", ...}``, or fields ``answers.MODEL``; may be absent where they
-    are to be generated) and, for gold labels, ``gold``. Optional fields, arguments and errors as for `read_outcomes`.
+    Rows have ``prompt``, ``answers`` (``{"model": "text", ...}``, or fields ``answers.MODEL``; may be absent if the
+    answers are to be generated) and, for gold labels, ``gold``. Optional fields, arguments and errors as for
+    `read_outcomes`.
     """
     return _records(path, _ANSWERS, form, skip_bad)
 
@@ -76,18 +77,18 @@ def read_answers(
 def preferences_of(
     file: FileReader, *, form: str | None = None, keep: Callable[[Row], bool] | None = None
 ) -> Iterator[tuple[str, Battle | Outcome]]:
-    """As `read_preferences`, each with its place, for callers that report about rows.
+    """Like `read_preferences`, but yields each record with its place, for callers that report on rows.
 
     Args:
-        file: The file, with what is to become of malformed rows.
+        file: The file; its `skip_bad` decides about malformed rows.
         form: As for `read_preferences`.
-        keep: Says of a row as it stands in the file whether it counts; None keeps all.
+        keep: Decides, from a row as it stands in the file, whether to read it; None reads all.
     """
     return _located(file, _PREFERENCES, None if form is None else find_form(form), keep)
 
 
 class _Kind(NamedTuple, Generic[Record]):
-    """What a reader looks for: how a row becomes a record, by which fields it is known, and what it is called."""
+    """What a reader looks for: how to parse a row, how to recognise one, and what to call the records in messages."""
 
     parse: Callable[[Row], Record]
     known: Callable[[Row], bool]
@@ -104,7 +105,7 @@ def _records(path: str | Path, kind: _Kind[Record], form: str | None, skipped: S
 def _located(
     file: FileReader, kind: _Kind[Record], form: Form | None, keep: Callable[[Row], bool] | None
 ) -> Iterator[tuple[str, Record]]:
-    # closed explicitly: an error that is kept for later must not keep the file open
+    # closed explicitly: an error that someone holds on to must not leave the file open
     with closing(file.rows()) as rows:
         for where, row in _own_rows(file, rows, kind, form, keep):
             if isinstance(row, Problem):
@@ -127,7 +128,7 @@ def _own_rows(
     form: Form | None,
     keep: Callable[[Row], bool] | None,
 ) -> Iterator[tuple[str, Row | Problem]]:
-    """Rows of a file, or of the only object in it, translated out of the form that the first ones are of."""
+    """Rows of a file, or of the only object in it, translated from the form that the first rows have."""
     skipped = file.skip_bad.count if file.skip_bad else 0
     first = list(islice(rows, FIRST_ROWS))
     if not first and skipped == (file.skip_bad.count if file.skip_bad else 0):
@@ -152,13 +153,13 @@ def _own_rows(
         names = dict.fromkeys(name for _, row in first for name in row)
         raise DataError(
             f"{file.path}, {peeked[0][0]}: expected {kind.name}; fields seen: {shown_names(names)}; rename the fields, "
-            "or translate the rows (in Python with read_rows)"
+            "or convert the rows (in Python with read_rows)"
         )
     return chain(peeked, translated)
 
 
 def _own_names(file: FileReader) -> dict[str, str]:
-    """Columns of a table that are the project's own but for capitals: spreadsheets head them ``Prompt``, say."""
+    """Columns that match the project's own except for case: spreadsheets often write ``Prompt``, for example."""
     renamed: dict[str, str] = {}
     for name in file.columns or ():
         lowered = name.lower()
@@ -166,13 +167,13 @@ def _own_names(file: FileReader) -> dict[str, str]:
         own = lowered if lowered in (*OWN_COLUMNS, "id", "source", "weight") else prefix + name[len(prefix) :]
         if own != name and own not in (file.columns or ()):
             if own in renamed.values():
-                raise DataError(f"{file.path}: two columns are called {own!r}, but for capitals; rename one of them")
+                raise DataError(f"{file.path}: two columns are named {own!r} except for case; rename one of them")
             renamed[name] = own
     return renamed
 
 
 def _table_rows(rows: Iterable[Located], renamed: dict[str, str]) -> Iterator[Located]:
-    """Rows of a table under the project's own names, without the empty ones that spreadsheets leave."""
+    """Rows of a table under the project's own names, without the empty rows that spreadsheets leave."""
     for where, row in rows:
         if any(value is not None and value != "" for value in row.values()):
             yield where, {renamed.get(name, name): value for name, value in row.items()} if renamed else row
@@ -180,7 +181,7 @@ def _table_rows(rows: Iterable[Located], renamed: dict[str, str]) -> Iterator[Lo
 
 def _translated(form: Form, rows: Iterable[Located]) -> Iterator[tuple[str, Row | Problem]]:
     if form.rows is None:
-        raise DataError(f"form={form.name!r} is a form of traffic, without labels; it is for calibrate and route")
+        raise DataError(f"form={form.name!r} is a form of traffic without labels; use it with calibrate and route")
     return form.rows(rows)
 
 
@@ -195,7 +196,7 @@ _ALLOWED = {
     "string_type": "expected a text",
     "too_short": "expected at least one model",
 }
-# Their texts are private and never enter a message.
+# The texts of these fields are private and never appear in a message.
 _PRIVATE = {"prompt", "answers", "gold"}
 
 
@@ -214,14 +215,14 @@ def _first_problem(exc: ValidationError) -> str:
         if isinstance(value, str) and len(value) <= 40:
             got = repr(value) + ("; write decimals with a point" if re.fullmatch(r"[+-]?\d+,\d+", value) else "")
         elif isinstance(value, int) and error["type"] == "float_type":
-            got = "a number beyond any float"
+            got = "a number too large for a float"
         elif isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 10**12):
             got = repr(value)
     return f"{place}: {_ALLOWED.get(error['type'], text)}, got {got}"
 
 
 def _normalised(row: Row, mapping: str | None = None) -> Row:
-    """Name fields as the records do, and gather the fields of a mapping; an empty cell is as good as a missing one."""
+    """Name fields as the records do and gather the fields of a mapping; an empty cell counts as missing."""
     out = {key: value for key, value in row.items() if value is not None and (value != "" or key == "prompt")}
     if "prompt" not in out and "turns" in out:
         turns = _json("turns", out["turns"]) if isinstance(out["turns"], str) else out["turns"]
@@ -245,7 +246,7 @@ def _mapping(name: str, value: Any) -> Any:
         return _json(name, value)
     if isinstance(value, list):
         try:
-            return dict(value)  # a parquet map arrives as pairs
+            return dict(value)  # pyarrow returns a map as a list of pairs
         except (TypeError, ValueError):
             pass
     return value
@@ -255,7 +256,7 @@ def _json(name: str, value: str) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        raise BadRowError(f"field {name!r}: expected JSON text, got another text") from None
+        raise BadRowError(f"field {name!r}: expected JSON text, got text that is not JSON") from None
 
 
 def _has_prompt(row: Row) -> bool:

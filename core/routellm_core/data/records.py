@@ -13,12 +13,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]").search
 
 
 def _text(value: Any) -> Any:
-    """Identifiers and gold answers are often written as numbers; True is not one."""
+    """Accept numbers as text: identifiers and gold answers are often written that way. Booleans are not converted."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _accepted(value: Any) -> Any:
-    """True and false are answers; lists of accepted answers are JSON text where a cell holds text only, as in CSV."""
+    """Read true and false as answers, and the JSON text of a list as that list: a CSV cell can hold only text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str) and value.startswith("["):
@@ -32,8 +32,8 @@ def _accepted(value: Any) -> Any:
 
 
 def _well_formed(value: Any) -> Any:
-    # Published chats hold halves of surrogate pairs: joined where both are there, else U+FFFD, so that every
-    # text can be written as UTF-8.
+    # Published chats contain halves of surrogate pairs. Two matching halves are joined and a lone one becomes U+FFFD,
+    # so that every text can be written as UTF-8.
     if isinstance(value, str) and not value.isascii() and _SURROGATE(value):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return value
@@ -86,19 +86,18 @@ class _Record(BaseModel):
 
 
 class Battle(_Record):
-    """Two models answered one prompt, and one answer was preferred or neither.
+    """Two models answered one prompt; one answer was preferred, or neither was.
 
     Attributes:
         prompt: What was asked: a non-blank string.
         model_a: Name of the first model.
-        model_b: Name of the second model, another one.
-        winner: ``"model_a"``, ``"model_b"`` or ``"tie"`` (``"tie (bothbad)"`` of the Arena is read as a tie).
-        id: Name of the row, for reports.
-        source: Where it is from; training can weight sources.
-        weight: How much it counts, >= 0.
-        costs: What the call of each model cost, in any currency that is the same for all; only of models where it is
-            known.
-        tokens: Tokens of the call of each model, where they are known.
+        model_b: Name of the second model; it must differ from `model_a`.
+        winner: ``"model_a"``, ``"model_b"`` or ``"tie"`` (the Arena's ``"tie (bothbad)"`` is read as a tie).
+        id: Identifier of the row, for reports.
+        source: Where the row comes from; training can weight sources.
+        weight: How much the row counts, >= 0.
+        costs: What the call of each model cost, in one currency for all; only models whose cost is known.
+        tokens: Tokens that the call of each model used, if known.
     """
 
     model_a: Model
@@ -119,37 +118,35 @@ class Battle(_Record):
 
 
 class Outcome(_Record):
-    """How well each of some models answered one prompt.
+    """How well each of several models answered one prompt.
 
     Attributes:
         prompt: What was asked: a non-blank string.
-        scores: Score of each model, higher is better, any unit that is the same for all; true and false count as
-            1 and 0, null as not known. At least one.
-        id: Name of the row, for reports.
-        source: Where it is from; training can weight sources.
-        weight: How much it counts, >= 0.
-        costs: What the call of each model cost, in any currency that is the same for all; only of models where it is
-            known.
-        tokens: Tokens of the call of each model, where they are known.
+        scores: Score of each model, at least one. Higher is better; any unit will do, as long as all scores share it.
+            true and false count as 1 and 0, and null as unknown.
+        id: Identifier of the row, for reports.
+        source: Where the row comes from; training can weight sources.
+        weight: How much the row counts, >= 0.
+        costs: What the call of each model cost, in one currency for all; only models whose cost is known.
+        tokens: Tokens that the call of each model used, if known.
     """
 
     scores: Annotated[dict[Model, Number], BeforeValidator(_without_missing), Field(min_length=1)]
 
 
 class AnsweredPrompt(_Record):
-    """A prompt with the models' answers (and, for gold labels, the right one), waiting for a label.
+    """A prompt with the models' answers (and, for gold labels, the correct one) that is yet to be labelled.
 
     Attributes:
         prompt: What was asked: a non-blank string.
-        answers: Answer of each model; may be empty where the labeller is to generate them.
-        gold: The right answer: a letter, a number, a date or a text; or several that are accepted (in a file a list, or
+        answers: Answer of each model; may be empty if the labeller is to generate them.
+        gold: The correct answer: a letter, a number, a date or a text; or several accepted ones (in a file a list, or
             the JSON text of a list of strings).
-        id: Name of the row, for reports.
-        source: Where it is from.
+        id: Identifier of the row, for reports.
+        source: Where the row comes from.
         weight: Passed on to the label.
-        costs: What the call of each model cost, in any currency that is the same for all; only of models where it is
-            known.
-        tokens: Tokens of the call of each model, where they are known.
+        costs: What the call of each model cost, in one currency for all; only models whose cost is known.
+        tokens: Tokens that the call of each model used, if known.
     """
 
     answers: Annotated[dict[Model, String], BeforeValidator(_without_missing)] = Field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Records to files: JSON lines, CSV and parquet, whole or not at all."""
+"""From records to files: JSON lines, CSV and parquet, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _PARQUET_ROWS = 1024
 
 
 def write_records(path: str | Path, records: Iterable[BaseModel]) -> int:
-    """Write records in the form that the readers take back, by the suffix of `path`.
+    """Write records in a format that the readers can read back; the suffix of `path` selects it.
 
-    The file appears whole or not at all: where writing fails, or there is nothing to write, what was there stays.
-    Fields at their default (no id, weight 1) are left out of JSON lines. CSV and parquet have columns, so all records
-    must be of one kind there. In CSV, a text that a spreadsheet would run as a formula is written behind an apostrophe,
-    which the readers take off again.
+    The file is written completely or not at all: if writing fails or there is nothing to write, an existing file stays
+    unchanged. JSON lines omit fields that have their default value (no id, weight 1). CSV and parquet have columns, so
+    all records must be of one kind there. In CSV, a text that a spreadsheet would run as a formula is preceded by an
+    apostrophe, which the readers remove again.
 
     Args:
-        path: A .jsonl, .ndjson or .csv file (each may end in .gz), or a .parquet file; folders are made as needed.
+        path: A .jsonl, .ndjson or .csv file (each may end in .gz), or a .parquet file; folders are created as needed.
         records: Battles, outcomes or answers; read once.
 
     Returns:
         Number of rows.
 
     Raises:
-        DataError: An unknown suffix, no record, or records of two kinds in a file with columns.
-        MissingExtraError: A parquet file, and pyarrow is not installed.
+        DataError: The suffix is unknown, there is no record, or a file with columns would get two kinds of records.
+        MissingExtraError: The file is parquet and pyarrow is not installed.
     """
     target = Path(path)
     writer = {"jsonl": _write_jsonl, "csv": _write_csv, "parquet": _write_parquet}[format_of(target)]
@@ -48,7 +48,7 @@ def write_records(path: str | Path, records: Iterable[BaseModel]) -> int:
     iterator = iter(records)
     first = next(iterator, None)  # before anything on disk is touched
     if first is None:
-        kept = "; the file that is there stays as it is" if target.exists() else ""
+        kept = "; the existing file is unchanged" if target.exists() else ""
         raise DataError(f"{target}: there is no row to write{kept}")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
@@ -65,10 +65,10 @@ def write_records(path: str | Path, records: Iterable[BaseModel]) -> int:
 
 
 def format_of(path: Path) -> Format:
-    """The format that the name of a file to write says.
+    """Return the format that the name of an output file selects.
 
     Raises:
-        DataError: An unknown suffix.
+        DataError: The suffix is unknown.
     """
     suffixes = [s.lower() for s in path.suffixes]
     packed = suffixes[-1:] == [".gz"]
@@ -85,8 +85,8 @@ def _of_one_kind(target: Path, first: BaseModel, rest: Iterator[BaseModel]) -> I
     for number, record in enumerate(chain([first], rest), 1):
         if columns and type(record) is not type(first):
             raise DataError(
-                f"{target}: record {number} is of another kind ({type(record).__name__}) than the first "
-                f"({type(first).__name__}), and columns hold one kind; write JSON lines (.jsonl)"
+                f"{target}: record {number} ({type(record).__name__}) is of another kind than the first "
+                f"({type(first).__name__}), and a file with columns holds one kind; write JSON lines (.jsonl)"
             )
         yield record
 

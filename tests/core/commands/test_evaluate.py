@@ -391,7 +391,9 @@ def test_calibrate_names_what_is_wrong(traffic, tmp_path):
     out = ("-o", tmp_path / "c.json")
     assert "no such file" in run("calibrate", "-d", tmp_path / "none", *out, error=DataError)
     (tmp_path / "empty.jsonl").write_text("")
-    assert "holds no prompt" in run("calibrate", "-d", tmp_path / "empty.jsonl", "-r", "random", *out, error=DataError)
+    assert "contains no prompt" in run(
+        "calibrate", "-d", tmp_path / "empty.jsonl", "-r", "random", *out, error=DataError
+    )
     assert "--tokens" in run("calibrate", "-d", traffic, "--budget", "5", *out, error=ConfigurationError)
     assert "format='xml'" in run("calibrate", "-d", traffic, "--format", "xml", *out, error=ConfigurationError)
     assert "no field 'q'" in run("calibrate", "-d", traffic, "-r", "random", "--field", "q", *out, error=DataError)

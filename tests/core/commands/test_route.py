@@ -136,10 +136,13 @@ def test_a_broken_file_names_the_line(tmp_path):
     assert "line 2" in result.stderr
     other = tmp_path / "other.csv"
     other.write_text("a,b\n1,2\n")
-    assert "holds no prompt in its 1 records (fields seen: a, b); --field" in routellm("route", "-d", other).stderr
+    assert (
+        "contains no prompt in its 1 records (fields seen: a, b); name the field of the prompt with --field"
+        in routellm("route", "-d", other).stderr
+    )
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
-    assert "holds no prompt" in routellm("route", "-d", empty).stderr
+    assert "contains no prompt" in routellm("route", "-d", empty).stderr
 
 
 def test_help_shows_the_defaults():

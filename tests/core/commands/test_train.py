@@ -344,6 +344,6 @@ def test_nothing_to_convert_leaves_the_file_that_was_there(tmp_path: Path) -> No
     (tmp_path / "a.jsonl").write_text('{"prompt": "", "scores": {"m": 1}}\n')
     out = tmp_path / "o.jsonl"
     out.write_text("yesterday's\n")
-    with pytest.raises(DataError, match=r"o\.jsonl: there is no row to write; the file that is there stays"):
+    with pytest.raises(DataError, match=r"o\.jsonl: there is no row to write; the existing file is unchanged"):
         run("data", "convert", "--data", tmp_path / "a.jsonl", "--skip-bad", "--out", out)
     assert out.read_text() == "yesterday's\n"

@@ -76,7 +76,7 @@ def test_nothing_to_write_is_an_error_and_leaves_what_was_there(tmp_path: Path, 
     assert not path.parent.exists()
     write_records(path, OUTCOMES)
     before = path.read_bytes()
-    with pytest.raises(DataError, match="no row to write; the file that is there stays as it is"):
+    with pytest.raises(DataError, match="no row to write; the existing file is unchanged"):
         write_records(path, iter(()))
 
     def broken() -> Any:
@@ -92,7 +92,7 @@ def test_nothing_to_write_is_an_error_and_leaves_what_was_there(tmp_path: Path, 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_columns_hold_one_kind_of_record(tmp_path: Path, suffix: str) -> None:
     mixed: list[Any] = [OUTCOMES[0], BATTLES[0]]
-    with pytest.raises(DataError, match=r"record 2 is of another kind \(Battle\) than the first \(Outcome\).*\.jsonl"):
+    with pytest.raises(DataError, match=r"record 2 \(Battle\) is of another kind than the first \(Outcome\).*\.jsonl"):
         write_records(tmp_path / f"a{suffix}", mixed)
     assert not list(tmp_path.iterdir())
     write_records(tmp_path / "a.jsonl", mixed)

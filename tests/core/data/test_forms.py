@@ -200,7 +200,10 @@ def test_rows_of_no_known_form_are_refused_with_the_fields_seen(tmp_path: Path, 
         assert "fields seen: request, reply" in str(caught.value)
     reader = read_prompts(path)
     assert list(reader) == []
-    assert "holds no prompt in its 40 records (fields seen: request, reply); --field" in str(reader.no_prompt())
+    assert (
+        "contains no prompt in its 40 records (fields seen: request, reply); name the field of the prompt with --field"
+        in str(reader.no_prompt())
+    )
 
 
 def test_texts_in_place_of_a_header_are_not_shown(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_opentelemetry_spans(tmp_path):
 def test_field_names_where_the_prompt_is(tmp_path):
     file = put(tmp_path, "a.jsonl", lines({"inputs": {"ask": "deep"}, "prompt": "shallow"}))
     assert list(read_prompts(file, field="inputs.ask")) == ["deep"]
-    with pytest.raises(DataError, match=r"line 1: no field 'inputs.q'; it has: ask"):
+    with pytest.raises(DataError, match=r"line 1: there is no field 'inputs.q'; it has: ask"):
         list(read_prompts(file, field="inputs.q"))
 
 
@@ -200,7 +200,7 @@ def test_field_names_where_the_prompt_is(tmp_path):
     [
         ("a.jsonl", '{"prompt": "ok"}\n{"prompt": \n', "line 2: not JSON"),
         ("a.json", '[{"prompt": "ok"}, {"prom', "item 2: not JSON"),
-        ("b.json", '[{"prompt": "ok"},', "cut off"),
+        ("b.json", '[{"prompt": "ok"},', "truncated"),
         ("latin.txt", b"caf\xe9\n", "not UTF-8"),
         ("cut.txt.gz", gzip.compress(b"hello\n" * 5000, mtime=0)[:-30], "damaged gzip"),
     ],
@@ -662,7 +662,7 @@ def test_csv_header_with_a_quote_of_its_own_does_not_read_the_file_into_memory(t
 
 def test_csv_row_with_more_cells_than_the_header_is_named(tmp_path):
     file = put(tmp_path, "a.csv", "id,prompt\n1,fine,,\n2,cut at the comma, here\n")
-    with pytest.raises(DataError, match=r"a\.csv, line 3: 3 cells, but the header names 2 columns.*quotes"):
+    with pytest.raises(DataError, match=r"a\.csv, line 3: 3 cells, but the header names 2 columns; quote cells"):
         list(read_prompts(file))
 
 
@@ -681,7 +681,7 @@ def test_field_with_a_dot_is_a_name_before_it_is_a_path(tmp_path, name, content)
 
 def test_field_that_a_csv_lacks_is_told_with_its_columns(tmp_path):
     file = put(tmp_path, "a.csv", "Id;Ask\n1;one\n")
-    with pytest.raises(DataError, match=r"a\.csv, line 2: no field 'prompt'; it has: Id, Ask"):
+    with pytest.raises(DataError, match=r"a\.csv, line 2: there is no field 'prompt'; it has: Id, Ask"):
         list(read_prompts(file, field="prompt"))
 
 
@@ -717,7 +717,7 @@ def test_what_follows_an_array_is_not_passed_over(tmp_path):
     [
         ("a.jsonl", '{"prompt": "one"}\n{"prompt": \n{"prompt": "two"}\n', None, "line 2: not JSON"),
         ("a.csv", "prompt,n\none,1\nbad, unquoted,2\ntwo,3\n", None, "line 3: 3 cells"),
-        ("a.jsonl", '{"q": "one"}\n{"prompt": "x"}\n{"q": "two"}\n', "q", "line 2: no field 'q'"),
+        ("a.jsonl", '{"q": "one"}\n{"prompt": "x"}\n{"q": "two"}\n', "q", "line 2: there is no field 'q'"),
     ],
 )
 def test_malformed_rows_are_left_out_where_that_is_asked_for(tmp_path, name, content, field, words):

@@ -348,7 +348,7 @@ def test_nesting_in_cells_and_in_traffic_is_refused_in_words(tmp_path: Path) -> 
         (b"%PDF-1.7\n", "PDF"),
         (b"SQLite format 3\x00", "SQLite"),
         (b"BZh91AY&SY\x00\x00", "binary"),
-        (gzip.compress(gzip.compress(b'{"prompt": "x"}', mtime=0), mtime=0), "gzip inside of gzip"),
+        (gzip.compress(gzip.compress(b'{"prompt": "x"}', mtime=0), mtime=0), "compressed with gzip twice"),
         (b'{"prompt": "x\x00y"}\n', "binary"),
     ],
 )
@@ -380,14 +380,14 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path, separator: str) -> 
     path = tmp_path / "a.csv"
     path.write_text(separator.join(["prompt", "scores.m", " scores.m"]) + "\n" + separator.join("x10") + "\n")
     for read in readers():
-        with pytest.raises(DataError, match=r"a\.csv, line 1: two columns are called 'scores\.m'"):
+        with pytest.raises(DataError, match=r"a\.csv, line 1: two columns are named 'scores\.m'"):
             read(path, SkippedRows())
 
 
 def test_two_columns_that_differ_in_capitals_alone_are_refused_where_neither_is_the_name(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("PROMPT,Prompt,scores.m\nx,y,1\n")
-    with pytest.raises(DataError, match="two columns are called 'prompt', but for capitals"):
+    with pytest.raises(DataError, match="two columns are named 'prompt' except for case"):
         list(read_outcomes(path))
     path.write_text("prompt,Prompt,scores.m\nx,y,1\n")
     assert [row.prompt for row in read_outcomes(path)] == list(read_prompts(path)) == ["x"]
@@ -396,7 +396,7 @@ def test_two_columns_that_differ_in_capitals_alone_are_refused_where_neither_is_
 def test_an_open_quote_is_named_where_it_opens(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('prompt,scores.m\none,1\n"never closed,0\ntwo,1\nthree,1\n')
-    with pytest.raises(DataError, match=r"line 3: not CSV .*is a quote left open"):
+    with pytest.raises(DataError, match=r"line 3: not CSV .*check for a quote that is not closed"):
         list(read_outcomes(path))
     skipped = SkippedRows()
     assert [row.prompt for row in read_outcomes(path, skip_bad=skipped)] == ["one"]

@@ -1,4 +1,4 @@
-"""Foreign forms: what other tools write, translated into the project's own rows or into prompts; one file a form."""
+"""Foreign forms: what other tools write, translated into the project's own rows or into prompts; one file per form."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from routellm_core.errors import ConfigurationError
 
 __all__ = ["FIRST_ROWS", "FORMS", "Form", "find_form", "form_of_labels", "form_of_traffic", "known_columns"]
 
-# Of several that match, the first counts.
+# If several match, the first one is used.
 FORMS: tuple[Form, ...] = (ARENA, LANGSMITH, LANGFUSE, OPENTELEMETRY)
-# How many rows of a file a form is recognised by.
+# Number of rows at the start of a file by which its form is recognised.
 FIRST_ROWS = 16
 
 
 def find_form(name: str) -> Form:
-    """The form of that name.
+    """Return the form with this name.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: There is no such form.
     """
     for form in FORMS:
         if form.name == name:
@@ -33,12 +33,12 @@ def find_form(name: str) -> Form:
 
 
 def form_of_labels(rows: Sequence[Row]) -> Form | None:
-    """The form of a file with labels by its first rows; None if they are the project's own, or of no known form."""
+    """Recognise the form of a file with labels by its first rows; None if they are the project's own or unknown."""
     return next((form for form in FORMS if form.rows is not None and rows and form.matches(rows)), None)
 
 
 def form_of_traffic(row: Row) -> Form | None:
-    """The form of a row of traffic, by the names of its fields; None if it is of no known form."""
+    """Recognise the form of a row of traffic by the names of its fields; None if it is unknown."""
     return next((form for form in FORMS if form.prompts is not None and form.matches((row,))), None)
 
 

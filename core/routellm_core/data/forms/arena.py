@@ -1,4 +1,4 @@
-"""Battles of the Chatbot Arena as published in 55k rows: prompts as JSON lists, the winner as three flags."""
+"""Chatbot Arena battles as published in 55k rows: prompts as JSON lists, the winner as three flags."""
 
 from __future__ import annotations
 

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 from routellm_core.data.files import Row
 
-# Names under which objects hold rows, the likeliest first; any other one counts where it is the only list of objects.
+# Names under which objects hold rows, the likeliest first; another name counts only if it has the only list of objects.
 _BUNDLES = ("rows", "data", "records", "items", "examples", "outcomes", "battles", "results")
 
 
 class BadRowError(ValueError):
-    """What is wrong with one row, in words that do not repeat its texts."""
+    """A row is malformed; the message says why without repeating its texts."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Stands for a row that is malformed.
+    """Takes the place of a malformed row.
 
     Attributes:
-        text: What is wrong with it, what is allowed and what to do, without file and place.
+        text: What is wrong with the row, what is allowed and what to do, without file and place.
     """
 
     text: str
@@ -32,22 +32,23 @@ Translation = Callable[[Iterable[Located]], Iterator[tuple[str, Row | Problem]]]
 
 @dataclass(frozen=True)
 class Form:
-    """A form in which other tools write their rows. Each has a file in this folder and a place in `FORMS`.
+    """A form in which another tool writes its rows. Each form has a file in this folder and an entry in `FORMS`.
 
-    A form translates; it neither opens files nor checks values: what comes out of `rows` is validated like a row of the
-    project's own, so a form may leave wrong values as they are.
+    A form only translates: it does not open files and does not check values. What `rows` yields is validated like the
+    project's own rows, so a form can leave wrong values as they are.
 
     Attributes:
-        name: What the user calls it, as in ``--from arena``.
-        title: What it is, for lists of forms: one line.
-        fields: Names of fields that are typical of it; a CSV header with one of them is recognised by it.
-        matches: Whether the first rows of a file (1 to 16) are of this form. A form of traffic must decide by the names
-            of the fields alone, since rows with the same names are taken for the same form.
-        rows: Translates rows with places into own rows: ``prompt`` with ``scores``; or ``model_a``, ``model_b`` and
-            ``winner``; or ``answers`` and ``gold``. It is an iterator over all rows of a file, so that it may put
-            several rows together; `row_by_row` makes one of a function of a row. None if the form holds no labels.
-        prompts: The routing texts in one row of traffic: none, one or several. None if the form is not traffic; then
-            the prompts of its `rows` are taken.
+        name: The name that users write, as in ``--from arena``.
+        title: A one-line description for lists of forms.
+        fields: Names of fields that are typical of the form; a CSV header is recognised by any of them.
+        matches: Whether the first rows of a file (1 to 16) have this form. A form of traffic must decide by the names
+            of the fields alone, since rows with the same field names are treated as the same form.
+        rows: Translates rows with places into the project's own rows: ``prompt`` with ``scores``; or ``model_a``,
+            ``model_b`` and ``winner``; or ``answers`` and ``gold``. It iterates over all rows of a file, so it can
+            combine several rows into one; `row_by_row` builds it from a function of one row. None if the form holds no
+            labels.
+        prompts: Returns the routing texts of one row of traffic: none, one or several. None if the form is not traffic;
+            the prompts then come from `rows`.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Form:
 
 
 def bundled(row: Row) -> tuple[str, list[Row]] | None:
-    """The rows that an object holds, and the name of the field: a file may wrap its rows, as in ``{"rows": [...]}``."""
+    """Return the field that holds rows, and the rows: a file may wrap its rows, as in ``{"rows": [...]}``."""
     lists = {
         name: value
         for name, value in row.items()
@@ -72,7 +73,7 @@ def bundled(row: Row) -> tuple[str, list[Row]] | None:
 
 
 def row_by_row(translate: Callable[[Row], Row]) -> Translation:
-    """Make the `rows` of a form out of a function that translates one row and raises `BadRowError` if it cannot."""
+    """Build the `rows` of a form from a function that translates one row, and raises `BadRowError` if it cannot."""
 
     def rows(located: Iterable[Located]) -> Iterator[tuple[str, Row | Problem]]:
         for where, row in located:

@@ -1,4 +1,4 @@
-"""Observations and traces of a Langfuse export: of the steps of a trace, the generations count."""
+"""Observations and traces of a Langfuse export; of the steps of a trace, only the generations are read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _prompts(row: Row) -> list[str]:
     kind = kind.lower() if isinstance(kind, str) else ""
     if kind != "generation":  # other steps would count the same prompt again
         observations = row.get("observations")
-        # lists of traces name observations by their ids alone; then the trace stands for itself
+        # lists of traces give only the ids of their observations; the trace itself is read then
         inner = [item for item in observations if isinstance(item, dict)] if isinstance(observations, list) else []
         if inner:
             return [text for item in inner for text in _prompts(item)]

@@ -1,4 +1,4 @@
-"""Runs of a LangSmith export, alone or as trees: of the steps, the calls of a model count."""
+"""Runs of a LangSmith export, single or as trees; of the steps of a tree, only the model calls are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _matches(rows: Sequence[Row]) -> bool:
 def _prompts(run: Row) -> list[str]:
     kind = run.get("run_type")
     kind = kind.lower() if isinstance(kind, str) else ""
-    # what a call of a model holds is the same call once more: a wrapper around the client, say
+    # the children of a model call repeat it, for example when a wrapper and its client are both traced
     if kind not in _MODEL_RUNS:
         for name in _BUNDLES:
             value = run.get(name)

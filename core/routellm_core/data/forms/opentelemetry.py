@@ -1,4 +1,4 @@
-"""Spans of OpenTelemetry (OTLP JSON, Tempo, the console exporter) by the names of the usual instrumentations."""
+"""OpenTelemetry spans (OTLP JSON, Tempo, the console exporter) with the attributes of common instrumentations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from routellm_core.data.chats import content_text, parsed, routed, texts_of_call
 from routellm_core.data.files import Row
 from routellm_core.data.forms.base import Form
 
-# Where the spans of one record are: OTLP, Tempo, OTLP before 1.0.
+# Fields that hold the spans of a record: OTLP, Tempo, OTLP before 1.0.
 _BUNDLES = (
     "resourceSpans",
     "resource_spans",
@@ -20,7 +20,7 @@ _BUNDLES = (
     "instrumentationLibrarySpans",
     "spans",
 )
-# What says whether a span is a call of a model (GenAI, OpenInference, OpenLLMetry); the first that a span has decides.
+# Attributes that say whether a span is a model call (GenAI, OpenInference, OpenLLMetry); the first one present decides.
 _SPAN_KINDS = ("gen_ai.operation.name", "openinference.span.kind", "llm.request.type")
 _MODEL_SPANS = {"chat", "text_completion", "generate_content", "llm", "completion"}
 _INDEXED = re.compile(
@@ -31,7 +31,7 @@ _NESTED = {"arrayValue", "array_value", "kvlistValue", "kvlist_value"}
 
 
 def texts_of_span(record: Row) -> list[str]:
-    """The routing text of a span, or of a record whose attributes are empty as that of a recorded call."""
+    """Return the routing text of a span; a record with empty attributes is read as a recorded call."""
     if record.get("attributes") in (None, ""):  # a table of runs leaves the cell empty
         return texts_of_call(record)
     text = _of_span(record)
@@ -51,15 +51,15 @@ def _prompts(record: Row) -> list[str]:
 
 
 def _of_span(span: dict[str, Any]) -> str | None:
-    """Routing text of an OpenTelemetry span, by the attribute names of the three common instrumentations.
+    """Return the routing text of an OpenTelemetry span, by the attribute names of the three common instrumentations.
 
-    Spans of agents, chains and tools repeat the prompt of the call that they lead to, so they have none.
+    Spans of agents, chains and tools repeat the prompt of the call that they lead to, so None is returned for them.
     """
     attributes = _attributes(span.get("attributes"))
     kind = next((str(attributes[name]) for name in _SPAN_KINDS if attributes.get(name) is not None), None)
     if kind is not None and kind.lower() not in _MODEL_SPANS:
         return None
-    # Messages come first: "input.value" may be a rendering of them that begins with the system's.
+    # Messages come first: "input.value" may be a rendering of them that begins with the system message.
     if (text := routed(parsed(attributes.get("gen_ai.input.messages")))) is not None:
         return text
     if (text := routed(_indexed_messages(attributes))) is not None:
@@ -80,7 +80,7 @@ def _of_span(span: dict[str, Any]) -> str | None:
 
 
 def _indexed_messages(attributes: dict[str, Any]) -> list[dict[str, Any]]:
-    """Messages out of attributes that hold a role, a content or a part each, numbered by message and part."""
+    """Collect messages from attributes that each hold a role, a content or a part, numbered by message and part."""
     messages: dict[int, dict[str, Any]] = {}
     parts: dict[int, dict[int, dict[str, Any]]] = {}
     for name, value in attributes.items():
@@ -96,7 +96,7 @@ def _indexed_messages(attributes: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """Attributes of a span: a mapping, or OTLP's list of key and typed value."""
+    """Return the attributes of a span as a mapping; OTLP writes them as a list of keys and typed values."""
     if isinstance(value, dict):
         return value
     listed = value if isinstance(value, list) else []
@@ -106,7 +106,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _otlp_value(typed: Any) -> Any:
-    """A value of OTLP JSON without its type: ``{"stringValue": "x"}`` is ``"x"``, lists and mappings likewise."""
+    """Strip the type from a value of OTLP JSON, recursively: ``{"stringValue": "x"}`` becomes ``"x"``."""
     if not isinstance(typed, dict):
         return typed
     kind, value = next(iter(typed.items()), ("", None))
