@@ -1,30 +1,56 @@
-"""`routellm label`: answers of two models -> outcomes (gold) or battles (judge)."""
+"""`routellm label`: prompts -> answers (answer), and answers -> outcomes (gold) or battles (judge)."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from routellm_core.commands.options import AsJson, Command, Prices, SkipBad, check_output, parse_prices, report_bad
+from routellm_core.checks import same_file
+from routellm_core.commands.label_answers import answer, check_prices, warn
+from routellm_core.commands.options import (
+    AsJson,
+    Command,
+    Prices,
+    SkipBad,
+    check_output,
+    console_for_tables,
+    parse_prices,
+    report_bad,
+)
+from routellm_core.commands.paid import (
+    Concurrency,
+    DryRun,
+    JournalFile,
+    Retries,
+    Timeout,
+    Tries,
+    Yes,
+    chat_model,
+    confirmed,
+    journal_of,
+    money,
+)
 from routellm_core.commands.progress import progress_bar
 from routellm_core.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
-    from routellm_core.data.records import AnsweredPrompt
-    from routellm_core.labelling import AnswerReport, CallEstimate, OpenAIChatModel
+    from routellm_core.data.records import AnsweredPrompt, Battle
+    from routellm_core.labelling import AnswerReport, GoldReport, JudgeReport, OpenAIChatModel
 
 app = typer.Typer(
     name="label",
-    help="Label answers: by the known right answer (gold), or by a chat model that compares two (judge).",
+    help="Get answers (answer), and label them: by the known right answer (gold), or by a chat model that compares two "
+    "(judge).",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+app.command(cls=Command)(answer)
 
 Data = Annotated[
     Path,
@@ -33,14 +59,31 @@ Data = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write: .jsonl, .csv (also .gz) or .parquet.")]
+# How the table after gold labelling heads a count, and what it means; a count that is 0 for all has no column.
+_GOLD_COUNTS = {
+    "says_more": ("says more", "right, with more text than the right answer alone"),
+    "mentions_gold": (
+        "wrong, has gold",
+        "counted as wrong although the right answer occurs in them: read some of them",
+    ),
+    "refused": ("refuses", "counted as wrong because they refuse"),
+    "unreadable": ("no answer", "counted as wrong because they contain no recognisable answer"),
+    "ungraded": ("no score", "left out because the grader gave them no score"),
+}
 
 
 @app.command(cls=Command)
 def gold(
     data: Data,
     out: Out,
-    kind: Annotated[
-        str, typer.Option(help='Form of "gold": choice (letter), number, exact, or auto: by what it looks like.')
+    grader: Annotated[
+        str,
+        typer.Option(
+            "--grader",
+            "--kind",
+            help="How to compare with gold: choice, yes_no, number, date, text, exact, or auto (by its form); "
+            "or a function of your own as package.module:function.",
+        ),
     ] = "auto",
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
@@ -48,24 +91,63 @@ def gold(
     """Score answers 1 or 0 against the right one in the field "gold"; writes outcomes.
 
     Example: routellm label gold --data answers.jsonl --out outcomes.jsonl
+
+    Example: routellm label gold --data code.jsonl --grader my_tests:passes --out outcomes.jsonl
     """
     from routellm_core.data import SkippedRows, read_answers, write_records
     from routellm_core.labelling import GoldReport, gold_outcomes
+    from routellm_core.labelling.reading.forms import GoldKind
 
     check_output(out, data)
+    own = ":" in grader
+    if not own and grader not in get_args(GoldKind):
+        raise ConfigurationError(
+            f"--grader {grader!r}: expected one of {', '.join(get_args(GoldKind))}, or package.module:function"
+        )
     report, bad = GoldReport(), SkippedRows()
     rows = read_answers(data, skip_bad=bad if skip_bad else None)
-    write_records(out, gold_outcomes(rows, kind=kind, report=report))  # type: ignore[arg-type]  # checked by grade
+    how: dict[str, Any] = {"grader": grader} if own else {"kind": grader}
+    write_records(out, gold_outcomes(rows, **how, report=report))
     report_bad(bad)
     if as_json:
         print(json.dumps({**report.to_dict(), "skipped": bad.count, "out": str(out)}))
         return
+    _print_gold(report)
     print(f"{report.rows} rows labelled -> {out}")
-    for model, count in report.unreadable.items():
-        print(f"{count} answers of {model} contain no recognisable answer: counted as wrong")
-    for count, what in ((report.without_gold, "usable right answer"), (report.without_answers, "answers")):
+
+
+def _print_gold(report: GoldReport) -> None:
+    """A row for each model and source with its mean score, what its answers do besides, and what is left out."""
+    from rich.table import Table
+
+    from routellm_core.report.escaping import printable
+
+    tallies = [(model, source, tally) for model, sources in report.tallies.items() for source, tally in sources.items()]
+    several = len({source for _, source, _ in tallies}) > 1
+    totals = {name: sum(getattr(tally, name) for _, _, tally in tallies) for name in _GOLD_COUNTS}
+    shown = {name: _GOLD_COUNTS[name] for name, total in totals.items() if total}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("model", "source")[: 1 + several]:
+        table.add_column(title)
+    for title in ("answers", "mean", *(heading for heading, _ in shown.values())):
+        table.add_column(title, justify="right")
+    for model, source, tally in sorted(tallies, key=lambda row: row[:2]):
+        names = (printable(model), printable(source))[: 1 + several]
+        mean = f"{tally.mean:.3f}" if tally.answers else "-"
+        table.add_row(*names, str(tally.answers), mean, *(str(getattr(tally, name)) for name in shown))
+    console_for_tables().print(table)
+    for name, (heading, meaning) in shown.items():
+        print(f"{heading}: {totals[name]} answers, {meaning}")
+    for count, what in (
+        (report.without_gold, "no usable right answer"),
+        (report.without_answers, "no answers"),
+        (report.ungraded, "the grader gave no score"),
+    ):
         if count:
-            print(f"{count} rows left out: no {what}")
+            print(f"{count} rows left out: {what}")
+    if report.kinds:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in report.kinds.items())
+        print(f"right answers read as: {kinds}")
 
 
 @app.command(cls=Command)
@@ -79,9 +161,7 @@ def judge(
         str | None, typer.Option(help="URL of the judge's service.", show_default="OPENAI_BASE_URL, or OpenAI")
     ] = None,
     key_env: Annotated[str, typer.Option(help="Environment variable with the judge's API key.")] = "OPENAI_API_KEY",
-    journal: Annotated[
-        Path | None, typer.Option(help="File that keeps what has been paid for.", show_default="OUT.journal")
-    ] = None,
+    journal: JournalFile = None,
     answer_strong: Annotated[
         str | None,
         typer.Option(help="Model to write missing answers of the strong model with, as its service names it."),
@@ -91,15 +171,16 @@ def judge(
     weak_url: Annotated[str | None, typer.Option(help="URL of the weak model's service.")] = None,
     strong_key_env: Annotated[str, typer.Option(help="Variable with its API key.")] = "OPENAI_API_KEY",
     weak_key_env: Annotated[str, typer.Option(help="Variable with its API key.")] = "OPENAI_API_KEY",
+    answers_out: Annotated[
+        Path | None, typer.Option(help="File to write the answers to, for label gold or another judge.")
+    ] = None,
     price: Prices = None,
-    concurrency: Annotated[int, typer.Option(help="Calls under way at a time.", min=1)] = 8,
-    retries: Annotated[int, typer.Option(help="Further tries after a failure that may pass.", min=0)] = 6,
-    tries: Annotated[
-        int, typer.Option(help="How often a question is asked in all when the reply cannot be parsed.", min=1)
-    ] = 2,
-    timeout: Annotated[float, typer.Option(help="Seconds for one call.")] = 120.0,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimate and stop.")] = False,
+    concurrency: Concurrency = 8,
+    retries: Retries = 6,
+    tries: Tries = 2,
+    timeout: Timeout = 120.0,
+    yes: Yes = False,
+    dry_run: DryRun = False,
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
@@ -112,69 +193,57 @@ def judge(
     from routellm_core.data import SkippedRows, read_answers, write_records
     from routellm_core.labelling import estimate_answers, estimate_judging, recall_answers
 
+    if strong == weak:
+        raise ConfigurationError(f"--strong and --weak are both {strong!r}: a model is not compared with itself")
     check_output(out, data)  # before anything is paid
+    if answers_out is not None:
+        check_output(answers_out, data)
+        if same_file(answers_out, out):
+            raise ConfigurationError(f"--answers-out {answers_out} is the file of the labels: give another file")
     prices = parse_prices(price)
-    asked = {judge, strong, weak} | {model for model in (answer_strong, answer_weak) if model is not None}
-    if unknown := sorted(prices.keys() - asked):
-        raise ConfigurationError(
-            f"--price {unknown[0]}=...: no such model is asked; asked are {', '.join(sorted(asked))}"
-        )
+    check_prices(prices, [judge, strong, weak, *filter(None, (answer_strong, answer_weak))])
     bad = SkippedRows()
     rows = list(read_answers(data, skip_bad=bad if skip_bad else None))
     if not rows:
         raise DataError(f"{data}: no rows to label")
-    kept = journal or out.with_name(out.name + ".journal")
-    estimates: dict[str, CallEstimate] = {}
+    report_bad(bad)
+    kept = journal_of(out, journal)
+    sides = {
+        strong: (answer_strong, strong_url, strong_key_env),
+        weak: (answer_weak, weak_url, weak_key_env),
+    }
     # an estimate needs no key; before anybody is asked to confirm, every key must be there
     writers = {
-        name: _model(model, url, variable, timeout, need_key=not dry_run)
-        for name, model, url, variable in (
-            (strong, answer_strong, strong_url, strong_key_env),
-            (weak, answer_weak, weak_url, weak_key_env),
-        )
+        name: chat_model(model, url, variable, timeout, need_key=not dry_run)
+        for name, (model, url, variable) in sides.items()
         if model is not None
     }
-    referee = _model(judge, base_url, key_env, timeout, need_key=not dry_run)
+    referee = chat_model(judge, base_url, key_env, timeout, need_key=not dry_run)
     rows = recall_answers(rows, writers, journal=kept)
-    for name in (strong, weak):
-        missing = sum(name not in row.answers for row in rows)
-        if missing and name not in writers:
-            side = "strong" if name == strong else "weak"
+    missing = {name: sum(name not in row.answers for row in rows) for name in sides}
+    for side, name in zip(("strong", "weak"), sides, strict=True):
+        if missing[name] and name not in writers:
             raise DataError(
-                f"{missing} of {len(rows)} rows have no answer of {name!r}: give --answer-{side} MODEL to write them"
+                f"{missing[name]} of {len(rows)} rows have no answer of {name!r}: give --answer-{side} MODEL to write "
+                "them"
             )
-        if missing:
-            amount = prices.get(name) or prices.get((answer_strong if name == strong else answer_weak) or "")
-            estimates[f"answers of {name}"] = estimate_answers(
-                rows, {name: writers[name]}, journal=kept, prices={} if amount is None else {name: amount}
-            )[name]
+    amounts = {name: prices.get(name) or prices.get(model.name) for name, model in writers.items()}
+    known = {name: amount for name, amount in amounts.items() if amount is not None}
+    answers = estimate_answers(rows, writers, journal=kept, tries=tries, prices=known)
+    estimates = {f"answers of {name}": answers[name] for name in writers if missing[name]}
     estimates["judge"] = estimate_judging(
         rows, strong=strong, weak=weak, judge=judge, journal=kept, tries=tries, price=prices.get(judge)
     )
-    report_bad(bad)
-    for what, estimate in estimates.items():
-        known = f" ({estimate.remembered} more are in {kept})" if estimate.remembered else ""
-        cost = "" if estimate.cost is None else f", about {estimate.cost:.2f} at these prices"
-        print(
-            f"{what}: {estimate.calls} calls{known}, about {estimate.prompt_tokens:,} + {estimate.completion_tokens:,} "
-            f"tokens{cost}",
-            file=sys.stderr,
-        )
-    if dry_run:
-        if as_json:
-            print(json.dumps({what: asdict(estimate) for what, estimate in estimates.items()}))
+    if not confirmed(estimates, kept, yes=yes, dry_run=dry_run, as_json=as_json):
         return
-    if sum(e.calls for e in estimates.values()) and not yes:
-        if not sys.stdin.isatty():
-            raise ConfigurationError(
-                "stdin is not a terminal: pass --yes to confirm, or --dry-run for the estimate alone"
-            )
-        typer.confirm("Go on?", abort=True, err=True)
-    answering = {name: writers[name] for name in writers if f"answers of {name}" in estimates}
-    battles, report, answered = asyncio.run(
-        _judged(rows, referee, answering, strong, weak, kept, tries, concurrency, retries)
-    )
-    write_records(out, battles)
+    limits = {"concurrency": concurrency, "retries": retries, "tries": tries}
+    rows, battles, report, answered = asyncio.run(_judged(rows, referee, writers, (strong, weak), kept, limits))
+    if answered is not None:
+        warn(answered, kept)
+    if answers_out is not None:
+        write_records(answers_out, rows)
+    if battles or not report.unusable:  # without any label, write_records keeps an older file and says so
+        write_records(out, battles)
     result = {
         **report.to_dict(),
         "cost": None
@@ -187,57 +256,55 @@ def judge(
     if as_json:
         print(json.dumps(result))
     else:
-        _print_report(result, out, kept)
+        _print_judging(result, out, kept)
+    if report.unusable:
+        _explain_unusable(report, judge, kept)
+        raise typer.Exit(2)
 
 
 async def _judged(
     rows: list[AnsweredPrompt],
     referee: OpenAIChatModel,
-    models: dict[str, OpenAIChatModel],
-    strong: str,
-    weak: str,
+    writers: Mapping[str, OpenAIChatModel],
+    pair: tuple[str, str],
     journal: Path,
-    tries: int,
-    concurrency: int,
-    retries: int,
-) -> tuple[list[Any], Any, AnswerReport | None]:
+    limits: Mapping[str, int],
+) -> tuple[list[AnsweredPrompt], list[Battle], JudgeReport, AnswerReport | None]:
+    """The rows with their answers, the labels, and what was done for both."""
     from routellm_core.labelling import generate_answers, judge_battles
 
+    strong, weak = pair
     answered: AnswerReport | None = None
     try:
-        if models:
+        if writers:
             with progress_bar("answering") as progress:
-                rows, answered = await generate_answers(
-                    rows, models, journal=journal, concurrency=concurrency, retries=retries, progress=progress
-                )
+                rows, answered = await generate_answers(rows, writers, journal=journal, progress=progress, **limits)
         complete = [row for row in rows if strong in row.answers and weak in row.answers]
         with progress_bar("judging") as progress:
             battles, report = await judge_battles(
-                complete,
-                referee,
-                strong=strong,
-                weak=weak,
-                journal=journal,
-                tries=tries,
-                concurrency=concurrency,
-                retries=retries,
-                progress=progress,
+                complete, referee, strong=strong, weak=weak, journal=journal, progress=progress, **limits
             )
         report.failed += len(rows) - len(complete)
-        return battles, report, answered
+        return rows, battles, report, answered
     finally:
-        for model in (referee, *models.values()):
+        for model in (referee, *writers.values()):
             await model.aclose()
 
 
-def _model(name: str, url: str | None, key_env: str, timeout: float, *, need_key: bool) -> OpenAIChatModel:
-    from routellm_core.labelling import OpenAIChatModel
+def _explain_unusable(report: JudgeReport, judge: str, journal: Path) -> None:
+    """Say on stderr that the judge does not understand its task, with one of its replies."""
+    from routellm_core.report.escaping import printable
 
-    key = None if need_key else "no call is made"
-    return OpenAIChatModel(name, base_url=url, api_key=key, key_env=key_env, timeout=timeout)
+    print(
+        f"the judge {judge} does not say [[A]], [[B]] or [[C]]: {report.invalid} rows have no label because of it. "
+        f"Its replies are in {journal}; one begins:",
+        file=sys.stderr,
+    )
+    print(f"  {printable(report.invalid_example or '(an empty reply)')}", file=sys.stderr)
+    print("Give another model as --judge.", file=sys.stderr)
 
 
-def _print_report(result: dict[str, Any], out: Path, journal: Path) -> None:
+def _print_judging(result: dict[str, Any], out: Path, journal: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -254,7 +321,7 @@ def _print_report(result: dict[str, Any], out: Path, journal: Path) -> None:
         table.add_row(title, str(result[name]))
     console.print(table)
     calls = result["calls"]
-    cost = "" if result["cost"] is None else f", cost {result['cost']:.2f} at these prices"
+    cost = "" if result["cost"] is None else f", cost {money(result['cost'])} at these prices"
     console.print(
         f"{result['labelled']} of {result['rows']} rows labelled -> {out}\n"
         f"{calls['asked']} calls paid now ({calls['prompt_tokens']:,} + {calls['completion_tokens']:,} tokens{cost}), "

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from routellm_core import ConfigurationError, DataError
 from routellm_core.commands import label
+from routellm_core.commands.evaluate import evaluate
 from routellm_core.data import AnsweredPrompt, read_battles, read_outcomes, write_records
 from routellm_core.labelling import CallError
 from tests.core.labelling.services import GOOD, KEY, fair_judge, rows_of
@@ -79,9 +81,51 @@ def test_gold_labels_a_file(tmp_path: Path) -> None:
     ]
     text = run(*command).stdout
     assert "3 rows labelled" in text
-    assert "1 answers of big contain no recognisable answer" in text
-    with pytest.raises(ConfigurationError, match="kind='odd'"):
-        run(*command, "--kind", "odd")
+    assert "1 rows left out: no usable right answer" in text
+    with pytest.raises(ConfigurationError, match="--grader 'odd'"):
+        run(*command, "--grader", "odd")
+
+
+def test_gold_shows_the_mean_of_each_source_and_whatever_may_be_misread(tmp_path: Path) -> None:
+    answers = [
+        ("geo", "Santiago", "The capital of Chile is Santiago.", "Not Santiago but Lima."),
+        ("geo", "Lima", "Lima", "I cannot help with that."),
+        ("math", "7", "3 + 4 = 7", "I think so"),
+    ]
+    rows = [
+        AnsweredPrompt(prompt=f"q{i}", answers={"big": big, "small": small}, gold=gold, source=source)
+        for i, (source, gold, big, small) in enumerate(answers)
+    ]
+    write_records(tmp_path / "a.jsonl", rows)
+    text = run("gold", "--data", tmp_path / "a.jsonl", "--out", tmp_path / "o.jsonl").stdout
+    table = [line.split() for line in text.splitlines()]
+    # model, source, answers, mean, says more, wrong but has gold, refuses, no answer
+    assert ["big", "geo", "2", "1.000", "1", "0", "0", "0"] in table
+    assert ["big", "math", "1", "1.000", "1", "0", "0", "0"] in table
+    assert ["small", "geo", "2", "0.000", "0", "1", "1", "0"] in table
+    assert ["small", "math", "1", "0.000", "0", "0", "0", "1"] in table
+    for count in ("says more: 2 answers", "wrong, has gold: 1 answers", "refuses: 1 answers", "no answer: 1 answers"):
+        assert count in text
+
+
+def test_gold_takes_a_grader_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "label_test_graders.py").write_text(
+        "def passes(answer, gold):\n    return None if answer == 'skip' else len(answer) > 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    rows = [
+        AnsweredPrompt(prompt="1", answers={"big": "long answer", "small": "no"}),
+        AnsweredPrompt(prompt="2", answers={"big": "skip", "small": "skip"}),
+    ]
+    write_records(tmp_path / "a.jsonl", rows)
+    command = ("gold", "--data", tmp_path / "a.jsonl", "--out", tmp_path / "o.jsonl")
+    text = run(*command, "--grader", "label_test_graders:passes").stdout
+    assert "no score: 2 answers" in text
+    assert "1 rows left out: the grader gave no score" in text
+    assert [o.scores for o in read_outcomes(tmp_path / "o.jsonl")] == [{"big": 1, "small": 0}]
+    with pytest.raises(ConfigurationError, match="no attribute 'fails'"):
+        run(*command, "--grader", "label_test_graders:fails")
 
 
 @pytest.mark.parametrize("command", [("gold",), ("judge", "--strong", "big", "--weak", "small", "--judge", "ref")])
@@ -239,7 +283,59 @@ def test_a_killed_run_goes_on_without_paying_twice(server: OpenAIServer, tmp_pat
     assert len(list(read_battles(tmp_path / "battles.jsonl"))) == 30
 
 
-@pytest.mark.parametrize("command", ["gold", "judge"])
+def test_the_estimate_covers_both_answers_both_orders_and_what_is_asked_again(
+    server: OpenAIServer, tmp_path: Path
+) -> None:
+    write_records(tmp_path / "answers.jsonl", [AnsweredPrompt(prompt=f"q{i}") for i in range(5)])
+    # one model writes both sides, at two services: each answer is paid for
+    writers = ("--answer-strong", "same", "--answer-weak", "same", "--price", "same=1/2", "--price", "ref=2/8")
+    result = run(*judge_command(server, tmp_path, *writers, "--dry-run", "--json"))
+    estimates = json.loads(result.stdout)
+    assert {what: e["calls"] for what, e in estimates.items()} == {
+        "answers of big": 5,
+        "answers of small": 5,
+        "judge": 10,
+    }
+    assert "in all: 20 calls, about" in result.stderr
+    assert "at most 40 calls" in result.stderr
+    assert server.requests == []
+    urls = ("--strong-url", server.base_url, "--weak-url", server.base_url)
+
+    def both(body: dict[str, Any]) -> ChatReply:
+        return fair_judge(body) if body["model"] == "ref" else ChatReply("an answer")
+
+    server.chat = both
+    paid = json.loads(run(*judge_command(server, tmp_path, *writers, *urls, "--yes", "--json")).stdout)
+    assert sum(calls["asked"] for calls in paid["answers"]["calls"].values()) == 10
+
+
+def test_a_judge_that_talks_nonsense_is_shown_and_ends_the_command(server: OpenAIServer, tmp_path: Path) -> None:
+    server.chat = lambda body: ChatReply("I prefer \x1b[31mboth of them.")
+    write_records(tmp_path / "answers.jsonl", rows_of(30))
+    result = run(*judge_command(server, tmp_path, "--yes"), ok=False)
+    assert result.exit_code == 2
+    assert "I prefer \\x1b[31mboth of them." in result.stderr
+    assert "does not say [[A]], [[B]] or [[C]]" in result.stderr
+    assert not (tmp_path / "battles.jsonl").exists()
+    kept = (tmp_path / "battles.jsonl.journal").read_text()
+    assert kept.count("both of them") == len(server.requests) < 120
+
+
+def test_the_labels_of_a_judge_lead_to_a_verdict(server: OpenAIServer, tmp_path: Path) -> None:
+    write_records(tmp_path / "answers.jsonl", rows_of(60))
+    run(*judge_command(server, tmp_path, "--yes"))
+    arguments = ("--data", tmp_path / "battles.jsonl", "--strong", "big", "--weak", "small", "--router", "random")
+    main = typer.Typer(pretty_exceptions_enable=False)
+    main.command()(evaluate)
+    options = [*arguments, "--draws", "30", "--json", "--out", tmp_path / "out"]
+    result = CliRunner().invoke(main, list(map(str, options)))
+    assert result.exit_code == 0, result.output
+    (found,) = json.loads(result.stdout)
+    assert found["count"] == 60
+    assert found["strong_quality"] == found["weak_quality"] == pytest.approx(0.5)  # a third each: 1, 0 and 1/2
+
+
+@pytest.mark.parametrize("command", ["answer", "gold", "judge"])
 def test_every_help_shows_an_example(command: str) -> None:
     assert f"Example: routellm label {command}" in run(command, "--help").stdout
 
