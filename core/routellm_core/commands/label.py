@@ -42,6 +42,7 @@ from routellm_core.errors import ConfigurationError, DataError
 if TYPE_CHECKING:
     from routellm_core.data.records import AnsweredPrompt, Battle
     from routellm_core.labelling import AnswerReport, GoldReport, JudgeReport, OpenAIChatModel
+    from routellm_core.labelling.paid_calls import CallLimits
 
 app = typer.Typer(
     name="label",
@@ -236,7 +237,7 @@ def judge(
     )
     if not confirmed(estimates, kept, yes=yes, dry_run=dry_run, as_json=as_json):
         return
-    limits = {"concurrency": concurrency, "retries": retries, "tries": tries}
+    limits: CallLimits = {"concurrency": concurrency, "retries": retries, "tries": tries}
     rows, battles, report, answered = asyncio.run(_judged(rows, referee, writers, (strong, weak), kept, limits))
     if answered is not None:
         warn(answered, kept)
@@ -268,7 +269,7 @@ async def _judged(
     writers: Mapping[str, OpenAIChatModel],
     pair: tuple[str, str],
     journal: Path,
-    limits: Mapping[str, int],
+    limits: CallLimits,
 ) -> tuple[list[AnsweredPrompt], list[Battle], JudgeReport, AnswerReport | None]:
     """The rows with their answers, the labels, and what was done for both."""
     from routellm_core.labelling import generate_answers, judge_battles

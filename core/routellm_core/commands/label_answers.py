@@ -42,6 +42,7 @@ from routellm_core.errors import ConfigurationError, DataError
 if TYPE_CHECKING:
     from routellm_core.data.records import AnsweredPrompt
     from routellm_core.labelling import AnswerReport, OpenAIChatModel
+    from routellm_core.labelling.paid_calls import CallLimits
     from routellm_core.policy.savings import Price
 
 Value = TypeVar("Value")
@@ -135,7 +136,7 @@ def answer(
     parts = {f"answers of {name}": estimate for name, estimate in estimates.items()}
     if not confirmed(parts, kept, yes=yes, dry_run=dry_run, as_json=as_json):
         return
-    limits = {"concurrency": concurrency, "retries": retries, "tries": tries}
+    limits: CallLimits = {"concurrency": concurrency, "retries": retries, "tries": tries}
     rows, report = asyncio.run(_answered(rows, models, kept, manners, limits))
     warn(report, kept)
     if not any(row.answers for row in rows):
@@ -155,7 +156,7 @@ async def _answered(
     models: Mapping[str, OpenAIChatModel],
     journal: Path,
     instructions: Mapping[str, str],
-    limits: Mapping[str, int],
+    limits: CallLimits,
 ) -> tuple[list[AnsweredPrompt], AnswerReport]:
     from routellm_core.labelling import generate_answers
 
