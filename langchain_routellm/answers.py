@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from routellm_core import RoutingDecision
 from routellm_core.policy.route import Route
 
 KEY = "routellm"
+# why an answer ended, as the providers' clients name it in an answer's metadata
+_FINISH_REASONS = ("finish_reason", "stop_reason", "done_reason", "stopReason", "finishReason", "status", "done")
 # what with_structured_output(include_raw=True) gives
 _WITH_RAW = frozenset({"raw", "parsed", "parsing_error"})
 
@@ -94,6 +96,28 @@ def is_empty(chunk: Any) -> bool:
     if isinstance(chunk, Mapping) and "event" in chunk:
         return not str(chunk["event"]).startswith("content-block")
     return False
+
+
+def is_broken(answer: Any) -> bool:
+    """Whether a model's answer, or a piece of its stream, has no content, no tool call and no finish reason.
+
+    Only a model's own message can be broken: what a parser or any other runnable gives may well be empty.
+    """
+    if isinstance(answer, AIMessage):
+        calls = answer.tool_calls or answer.invalid_tool_calls or getattr(answer, "tool_call_chunks", None)
+        extras = any(answer.additional_kwargs.values())
+        return not (_has_content(answer.content) or calls or extras or _is_finished(answer.response_metadata))
+    if isinstance(answer, LLMResult):
+        return any(all(is_broken(getattr(g, "message", None)) for g in answers) for answers in answer.generations)
+    if isinstance(answer, Mapping) and "event" in answer:
+        name = str(answer["event"])
+        finished = name == "message-finish" and _is_finished(answer.get("metadata") or {})
+        return not (name.startswith("content-block") or finished)
+    return False
+
+
+def _is_finished(metadata: Mapping[str, Any]) -> bool:
+    return any(metadata.get(name) for name in _FINISH_REASONS)
 
 
 def _has_content(content: str | list[Any]) -> bool:

@@ -12,6 +12,7 @@ from langchain_core.runnables.config import ensure_config, get_config_list, get_
 from langchain_routellm.answers import stamped
 from routellm_core import RoutingDecision, RoutingRequest
 from routellm_core.checks import Side
+from routellm_core.errors import EmptyAnswerError
 from routellm_core.policy.route import Route
 from routellm_core.policy.routing import CallSettings
 
@@ -145,6 +146,11 @@ class BatchWork:
         for (_, indices), outputs in zip(groups, results, strict=True):
             for i, output in zip(indices, outputs, strict=True):
                 route = self._routes[i]
+                if not isinstance(output, BaseException):
+                    try:
+                        route.checked(output)
+                    except EmptyAnswerError as exc:
+                        output = exc
                 if not isinstance(output, BaseException):
                     route.answered()
                     self.outputs[i] = stamped(output, route.decision)

@@ -156,8 +156,8 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
 
     @property
     def lc_attributes(self) -> dict[str, Any]:
-        """Stickiness serializes as the name of its key; the conversations it holds stay here."""
-        return {} if self._routing.sticky is None else {"sticky": self._routing.sticky.key}
+        """Options that hold state serialize as they were set; conversations and failures stay here."""
+        return self._serialized_options()
 
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:

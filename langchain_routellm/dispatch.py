@@ -17,7 +17,7 @@ from langchain_core.runnables.config import (
     get_callback_manager_for_config,
 )
 
-from langchain_routellm.answers import KEY, TokenWatch, is_empty, merged, stamped
+from langchain_routellm.answers import KEY, TokenWatch, is_broken, is_empty, merged, stamped
 from langchain_routellm.batches import Plan
 from routellm_core import RoutingDecision, RoutingRequest
 from routellm_core.checks import Side
@@ -153,7 +153,7 @@ class Dispatch:
 
     def route(self, decision: RoutingDecision) -> Route[Any]:
         """The way of one call from its decision on."""
-        return Route(decision, failover=self.routing.failover)
+        return self.routing.route(decision, is_broken=is_broken)
 
     # --- running one call ---
 

@@ -23,7 +23,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langgraph.types import Command
 
-from langchain_routellm.answers import KEY, TokenWatch, stamped
+from langchain_routellm.answers import KEY, TokenWatch, is_broken, stamped
 from langchain_routellm.dispatch import Dispatch, RunSettings
 from langchain_routellm.readers import ChatReader
 from langchain_routellm.sides import checked_chat_side
@@ -134,7 +134,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         decision = self._of_run(request, arguments)
         if decision is None:
             decision = self._dispatch.decide(request.messages, ensure_config(), arguments)
-        route = self._dispatch.route(decision)
+        route: Route[Any] = self._dispatch.routing.route(decision, is_broken=_is_broken)
         try:
             response = route.run(lambda side: handler(self._routed(request, route)))
         except Exception:
@@ -152,7 +152,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         decision = self._of_run(request, arguments)
         if decision is None:
             decision = await self._dispatch.adecide(request.messages, ensure_config(), arguments)
-        route = self._dispatch.route(decision)
+        route: Route[Any] = self._dispatch.routing.route(decision, is_broken=_is_broken)
         try:
             response = await route.arun(lambda side: handler(self._routed(request, route)))
         except Exception:
@@ -221,6 +221,11 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         if request.state.get(KEY) == state:
             return response
         return ExtendedModelResponse(model_response=response, command=Command(update={KEY: state}))
+
+
+def _is_broken(response: ModelResponse[Any]) -> bool:
+    """Whether a model call of the agent came back without any answer."""
+    return response.structured_response is None and all(map(is_broken, response.result))
 
 
 def _step() -> BaseCallbackManager | None:

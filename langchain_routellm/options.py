@@ -94,6 +94,14 @@ class RoutedFields(_OptionFields):
     def _options(self) -> dict[str, Any]:
         return {name: getattr(self, _field(name)) for name in OPTION_DEFAULTS}
 
+    def _serialized_options(self) -> dict[str, Any]:
+        """What holds state serializes as how it was set: `sticky` as its key, `cooldown` as its seconds."""
+        sticky, cooldown = self._routing.sticky, self._routing.cooldown
+        return {
+            **({} if sticky is None else {"sticky": sticky.key}),
+            **({} if cooldown is None else {"cooldown": cooldown.seconds}),
+        }
+
     @classmethod
     def _takes_keys(cls) -> bool:
         """Whether ``route_on=`` may be the key of a dict input."""
@@ -164,4 +172,6 @@ def option_fields(
     routing = Routing.of(options, owner=cls.__name__, key_allowed=cls._takes_keys())
     # the conversations that a Stickiness holds are shared by every copy of the model
     options["sticky"] = routing.sticky
+    # and so are the failures that a Cooldown knows of
+    options["cooldown"] = routing.cooldown
     return {**passed, **{_field(name): value for name, value in options.items()}}, routing

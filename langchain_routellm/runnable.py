@@ -83,8 +83,8 @@ class RouteLLMRunnable(RoutedFields, RunnableSerializable[Any, Any]):
 
     @property
     def lc_attributes(self) -> dict[str, Any]:
-        """Stickiness serializes as the name of its key."""
-        return {} if self._routing.sticky is None else {"sticky": self._routing.sticky.key}
+        """Options that hold state serialize as they were set; conversations and failures stay here."""
+        return self._serialized_options()
 
     @property
     def InputType(self) -> Any:

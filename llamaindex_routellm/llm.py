@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, Self, TypeVar, Unpack, cast
@@ -101,6 +101,8 @@ _BLOCK_NEEDS = {
     VideoBlock: VIDEO_INPUTS,
     DocumentBlock: PDF_INPUTS,
 }
+# why an answer ended, as the providers' clients name it
+_FINISH_REASONS = ("finish_reason", "stop_reason", "done_reason", "stopReason", "finishReason", "status", "done")
 _ARGUMENT_NEEDS = {"tools": TOOL_CALLING, "response_format": STRUCTURED_OUTPUT}
 
 
@@ -139,7 +141,9 @@ class _Call:
         self._request = request
         self._stamp = Stamp({})
         self._span_id = span_id
-        self.route: Route[Any] = Route(decision, failover=llm._routing.failover, on_settled=self._tell)
+        # an object that is filled in may well be empty
+        is_broken = _is_never_broken if "structured" in method else _is_broken
+        self.route: Route[Any] = llm._routing.route(decision, is_broken=is_broken, on_settled=self._tell)
 
     def _tell(self, decision: RoutingDecision) -> None:
         told = decision.to_dict()
@@ -728,3 +732,29 @@ def _is_empty(piece: Any) -> bool:
     if isinstance(piece, CompletionResponse):
         return not piece.text and not piece.delta
     return isinstance(piece, str) and not piece
+
+
+def _is_broken(answer: Any) -> bool:
+    """Whether an answer, or a piece of a stream, has no content, no tool call and no finish reason; None: no piece."""
+    if not isinstance(answer, ChatResponse | CompletionResponse):
+        return answer is None
+    return _is_empty(answer) and not any(
+        _finish(holder) for holder in (answer.raw, answer.additional_kwargs, getattr(answer, "message", None))
+    )
+
+
+def _is_never_broken(answer: Any) -> bool:
+    return False
+
+
+def _finish(holder: Any) -> Any:
+    """Why an answer ended, wherever its provider's own form of it says so; else None."""
+    if holder is None or isinstance(holder, str):
+        return None
+    fields = holder if isinstance(holder, Mapping) else getattr(holder, "__dict__", {})
+    inner = [fields.get(name) for name in ("additional_kwargs", "response", "choices", "candidates")]
+    reasons = [fields.get(name) for name in _FINISH_REASONS]
+    return next(filter(None, reasons), None) or next(
+        filter(None, (_finish(item) for value in inner for item in (value if isinstance(value, list) else [value]))),
+        None,
+    )

@@ -35,6 +35,10 @@ class DeadlineError(RouterError, TimeoutError):
     """The router did not answer within the policy's deadline."""
 
 
+class EmptyAnswerError(RouteLLMError, RuntimeError):
+    """A model answered without any content, tool call or finish reason."""
+
+
 class MissingExtraError(RouteLLMError, ImportError):
     """A part is used whose optional dependency is not installed; the message gives the command."""
 

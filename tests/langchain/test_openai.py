@@ -139,7 +139,7 @@ def test_structured_output(services: Services, method: Any) -> None:
 @pytest.mark.parametrize("failure", [Failure(status=429), Failure(status=500), Failure(status=503), Failure(cut=True)])
 async def test_failover_on_what_another_service_survives(services: Services, failure: Failure) -> None:
     services.strong.fail_always(failure)
-    llm = services.llm(failover=True)
+    llm = services.llm(failover=True, cooldown=0)
     answers: list[Any] = [llm.invoke("p=0.9 a"), await llm.ainvoke("p=0.9 b"), *llm.batch(["p=0.9 c"])]
     chunks = list(llm.stream("p=0.9 d"))
     answers.append(chunks[0] + chunks[1:])

@@ -31,6 +31,8 @@ class Failure:
     Attributes:
         status: Answer with this HTTP status and an error body instead of a result.
         retry_after: Value of the Retry-After header sent with `status`.
+        raw: Answer with this body as it stands, whatever was asked for, with status 200 unless `status` says otherwise.
+        content_type: Of `raw`.
         message: Text of the error body; ``"{input}"`` in it is replaced by the request's own text, the way some
             services quote what they refuse.
         stall: Seconds to wait before anything is sent (ends early when the server is released or closes).
@@ -45,6 +47,8 @@ class Failure:
 
     status: int | None = None
     retry_after: str | None = None
+    raw: str | None = None
+    content_type: str = "application/json"
     message: str = "scripted failure"
     stall: float = 0.0
     cut: bool = False
@@ -236,6 +240,8 @@ class Exchange(BaseHTTPRequestHandler):
             owner._released.wait(failure.stall)
         if failure.cut and not (failure.cut_after and body.get("stream")):
             self.hang_up()
+        elif failure.raw is not None:
+            self.send_raw(failure.status or 200, failure.raw.encode(), failure.content_type)
         elif failure.status is not None:
             text = failure.message.replace("{input}", json.dumps(body.get("input", body.get("messages"))))
             self.send_failure(failure.status, text, failure.retry_after)
@@ -247,9 +253,11 @@ class Exchange(BaseHTTPRequestHandler):
         self.send_json(status, self.server.owner.error_body(status, message), extra)
 
     def send_json(self, status: int, payload: dict[str, Any], headers: dict[str, str] | None = None) -> None:
-        data = json.dumps(payload).encode()
+        self.send_raw(status, json.dumps(payload).encode(), "application/json", headers)
+
+    def send_raw(self, status: int, data: bytes, content_type: str, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(data)))
         for name, value in (headers or {}).items():
             self.send_header(name, value)

@@ -50,11 +50,12 @@ class RoutingDecision:
             limit is reached; ``"no_text"``, there was no text to judge; ``"explored"``, a coin decided; ``"observed"``,
             one side answers every call for now; ``"error"`` or ``"deadline"``, the router failed and the policy's
             ``on_error`` rule decided.
-        failover: The side that was decided on but failed, so that the other one answered; else None.
+        failover: The side that was decided on but failed, or had failed shortly before, so that the other one answered;
+            else None.
         error: For ``"error"`` and ``"deadline"``: the class name of what went wrong (never a message: it could
             hold prompt text).
         detail: For ``"capability"``: what the weak model lacks; for ``"limit"``: the class of the limit; for a
-            failover: the class name of its error.
+            failover: the class name of its error, or ``"cooldown"`` for a side that was passed over.
         p_strong: Probability that the call went to the strong side, exploration included; 0.0 or 1.0 where nothing was
             left to chance.
         id: Names the call in traces and logs; 32 hex digits. It and `p_strong` are left out of comparisons.

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypedDict
 from routellm_core.calibration import Calibration, OnlineCalibration
 from routellm_core.checks import Side
 from routellm_core.errors import ConfigurationError
+from routellm_core.policy.cooldown import Cooldown
 from routellm_core.policy.decision import RoutingRequest
 from routellm_core.policy.limits import Limit
 from routellm_core.policy.policy import OnError, RoutingPolicy
@@ -84,7 +85,12 @@ class RoutingOptions(DecisionOptions, total=False):
 
     failover: bool
     """Whether the other model answers when the chosen one fails before its first token with an error that another
-    model could survive: a time-out, a rate limit, a server error; not a refused key or request."""
+    model could survive: a time-out, a rate limit, a server error, a reply that cannot be read or has no content, and on
+    the weak model a prompt that is too long for it; not a refused key or request."""
+
+    cooldown: float | Cooldown | None
+    """Seconds for which a model is passed over after such a failure, with `failover`; then one call at a time tries it
+    again. By default 5; None or 0 passes over nothing. Forced calls go to their side all the same."""
 
     weak_profile: Mapping[str, Any] | None
     """What the weak model can do, where its own profile or metadata is silent or wrong: keys of LangChain's model

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from routellm_core.checks import Side, other_side
+from routellm_core.errors import EmptyAnswerError
+from routellm_core.policy.cooldown import Cooldown
 from routellm_core.policy.decision import RoutingDecision
-from routellm_core.policy.failover import is_survivable
+from routellm_core.policy.failover import is_survivable, is_trouble
 
 A = TypeVar("A")
 T = TypeVar("T")
+
+_END: Any = object()
 
 
 class Route(Generic[T]):
     """The ordered attempts of one call: the chosen side; after a failure that another model could survive, the other.
 
     Never back, and never twice. Until the first token of an answer the other side may still step in; from then on the
-    decision is settled. An adapter hands in how a side is called and how an empty piece of a stream looks; `run`,
+    decision is settled. A broken answer, such as a stream that ends without any content, is a failure too. A side that
+    is cooling down after a failure is passed over from the start, unless the other one is cooling down as well, or the
+    caller forced the side; should the other side then fail, the one that was passed over is tried after all.
+
+    An adapter hands in how a side is called and how an empty piece of a stream looks; `run`,
     `arun`, `stream` and `astream` walk the route. One that cannot hand its calls in (a batch, an agent's handler)
     walks it by hand: it calls `side`, then reports `failed` or `answered`.
 
@@ -28,27 +36,52 @@ class Route(Generic[T]):
     Args:
         decision: What the policy decided.
         failover: Whether the other side may answer. A call that the weak model cannot serve has nowhere to go.
+        cooldown: Which sides have failed lately; without `failover` it has no say.
+        is_broken: Whether an answer, or a piece of a stream, has no content, tool call or finish reason; asked with
+            None for a stream without any piece. A stream is broken when all of its pieces are. By default nothing is.
         on_settled: Called once with the decision as soon as it is settled: at the first token, at the end of an
             answer, or at the error that ends the call.
     """
 
-    __slots__ = ("_failure", "_held", "_may_turn", "_on_settled", "_settled", "decision")
+    __slots__ = (
+        "_begun",
+        "_cooldown",
+        "_failure",
+        "_held",
+        "_is_broken",
+        "_may_turn",
+        "_on_settled",
+        "_settled",
+        "_sound",
+        "decision",
+    )
 
     def __init__(
         self,
         decision: RoutingDecision,
         *,
         failover: bool = False,
+        cooldown: Cooldown | None = None,
+        is_broken: Callable[[Any], bool] = lambda _: False,
         on_settled: Callable[[RoutingDecision], None] | None = None,
     ) -> None:
         self.decision = decision
+        self._cooldown = cooldown if failover else None
+        self._is_broken = is_broken
+        # whether the stream that is being read has brought a sound piece; None before its first piece
+        self._sound: bool | None = None
         self._may_turn = failover and decision.reason != "capability"
         self._on_settled = on_settled
         self._settled = False
+        self._begun = False
         self._held: list[T] = []
         self._failure: BaseException | None = None
         if not self._may_turn:
-            self.answered()
+            self._settle()
+        elif self._cooldown is not None and decision.reason != "forced":
+            side, other = decision.model, other_side(decision.model)
+            if not self._cooldown.is_cooling(other) and not self._cooldown.allows(side):
+                self.decision = replace(decision, model=other, failover=side, detail="cooldown")
 
     @property
     def side(self) -> Side:
@@ -61,7 +94,13 @@ class Route(Generic[T]):
         return self._may_turn
 
     def answered(self, *_: Any) -> None:
-        """Settle the decision: the called side has begun to answer, or the call has ended."""
+        """Settle the decision: the called side has begun to answer."""
+        self._begun = True
+        if self._cooldown is not None:
+            self._cooldown.answered(self.side)
+        self._settle()
+
+    def _settle(self) -> None:
         self._may_turn = False
         if not self._settled:
             self._settled = True
@@ -70,32 +109,52 @@ class Route(Generic[T]):
 
     def failed(self, exc: BaseException) -> None:
         """Turn to the other side after `exc`, or settle the decision and raise `exc` again."""
-        if not (self._may_turn and is_survivable(exc)):
-            self.answered()
+        # a side that is cut off in its answer is not dead
+        if self._cooldown is not None and not self._begun and is_trouble(exc):
+            self._cooldown.failed(self.side)
+        if not (self._may_turn and is_survivable(exc, side=self.side)):
+            self._settle()
             if exc.__context__ is None and exc is not self._failure:
                 exc.__context__ = self._failure  # a traceback shows the failure of both sides
             raise exc
         side = self.decision.model
         self._failure = exc
         self._held.clear()
+        self._sound = None
         self.decision = replace(self.decision, model=other_side(side), failover=side, detail=type(exc).__name__)
-        self.answered()
+        self._settle()
+
+    def checked(self, answer: A) -> A:
+        """Return an answer, or raise an `EmptyAnswerError` where it is broken."""
+        if self._is_broken(answer):
+            raise self._emptiness()
+        return answer
+
+    def _emptiness(self) -> EmptyAnswerError:
+        return EmptyAnswerError(
+            f"the {self.side} model gave an empty answer, without any content, tool call or finish reason; look at "
+            "what its service sent, or set failover=True so that the other model answers"
+        )
 
     # --- one answer ---
 
     def run(self, call: Callable[[Side], T]) -> T:
         """Call the chosen side, and the other one where the rules say so; return the answer."""
-        if not self._may_turn:  # the decision is settled already
-            return call(self.decision.model)
-        answer = self.attempt(call)
+        if not self._may_turn and self._cooldown is None:  # the decision is settled already
+            return self.checked(call(self.decision.model))
+        answer = self.attempt(lambda side: self.checked(call(side)))
         self.answered()
         return answer
 
     async def arun(self, call: Callable[[Side], Awaitable[T]]) -> T:
         """Async twin of `run`."""
-        if not self._may_turn:
-            return await call(self.decision.model)
-        answer = await self.aattempt(call)
+        if not self._may_turn and self._cooldown is None:
+            return self.checked(await call(self.decision.model))
+
+        async def checked(side: Side) -> T:
+            return self.checked(await call(side))
+
+        answer = await self.aattempt(checked)
         self.answered()
         return answer
 
@@ -135,15 +194,16 @@ class Route(Generic[T]):
                 source = self.attempt(open_)
             while True:
                 try:
-                    piece = next(source)
-                except StopIteration:
-                    break
+                    piece = next(source, _END)
+                    if piece is _END:
+                        self._check_end()
+                        break
                 except BaseException as exc:
                     _close(source)
                     self.failed(exc)
                     source = self.attempt(open_)
                 else:
-                    yield from self._ready(piece, is_empty)
+                    yield from self._ready(cast(T, piece), is_empty)
             yield from self._rest()
         finally:
             _close(source)
@@ -161,12 +221,16 @@ class Route(Generic[T]):
                 source = await self.aattempt(open_)
             while True:
                 try:
-                    piece = await anext(source)
-                except StopAsyncIteration:
-                    break
+                    try:
+                        piece = await anext(source)
+                    except StopAsyncIteration:
+                        piece = _END
+                    if piece is _END:
+                        self._check_end()
+                        break
                 except GeneratorExit:  # the reader is closed while it waits here: nothing may be awaited any more
                     closed = True
-                    self.answered()
+                    self._settle()
                     raise
                 except BaseException as exc:
                     await _aclose(source)
@@ -183,10 +247,18 @@ class Route(Generic[T]):
 
     def _ready(self, piece: T, is_empty: Callable[[T], bool]) -> list[T]:
         """The pieces that may go out now that `piece` has come."""
+        if not self._sound:
+            self._sound = not self._is_broken(piece)
         if self._settled and not self._held:
             return [piece]
         self._held.append(piece)
         return [] if self._may_turn and is_empty(piece) else self._rest()
+
+    def _check_end(self) -> None:
+        """Raise where the stream that has ended was broken as a whole."""
+        if self._sound is False or (self._sound is None and self._is_broken(None)):
+            self._sound = None
+            raise self._emptiness()
 
     def _rest(self) -> list[T]:
         """The pieces that were held back; the decision is settled."""

@@ -9,9 +9,11 @@ from typing import Any, Self, TypeAlias
 from routellm_core.checks import Side, checked_count, checked_flag, checked_fraction, checked_side
 from routellm_core.errors import ConfigurationError, PromptError
 from routellm_core.policy.capability import capability_gap, checked_profile
+from routellm_core.policy.cooldown import DEFAULT_SECONDS, Cooldown
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 from routellm_core.policy.options import DecisionOptions, RoutingOptions, check_options
 from routellm_core.policy.policy import POLICY_DEFAULTS, RoutingPolicy
+from routellm_core.policy.route import Route
 from routellm_core.policy.stickiness import Stickiness
 
 # what an adapter found to route on: a text, several of which the hardest decides, or a request that says more
@@ -26,6 +28,7 @@ OPTION_DEFAULTS: dict[str, Any] = {
     "route_on": None,
     "sticky": None,
     "failover": False,
+    "cooldown": DEFAULT_SECONDS,
     "weak_profile": None,
 }
 THRESHOLD_SETTING = "routellm_threshold"
@@ -65,6 +68,7 @@ class Routing:
     Attributes:
         policy: Decides.
         failover: Whether the other model may answer when the chosen one fails.
+        cooldown: Which model has failed lately, and is passed over with `failover`; shared by all calls.
         lookback: How many human turns to look at.
         allow_overrides: Whether a call may force a side or set its own threshold.
         route_on: The user's own way from an input to what it is routed on.
@@ -74,6 +78,7 @@ class Routing:
 
     policy: RoutingPolicy
     failover: bool = False
+    cooldown: Cooldown | None = None
     lookback: int = 1
     allow_overrides: bool = True
     route_on: Any = None
@@ -105,6 +110,7 @@ class Routing:
         return cls(
             policy=RoutingPolicy.of(given.pop("policy"), **{name: given[name] for name in POLICY_DEFAULTS}),
             failover=checked_flag(given["failover"], "failover"),
+            cooldown=Cooldown.of(given["cooldown"]),
             lookback=checked_count(given["lookback"], "lookback", unit="human turns"),
             allow_overrides=checked_flag(given["allow_overrides"], "allow_overrides"),
             route_on=_checked_route_on(given["route_on"], key_allowed=key_allowed),
@@ -187,6 +193,18 @@ class Routing:
     async def adecide(self, request: RoutingRequest, settings: CallSettings) -> RoutingDecision:
         """Like `decide`, without blocking the event loop."""
         return self.noted(await self.policy.adecide(request), settings)
+
+    def route(
+        self,
+        decision: RoutingDecision,
+        *,
+        is_broken: Callable[[Any], bool],
+        on_settled: Callable[[RoutingDecision], None] | None = None,
+    ) -> Route[Any]:
+        """The way of one call from its decision on; the arguments are those of `Route`."""
+        return Route(
+            decision, failover=self.failover, cooldown=self.cooldown, is_broken=is_broken, on_settled=on_settled
+        )
 
     def noted(self, decision: RoutingDecision, settings: CallSettings) -> RoutingDecision:
         """Show stickiness a decision; it may turn a weak one of a held conversation into a strong one."""
