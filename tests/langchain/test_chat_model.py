@@ -537,6 +537,7 @@ def test_the_bundled_router_round_trips() -> None:
         "on_error",
         "cache_size",
         "allow_overrides",
+        "cooldown",
     }
     assert llm.invoke("hi").response_metadata["routellm"]["router"] == "mf"
 
