@@ -20,7 +20,8 @@ from llama_index.llms.openai import OpenAI
 
 from langchain_routellm import ChatRouteLLM, RouteLLMMiddleware, RouteLLMRunnable, routing_decision
 from llamaindex_routellm import RouteLLM
-from routellm_core import EmptyAnswerError, RoutingDecision
+from routellm_core import RoutingDecision
+from routellm_core.errors import EmptyAnswerError
 from tests.support.openai_server import ChatReply, Failure, OpenAIServer
 from tests.support.routers import ScriptedRouter
 

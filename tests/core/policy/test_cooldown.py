@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from routellm_core import ConfigurationError, EmptyAnswerError, RoutingDecision
+from routellm_core import ConfigurationError, RoutingDecision
+from routellm_core.errors import EmptyAnswerError
 from routellm_core.policy.cooldown import Cooldown
 from routellm_core.policy.route import Route
 
