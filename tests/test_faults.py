@@ -1,17 +1,21 @@
 """Broken replies: every way of calling, on real OpenAI clients, against a service that answers with faults.
 
-The rule for every cell of the matrix: with failover the strong model answers, and the decision says that the weak one
-failed; without it an error is raised. There is no third outcome, and above all no empty answer.
+Each fault has one outcome, whatever the kind of model and the way of calling. `OTHER`: with failover the strong model
+answers, without it an error is raised. `ERROR`: an error is raised, with failover as well. `ANSWER`: the weak model
+answers. There is no fourth outcome; above all, no empty answer without a reason for it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+import httpx
+import openai
 import pytest
+import pytest_asyncio
 from langchain.agents import create_agent
 from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
@@ -25,16 +29,41 @@ from routellm_core.errors import EmptyAnswerError
 from tests.support.openai_server import ChatReply, Failure, OpenAIServer
 from tests.support.routers import ScriptedRouter
 
+# one loop and one set of clients for all cells: a client costs more than a hundred calls
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
 EASY = "p=0.1 What is two plus two?"
+MODELS = {"strong": "gpt-4o", "weak": "gpt-4o-mini"}
+KINDS = ("chat", "runnable", "middleware", "llm")
+WAYS = ("invoke", "ainvoke", "stream", "astream", "batch", "abatch")
+CELLS = [(kind, way) for kind in KINDS for way in WAYS]
+
+Outcome = Literal["OTHER", "ERROR", "ANSWER"]
 
 
-def _completion(**fields: Any) -> Failure:
+@dataclass(frozen=True)
+class Fault:
+    """What the weak model's service does, and what is to come of it.
+
+    Attributes:
+        failure: What it sends.
+        outcome: See above.
+        raises: Class of the error, where an error is raised.
+    """
+
+    failure: Failure | None
+    outcome: Outcome = "OTHER"
+    raises: type[Exception] = Exception
+    reply: ChatReply = field(default_factory=ChatReply)
+
+
+def _completion(**fields: Any) -> Fault:
     head = {"id": "x", "object": "chat.completion", "created": 1, "model": "gpt-4o-mini"}
-    return Failure(raw=json.dumps({**head, **fields}))
+    return Fault(Failure(raw=json.dumps({**head, **fields})))
 
 
-def _events(*events: str) -> Failure:
-    return Failure(raw="".join(f"data: {event}\n\n" for event in events), content_type="text/event-stream")
+def _events(*events: str) -> Fault:
+    return Fault(Failure(raw="".join(f"data: {event}\n\n" for event in events), content_type="text/event-stream"))
 
 
 def _chunk(**fields: Any) -> str:
@@ -47,17 +76,23 @@ def _choice(part: str, **fields: Any) -> dict[str, Any]:
     return {"index": 0, part: {"role": "assistant", "content": ""}, "finish_reason": None, **fields}
 
 
-ALWAYS = {
-    "malformed JSON": Failure(raw='{"id": "x", "choices": ['),
-    "a page": Failure(raw="<!DOCTYPE html><html><body>Sign in</body></html>", content_type="text/html"),
-    "an empty body": Failure(raw=""),
-    "a list": Failure(raw="[]"),
+def _refused(code: str | None, message: str) -> Failure:
+    error = {"message": message, "type": "invalid_request_error", "param": "messages", "code": code}
+    return Failure(status=400, raw=json.dumps({"error": error}))
+
+
+FAULTS = {
+    # replies that no client can read, or that have nothing to read
+    "malformed JSON": Fault(Failure(raw='{"id": "x", "choices": [')),
+    "a page": Fault(Failure(raw="<!DOCTYPE html><html><body>Sign in</body></html>", content_type="text/html")),
+    "an empty body": Fault(Failure(raw="")),
+    "a list": Fault(Failure(raw="[]")),
     "empty choices": _completion(choices=[]),
     "no choices": _completion(),
     "null choices": _completion(choices=None),
     "a null message": _completion(choices=[_choice("message") | {"message": None}]),
     "an answer without anything": _completion(choices=[_choice("message")]),
-    "an error object": Failure(raw=json.dumps({"error": {"message": "overloaded", "type": "server_error"}})),
+    "an error object": Fault(Failure(raw=json.dumps({"error": {"message": "overloaded", "type": "server_error"}}))),
     "only [DONE]": _events("[DONE]"),
     "an empty stream": _events(),
     "a stream cut in its JSON": _events('{"id": "x", "cho', "[DONE]"),
@@ -66,40 +101,71 @@ ALWAYS = {
     "a stream with null choices": _events(_chunk(choices=None), "[DONE]"),
     "a stream that only opens": _events(_chunk(choices=[_choice("delta")]), "[DONE]"),
     "a number in the stream": _events("5", "[DONE]"),
-    "503": Failure(status=503),
-    "429": Failure(status=429),
-    "a cut line": Failure(cut=True),
+    # a service in trouble
+    "503": Fault(Failure(status=503), raises=openai.InternalServerError),
+    "429": Fault(Failure(status=429), raises=openai.RateLimitError),
+    "a cut line": Fault(Failure(cut=True), raises=openai.APIConnectionError),
+    "a time-out": Fault(Failure(stall=0.5), raises=openai.APITimeoutError),
+    # refusals: of a prompt that the strong model may take, and of what it would refuse as well
+    "too long, by code": Fault(
+        _refused("context_length_exceeded", "This model's maximum context length is 8192 tokens."),
+        raises=openai.BadRequestError,
+    ),
+    "too long, by message": Fault(
+        _refused(None, "prompt is too long: 201002 tokens > 200000 maximum"), raises=openai.BadRequestError
+    ),
+    "a wrong key": Fault(Failure(status=401), "ERROR", openai.AuthenticationError),
+    "a filtered prompt": Fault(_refused("content_filter", "The prompt was filtered."), "ERROR", openai.BadRequestError),
+    "a filtered prompt that says it is too long": Fault(
+        _refused("content_filter", "The prompt was filtered: 'your prompt is too long'"),
+        "ERROR",
+        openai.BadRequestError,
+    ),
+    # an answer that says why it has no text
+    "a filtered answer": Fault(None, "ANSWER", reply=ChatReply("", finish_reason="content_filter")),
 }
 
 
 @dataclass
 class Services:
-    """Two services; the strong one is well."""
+    """Two services, of which the strong one is well, and the clients of both frameworks."""
 
     strong: OpenAIServer
     weak: OpenAIServer
+    langchain: dict[str, ChatOpenAI]
+    llamaindex: dict[str, OpenAI]
 
-    def langchain(self, **options: Any) -> dict[str, ChatOpenAI]:
-        return {
-            side: ChatOpenAI(model=model, base_url=server.base_url, api_key="sk-test", max_retries=0, **options)
-            for side, model, server in self.both()
-        }
-
-    def llamaindex(self) -> dict[str, OpenAI]:
-        return {
-            side: OpenAI(model=model, api_base=server.base_url, api_key="sk-test", max_retries=0)
-            for side, model, server in self.both()
-        }
-
-    def both(self) -> Iterator[tuple[str, str, OpenAIServer]]:
-        yield "strong", "gpt-4o", self.strong
-        yield "weak", "gpt-4o-mini", self.weak
+    def begin(self, fault: Fault) -> None:
+        for server in (self.strong, self.weak):
+            server.heal()
+            server.requests.clear()
+        if fault.failure is not None:
+            self.weak.fail_always(fault.failure)
+        self.weak.chat = lambda body: fault.reply
 
 
-@pytest.fixture
-def services() -> Iterator[Services]:
-    with OpenAIServer() as strong, OpenAIServer() as weak:
-        yield Services(strong, weak)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def services() -> AsyncIterator[Services]:
+    with OpenAIServer() as strong, OpenAIServer() as weak, httpx.Client(timeout=0.2) as client:
+        async with httpx.AsyncClient(timeout=0.2) as async_client:
+            langchain, llamaindex = {}, {}
+            for side, server in (("strong", strong), ("weak", weak)):
+                common: dict[str, Any] = {"api_key": "sk-test", "max_retries": 0, "timeout": 0.2}
+                langchain[side] = ChatOpenAI(
+                    model=MODELS[side],
+                    base_url=server.base_url,
+                    http_client=client,
+                    http_async_client=async_client,
+                    **common,
+                )
+                llamaindex[side] = OpenAI(
+                    model=MODELS[side],
+                    api_base=server.base_url,
+                    http_client=client,
+                    async_http_client=async_client,
+                    **common,
+                )
+            yield Services(strong, weak, langchain, llamaindex)
 
 
 Answered = tuple[str, RoutingDecision | None]
@@ -109,8 +175,8 @@ def _message(message: Any) -> Answered:
     return message.text, routing_decision(message)
 
 
-def _llama(response: Any) -> Answered:
-    text = getattr(response, "text", None) or response.message.content
+def _response(response: Any) -> Answered:
+    text = (response.message.content if hasattr(response, "message") else response.text) or ""
     return text, RoutingDecision.from_dict(response.additional_kwargs.get("routellm"))
 
 
@@ -118,173 +184,117 @@ async def _listed(stream: AsyncIterator[Any]) -> list[Any]:
     return [piece async for piece in stream]
 
 
-async def _langchain(llm: Any, way: str) -> Answered:
+async def _called(runnable: Any, way: str, value: Any, **options: Any) -> Any:
+    """What a LangChain runnable gives for one input; a list of pieces for streams."""
     if way == "invoke":
-        return _message(llm.invoke(EASY))
+        return runnable.invoke(value)
     if way == "ainvoke":
-        return _message(await llm.ainvoke(EASY))
+        return await runnable.ainvoke(value)
     if way == "batch":
-        return _message(llm.batch([EASY])[0])
+        return runnable.batch([value])[0]
     if way == "abatch":
-        return _message((await llm.abatch([EASY]))[0])
-    chunks = list(llm.stream(EASY)) if way == "stream" else await _listed(llm.astream(EASY))
-    return _message(chunks[0] + chunks[1:])
+        return (await runnable.abatch([value]))[0]
+    return (
+        list(runnable.stream(value, **options))
+        if way == "stream"
+        else await _listed(runnable.astream(value, **options))
+    )
 
 
-async def _agent(agent: Any, way: str) -> Answered:
-    asked: Any = {"messages": [HumanMessage(EASY)]}
-    if way == "invoke":
-        return _message(agent.invoke(asked)["messages"][-1])
-    if way == "ainvoke":
-        return _message((await agent.ainvoke(asked))["messages"][-1])
-    modes: Any = ["messages", "values"]
-    parts = list(agent.stream(asked, stream_mode=modes)) if way == "stream" else None
-    parts = parts or await _listed(agent.astream(asked, stream_mode=modes))
-    return _message([part for mode, part in parts if mode == "values"][-1]["messages"][-1])
-
-
-async def _llamaindex(llm: Any, way: str) -> Answered:
+async def _llamaindex(llm: RouteLLM, way: str) -> Answered:
     chat = [ChatMessage(role="user", content=EASY)]
     if way == "invoke":
-        return _llama(llm.chat(chat))
+        return _response(llm.chat(chat))
     if way == "ainvoke":
-        return _llama(await llm.achat(chat))
-    if way == "batch":
-        return _llama(llm.complete(EASY))
+        return _response(await llm.achat(chat))
+    if way == "batch":  # LlamaIndex has no batches; these are its other way of asking
+        return _response(llm.complete(EASY))
     if way == "abatch":
-        return _llama(await llm.acomplete(EASY))
+        return _response(await llm.acomplete(EASY))
     pieces = list(llm.stream_chat(chat)) if way == "stream" else await _listed(await llm.astream_chat(chat))
-    return _llama(pieces[-1]) if pieces else ("", None)
+    return _response(pieces[-1])
 
 
 async def ask(services: Services, kind: str, way: str, **options: Any) -> Answered:
     """One easy call on a fresh model of a kind."""
     options = {"router": ScriptedRouter(), "threshold": 0.5, **options}
     if kind == "llm":
-        return await _llamaindex(RouteLLM(**services.llamaindex(), **options), way)
-    sides = services.langchain()
+        return await _llamaindex(RouteLLM(**services.llamaindex, **options), way)
+    sides: Any = services.langchain
     if kind == "middleware":
-        agent = create_agent(model=sides["weak"], middleware=[RouteLLMMiddleware(**sides, **options)])
-        return await _agent(agent, way)
+        agent: Any = create_agent(model=sides["weak"], middleware=[RouteLLMMiddleware(**sides, **options)])
+        states = await _called(agent, way, {"messages": [HumanMessage(EASY)]}, stream_mode="values")
+        return _message((states[-1] if "stream" in way else states)["messages"][-1])
     made: Any = ChatRouteLLM if kind == "chat" else RouteLLMRunnable
-    return await _langchain(made(**sides, **options), way)
+    answer = await _called(made(**sides, **options), way, EASY)
+    return _message(answer[0] + answer[1:] if "stream" in way else answer)
 
 
-CELLS = [
-    (kind, way)
-    for kind in ("chat", "runnable", "middleware", "llm")
-    for way in ("invoke", "ainvoke", "stream", "astream", "batch", "abatch")
-    if not (kind == "middleware" and "batch" in way)
-]
-
-
-@pytest.mark.parametrize("fault", ALWAYS)
+@pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize(("kind", "way"), CELLS)
-async def test_a_broken_reply_is_a_failure(services: Services, kind: str, way: str, fault: str) -> None:
-    services.weak.fail_always(ALWAYS[fault])
-    text, decision = await ask(services, kind, way, failover=True)
-    assert text == "answer of gpt-4o"
-    assert decision is not None
-    assert (decision.model, decision.failover) == ("strong", "weak")
-    assert len(services.weak.requests) == 1
-    with pytest.raises(Exception, match=r"."):
-        await ask(services, kind, way)
-    assert len(services.strong.requests) == 1
-
-
-@pytest.mark.parametrize(("kind", "way"), CELLS)
-async def test_an_answer_that_ends_empty_for_a_reason_is_an_answer(services: Services, kind: str, way: str) -> None:
-    services.weak.chat = lambda body: ChatReply("", finish_reason="content_filter")
+async def test_every_cell(services: Services, kind: str, way: str, name: str) -> None:
+    fault = FAULTS[name]
     for failover in (True, False):
-        text, decision = await ask(services, kind, way, failover=failover)
-        assert not text
-        assert decision is not None
-        assert decision.model == "weak"
-    assert services.strong.requests == []
+        services.begin(fault)
+        if fault.outcome == "ERROR" or (fault.outcome == "OTHER" and not failover):
+            with pytest.raises(fault.raises):
+                await ask(services, kind, way, failover=failover)
+            expected = ""
+        else:
+            text, decision = await ask(services, kind, way, failover=failover)
+            assert decision is not None
+            assert decision.failover == ("weak" if fault.outcome == "OTHER" else None)
+            expected = decision.model
+            assert text == ("answer of gpt-4o" if expected == "strong" else "")
+        assert expected == {"OTHER": "strong" if failover else "", "ERROR": "", "ANSWER": "weak"}[fault.outcome]
+        # nothing is asked twice
+        assert len(services.weak.requests) == 1
+        assert len(services.strong.requests) == (expected == "strong")
 
 
-def _refused(code: str | None, message: str, status: int = 400) -> Failure:
-    error = {"message": message, "type": "invalid_request_error", "param": "messages", "code": code}
-    return Failure(status=status, raw=json.dumps({"error": error}))
-
-
-TOO_LONG = [
-    _refused("context_length_exceeded", "This model's maximum context length is 8192 tokens."),
-    _refused(None, "prompt is too long: 201002 tokens > 200000 maximum"),
-]
-
-
-@pytest.mark.parametrize("failure", TOO_LONG, ids=["code", "message"])
 @pytest.mark.parametrize(("kind", "way"), CELLS)
-async def test_a_prompt_too_long_for_weak_goes_to_strong(
-    services: Services, kind: str, way: str, failure: Failure
-) -> None:
-    services.weak.fail_always(failure)
-    text, decision = await ask(services, kind, way, failover=True)
-    assert text == "answer of gpt-4o"
-    assert decision is not None
-    assert decision.failover == "weak"
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [
-        _refused("content_filter", "The prompt was filtered."),
-        _refused("content_filter", "filtered: prompt is too long"),
-    ],
-)
-@pytest.mark.parametrize(("kind", "way"), CELLS)
-async def test_a_content_filter_does_not(services: Services, kind: str, way: str, failure: Failure) -> None:
-    services.weak.fail_always(failure)
-    with pytest.raises(Exception, match="filtered"):
-        await ask(services, kind, way, failover=True)
-    assert services.strong.requests == []
-
-
-@pytest.mark.parametrize("kind", ["chat", "runnable", "llm"])
-@pytest.mark.parametrize("way", ["invoke", "ainvoke", "stream", "astream"])
 async def test_a_prompt_too_long_for_strong_stays_its_error(services: Services, kind: str, way: str) -> None:
-    services.strong.fail_always(TOO_LONG[0])
-    with pytest.raises(Exception, match="maximum context length"):
+    services.begin(Fault(None))
+    services.strong.fail_always(FAULTS["too long, by code"].failure or Failure())
+    with pytest.raises(openai.BadRequestError, match="maximum context length"):
         await ask(services, kind, way, failover=True, threshold=0.0)
     assert services.weak.requests == []
 
 
 async def test_a_mistake_of_the_caller_is_raised(services: Services) -> None:
-    chat = ChatRouteLLM(**services.langchain(), router=ScriptedRouter(), threshold=0.5, failover=True)
+    services.begin(Fault(None))
+    chat = ChatRouteLLM(**services.langchain, router=ScriptedRouter(), threshold=0.5, failover=True)
+    llm = RouteLLM(**services.llamaindex, router=ScriptedRouter(), threshold=0.5, failover=True)
+    messages = [ChatMessage(role="user", content=EASY)]
     for mistake in (
         lambda: chat.invoke(EASY, no_such_argument=1),
         lambda: chat.invoke(EASY, logit_bias=object()),
         lambda: list(chat.stream(EASY, no_such_argument=1)),
-        lambda: chat.invoke(EASY, callbacks=[]),
-    ):
-        with pytest.raises(TypeError):
-            mistake()
-    llm = RouteLLM(**services.llamaindex(), router=ScriptedRouter(), threshold=0.5, failover=True)
-    for mistake in (
-        lambda: llm.chat([ChatMessage(role="user", content=EASY)], no_such_argument=1),
-        lambda: list(llm.stream_complete(EASY, logit_bias=object())),
+        lambda: llm.chat(messages, no_such_argument=1),
+        lambda: list(llm.stream_chat(messages, logit_bias=object())),
     ):
         with pytest.raises(TypeError):
             mistake()
     assert services.weak.requests == services.strong.requests == []
 
 
-async def test_the_error_of_an_empty_answer_says_which_model(services: Services) -> None:
-    services.weak.fail_always(ALWAYS["an answer without anything"])
+@pytest.mark.parametrize(
+    ("kind", "way", "name"), [("chat", "invoke", "an answer without anything"), ("llm", "stream", "only [DONE]")]
+)
+async def test_the_error_of_an_empty_answer_says_which_model(
+    services: Services, kind: str, way: str, name: str
+) -> None:
+    services.begin(FAULTS[name])
     with pytest.raises(EmptyAnswerError, match="the weak model gave an empty answer"):
-        await ask(services, "chat", "invoke")
-    services.weak.heal()
-    services.weak.fail_always(ALWAYS["only [DONE]"])
-    with pytest.raises(EmptyAnswerError, match="the weak model gave an empty answer"):
-        await ask(services, "llm", "stream")
+        await ask(services, kind, way)
 
 
-def test_copies_pass_over_a_side_that_failed(services: Services) -> None:
-    llm = ChatRouteLLM(**services.langchain(), router=ScriptedRouter(), threshold=0.5, failover=True, cooldown=60)
-    services.weak.fail_always(Failure(status=503))
+async def test_copies_pass_over_a_side_that_failed(services: Services) -> None:
+    services.begin(FAULTS["503"])
+    llm = ChatRouteLLM(**services.langchain, router=ScriptedRouter(), threshold=0.5, failover=True, cooldown=60)
     llm.invoke(EASY)
-    for copy in (llm, llm.bind_tools([]), llm.model_copy(update={"threshold": 0.6})):
+    copies: list[Any] = [llm, llm.bind_tools([]), llm.model_copy(update={"threshold": 0.6})]
+    for copy in copies:
         decision = routing_decision(copy.invoke(EASY))
         assert decision is not None
         assert (decision.model, decision.failover, decision.detail) == ("strong", "weak", "cooldown")

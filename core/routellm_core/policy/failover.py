@@ -31,6 +31,7 @@ _REFUSED_BY_NAME = ("Authentication", "PermissionDenied", "BadRequest", "Invalid
 _CONTROL_FLOW_BY_NAME = ("GraphBubbleUp",)
 _OVERFLOW_BY_NAME = ("ContextOverflow", "ContextWindowExceeded")
 _OVERFLOW_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
+_FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
 # what providers write who have neither a class nor a code for it; read only on a refused request (400 or 413)
 _OVERFLOW_MESSAGE = re.compile(
     r"prompt is too long|maximum context length|exceeds? the (available )?context (window|size|length)"
@@ -110,13 +111,15 @@ def _is_overflow(exc: BaseException) -> bool:
     """Whether a provider refused a prompt because it is too long for the model."""
     if not isinstance(exc, Exception):
         return False
+    codes = set(_codes(exc))
+    if codes & _OVERFLOW_CODES:
+        return True
+    if codes & _FILTER_CODES:  # first: langchain-openai goes by the message, which may quote the prompt
+        return False
     if any(part in cls.__name__ for cls in type(exc).__mro__ for part in _OVERFLOW_BY_NAME):
         return True
-    codes = set(_codes(exc))
-    if codes:
-        # a code says what it is; a message beside it may quote anything
-        return not codes.isdisjoint(_OVERFLOW_CODES)
-    return _status(exc) in (400, 413) and _OVERFLOW_MESSAGE.search(str(exc)) is not None
+    # another code says what it is, too
+    return not codes and _status(exc) in (400, 413) and _OVERFLOW_MESSAGE.search(str(exc)) is not None
 
 
 def _codes(exc: Exception) -> Iterator[str]:
