@@ -58,10 +58,12 @@ def described_routing(routing: Routing) -> dict[str, Any]:
         "route_on": None if routing.route_on is None else _name_of(routing.route_on),
         "sticky": None if sticky is None else {name: getattr(sticky, name) for name in _STICKINESS},
         "failover": routing.failover,
+        "cooldown": 0.0 if routing.cooldown is None else routing.cooldown.seconds,
         "weak_profile": dict(routing.weak_profile),
     }
 
 
+_PLAIN = ("lookback", "allow_overrides", "failover", "cooldown", "weak_profile")
 _STICKINESS = ("key", "release_after", "ttl", "max_conversations")
 # what a dict can name but not hold
 _NOT_IN_A_DICT = ("route_on", "limits", "online")
@@ -87,7 +89,7 @@ def restored(data: Mapping[str, Any], given: Mapping[str, Any], owner: str) -> d
         lost = [name for name in lost if name == "route_on"]
     if lost:
         raise _refusal(owner, {name: data[name] for name in lost}, "a dict cannot hold it")
-    options |= {name: data[name] for name in ("lookback", "allow_overrides", "failover", "weak_profile")}
+    options |= {name: data[name] for name in _PLAIN}
     if data["sticky"] is not None:
         options["sticky"] = Stickiness(**data["sticky"])
     if "policy" not in given:

@@ -142,7 +142,7 @@ async def test_settings_of_a_call(pair: Pair, door: str) -> None:
 @pytest.mark.parametrize("door", DOORS)
 async def test_failover(pair: Pair, door: str) -> None:
     pair.strong.error = ConnectionError("down")
-    agent = _agent(pair, door, failover=True)
+    agent = _agent(pair, door, failover=True, cooldown=0)
     for out in (agent.invoke(_ask("p=0.9 add 1 and 2")), await agent.ainvoke(_ask("p=0.9 add 1 and 2"))):
         assert _sides(out) == ["weak", "weak"]
         decision = routing_decision(out["messages"][-1])

@@ -134,7 +134,7 @@ class TestFunctionAgent:
         assert len(llm.weak.seen) == 2
 
     async def test_failover_within_the_loop(self, llm: RouteLLM, router: ScriptedRouter, events: Recorder) -> None:
-        safe = RouteLLM(strong=llm.strong, weak=llm.weak, router=router, threshold=0.5, failover=True)
+        safe = RouteLLM(strong=llm.strong, weak=llm.weak, router=router, threshold=0.5, failover=True, cooldown=0)
         llm.weak.reply_next(Reply(tools=[("add", {"a": 2, "b": 3})]), SurvivableError("down"), "five")
         llm.strong.reply_next(Reply(tools=[("shout", {"text": "x"})]))
         agent = FunctionAgent(llm=safe, tools=[add, shout])

@@ -44,6 +44,7 @@ from routellm_core import (
     RoutingPolicy,
     Stickiness,
 )
+from routellm_core.errors import EmptyAnswerError
 from routellm_core.policy import RoutingRequest
 from tests.llamaindex.conftest import Recorder, SpanRecorder
 from tests.support.fakes_llamaindex import FakeLLM, RefusedError, Reply, SurvivableError
@@ -343,13 +344,15 @@ class TestStreams:
 
     # not with stream_complete: LlamaIndex's own callback cannot end an empty stream of completions
     @pytest.mark.parametrize("way", [stream_chat, astream_chat], ids=lambda way: way.__name__)
-    async def test_an_empty_stream_stays_empty(
+    async def test_an_empty_stream_is_a_failure(
         self, way: Way, strong: FakeLLM, weak: FakeLLM, router: ScriptedRouter, events: Recorder
     ) -> None:
+        weak.reply_next(Reply(""), Reply(""))
+        with pytest.raises(EmptyAnswerError):
+            await way(RouteLLM(strong=strong, weak=weak, router=router, threshold=0.5), EASY)
         llm = RouteLLM(strong=strong, weak=weak, router=router, threshold=0.5, failover=True)
-        weak.reply_next(Reply(""))
-        assert await way(llm, EASY) == []
-        assert [d["model"] for d in events.decisions] == ["weak"]
+        assert await way(llm, EASY)
+        assert [(d["model"], d["failover"]) for d in events.decisions] == [("weak", None), ("strong", "weak")]
 
 
 class TestAnswers:

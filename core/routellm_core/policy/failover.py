@@ -47,6 +47,7 @@ _SURVIVABLE_BY_NAME = ("Timeout", "Connection", "Connect", "RateLimit", "Overloa
 # at reading it: modules and names as the clients spell them.
 _READERS = re.compile(
     r"httpx\._models:(json|text|iter_\w+|aiter_\w+)"
+    r"|requests\.models:(json|text|iter_\w+)|aiohttp\.client_reqrep:(json|text|read)|botocore\.(parsers|eventstream):\w+"
     # the clients that OpenAI, Anthropic and others generate with the same tool
     r"|\w+\._(legacy_)?response:(_?parse|json)"
     r"|\w+\._streaming:(?!__init__)\w+"

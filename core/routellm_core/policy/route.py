@@ -35,7 +35,8 @@ class Route(Generic[T]):
 
     Args:
         decision: What the policy decided.
-        failover: Whether the other side may answer. A call that the weak model cannot serve has nowhere to go.
+        failover: Whether the other side may answer. Two kinds of calls have nowhere to go: one that the weak model
+            cannot serve, and one that a limit sent to the weak model, which nobody may leave by making that model fail.
         cooldown: Which sides have failed lately; without `failover` it has no say.
         is_broken: Whether an answer, or a piece of a stream, has no content, tool call or finish reason; asked with
             None for a stream without any piece. A stream is broken when all of its pieces are. By default nothing is.
@@ -70,7 +71,7 @@ class Route(Generic[T]):
         self._is_broken = is_broken
         # whether the stream that is being read has brought a sound piece; None before its first piece
         self._sound: bool | None = None
-        self._may_turn = failover and decision.reason != "capability"
+        self._may_turn = failover and decision.reason not in ("capability", "limit")
         self._on_settled = on_settled
         self._settled = False
         self._begun = False

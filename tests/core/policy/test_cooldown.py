@@ -49,11 +49,18 @@ def test_a_failed_side_is_passed_over_until_a_probe_succeeds() -> None:
     assert _route(cooldown).side == "weak"
 
 
-@pytest.mark.parametrize("reason", ["forced", "capability"])
+@pytest.mark.parametrize("reason", ["forced", "capability", "limit"])
 def test_some_calls_are_never_passed_over(reason: str) -> None:
     cooldown = Cooldown(5)
     cooldown.failed("weak")
     assert _route(cooldown, reason).side == "weak"
+
+
+def test_a_call_that_a_limit_sent_to_weak_stays_there() -> None:
+    cooldown = Cooldown(5)
+    with pytest.raises(TimeoutError):
+        _route(cooldown, "limit").run(_dead)
+    assert _route(cooldown, "limit").side == "weak"
 
 
 def test_without_failover_it_has_no_say() -> None:
