@@ -14,10 +14,11 @@ _PATIENCE = 1.0
 _registry_lock = threading.Lock()
 _locks: dict[tuple[int, str], weakref.ref[Any]] = {}
 _renewals: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
+_patience: dict[tuple[int, str], float] = {}
 _held: list[threading.Lock] = []
 
 
-def fork_safe_lock(owner: Any, attribute: str) -> threading.Lock:
+def fork_safe_lock(owner: Any, attribute: str, *, patience: float = _PATIENCE) -> threading.Lock:
     """Return a new lock for ``owner.attribute`` that is taken around every fork and new in the child.
 
     So what the lock guards is whole in the child, and the child can take it. The lock must be held for moments only,
@@ -26,10 +27,15 @@ def fork_safe_lock(owner: Any, attribute: str) -> threading.Lock:
     Args:
         owner: The object that keeps the lock in `attribute`; it is referenced weakly.
         attribute: Name of the attribute.
+        patience: Seconds that a fork waits for the lock, where it is held for longer than moments.
     """
     key = (id(owner), attribute)
     with _registry_lock:
         _locks[key] = weakref.ref(owner, _forgetting(_locks, key))
+        if patience != _PATIENCE:
+            _patience[key] = patience
+        else:
+            _patience.pop(key, None)
     return threading.Lock()
 
 
@@ -48,9 +54,9 @@ def _forgetting(registry: dict[Any, Any], key: Any) -> Callable[[Any], None]:
 
 def _before() -> None:
     _registry_lock.acquire()
-    for (_, attribute), reference in list(_locks.items()):
-        lock = getattr(reference(), attribute, None)
-        if lock is not None and lock.acquire(timeout=_PATIENCE):
+    for key, reference in list(_locks.items()):
+        lock = getattr(reference(), key[1], None)
+        if lock is not None and lock.acquire(timeout=_patience.get(key, _PATIENCE)):
             _held.append(lock)
 
 

@@ -1,0 +1,41 @@
+"""The traffic log: calls, answers, feedback and labels in a database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from routellm_core.log.rows import (
+    Feedback,
+    Label,
+    LoggedAnswer,
+    LoggedCall,
+    LoggedOutcome,
+    LoggedPair,
+    SideSummary,
+    TrafficSummary,
+)
+from routellm_core.log.urls import is_database_url
+
+if TYPE_CHECKING:
+    from routellm_core.log.database import TrafficDatabase
+
+__all__ = [
+    "Feedback",
+    "Label",
+    "LoggedAnswer",
+    "LoggedCall",
+    "LoggedOutcome",
+    "LoggedPair",
+    "SideSummary",
+    "TrafficDatabase",
+    "TrafficSummary",
+    "is_database_url",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TrafficDatabase":  # loads SQLAlchemy
+        from routellm_core.log.database import TrafficDatabase
+
+        return TrafficDatabase
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

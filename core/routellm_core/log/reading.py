@@ -1,0 +1,382 @@
+"""What is asked of a traffic log, as queries: in pages of short transactions, or as sums of the database's own."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Select, and_, exists, func, not_, or_, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from routellm_core.checks import Side
+from routellm_core.log.rows import (
+    Feedback,
+    Label,
+    LoggedAnswer,
+    LoggedCall,
+    LoggedOutcome,
+    LoggedPair,
+    SideSummary,
+    TrafficSummary,
+)
+from routellm_core.log.schema import answers, calls, meta
+from routellm_core.log.schema import feedback as feedback_table
+from routellm_core.log.schema import labels as labels_table
+
+# Rows of a transaction: a reader held open would let SQLite's journal grow without end.
+_PAGE = 2000
+# Values of an IN list; SQLite allows 32,766 parameters.
+_MOST_VALUES = 500
+_SIDES: tuple[Side, Side] = ("strong", "weak")
+_DROPPED = "dropped:"
+
+Opened = Callable[[], AbstractContextManager[Connection]]
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From `since` on and before `until`, in seconds since 1970; None is open."""
+
+    since: float | None = None
+    until: float | None = None
+
+    def holds(self, column: Any) -> ColumnElement[bool]:
+        """The condition on a column of times."""
+        bounds = []
+        if self.since is not None:
+            bounds.append(column >= self.since)
+        if self.until is not None:
+            bounds.append(column < self.until)
+        return and_(True, *bounds)
+
+
+# --- rows ---
+
+
+def calls_of(
+    opened: Opened, where: ColumnElement[bool], *, newest_first: bool = False, limit: int | None = None
+) -> Iterator[list[LoggedCall]]:
+    """Pages of the calls that a condition holds for, by time."""
+    order = (calls.c.created.desc(), calls.c.id.desc()) if newest_first else (calls.c.created, calls.c.id)
+    last: LoggedCall | None = None
+    left = limit
+    while left is None or left > 0:
+        query = select(calls).where(where).order_by(*order).limit(_PAGE if left is None else min(left, _PAGE))
+        if last is not None:
+            query = query.where(_after(last, newest_first=newest_first))
+        with opened() as connection:
+            page = [_call(row) for row in connection.execute(query)]
+        if not page:
+            return
+        yield page
+        last = page[-1]
+        left = None if left is None else left - len(page)
+
+
+def _after(last: LoggedCall, *, newest_first: bool) -> ColumnElement[bool]:
+    """Beyond the last call of a page; the first condition lets the index be used."""
+    created, call = calls.c.created, calls.c.id
+    if newest_first:
+        return (created <= last.created) & or_(created < last.created, call < last.id)
+    return (created >= last.created) & or_(created > last.created, call > last.id)
+
+
+def _call(row: Any) -> LoggedCall:
+    # the columns of the table are the attributes, in their order
+    call = LoggedCall(*row)
+    if call.vector is None:
+        return call
+    return replace(call, vector=np.frombuffer(row.vector, dtype="<f2").astype(np.float32))
+
+
+def calls_in(
+    opened: Opened, period: Period, *, app: str | None, newest_first: bool, limit: int | None
+) -> Iterator[LoggedCall]:
+    """The calls of a period, one by one."""
+    where = period.holds(calls.c.created)
+    if app is not None:
+        where = where & (calls.c.app == app)
+    for page in calls_of(opened, where, newest_first=newest_first, limit=limit):
+        yield from page
+
+
+def pairs(opened: Opened, period: Period, *, without_label: bool, labeller: str | None) -> Iterator[LoggedPair]:
+    """The pairs of a period, one by one."""
+    shadow = answers.alias()
+    condition = exists().where(shadow.c.call_id == calls.c.id, *_makes_a_pair(shadow))
+    where = period.holds(calls.c.created) & condition
+    if without_label:
+        where = where & ~_has_label(calls.c.id, labeller)
+    for page in calls_of(opened, where):
+        by_call = _answers(opened, [call.id for call in page])
+        for call in page:
+            both = by_call[call.id]
+            yield LoggedPair(call, both["strong"], both["weak"])
+
+
+def _makes_a_pair(shadow: Any) -> tuple[ColumnElement[bool], ...]:
+    """Conditions on a shadow answer: it and the answer that the user got are none of them failures."""
+    other = answers.alias()
+    routed = exists().where(other.c.call_id == shadow.c.call_id, other.c.side != shadow.c.side, other.c.error.is_(None))
+    return shadow.c.kind == "shadow", shadow.c.error.is_(None), routed
+
+
+def _has_label(call_id: Any, labeller: str | None) -> ColumnElement[bool]:
+    found = exists().where(labels_table.c.call_id == call_id)
+    return found if labeller is None else found.where(labels_table.c.labeller == labeller)
+
+
+def count_pairs(connection: Connection, period: Period, *, without_label: bool, labeller: str | None) -> int:
+    """How many pairs there are, by the index of shadow answers."""
+    shadow = answers.alias()
+    query = select(func.count()).select_from(shadow).where(*_makes_a_pair(shadow))
+    if period != Period():
+        query = query.join(calls, calls.c.id == shadow.c.call_id).where(period.holds(calls.c.created))
+    if without_label:
+        query = query.where(not_(_has_label(shadow.c.call_id, labeller)))
+    return connection.scalar(query) or 0
+
+
+def outcomes(
+    opened: Opened, period: Period, *, key: str, source: str | None, labeller: str | None
+) -> Iterator[LoggedOutcome]:
+    """The calls of a period with their answers and scores, one by one."""
+    external = _external_scores(opened, key, source)
+    for page in calls_of(opened, period.holds(calls.c.created)):
+        ids = [call.id for call in page]
+        given = _answers(opened, ids)
+        scored = _scores(opened, ids, key, source)
+        labelled = _labels_of(opened, ids, labeller)
+        for call in page:
+            label = labelled.get(call.id)
+            if label is not None:
+                scores: dict[Side, float] = {"strong": label.strong_score, "weak": label.weak_score}
+            else:
+                told = defaultdict(list)
+                for side, score in [*scored.get(call.id, ()), *external.get(call.id, ())]:
+                    told[side or call.side].append(score)
+                scores = {side: sum(values) / len(values) for side, values in told.items()}
+            yield LoggedOutcome(call, given.get(call.id, {}), scores)
+
+
+def _answers(opened: Opened, ids: Sequence[str]) -> dict[str, dict[Side, LoggedAnswer]]:
+    out: dict[str, dict[Side, LoggedAnswer]] = defaultdict(dict)
+    for row in _by_values(opened, select(answers), answers.c.call_id, ids):
+        answer = LoggedAnswer(*row)
+        out[answer.call_id][answer.side] = answer
+    return out
+
+
+def _scores(
+    opened: Opened, ids: Sequence[str], key: str, source: str | None
+) -> dict[str, list[tuple[Side | None, float]]]:
+    table = feedback_table
+    query = select(table.c.call_id, table.c.side, table.c.score).where(table.c.key == key)
+    if source is not None:
+        query = query.where(table.c.source == source)
+    out: dict[str, list[tuple[Side | None, float]]] = defaultdict(list)
+    for call_id, side, score in _by_values(opened, query, table.c.call_id, ids):
+        out[call_id].append((side, score))
+    return out
+
+
+def _labels_of(opened: Opened, ids: Sequence[str], labeller: str | None) -> dict[str, Label]:
+    """One label of each call: of the labeller that is named, else gold before any other."""
+    query = select(labels_table)
+    if labeller is not None:
+        query = query.where(labels_table.c.labeller == labeller)
+    out: dict[str, Label] = {}
+    for row in _by_values(opened, query, labels_table.c.call_id, ids):
+        label = Label(*row)
+        before = out.get(label.call_id)
+        if before is None or _rank(label) < _rank(before):
+            out[label.call_id] = label
+    return out
+
+
+def _rank(label: Label) -> tuple[bool, float]:
+    return label.labeller != "gold", -label.created
+
+
+def labels(opened: Opened, labeller: str | None) -> Iterator[Label]:
+    """All labels, by call."""
+    table = labels_table
+    query = select(table).order_by(table.c.call_id, table.c.labeller)
+    if labeller is not None:
+        query = query.where(table.c.labeller == labeller)
+    for row in _paged(opened, query, (table.c.call_id, table.c.labeller)):
+        yield Label(*row)
+
+
+def feedback(opened: Opened, period: Period) -> Iterator[Feedback]:
+    """All feedback, by its id; what came with a foreign id has that of its call where there is one."""
+    table = feedback_table
+    query = select(
+        table.c.id, table.c.score, table.c.key, table.c.source, table.c.call_id, table.c.external_id, table.c.side,
+        table.c.created,
+    ).where(period.holds(table.c.created)).order_by(table.c.id)  # fmt: skip
+    for page in _pages(opened, query, (table.c.id,)):
+        rows = [Feedback(*row) for row in page]
+        joined = _calls_of_runs(opened, {r.external_id for r in rows if r.call_id is None and r.external_id})
+        for row in rows:
+            call = joined.get(row.external_id or "") if row.call_id is None else None
+            yield row if call is None else replace(row, call_id=call)
+
+
+def _external_scores(opened: Opened, key: str, source: str | None) -> dict[str, list[tuple[Side | None, float]]]:
+    """Scores that came with the id of a run or trace, by the call that this id means."""
+    table = feedback_table
+    query = (
+        select(table.c.id, table.c.external_id, table.c.side, table.c.score)
+        .where(table.c.call_id.is_(None), table.c.key == key)
+        .order_by(table.c.id)
+    )
+    if source is not None:
+        query = query.where(table.c.source == source)
+    out: dict[str, list[tuple[Side | None, float]]] = defaultdict(list)
+    for page in _pages(opened, query, (table.c.id,)):
+        joined = _calls_of_runs(opened, {row.external_id for row in page})
+        for row in page:
+            if row.external_id in joined:
+                out[joined[row.external_id]].append((row.side, row.score))
+    return out
+
+
+def _calls_of_runs(opened: Opened, ids: set[str]) -> dict[str, str]:
+    """The call that the id of a run means: its own run, else the run around it, else the whole trace.
+
+    Of several calls in one run it is the last: what was judged is what the run ended with.
+    """
+    out: dict[str, str] = {}
+    for column in (calls.c.run_id, calls.c.parent_run_id, calls.c.trace_id):
+        missing = sorted(ids - out.keys())
+        query = select(column, calls.c.id, calls.c.created)
+        last: dict[str, tuple[float, str]] = {}
+        for run, call, created in _by_values(opened, query, column, missing):
+            last[run] = max(last.get(run, (created, call)), (created, call))
+        out.update({run: call for run, (_, call) in last.items()})
+    return out
+
+
+def _by_values(opened: Opened, query: Select[Any], column: Any, values: Sequence[str]) -> Iterator[Any]:
+    for start in range(0, len(values), _MOST_VALUES):
+        with opened() as connection:
+            rows = connection.execute(query.where(column.in_(values[start : start + _MOST_VALUES]))).all()
+        yield from rows
+
+
+def _paged(opened: Opened, query: Select[Any], keys: tuple[Any, ...]) -> Iterator[Any]:
+    for page in _pages(opened, query, keys):
+        yield from page
+
+
+def _pages(opened: Opened, query: Select[Any], keys: tuple[Any, ...]) -> Iterator[Sequence[Any]]:
+    """Pages of a query that is ordered by `keys`, which are among its columns and tell its rows apart."""
+    page: Sequence[Any] = ()
+    while True:
+        part = query.limit(_PAGE)
+        if page:
+            part = part.where(_beyond(keys, page[-1]))
+        with opened() as connection:
+            page = connection.execute(part).all()
+        if not page:
+            return
+        yield page
+
+
+def _beyond(keys: tuple[Any, ...], row: Any) -> ColumnElement[bool]:
+    first, *rest = keys
+    value = getattr(row, first.name)
+    after: ColumnElement[bool] = first > value
+    return (first >= value) & or_(after, _beyond(tuple(rest), row)) if rest else after
+
+
+# --- sums ---
+
+
+def summary(connection: Connection, period: Period) -> TrafficSummary:
+    """What the log holds of a period."""
+    by_reason: dict[str, int] = defaultdict(int)
+    by_side: dict[str, int] = defaultdict(int)
+    query = (
+        select(calls.c.side, calls.c.reason, func.count(), func.min(calls.c.created), func.max(calls.c.created))
+        .where(period.holds(calls.c.created))
+        .group_by(calls.c.side, calls.c.reason)
+    )
+    first = last = None
+    for side, reason, count, begun, ended in connection.execute(query):
+        by_side[side] += count
+        by_reason[reason] += count
+        first = begun if first is None else min(first, begun)
+        last = ended if last is None else max(last, ended)
+    total = sum(by_side.values())
+    return TrafficSummary(
+        calls=total,
+        strong_fraction=by_side["strong"] / total if total else None,
+        pairs=count_pairs(connection, period, without_label=False, labeller=None),
+        pairs_without_label=count_pairs(connection, period, without_label=True, labeller=None),
+        labels=_count(connection, labels_table, period),
+        feedback=_count(connection, feedback_table, period),
+        sides=_sides(connection, period),
+        reasons=dict(sorted(by_reason.items(), key=lambda item: -item[1])),
+        dropped=dropped(connection),
+        first=first,
+        last=last,
+    )
+
+
+def dropped(connection: Connection) -> dict[str, int]:
+    """What could not be logged since the log exists, by cause."""
+    rows = connection.execute(select(meta.c.key, meta.c.value).where(meta.c.key.like(f"{_DROPPED}%")))
+    return {key.removeprefix(_DROPPED): int(value) for key, value in rows}
+
+
+def _count(connection: Connection, table: Any, period: Period) -> int:
+    return connection.scalar(select(func.count()).select_from(table).where(period.holds(table.c.created))) or 0
+
+
+def _sides(connection: Connection, period: Period) -> dict[Side, SideSummary]:
+    a = answers.c
+    query = (
+        select(
+            a.side, a.kind, func.count(), func.count(a.error), func.sum(a.input_tokens), func.sum(a.output_tokens),
+            func.sum(a.cost),
+        )
+        .where(period.holds(a.created))
+        .group_by(a.side, a.kind)
+    )  # fmt: skip
+    sums = {(row[0], row[1]): row[2:] for row in connection.execute(query)}
+    nothing = (0, 0, None, None, None)
+    out: dict[Side, SideSummary] = {}
+    for side in _SIDES:
+        count, errors, read, written, cost = sums.get((side, "routed"), nothing)
+        shadows, shadow_errors, _, _, shadow_cost = sums.get((side, "shadow"), nothing)
+        out[side] = SideSummary(
+            calls=count,
+            shadows=shadows,
+            errors=errors,
+            shadow_errors=shadow_errors,
+            input_tokens=int(read or 0),
+            output_tokens=int(written or 0),
+            cost=cost,
+            shadow_cost=shadow_cost,
+            latency=_latency(connection, period, side),
+        )
+    return out
+
+
+def _latency(connection: Connection, period: Period, side: Side) -> tuple[float, float, float] | None:
+    a = answers.c
+    found = connection.scalars(
+        select(a.latency).where(
+            period.holds(a.created), a.kind == "routed", a.side == side, a.error.is_(None), a.latency.is_not(None)
+        )
+    ).all()
+    if not found:
+        return None
+    half, most, nearly_all = np.quantile(np.asarray(found), (0.5, 0.9, 0.99))
+    return float(half), float(most), float(nearly_all)
