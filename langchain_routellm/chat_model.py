@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import Any, Unpack, cast
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
+from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatResult, LLMResult
 from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableBinding, RunnableConfig
@@ -22,23 +23,22 @@ from langchain_routellm.answers import KEY
 from langchain_routellm.dispatch import CONFIG_SPECS, Dispatch, RunSettings
 from langchain_routellm.options import ChatModelOptions, RoutedFields, option_fields
 from langchain_routellm.readers import ChatReader
+from langchain_routellm.runnable import RouteLLMRunnable
 from langchain_routellm.sides import (
-    bound_kwargs,
     chat_model_of,
     checked_chat_side,
+    generating,
     model_name_of,
+    options_taken,
     profile_of,
     replaced_model,
+    shown_tools,
+    structured_output_need,
     with_fields,
 )
 from routellm_core import RoutingDecision
 from routellm_core.errors import ConfigurationError
-from routellm_core.policy.capability import STRUCTURED_OUTPUT, TOOL_CALLING
-
-if TYPE_CHECKING:
-    from langchain_core.language_models.model_profile import ModelProfile
-
-    from langchain_routellm.runnable import RouteLLMRunnable
+from routellm_core.policy.capability import TOOL_CALLING
 
 # fields of every chat model that hold for the side that answers, when they are set on the wrapper
 _PASSED_ON = frozenset({"disable_streaming", "output_version", "rate_limiter"})
@@ -83,6 +83,8 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
     _needs: tuple[str, ...] = PrivateAttr(default=())
     # of a copy with tools bound: the sides as they were, so that binding again starts from them
     _unbound: tuple[Any, Any] | None = PrivateAttr(default=None)
+    # of a copy with tools bound: arguments that its binding shows; both sides have them, each in its own form
+    _shown: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def __init__(
         self,
@@ -142,7 +144,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
                 common[key] = min(a, b)
             elif a == b:
                 common[key] = a
-        return cast("ModelProfile", common)
+        return cast(ModelProfile, common)
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -167,12 +169,14 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
     # --- routing ---
 
     def _new_dispatch(self) -> Dispatch:
-        strong, weak = self.strong, self.weak
-        passed_on = {name: getattr(self, name) for name in _PASSED_ON if self._differs(name)}
-        if passed_on:
-            strong, weak = with_fields(strong, passed_on), with_fields(weak, passed_on)
+        strong, weak = self._with_passed_on(self.strong), self._with_passed_on(self.weak)
         run_settings = RunSettings(self.name or "ChatRouteLLM", cast("Any", self.callbacks), self.tags, self.metadata)
         return Dispatch(strong, weak, self._routing, self._reader(self._needs), run_settings)
+
+    def _with_passed_on(self, side: Runnable[Any, Any]) -> Runnable[Any, Any]:
+        """A side with the fields that were set on this wrapper and hold for whichever side answers."""
+        passed_on = {name: getattr(self, name) for name in _PASSED_ON if self._differs(name)}
+        return cast("Runnable[Any, Any]", with_fields(side, passed_on)) if passed_on else side
 
     def _differs(self, field: str) -> bool:
         """Whether a field was set: frameworks rebuild their models with every field, so being given says nothing."""
@@ -181,31 +185,37 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
     def _reader(self, needs: tuple[str, ...]) -> ChatReader:
         return ChatReader(self._routing, self.strong, self.weak, needs)
 
+    def _arguments(self, kwargs: dict[str, Any], stop: Any = None) -> dict[str, Any]:
+        """The arguments of a call for its side, which has the bound tools already."""
+        if self._shown:
+            kwargs = {k: v for k, v in kwargs.items() if k not in self._shown or self._shown[k] != v}
+        return kwargs if stop is None else {"stop": stop, **kwargs}
+
     # --- calls ---
 
     def invoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> AIMessage:
         """Route one call; the answer is the chosen model's, with the decision in its response metadata."""
-        return cast("AIMessage", self._dispatch.invoke(input, config, _with_stop(stop, kwargs)))
+        return cast("AIMessage", self._dispatch.invoke(input, config, self._arguments(kwargs, stop)))
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> AIMessage:
         """Async twin of `invoke`."""
-        return cast("AIMessage", await self._dispatch.ainvoke(input, config, _with_stop(stop, kwargs)))
+        return cast("AIMessage", await self._dispatch.ainvoke(input, config, self._arguments(kwargs, stop)))
 
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
         """Route one call and stream the chosen model; the first chunk carries the decision."""
-        yield from self._dispatch.stream(input, config, _with_stop(stop, kwargs))
+        yield from self._dispatch.stream(input, config, self._arguments(kwargs, stop))
 
     async def astream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         """Async twin of `stream`."""
-        async with aclosing(self._dispatch.astream(input, config, _with_stop(stop, kwargs))) as stream:
+        async with aclosing(self._dispatch.astream(input, config, self._arguments(kwargs, stop))) as stream:
             async for chunk in stream:
                 yield chunk
 
@@ -218,7 +228,8 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Route a batch with one call of the router; order and exceptions are kept as usual."""
-        return batches.batch(self._dispatch, list(inputs), config, kwargs, return_exceptions=return_exceptions)
+        arguments = self._arguments(kwargs)
+        return batches.batch(self._dispatch, list(inputs), config, arguments, return_exceptions=return_exceptions)
 
     async def abatch(
         self,
@@ -229,14 +240,17 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Async twin of `batch`."""
-        return await batches.abatch(self._dispatch, list(inputs), config, kwargs, return_exceptions=return_exceptions)
+        arguments = self._arguments(kwargs)
+        return await batches.abatch(
+            self._dispatch, list(inputs), config, arguments, return_exceptions=return_exceptions
+        )
 
     def batch_as_completed(  # the base spells it as two overloads
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> Iterator[tuple[int, Any]]:
         """Route a batch with one call of the router and yield (index, answer) as they come."""
         yield from batches.batch_as_completed(
-            self._dispatch, inputs, config, kwargs, return_exceptions=return_exceptions
+            self._dispatch, inputs, config, self._arguments(kwargs), return_exceptions=return_exceptions
         )
 
     async def abatch_as_completed(  # the base spells it as two overloads
@@ -244,7 +258,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
     ) -> AsyncIterator[tuple[int, Any]]:
         """Async twin of `batch_as_completed`."""
         async for item in batches.abatch_as_completed(
-            self._dispatch, inputs, config, kwargs, return_exceptions=return_exceptions
+            self._dispatch, inputs, config, self._arguments(kwargs), return_exceptions=return_exceptions
         ):
             yield item
 
@@ -265,15 +279,14 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         configs = _generate_configs(len(messages), callbacks, tags, metadata, run_name, run_id)
         plan = dispatch.plan(messages, configs, kwargs, keep_errors=False)
 
-        def call(side: Any, item: list[BaseMessage], config: RunnableConfig) -> LLMResult:
-            arguments = {**bound_kwargs(side), **kwargs}
-            return cast(
-                "LLMResult", chat_model_of(side).generate([item], stop, **_generate_arguments(config), **arguments)
-            )
+        arguments = self._arguments(kwargs, stop)
+
+        def call(side: Any, item: list[BaseMessage], config: RunnableConfig) -> Any:
+            return generating(side).invoke(item, config, **arguments)
 
         return _joined(
             [
-                dispatch.run(m, config, kwargs, call, planned)
+                dispatch.run(m, config, arguments, call, planned)
                 for m, config, planned in zip(messages, configs, plan, strict=True)
             ]
         )
@@ -295,17 +308,15 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         configs = _generate_configs(len(messages), callbacks, tags, metadata, run_name, run_id)
         plan = await dispatch.aplan(messages, configs, kwargs, keep_errors=False)
 
-        async def call(side: Any, item: list[BaseMessage], config: RunnableConfig) -> LLMResult:
-            arguments = {**bound_kwargs(side), **kwargs}
-            return cast(
-                "LLMResult",
-                await chat_model_of(side).agenerate([item], stop, **_generate_arguments(config), **arguments),
-            )
+        arguments = self._arguments(kwargs, stop)
+
+        async def call(side: Any, item: list[BaseMessage], config: RunnableConfig) -> Any:
+            return await generating(side).ainvoke(item, config, **arguments)
 
         return _joined(
             await asyncio.gather(
                 *(
-                    dispatch.arun(m, config, kwargs, call, planned)
+                    dispatch.arun(m, config, arguments, call, planned)
                     for m, config, planned in zip(messages, configs, plan, strict=True)
                 )
             )
@@ -317,7 +328,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> ChatModelStream:
         """The chosen model's own typed stream; its ``message-finish`` event and message carry the decision."""
-        arguments = _with_stop(stop, kwargs)
+        arguments = self._arguments(kwargs, stop)
         stream = ChatModelStream()
         events = self._dispatch.stream(
             input,
@@ -345,7 +356,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> AsyncChatModelStream:
         """Async twin of `_chat_model_stream_v3`."""
-        arguments = _with_stop(stop, kwargs)
+        arguments = self._arguments(kwargs, stop)
         stream = AsyncChatModelStream()
         events = self._dispatch.astream(
             input,
@@ -379,42 +390,69 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
     # --- tools and structured output ---
 
     def bind_tools(
-        self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any
+        self,
+        tools: Sequence[Any],
+        *,
+        tool_choice: Any = None,
+        parallel_tool_calls: bool | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Bind tools to both models, each by its own `bind_tools`; every call is still routed."""
+        """Bind tools to both models, each by its own `bind_tools`; every call is still routed.
+
+        The binding shows the tools and their options in its ``kwargs``, as that of any chat model, for agents that
+        look there.
+
+        Args:
+            tools: Tools in any form that both models take.
+            tool_choice: Which tool to call, in any form that both models take.
+            parallel_tool_calls: Whether one answer may call several tools. Models of Ollama and Google are called
+                without this option, which their APIs refuse.
+            strict: Whether arguments must match the schema of their tool; likewise.
+            **kwargs: Passed on to the `bind_tools` of both models.
+
+        Raises:
+            ConfigurationError: One of the models cannot take these tools; the message says which.
+        """
+        options = {"parallel_tool_calls": parallel_tool_calls, "strict": strict}
+        options = {name: value for name, value in options.items() if value is not None}
         if tool_choice is not None:
             kwargs["tool_choice"] = tool_choice
+
+        def bound(model: Any) -> Any:
+            return model.bind_tools(tools, **kwargs, **options_taken(model, options))
+
         strong, weak = self._unbound or (self.strong, self.weak)
-        bound = self.model_copy(
+        copy = self.model_copy(
             update={
-                "strong": _changed(strong, "strong", "bind tools", lambda model: model.bind_tools(tools, **kwargs)),
-                "weak": _changed(weak, "weak", "bind tools", lambda model: model.bind_tools(tools, **kwargs)),
+                "strong": _changed(strong, "strong", "bind tools", bound),
+                "weak": _changed(weak, "weak", "bind tools", bound),
             }
         )
-        bound._unbound = (strong, weak)
-        bound._needs = (TOOL_CALLING,) if tools else ()
-        return RunnableBinding(bound=bound, kwargs={}, config={})
+        copy._unbound = (strong, weak)
+        copy._needs = (TOOL_CALLING,) if tools else ()
+        copy._shown = {"tools": shown_tools(tools), **kwargs, **options}
+        return RunnableBinding(bound=copy, kwargs=copy._shown, config={})
 
     def with_structured_output(self, schema: Any, *, include_raw: bool = False, **kwargs: Any) -> RouteLLMRunnable:
         """Both models' own structured output, routed per call; all their arguments (``method=``, ...) pass through.
 
         With ``include_raw=True`` the raw message carries the decision.
-        """
-        from langchain_routellm.runnable import RouteLLMRunnable
 
-        need = {"function_calling": (TOOL_CALLING,), "json_mode": ()}.get(
-            str(kwargs.get("method")), (STRUCTURED_OUTPUT,)
-        )
+        Raises:
+            ConfigurationError: One of the models cannot give this output; the message says which.
+        """
 
         def structured(model: Any) -> Any:
             return model.with_structured_output(schema, include_raw=include_raw, **kwargs)
 
-        strong, weak = self._unbound or (self.strong, self.weak)
+        strong, weak = (self._with_passed_on(side) for side in self._unbound or (self.strong, self.weak))
+        weak = _changed(weak, "weak", "give structured output", structured)
         return RouteLLMRunnable._of_chat_model(
             self,
             strong=_changed(strong, "strong", "give structured output", structured),
-            weak=_changed(weak, "weak", "give structured output", structured),
-            reader=self._reader(need),
+            weak=weak,
+            reader=self._reader(structured_output_need(weak)),
         )
 
     # --- tokens ---
@@ -437,10 +475,6 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
             return super().get_num_tokens_from_messages(messages, tools)
         arguments = {} if tools is None else {"tools": tools}
         return cast("int", chat_model_of(self.strong).get_num_tokens_from_messages(messages, **arguments))
-
-
-def _with_stop(stop: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    return kwargs if stop is None else {"stop": stop, **kwargs}
 
 
 def _events_of(
@@ -471,6 +505,11 @@ def _changed(side: Any, name: str, what: str, change: Callable[[Any], Any]) -> R
     except NotImplementedError as exc:
         exc.add_note(f"the {name} model, {model_name_of(side)}, cannot {what}")
         raise
+    except Exception as exc:
+        raise ConfigurationError(
+            f"the {name} model, {model_name_of(side)}, cannot {what} ({type(exc).__name__}: {exc}); give both models "
+            "something that each of them takes"
+        ) from exc
 
 
 def _generate_configs(
@@ -482,10 +521,6 @@ def _generate_configs(
     if run_id is not None and configs:
         configs[0]["run_id"] = run_id  # ids are unique: as for any chat model, the first run gets it
     return configs
-
-
-def _generate_arguments(config: RunnableConfig) -> dict[str, Any]:
-    return {name: config.get(name) for name in ("callbacks", "tags", "metadata")}
 
 
 def _joined(results: Sequence[LLMResult]) -> LLMResult:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langchain_core.rate_limiters import BaseRateLimiter
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from langchain_routellm.dispatch import Dispatch
 from routellm_core import RoutingPolicy
@@ -19,6 +19,8 @@ logger = logging.getLogger("langchain_routellm")
 
 # The field that holds `policy=` as it was given: the attribute `policy` is the policy in force.
 _GIVEN_POLICY = "given_policy"
+# The field that a rebuilt model takes over from the one it was rebuilt from.
+_KNOWN_ROUTINGS = "known_routings"
 # Arguments that LangChain's documentation promises of every chat model; here they belong on the two models.
 _OF_A_PROVIDER = frozenset(
     {
@@ -60,6 +62,40 @@ def _field(option: str) -> str:
     return _GIVEN_POLICY if option == "policy" else option
 
 
+class KnownRoutings:
+    """The routings that a model and its copies have made, so that equal options mean one policy.
+
+    LangChain's ``configurable_fields`` rebuilds its model on every call, with every field. Without this each call
+    would have a policy of its own: a router loaded anew, an empty cache, an online calibration at its start.
+    """
+
+    _MOST = 16
+
+    def __init__(self) -> None:
+        self._known: list[tuple[Mapping[str, Any], Routing]] = []
+
+    def of(self, options: Mapping[str, Any], make: Callable[[], Routing]) -> Routing:
+        """The routing that these options have made before, or the one that `make` returns."""
+        for known, routing in self._known:
+            if all(_is_same(known[name], value) for name, value in options.items()):
+                return routing
+        routing = make()
+        # a rebuilt model brings the Stickiness and the Cooldown that were made of its options, not the options
+        made = {**options, "sticky": routing.sticky, "cooldown": routing.cooldown}
+        self._known = [(made, routing), *self._known[: self._MOST - 1]]
+        return routing
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> Any:  # another process makes its own
+        return type(self), ()
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    return a is b or (type(a) is type(b) and isinstance(a, str | int | float | tuple | dict) and a == b)
+
+
 if TYPE_CHECKING:
     _OptionFields = BaseModel
 else:
@@ -76,7 +112,10 @@ class RoutedFields(_OptionFields):
 
     Attributes:
         policy: The policy in force: the one that was given, or the one that the other options make.
+        known_routings: What the copies of a model share; not an option.
     """
+
+    known_routings: KnownRoutings = Field(default_factory=KnownRoutings, exclude=True, repr=False)
 
     @property
     def policy(self) -> RoutingPolicy:
@@ -85,7 +124,12 @@ class RoutedFields(_OptionFields):
 
     @cached_property
     def _routing(self) -> Routing:
-        return Routing.of(self._options(), owner=type(self).__name__, key_allowed=self._takes_keys())
+        options = self._options()
+        return self.known_routings.of(options, lambda: self._made_routing(options))
+
+    @classmethod
+    def _made_routing(cls, options: Mapping[str, Any]) -> Routing:
+        return Routing.of(options, owner=cls.__name__, key_allowed=cls._takes_keys())
 
     @cached_property
     def _dispatch(self) -> Dispatch:
@@ -157,6 +201,7 @@ def option_fields(
         ConfigurationError: An argument does not exist, or an option is not allowed.
     """
     passed = {("policy" if name == _GIVEN_POLICY else name): value for name, value in given.items()}
+    known = passed.pop(_KNOWN_ROUTINGS, None) or KnownRoutings()
     options = {name: passed.pop(name) for name in OPTION_DEFAULTS if name in passed}
     if is_chat_model:
         idle = sorted(_OF_A_PROVIDER & passed.keys())
@@ -167,11 +212,12 @@ def option_fields(
                 ", ".join(f"{name}=" for name in idle),
                 cls.__name__,
             )
-    fields = set(cls.model_fields) - {_GIVEN_POLICY}
+    fields = set(cls.model_fields) - {_GIVEN_POLICY, _KNOWN_ROUTINGS}
     check_options(passed, known=[*OPTION_DEFAULTS, *sorted(fields - OPTION_DEFAULTS.keys())], owner=cls.__name__)
-    routing = Routing.of(options, owner=cls.__name__, key_allowed=cls._takes_keys())
+    routing = known.of({**OPTION_DEFAULTS, **options}, lambda: cls._made_routing(options))
     # the conversations that a Stickiness holds are shared by every copy of the model
     options["sticky"] = routing.sticky
     # and so are the failures that a Cooldown knows of
     options["cooldown"] = routing.cooldown
-    return {**passed, **{_field(name): value for name, value in options.items()}}, routing
+    fields_of_options = {_field(name): value for name, value in options.items()}
+    return {**passed, **fields_of_options, _KNOWN_ROUTINGS: known}, routing

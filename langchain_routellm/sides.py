@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
+from langchain_core.outputs import LLMResult
+from langchain_core.runnables import (
+    ConfigurableFieldSpec,
+    Runnable,
+    RunnableConfig,
+    RunnableParallel,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
 from langchain_core.runnables.base import RunnableBindingBase, coerce_to_runnable
+from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.configurable import DynamicRunnable
+from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from routellm_core.errors import ConfigurationError, MissingExtraError
+from routellm_core.policy.capability import STRUCTURED_OUTPUT, TOOL_CALLING
+
+# providers whose clients pass any argument of bind_tools on, and whose APIs then refuse the call
+_REFUSE_OTHER_TOOL_OPTIONS = frozenset({"ollama", "google_genai", "google_vertexai"})
 
 
 def checked_chat_side(value: Any, parameter: str) -> Runnable[Any, Any]:
@@ -37,13 +53,16 @@ def checked_side(value: Any, parameter: str) -> Runnable[Any, Any]:
 
 
 def chat_model_of(runnable: Any) -> Any:
-    """The chat model inside bindings, retries and fallbacks; None when there is none.
+    """The chat model inside bindings, retries, fallbacks and configurable models; None when there is none.
 
-    A model that is configured at run time (``init_chat_model`` without a name) counts as one.
+    Of a configurable model it is the default. A model that is configured at run time (``init_chat_model`` without a
+    name) counts as one.
     """
     while not isinstance(runnable, BaseChatModel):
         if isinstance(runnable, RunnableBindingBase):
             runnable = runnable.bound
+        elif isinstance(runnable, DynamicRunnable):
+            runnable = runnable.default
         elif isinstance(runnable, RunnableWithFallbacks):
             runnable = runnable.runnable
         elif hasattr(type(runnable), "bind_tools"):
@@ -63,9 +82,10 @@ def bound_kwargs(runnable: Any) -> dict[str, Any]:
 
 
 def replaced_model(runnable: Any, change: Callable[[Any], Any]) -> Any:
-    """A copy of a side with its chat model changed inside bindings, retries and fallbacks; the given one stays.
+    """A copy of a side with its chat model changed inside bindings, retries, fallbacks and configurable models.
 
-    LangChain's own way (``model.bind(temperature=0).bind_tools(tools)``) would drop what was bound before.
+    LangChain's own way (``model.bind(temperature=0).bind_tools(tools)``) would drop what was bound before, and
+    ``model.configurable_fields(...).bind_tools(tools)`` would ignore the settings of later calls.
     """
     if isinstance(runnable, RunnableBindingBase):
         bound = replaced_model(runnable.bound, change)
@@ -78,7 +98,51 @@ def replaced_model(runnable: Any, change: Callable[[Any], Any]) -> Any:
             "fallbacks": [replaced_model(fallback, change) for fallback in runnable.fallbacks],
         }
         return runnable.model_copy(update=update)
+    if isinstance(runnable, DynamicRunnable):
+        default = replaced_model(runnable.default, change)
+        return _ChangedWhenConfigured(default=default, configurable_model=runnable, change=change)
     return change(runnable)
+
+
+class _ChangedWhenConfigured(DynamicRunnable[Any, Any]):
+    """A configurable model whose chat model is changed after each call's settings have been applied."""
+
+    default: Any
+    configurable_model: Any
+    change: Callable[[Any], Any]
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        return cast("list[ConfigurableFieldSpec]", self.configurable_model.config_specs)
+
+    def _prepare(self, config: RunnableConfig | None = None) -> tuple[Runnable[Any, Any], RunnableConfig]:
+        chosen, config = self.configurable_model.prepare(config)
+        if chosen is self.configurable_model.default:
+            return self.default, config
+        return replaced_model(chosen, self.change), config
+
+
+def generating(runnable: Any) -> Runnable[Any, Any]:
+    """A side whose calls go to its chat model's `generate`, through the same retries and fallbacks as `invoke`."""
+    return cast("Runnable[Any, Any]", replaced_model(runnable, _Generating))
+
+
+class _Generating(Runnable[Any, Any]):
+    """Calls a chat model's `generate` with one list of messages."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> LLMResult:
+        return cast("LLMResult", self._model.generate([input], **_generate_arguments(config), **kwargs))
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> LLMResult:
+        return cast("LLMResult", await self._model.agenerate([input], **_generate_arguments(config), **kwargs))
+
+
+def _generate_arguments(config: RunnableConfig | None) -> dict[str, Any]:
+    config = ensure_config(config)
+    return {name: config.get(name) for name in ("callbacks", "tags", "metadata")}
 
 
 def with_fields(runnable: Any, fields: Mapping[str, Any]) -> Any:
@@ -88,12 +152,58 @@ def with_fields(runnable: Any, fields: Mapping[str, Any]) -> Any:
     )
 
 
+def options_taken(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of tools that a model's provider takes; those that it would refuse are left out."""
+    if provider_of(model) not in _REFUSE_OTHER_TOOL_OPTIONS:
+        return dict(options)
+    named = inspect.signature(model.bind_tools).parameters
+    return {name: value for name, value in options.items() if name in named}
+
+
+def shown_tools(tools: Sequence[Any]) -> list[Any]:
+    """Tools as schemas in OpenAI's form, which agents read; a provider's own form stays as it is."""
+    return [tool if isinstance(tool, Mapping) else convert_to_openai_tool(tool) for tool in tools]
+
+
+def structured_output_need(side: Any) -> tuple[str, ...]:
+    """What structured output asks of a side's model, read off what its own `with_structured_output` made.
+
+    Models differ in how they do it by default; many call a tool, which more models can do than fill a schema.
+    """
+    kwargs: dict[str, Any] = {}
+    while True:
+        if isinstance(side, RunnableBindingBase):
+            kwargs = {**side.kwargs, **kwargs}
+            side = side.bound
+        elif isinstance(side, RunnableWithFallbacks):
+            side = side.runnable
+        elif isinstance(side, DynamicRunnable):
+            side = side.default
+        elif isinstance(side, RunnableSequence):
+            side = side.first
+        elif isinstance(side, RunnableParallel) and "raw" in side.steps__:  # include_raw=True
+            side = side.steps__["raw"]
+        elif isinstance(getattr(side, "weak", None), Runnable) and not isinstance(side, BaseChatModel):
+            side = side.weak  # a routed model in the place of the weak one
+        else:
+            break
+    stated = (kwargs.get("ls_structured_output_format") or {}).get("kwargs") or {}
+    method = stated.get("method") or ("function_calling" if kwargs.get("tools") else "json_schema")
+    return {"function_calling": (TOOL_CALLING,), "json_mode": ()}.get(method, (STRUCTURED_OUTPUT,))
+
+
 def profile_of(runnable: Any) -> dict[str, Any] | None:
     """The model profile of a side; None when it states none."""
     if isinstance(runnable, RunnableSequence):
         runnable = runnable.first
     profile = getattr(chat_model_of(runnable), "profile", None)
     return dict(profile) if isinstance(profile, Mapping) else None
+
+
+def provider_of(runnable: Any) -> str | None:
+    """The provider of a side's chat model, as it stands in traces; None when unknown."""
+    model = chat_model_of(runnable)
+    return model._get_ls_params().get("ls_provider") if isinstance(model, BaseChatModel) else None
 
 
 def model_name_of(runnable: Any) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 
 from langchain_routellm.answers import KEY
-from langchain_routellm.sides import chat_model_of
+from langchain_routellm.sides import chat_model_of, provider_of
 from routellm_core.checks import Side
 
 # A provider signs or encrypts its model's reasoning, and refuses what it has not signed.
@@ -28,14 +27,6 @@ _CACHE_MARKERS = ("cache_control",)
 _READS_CACHE_MARKERS = frozenset({"anthropic-chat", "anthropic-bedrock-chat", "anthropic-chat-vertexai"})
 
 M = TypeVar("M", bound=BaseMessage)
-
-
-def provider_of(model: Any) -> str | None:
-    """The provider of a chat model, as it stands in traces; None when unknown."""
-    model = chat_model_of(model)
-    if not isinstance(model, BaseChatModel):
-        return None
-    return model._get_ls_params().get("ls_provider")
 
 
 def reads_cache_markers(model: Any) -> bool:

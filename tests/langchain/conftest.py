@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_openai import ChatOpenAI
 
 from langchain_routellm import ChatRouteLLM
 from tests.support.fakes_langchain import ScriptedChatModel
+from tests.support.openai_server import OpenAIServer
 from tests.support.routers import ScriptedRouter
+
+STRONG_KEY, WEAK_KEY = "sk-strong-secret", "sk-weak-secret"
 
 
 @dataclass
@@ -34,6 +40,46 @@ class Pair:
 @pytest.fixture
 def pair() -> Pair:
     return Pair()
+
+
+@dataclass
+class Services:
+    """Two services with a client each; nothing of one may ever reach the other."""
+
+    strong: OpenAIServer
+    weak: OpenAIServer
+    router: ScriptedRouter
+
+    def client(self, side: str, **options: Any) -> ChatOpenAI:
+        server, key = (self.strong, STRONG_KEY) if side == "strong" else (self.weak, WEAK_KEY)
+        return ChatOpenAI(
+            model=f"{side}-model", base_url=server.base_url, api_key=key, max_retries=0, stream_usage=True, **options
+        )
+
+    def llm(self, **options: Any) -> ChatRouteLLM:
+        return ChatRouteLLM(
+            strong=self.client("strong"), weak=self.client("weak"), router=self.router, threshold=0.7, **options
+        )
+
+    def check_separation(self) -> None:
+        for server, key, model, foreign in (
+            (self.strong, STRONG_KEY, "strong-model", WEAK_KEY),
+            (self.weak, WEAK_KEY, "weak-model", STRONG_KEY),
+        ):
+            for request in server.requests:
+                assert request.authorization == f"Bearer {key}"
+                assert request.body["model"] == model
+                assert foreign not in json.dumps([request.headers, request.body])
+                # the decision is for the user; a provider is never sent it
+                assert "routellm" not in json.dumps([request.headers, request.body])
+
+
+@pytest.fixture
+def services() -> Iterator[Services]:
+    with OpenAIServer() as strong, OpenAIServer() as weak:
+        both = Services(strong, weak, ScriptedRouter())
+        yield both
+        both.check_separation()
 
 
 class Recorder(BaseCallbackHandler):

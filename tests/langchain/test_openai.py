@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,16 +9,13 @@ from langchain.agents import create_agent
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
 
-from langchain_routellm import ChatRouteLLM, RouteLLMMiddleware, SavingsCallbackHandler, routing_decision
+from langchain_routellm import RouteLLMMiddleware, SavingsCallbackHandler, routing_decision
 from routellm_core import Price
-from tests.support.openai_server import ChatReply, Failure, OpenAIServer
-from tests.support.routers import ScriptedRouter
-
-STRONG_KEY, WEAK_KEY = "sk-strong-secret", "sk-weak-secret"
+from tests.langchain.conftest import STRONG_KEY, Services
+from tests.support.openai_server import ChatReply, Failure
 
 
 @tool
@@ -34,46 +28,6 @@ class Answer(BaseModel):
     """An answer."""
 
     text: str
-
-
-@dataclass
-class Services:
-    """Two services with a client each; nothing of one may ever reach the other."""
-
-    strong: OpenAIServer
-    weak: OpenAIServer
-    router: ScriptedRouter
-
-    def client(self, side: str, **options: Any) -> ChatOpenAI:
-        server, key = (self.strong, STRONG_KEY) if side == "strong" else (self.weak, WEAK_KEY)
-        return ChatOpenAI(
-            model=f"{side}-model", base_url=server.base_url, api_key=key, max_retries=0, stream_usage=True, **options
-        )
-
-    def llm(self, **options: Any) -> ChatRouteLLM:
-        return ChatRouteLLM(
-            strong=self.client("strong"), weak=self.client("weak"), router=self.router, threshold=0.7, **options
-        )
-
-    def check_separation(self) -> None:
-        for server, key, model, foreign in (
-            (self.strong, STRONG_KEY, "strong-model", WEAK_KEY),
-            (self.weak, WEAK_KEY, "weak-model", STRONG_KEY),
-        ):
-            for request in server.requests:
-                assert request.authorization == f"Bearer {key}"
-                assert request.body["model"] == model
-                assert foreign not in json.dumps([request.headers, request.body])
-                # the decision is for the user; a provider is never sent it
-                assert "routellm" not in json.dumps([request.headers, request.body])
-
-
-@pytest.fixture
-def services() -> Iterator[Services]:
-    with OpenAIServer() as strong, OpenAIServer() as weak:
-        both = Services(strong, weak, ScriptedRouter())
-        yield both
-        both.check_separation()
 
 
 async def test_each_call_goes_to_its_own_address_with_its_own_key(services: Services) -> None:
