@@ -21,7 +21,7 @@ from routellm_core.policy.options import RoutingOptions
 from routellm_core.policy.route import Route
 from routellm_core.policy.routing import FORCE_SETTING, THRESHOLD_SETTING, CallSettings, Routing
 from routellm_core.serve import requests
-from routellm_core.serve.answers import MAX_HELD, AnswerReader, BrokenReplyError
+from routellm_core.serve.answers import AnswerReader, BrokenReplyError
 from routellm_core.serve.metrics import CONTENT_TYPE, Metrics
 from routellm_core.serve.names import Asked, Names, model_object
 from routellm_core.serve.replies import Headers, Receive, RequestError, Scope, Send, decision_headers, reply
@@ -106,7 +106,7 @@ class _Call:
     Attributes:
         path: Path after ``/v1``.
         raw: Its bytes, with the client's name for the model.
-        body: What they mean.
+        body: Their JSON object.
         asked: What the model's name asks for.
         request: What the policy was asked.
         start: When the request was complete.
@@ -198,15 +198,18 @@ class App:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, raw_path = _paths(scope)
         if path == "/health":
-            return await reply(send, 200, b'{"status":"ok"}')
+            await reply(send, 200, b'{"status":"ok"}')
+            return
         if path == "/metrics":
-            return await reply(send, 200, self._metrics.text(), content_type=CONTENT_TYPE)
+            await reply(send, 200, self._metrics.text(), content_type=CONTENT_TYPE)
+            return
         client = self._client(scope)
         if not path.startswith(_PREFIX + "/") or _climbs(raw_path):
             raise RequestError(404, "no such path; the base URL of a client ends in /v1")
         path, raw_path = path[len(_PREFIX) :], raw_path[len(_PREFIX) :]
         if scope["method"] == "GET" and (path == "/models" or path.startswith("/models/")):
-            return await reply(send, 200, self._models(path))
+            await reply(send, 200, self._models(path))
+            return
         raw = await requests.read_body(receive, at_most=self._max_body, seconds=self._body_timeout)
         if scope["method"] == "POST" and path in requests.ROUTED:
             work = self._routed(scope, path, raw, client, send)
@@ -383,9 +386,7 @@ class App:
             call.reader = AnswerReader(answer.header(b"content-type"), answer.header(b"content-encoding"))
         return self._pieces(answer, call.reader, fails_over=fails_over)
 
-    async def _pieces(
-        self, answer: Answer, reader: AnswerReader | None, *, fails_over: bool
-    ) -> AsyncGenerator[_Piece]:
+    async def _pieces(self, answer: Answer, reader: AnswerReader | None, *, fails_over: bool) -> AsyncGenerator[_Piece]:
         try:
             async for chunk in answer.chunks():
                 if reader is None:
@@ -410,9 +411,7 @@ class App:
         finally:
             answer.close()
 
-    async def _send_on(
-        self, call: _Call, route: Route[_Piece], pieces: AsyncGenerator[_Piece], send: Send
-    ) -> None:
+    async def _send_on(self, call: _Call, route: Route[_Piece], pieces: AsyncGenerator[_Piece], send: Send) -> None:
         """Pass a reply on; where it breaks off after it began, so does what the client gets."""
         begun = False
         try:

@@ -21,7 +21,10 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
-            "routellm_requests", "Routed requests, by the side that answered.", ["side", "reason"], registry=self._registry
+            "routellm_requests",
+            "Routed requests, by the side that answered.",
+            ["side", "reason"],
+            registry=self._registry,
         )
         self._win_rate = Histogram(
             "routellm_win_rate", "Win rates that routers predicted.", buckets=_WIN_RATES, registry=self._registry

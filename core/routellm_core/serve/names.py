@@ -56,11 +56,13 @@ class Names:
 
     def __init__(self, policy: RoutingPolicy, models: Mapping[Side, str], *, overrides: bool) -> None:
         self._policy = policy
-        self._sides: dict[str, Asked] = {}
-        for side in ("weak", "strong"):  # where both models have one name, it means the strong one
-            self._sides[models[side]] = Asked(force=side, is_model=True)
-        for side in ("weak", "strong"):
-            self._sides[side] = Asked(force=side)
+        # the later entry of one name wins: where both models have one name, it means the strong one
+        self._sides = {
+            models["weak"]: Asked(force="weak", is_model=True),
+            models["strong"]: Asked(force="strong", is_model=True),
+            "weak": Asked(force="weak"),
+            "strong": Asked(force="strong"),
+        }
         self._overrides = overrides
         self._warned = threading.Event()
 

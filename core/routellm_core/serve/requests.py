@@ -146,7 +146,9 @@ def routing_texts(path: str, body: dict[str, Any], lookback: int) -> list[str]:
 
 def needs(path: str, body: dict[str, Any]) -> set[str]:
     """What a request needs of a model, by the names of its profile."""
-    found = {_NEEDS[kind] for part in _parts(path, body) if isinstance(kind := part.get("type"), str) and kind in _NEEDS}
+    found = {
+        _NEEDS[kind] for part in _parts(path, body) if isinstance(kind := part.get("type"), str) and kind in _NEEDS
+    }
     if body.get("tools") or body.get("functions"):
         found.add(TOOL_CALLING)
     text = body.get("text")
