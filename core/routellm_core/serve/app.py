@@ -24,7 +24,7 @@ from routellm_core.serve import requests
 from routellm_core.serve.answers import AnswerReader, BrokenReplyError
 from routellm_core.serve.metrics import CONTENT_TYPE, Metrics
 from routellm_core.serve.names import Asked, Names, model_object
-from routellm_core.serve.replies import Headers, Receive, RequestError, Scope, Send, decision_headers, reply
+from routellm_core.serve.replies import Headers, Message, Receive, RequestError, Scope, Send, decision_headers, reply
 from routellm_core.serve.upstream import Answer, RefusalError, Upstream, UpstreamError, Upstreams, as_upstream
 
 logger = logging.getLogger("routellm_core")
@@ -169,13 +169,28 @@ class App:
             await self._live(receive, send)
         elif scope["type"] == "http":
             self._metrics.open.inc()
+            begun = False
+
+            async def sending(message: Message) -> None:
+                nonlocal begun
+                begun = True
+                await send(message)
+
             try:
-                await self._serve(scope, receive, send)
+                await self._serve(scope, receive, sending)
             except RequestError as error:
                 self._metrics.refused(error.status)
                 await reply(send, error.status, error.body)
             except requests.ClientGoneError:
                 pass
+            except Exception as exc:
+                # by its class alone: a message may hold text of the prompt
+                logger.error("A request failed in this server: %s.", type(exc).__name__)
+                logger.debug("The failure:", exc_info=True)
+                if not begun:
+                    error = RequestError(500, f"this server failed ({type(exc).__name__})", kind="api_error")
+                    self._metrics.refused(error.status)
+                    await reply(send, error.status, error.body)
             finally:
                 self._metrics.open.dec()
         elif scope["type"] == "websocket":
