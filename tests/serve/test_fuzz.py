@@ -35,7 +35,7 @@ LINES = [
     b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: nan\r\n\r\n",
     b"GARBAGE\r\n\r\n",
     b"GET /v1/models HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-routellm-threshold: \xff\r\n\r\n",
-    b"POST /v1/responses HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab\r\n0",
+    b"POST /v1/responses HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\nz\r\nab\r\n",
 ]
 
 

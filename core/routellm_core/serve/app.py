@@ -188,9 +188,9 @@ class App:
                 logger.error("A request failed in this server: %s.", type(exc).__name__)
                 logger.debug("The failure:", exc_info=True)
                 if not begun:
-                    error = RequestError(500, f"this server failed ({type(exc).__name__})", kind="api_error")
-                    self._metrics.refused(error.status)
-                    await reply(send, error.status, error.body)
+                    failure = RequestError(500, f"this server failed ({type(exc).__name__})", kind="api_error")
+                    self._metrics.refused(failure.status)
+                    await reply(send, failure.status, failure.body)
             finally:
                 self._metrics.open.dec()
         elif scope["type"] == "websocket":
