@@ -14,6 +14,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from routellm_core.checks import Side
 from routellm_core.log.rows import (
+    SKIPPED_SHADOWS,
     Feedback,
     Label,
     LoggedAnswer,
@@ -32,9 +33,8 @@ _PAGE = 2000
 # Values of an IN list; SQLite allows 32,766 parameters.
 _MOST_VALUES = 500
 _SIDES: tuple[Side, Side] = ("strong", "weak")
-# keys of the meta table that count what was lost, by cause; shadow calls that were given up are no loss of a row
+# keys of the meta table that count what was lost, by cause
 DROPPED = "dropped:"
-SKIPPED_SHADOWS = "shadow skipped"
 
 Opened = Callable[[], AbstractContextManager[Connection]]
 

@@ -54,8 +54,19 @@ class Recording:
         is_drawn: Whether the other side is to answer, too.
     """
 
-    __slots__ = ("_begun", "_call_id", "_chance", "_conversation", "_created", "_decision", "_log", "_prompt", "_shadow",
-                 "is_drawn", "runs")  # fmt: skip
+    __slots__ = (
+        "_begun",
+        "_call_id",
+        "_chance",
+        "_conversation",
+        "_created",
+        "_decision",
+        "_log",
+        "_prompt",
+        "_shadow",
+        "is_drawn",
+        "runs",
+    )
 
     def __init__(
         self,

@@ -12,6 +12,8 @@ import numpy.typing as npt
 from routellm_core.checks import Side
 
 Kind = Literal["routed", "shadow"]
+# What is counted beside rows that could not be logged: shadow calls that were given up.
+SKIPPED_SHADOWS = "shadow skipped"
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,9 +135,7 @@ def insert(connection: Connection, table: Table) -> Any:
             where=answers.c.error.is_not(None) & new.error.is_(None),
         )
     if table is feedback:
-        return statement.on_conflict_do_update(
-            index_elements=["id"], set_={"score": new.score, "created": new.created}
-        )
+        return statement.on_conflict_do_update(index_elements=["id"], set_={"score": new.score, "created": new.created})
     return statement.on_conflict_do_nothing()
 
 

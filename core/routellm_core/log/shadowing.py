@@ -193,7 +193,9 @@ class Shadows:
             own = None
         until = time.monotonic() + seconds
         with self._lock:
-            while any(one.loop is None or not (one.loop is own or one.loop.is_closed()) for one in self._running.values()):
+            while any(
+                one.loop is None or not (one.loop is own or one.loop.is_closed()) for one in self._running.values()
+            ):
                 left = until - time.monotonic()
                 if left <= 0:
                     return

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 
-from routellm_core.checks import checked_count, checked_fraction, checked_seconds, checked_side, is_number
+from routellm_core.checks import checked_count, checked_fraction, checked_seconds, is_number
 from routellm_core.embedders import Embedder
 from routellm_core.errors import ConfigurationError
 from routellm_core.log.cleaning import Unwritable, clean
 from routellm_core.log.feedback import checked_name, feedback_row
 from routellm_core.log.recording import Answer, Recording
+from routellm_core.log.rows import SKIPPED_SHADOWS
 from routellm_core.log.shadowing import Shadows
 from routellm_core.log.urls import checked_url, shown_url
 from routellm_core.log.writer import Entry, Rows, Writer
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("routellm_core")
 
 Texts = Literal["all", "pairs", "none"]
-SKIPPED_SHADOWS = "shadow skipped"  # as reading.SKIPPED_SHADOWS, which needs SQLAlchemy
 # Calls that one step of the upkeep deletes, so that none of them takes long.
 _DELETED_AT_ONCE = 500
 _SECONDS_A_DAY = 86_400.0
