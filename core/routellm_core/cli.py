@@ -41,7 +41,6 @@ def build_app() -> Any:
     from routellm_core.commands.explain import explain
     from routellm_core.commands.options import Command
     from routellm_core.commands.route import route
-    from routellm_core.commands.serve import serve
 
     app = typer.Typer(
         name="routellm",
@@ -59,7 +58,6 @@ def build_app() -> Any:
     for module in (label, data, train):
         app.add_typer(module.app)
     app.command(cls=Command)(evaluate)
-    app.command(cls=Command)(serve)
     return app
 
 

@@ -13,6 +13,7 @@ import typer
 
 from routellm_core.commands.options import (
     AsJson,
+    From,
     Limit,
     Prices,
     RouterName,
@@ -40,7 +41,7 @@ def calibrate(
         typer.Option(
             "--data",
             "-d",
-            help="Traffic, plain or gzip: JSON lines, CSV, text, or a LangSmith, Langfuse or OpenTelemetry export.",
+            help="Traffic, plain or gzip: JSON lines, CSV, text, or any of 'routellm data forms'.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Calibration file to write.")] = Path("calibration.json"),
@@ -68,6 +69,7 @@ def calibrate(
     restart: Annotated[
         bool, typer.Option("--restart", help="Start anew instead of continuing an interrupted run.")
     ] = False,
+    form: From = None,
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
@@ -117,7 +119,7 @@ def calibrate(
     # what is wrong is better told before a million prompts are scored than after
     targets_of(Calibration.from_win_rates([0.5]))
     bad = SkippedRows() if skip_bad else None
-    reader = read_prompts(data, format=format, field=field, skip_bad=bad)  # type: ignore[arg-type]  # checked there
+    reader = read_prompts(data, format=format, field=field, form=form, skip_bad=bad)  # type: ignore[arg-type]  # checked there
 
     def going_on(count: int) -> None:
         less = "" if limit is None or limit >= count else f", of which --limit takes the first {limit:,}"

@@ -11,7 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
-from routellm_core.commands.options import AsJson, Command, SkipBad, check_output, report_bad
+from routellm_core.commands.options import (
+    AsJson,
+    Command,
+    From,
+    SkipBad,
+    check_output,
+    console_for_tables,
+    report_bad,
+    report_joined,
+)
 from routellm_core.errors import ConfigurationError, DataError
 
 app = typer.Typer(
@@ -21,7 +30,15 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Data = Annotated[Path, typer.Option("--data", "-d", help="Outcomes or battles: JSON lines, JSON, CSV or parquet.")]
+Data = Annotated[
+    list[Path],
+    typer.Option(
+        "--data",
+        "-d",
+        help="Outcomes or battles, in any of 'routellm data forms': JSON lines, JSON, CSV or parquet; may be given "
+        "again. MODEL=FILE for a file that does not name its model.",
+    ),
+]
 
 
 @app.command(cls=Command)
@@ -37,6 +54,7 @@ def clean(
     threshold: Annotated[float, typer.Option(help="Similarity from which prompts count as near duplicates.")] = 0.8,
     duplicates: Annotated[bool, typer.Option(help="Also look for repeats within the data.")] = True,
     show: Annotated[int, typer.Option(help="Findings to list by their row.", min=0)] = 10,
+    form: From = None,
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
@@ -48,12 +66,13 @@ def clean(
     """
     from routellm_core.data import SkippedRows, read_preferences, write_records
     from routellm_core.data.cleaning import CleaningReport, clean_records
+    from routellm_core.data.joining import JoinReport
 
     if out is not None:
         check_output(out, data)
-    bad, report = SkippedRows(), CleaningReport(limit=show)
+    bad, joined, report = SkippedRows(), JoinReport(), CleaningReport(limit=show)
     left = clean_records(
-        read_preferences(data, skip_bad=bad if skip_bad else None),
+        read_preferences(data, form=form, skip_bad=bad if skip_bad else None, joined=joined),
         against=_prompts(against or []),
         threshold=threshold,
         duplicates=duplicates,
@@ -65,6 +84,7 @@ def clean(
         for _ in left:
             pass
     report_bad(bad)
+    report_joined(joined)
     if as_json:
         print(json.dumps({**report.to_dict(), "skipped": bad.count, "out": out and str(out)}))
     else:
@@ -91,6 +111,7 @@ def convert(
     strong: Annotated[str | None, typer.Option(help="With --battles: only this model against --weak.")] = None,
     weak: Annotated[str | None, typer.Option(help="See --strong.", show_default="every pair")] = None,
     tie_margin: Annotated[float, typer.Option(help="Scores that differ by no more are a tie.", min=0.0)] = 0.0,
+    form: From = None,
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
@@ -99,16 +120,17 @@ def convert(
     Example: routellm data convert --data outcomes.csv --battles --out battles.jsonl.gz
     """
     from routellm_core.data import SkippedRows, outcomes_to_battles, read_preferences, write_records
+    from routellm_core.data.joining import JoinReport
     from routellm_core.data.records import Outcome
 
     if (strong is None) != (weak is None) or (strong is not None and not battles):
         raise ConfigurationError("--strong and --weak go together, and with --battles")
     check_output(out, data)
     pair = None if strong is None or weak is None else (strong, weak)
-    bad = SkippedRows()
+    bad, joined = SkippedRows(), JoinReport()
 
     def rows() -> Iterator[Any]:
-        for record in read_preferences(data, skip_bad=bad if skip_bad else None):
+        for record in read_preferences(data, form=form, skip_bad=bad if skip_bad else None, joined=joined):
             if battles and isinstance(record, Outcome):
                 yield from outcomes_to_battles([record], pair=pair, tie_margin=tie_margin)
             elif pair is None or (not isinstance(record, Outcome) and {record.model_a, record.model_b} == set(pair)):
@@ -117,13 +139,55 @@ def convert(
     found = rows()
     first = next(found, None)
     if first is None and pair is not None:
-        raise DataError(f"{data}: no row compares {strong!r} with {weak!r}; are the names those of the data?")
+        raise DataError(
+            f"{', '.join(map(str, data))}: no row compares {strong!r} with {weak!r}; are the names those of the data?"
+        )
     count = write_records(out, () if first is None else chain([first], found))
     report_bad(bad)
+    report_joined(joined)
     if as_json:
-        print(json.dumps({"rows": count, "skipped": bad.count, "out": str(out)}))
+        print(
+            json.dumps(
+                {
+                    "rows": count,
+                    "skipped": bad.count,
+                    "joined": joined.to_dict() if joined.joined else None,
+                    "out": str(out),
+                }
+            )
+        )
     else:
         print(f"{count} rows -> {out}", file=sys.stdout)
+
+
+@app.command(cls=Command)
+def forms(as_json: AsJson = False) -> None:
+    """List the forms of other tools that are read: what they hold and which commands they are for.
+
+    A form is recognised by the content of a file; --from NAME of the other commands forces one.
+
+    Example: routellm data forms --json
+    """
+    from routellm_core.data.forms import FORMS
+
+    if as_json:
+        print(
+            json.dumps(
+                [
+                    {"name": f.name, "title": f.title, "holds": f.holds, "used_for": f.uses, "needs": f.needs or None}
+                    for f in FORMS
+                ]
+            )
+        )
+        return
+    from rich.table import Table
+
+    table = Table("name", "what it is", "holds", "used for", box=None, pad_edge=False, header_style="bold")
+    for form in FORMS:
+        title = f"{form.title}; needs {form.needs}" if form.needs else form.title
+        table.add_row(form.name, title, ", ".join(form.holds), ", ".join(form.uses))
+    console_for_tables().print(table)
+    print("Files of several models are joined by prompt or id: --data big=a.jsonl --data small=b.jsonl")
 
 
 def _prompts(files: list[Path]) -> Iterator[str]:

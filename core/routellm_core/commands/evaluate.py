@@ -14,6 +14,7 @@ import typer
 from routellm_core.checks import same_file
 from routellm_core.commands.options import (
     AsJson,
+    From,
     Prices,
     SkipBad,
     TokensOfACall,
@@ -21,6 +22,7 @@ from routellm_core.commands.options import (
     parse_prices,
     parse_tokens,
     report_bad,
+    report_joined,
 )
 from routellm_core.commands.progress import progress_bar
 from routellm_core.errors import ConfigurationError, MissingExtraError
@@ -42,8 +44,9 @@ def evaluate(
         typer.Option(
             "--data",
             "-d",
-            help='Your own results, "prompt" and "scores" {model: number}: JSON lines, CSV or parquet; may be given '
-            "again. With --benchmark, the first is a folder of tidy JSON lines or a checkout of lm-sys/RouteLLM.",
+            help="Your own results, outcomes or battles in any of 'routellm data forms'; may be given again. "
+            "MODEL=FILE for a file that does not name its model; those are joined. With --benchmark, the "
+            "first is a folder of tidy JSON lines or a checkout of lm-sys/RouteLLM.",
         ),
     ] = None,
     router: Annotated[
@@ -74,6 +77,7 @@ def evaluate(
     ] = Path("evaluation"),
     draws: Annotated[int, typer.Option(help="Bootstrap draws.", min=10)] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
+    form: From = None,
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
@@ -86,6 +90,8 @@ def evaluate(
     """
     from routellm_core.calibration.targets import call_cost
     from routellm_core.data.files import SkippedRows
+    from routellm_core.data.joining import JoinReport
+    from routellm_core.data.reading import joined_together
     from routellm_core.evaluation.benchmarks import STRONG, WEAK, load_benchmark, load_outcomes
     from routellm_core.report.figures import save_figures
     from routellm_core.report.page import render_html
@@ -109,7 +115,14 @@ def evaluate(
         for name in benchmarks
     ]
     bad = SkippedRows() if skip_bad else None
-    loaded += _told_apart(files, [load_outcomes(file, strong=strong, weak=weak, skip_bad=bad) for file in files])
+    joined = JoinReport()
+    groups = joined_together(files, form=form) if files else []
+    files = [group[0].path for group in groups]
+    loaded += _told_apart(
+        files,
+        [load_outcomes(g, strong=strong, weak=weak, form=form, skip_bad=bad, joined=joined) for g in groups],
+    )
+    report_joined(joined)
     if bad is not None:
         report_bad(bad)
     costs = {model: float(call_cost(amount, mean_tokens)) for model, amount in prices.items()}

@@ -16,12 +16,14 @@ from routellm_core.commands.label_answers import answer, check_prices, warn
 from routellm_core.commands.options import (
     AsJson,
     Command,
+    From,
     Prices,
     SkipBad,
     check_output,
     console_for_tables,
     parse_prices,
     report_bad,
+    report_joined,
 )
 from routellm_core.commands.paid import (
     Concurrency,
@@ -54,9 +56,12 @@ app = typer.Typer(
 app.command(cls=Command)(answer)
 
 Data = Annotated[
-    Path,
+    list[Path],
     typer.Option(
-        "--data", "-d", help='Rows with "prompt" and "answers" {model: text}: JSON lines, JSON, CSV or parquet.'
+        "--data",
+        "-d",
+        help='Rows with "prompt" and "answers" {model: text}, or columns MODEL_response: JSON lines, JSON, CSV or '
+        "parquet; may be given again. MODEL=FILE for a file that does not name its model.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write: .jsonl, .csv (also .gz) or .parquet.")]
@@ -86,6 +91,7 @@ def gold(
             "or a function of your own as package.module:function.",
         ),
     ] = "auto",
+    form: From = None,
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
@@ -96,6 +102,7 @@ def gold(
     Example: routellm label gold --data code.jsonl --grader my_tests:passes --out outcomes.jsonl
     """
     from routellm_core.data import SkippedRows, read_answers, write_records
+    from routellm_core.data.joining import JoinReport
     from routellm_core.labelling import GoldReport, gold_outcomes
     from routellm_core.labelling.reading.forms import GoldKind
 
@@ -106,10 +113,12 @@ def gold(
             f"--grader {grader!r}: expected one of {', '.join(get_args(GoldKind))}, or package.module:function"
         )
     report, bad = GoldReport(), SkippedRows()
-    rows = read_answers(data, skip_bad=bad if skip_bad else None)
+    joined = JoinReport()
+    rows = read_answers(data, form=form, skip_bad=bad if skip_bad else None, joined=joined)
     how: dict[str, Any] = {"grader": grader} if own else {"kind": grader}
     write_records(out, gold_outcomes(rows, **how, report=report))
     report_bad(bad)
+    report_joined(joined)
     if as_json:
         print(json.dumps({**report.to_dict(), "skipped": bad.count, "out": str(out)}))
         return
@@ -182,6 +191,7 @@ def judge(
     timeout: Timeout = 120.0,
     yes: Yes = False,
     dry_run: DryRun = False,
+    form: From = None,
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
@@ -192,6 +202,7 @@ def judge(
     Rows without answers: --answer-strong and --answer-weak let the models write them first.
     """
     from routellm_core.data import SkippedRows, read_answers, write_records
+    from routellm_core.data.joining import JoinReport
     from routellm_core.labelling import estimate_answers, estimate_judging, recall_answers
 
     if strong == weak:
@@ -204,9 +215,11 @@ def judge(
     prices = parse_prices(price)
     check_prices(prices, [judge, strong, weak, *filter(None, (answer_strong, answer_weak))])
     bad = SkippedRows()
-    rows = list(read_answers(data, skip_bad=bad if skip_bad else None))
+    joined = JoinReport()
+    rows = list(read_answers(data, form=form, skip_bad=bad if skip_bad else None, joined=joined))
+    report_joined(joined)
     if not rows:
-        raise DataError(f"{data}: no rows to label")
+        raise DataError(f"{', '.join(map(str, data))}: no rows to label")
     report_bad(bad)
     kept = journal_of(out, journal)
     sides = {

@@ -15,6 +15,7 @@ import typer
 
 from routellm_core.commands.options import (
     AsJson,
+    From,
     Limit,
     Prices,
     SkipBad,
@@ -22,6 +23,7 @@ from routellm_core.commands.options import (
     console_for_tables,
     parse_prices,
     report_bad,
+    report_joined,
 )
 from routellm_core.commands.paid import (
     Concurrency,
@@ -59,7 +61,15 @@ class _Service(NamedTuple):
 
 
 def answer(
-    data: Annotated[Path, typer.Option("--data", "-d", help='Rows with "prompt": JSON lines, JSON, CSV or parquet.')],
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            "--data",
+            "-d",
+            help="Rows with \"prompt\", or any of 'routellm data forms': JSON lines, JSON, CSV or parquet; may be "
+            "given again.",
+        ),
+    ],
     model: Annotated[
         list[str],
         typer.Option(
@@ -96,6 +106,7 @@ def answer(
     limit: Limit = None,
     yes: Yes = False,
     dry_run: DryRun = False,
+    form: From = None,
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
@@ -107,6 +118,7 @@ def answer(
     Rows keep the answers that they have. Label the file with label gold or label judge.
     """
     from routellm_core.data import SkippedRows, read_answers, write_records
+    from routellm_core.data.joining import JoinReport
     from routellm_core.labelling import estimate_answers, recall_answers
 
     check_output(out, data)  # before anything is paid
@@ -119,10 +131,13 @@ def answer(
     lengths = per_model.parse("--max-tokens", max_tokens, _count)
     variables = per_model.parse("--key-env", key_env, str)
     bad = SkippedRows()
-    rows = list(islice(read_answers(data, skip_bad=bad if skip_bad else None), limit))
+    joined = JoinReport()
+    found = read_answers(data, form=form, skip_bad=bad if skip_bad else None, joined=joined)
+    rows = list(islice(found, limit))
     if not rows:
-        raise DataError(f"{data}: no rows to answer")
+        raise DataError(f"{', '.join(map(str, data))}: no rows to answer")
     report_bad(bad)
+    report_joined(joined)
     models = {}
     for name, service in services.items():
         chosen = {"temperature": temperatures.get(name), "max_tokens": lengths.get(name)}

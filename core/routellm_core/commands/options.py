@@ -16,8 +16,17 @@ from routellm_core.policy.savings import Price
 
 if TYPE_CHECKING:
     from routellm_core.data.files import SkippedRows
+    from routellm_core.data.joining import JoinReport
 
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave malformed rows out; count and report them.")]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        help="Form of the file, such as routerbench; 'routellm data forms' lists them.",
+        show_default="by its content",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for a program.")]
 RouterName = Annotated[
     str,
@@ -117,12 +126,19 @@ def report_bad(bad: SkippedRows) -> None:
             print(f"  {message}", file=sys.stderr)
 
 
-def check_output(out: Path, data: Path) -> None:
-    """Refuse an output that could not be written, or that would replace the file that is read."""
+def report_joined(report: JoinReport) -> None:
+    """Say on stderr how rows about one model each were joined, if there were any."""
+    if report.joined:
+        print(f"routellm: {report.sentence()}", file=sys.stderr)
+
+
+def check_output(out: Path, data: Sequence[Path]) -> None:
+    """Refuse an output that could not be written, or that would replace a file that is read."""
+    from routellm_core.data.sources import sources_of
     from routellm_core.data.writing import format_of
 
     format_of(out)
-    if same_file(out, data):
+    if any(same_file(out, source.path) for source in sources_of(data)):
         raise ConfigurationError(f"--out {out} is the input file: give another file")
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from routellm_core.calibration.distribution import Calibration
-from routellm_core.commands.options import Limit, RouterName
+from routellm_core.commands.options import From, Limit, RouterName, SkipBad, report_bad
 from routellm_core.commands.progress import progress_bar
+from routellm_core.data.files import SkippedRows
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.policy.policy import RoutingPolicy
 from routellm_core.report.escaping import printable
@@ -31,7 +32,10 @@ def route(
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data", "-d", help="File of prompts: JSON lines, CSV or text, plain or gzip; - is stdin (text)."
+            "--data",
+            "-d",
+            help="File of prompts, plain or gzip: JSON lines, CSV, text, or any of 'routellm data forms'; - is "
+            "stdin (text).",
         ),
     ] = None,
     field: Annotated[str | None, typer.Option(help="Field or column of the file that holds the prompt.")] = None,
@@ -46,6 +50,8 @@ def route(
     ] = None,
     limit: Limit = None,
     show: Annotated[int, typer.Option(help="Rows of the table to show; 0 shows all.", min=0)] = 20,
+    form: From = None,
+    skip_bad: SkipBad = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for a program.")] = False,
 ) -> None:
     """Score prompts and say which model each goes to.
@@ -67,7 +73,8 @@ def route(
         cache_size=0,  # each prompt is scored once
     )
     output = _JsonLines() if as_json else _Table(show)
-    source = _Source(prompts or [], data, field, limit)
+    bad = SkippedRows() if skip_bad else None
+    source = _Source(prompts or [], data, field, form, limit, bad)
     count = strong = 0
     for batch in source.batches(quiet=as_json and sys.stdout.isatty()):
         decisions = policy.decide_batch(batch)
@@ -75,6 +82,8 @@ def route(
         for prompt, decision in zip(batch, decisions, strict=True):
             output.row(count, prompt, decision)
             count += 1
+    if bad is not None:
+        report_bad(bad)
     if not count:
         raise source.no_prompt()
     wanted = "" if strong_fraction is None else f", wanted {strong_fraction:.1%} of prompts like the calibration's"
@@ -88,7 +97,15 @@ def route(
 class _Source:
     """Prompts from the arguments, a file or stdin, in batches, with a progress bar on a terminal."""
 
-    def __init__(self, prompts: list[str], file: Path | None, field: str | None, limit: int | None) -> None:
+    def __init__(
+        self,
+        prompts: list[str],
+        file: Path | None,
+        field: str | None,
+        form: str | None,
+        limit: int | None,
+        bad: SkippedRows | None,
+    ) -> None:
         self.name = "the command line" if file is None else ("stdin" if str(file) == "-" else str(file))
         self.skipped = 0
         self._reader: Any = None
@@ -100,7 +117,7 @@ class _Source:
         else:
             from routellm_core.data.prompts import read_prompts
 
-            self._reader = read_prompts(file, field=field)
+            self._reader = read_prompts(file, field=field, form=form, skip_bad=bad)
             self._items = iter(self._reader)
         if limit is not None:
             self._items = islice(self._items, limit)

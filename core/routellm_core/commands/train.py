@@ -6,13 +6,20 @@ import inspect
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from routellm_core.commands.options import AsJson, Command, SkipBad, console_for_tables, report_bad
+from routellm_core.commands.options import (
+    AsJson,
+    Command,
+    From,
+    SkipBad,
+    console_for_tables,
+    report_bad,
+    report_joined,
+)
 from routellm_core.commands.progress import progress_bar
 from routellm_core.errors import ConfigurationError
 
@@ -30,7 +37,12 @@ app = typer.Typer(
 
 Data = Annotated[
     list[Path],
-    typer.Option("--data", "-d", help="Outcomes or battles: JSON lines, JSON, CSV or parquet; may be given again."),
+    typer.Option(
+        "--data",
+        "-d",
+        help="Outcomes or battles, in any of 'routellm data forms': JSON lines, JSON, CSV or parquet; may be given "
+        "again. MODEL=FILE for a file that does not name its model.",
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Directory to save the router to.")]
 Strong = Annotated[str, typer.Option(help="Strong model, as the data names it.")]
@@ -93,6 +105,7 @@ def _embedding_router(
     held_out: HeldOut = 0.2,
     folds: Folds = 0,
     seed: Seed = 0,
+    form: From = None,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -100,7 +113,7 @@ def _embedding_router(
     """Train a router over embeddings: what its commands share; `own` is what one of them adds."""
     from routellm_core.training.embedding_routers import train_embedding_router
 
-    encoder, reader = _embedder(embedder, embedding_cache), _Reader(data, skip_bad)
+    encoder, reader = _embedder(embedder, embedding_cache), _Reader(data, form, skip_bad)
     with progress_bar("embedding") as progress:
         summary = train_embedding_router(
             kind,
@@ -145,6 +158,7 @@ def _fine_tuned(
     source_weight: SourceWeight = None,
     seed: Seed = 0,
     restart: Restart = False,
+    form: From = None,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -153,7 +167,7 @@ def _fine_tuned(
     from routellm_core.training.options import FineTuning
 
     _quiet_transformers()
-    reader = _Reader(data, skip_bad)
+    reader = _Reader(data, form, skip_bad)
     with progress_bar("training") as progress:
         summary: TrainingSummary | None = train(
             reader.records,
@@ -338,18 +352,20 @@ def _quiet_transformers() -> None:
 class _Reader:
     """The rows of the data files, as often as they are asked for; malformed ones are counted on the last pass."""
 
-    def __init__(self, paths: list[Path], skip_bad: bool) -> None:
+    def __init__(self, paths: list[Path], form: str | None, skip_bad: bool) -> None:
         from routellm_core.data.files import SkippedRows
+        from routellm_core.data.joining import JoinReport
 
-        self.paths, self._skip = paths, skip_bad
-        self.bad = SkippedRows()
+        self.paths, self._form, self._skip = paths, form, skip_bad
+        self.bad, self.joined = SkippedRows(), JoinReport()
 
     def records(self) -> Iterator[Record]:
         from routellm_core.data import SkippedRows, read_preferences
+        from routellm_core.data.joining import JoinReport
 
-        self.bad = SkippedRows()
+        self.bad, self.joined = SkippedRows(), JoinReport()
         bad = self.bad if self._skip else None
-        return chain.from_iterable([read_preferences(path, skip_bad=bad) for path in self.paths])
+        return read_preferences(self.paths, form=self._form, skip_bad=bad, joined=self.joined)
 
     def skipped(self) -> int:
         return self.bad.count
@@ -377,6 +393,7 @@ def _weights(given: list[str] | None) -> dict[str, float]:
 
 def _report(summary: TrainingSummary, reader: _Reader, as_json: bool) -> None:
     report_bad(reader.bad)
+    report_joined(reader.joined)
     if as_json:
         print(json.dumps({"directory": str(summary.directory), **summary.to_dict()}))
         return

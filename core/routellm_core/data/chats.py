@@ -88,6 +88,16 @@ def routed(value: Any) -> str | None:
     return None
 
 
+def user_turns(conversation: Any) -> list[str]:
+    """The texts of all turns of the user in a conversation; none if it is no list of messages."""
+    turns = []
+    for item in conversation if isinstance(conversation, list) else ():
+        role, content = _message(item)
+        if role in _USER_ROLES and not _of_tools(content) and (text := content_text(content)):
+            turns.append(text)
+    return turns
+
+
 def _message(item: Any) -> tuple[str | None, Any]:
     """Return role and content of a message in the forms that LangChain, OpenAI and OpenTelemetry write."""
     if isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str):
@@ -96,13 +106,15 @@ def _message(item: Any) -> tuple[str | None, Any]:
         return None, None
     if "message" in item and isinstance(item["message"], dict):
         item = item["message"]
+    elif "message.role" in item:  # columns of a table of spans
+        item = {key.removeprefix("message."): value for key, value in item.items()}
     body = item.get("kwargs") if isinstance(item.get("kwargs"), dict) else item.get("data")
     if isinstance(body, dict) and "content" in body:  # LangChain: constructor form, or the older type + data form
         kind = item["id"][-1] if isinstance(item.get("id"), list) and item["id"] else item.get("type", "")
         kind = kind.lower() if isinstance(kind, str) else ""
         return kind.removesuffix("chunk").removesuffix("message"), body["content"]
-    role = item.get("role") or (item.get("type") if "content" in item else None)
-    content = item.get("content", item.get("parts"))
+    role = item.get("role") or item.get("from") or (item.get("type") if "content" in item else None)
+    content = item.get("content", item.get("value", item.get("parts")))
     return (role.lower(), content) if isinstance(role, str) and content is not None else (None, None)
 
 

@@ -5,7 +5,8 @@ The prompt of a recorded call is the text that it would be routed on: the last u
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
@@ -117,18 +118,27 @@ class PromptReader:
             if form is None and alone and (inside := _inside(self._first[0])):
                 numbered = iter(inside)
                 form = form_of_labels([row for _, row in inside[:FIRST_ROWS]])
+        if form is not None and form.plain and self._form is None:
+            form = None  # its prompts stand where those of any file do
         if form is not None and form.prompts is None:
             return self._of_labels(form, numbered)
         return self._texts(numbered, form)
 
     def _of_labels(self, form: Form, numbered: Iterable[tuple[int | str, Any]]) -> Iterator[list[str]]:
-        """Prompts of rows that are labels in a foreign form."""
+        """Prompts of rows that are labels in a foreign form; where a row is about one model, each prompt once."""
         assert form.rows is not None
-        for where, row in form.rows(self._rows(numbered)):
+        seen: set[bytes] = set()
+        for where, row in form.rows(self._rows(numbered), None):
             if isinstance(row, Problem):
                 self._file.refuse(where, row.text)
-            else:
-                yield texts_of_call({"prompt": row.get("prompt")})
+                continue
+            texts = texts_of_call({"prompt": row.get("prompt")})
+            if form.joins and texts:
+                key = hashlib.blake2b(texts[0].encode("utf-8", "surrogatepass"), digest_size=16).digest()
+                if key in seen:
+                    continue
+                seen.add(key)
+            yield texts
 
     def _rows(self, numbered: Iterable[tuple[int | str, Any]]) -> Iterator[tuple[str, Row]]:
         for where, value in numbered:
@@ -141,6 +151,7 @@ class PromptReader:
         """The texts of each record: none, one or several."""
         columns = None if self._file.columns is None else self._columns()
         shapes: dict[tuple[str, ...], _Shape] = {}
+        read = _FormReader()
         for where, value in numbered:
             try:
                 if columns is not None:
@@ -150,7 +161,7 @@ class PromptReader:
                     if texts is None:
                         continue
                 elif form is not None and form.prompts is not None:
-                    texts = form.prompts(value) if isinstance(value, dict) else []
+                    texts = read.texts(value, form) if isinstance(value, dict) else []
                 elif isinstance(value, dict):
                     names = tuple(value)
                     shape = shapes.get(names)
@@ -162,7 +173,7 @@ class PromptReader:
                     if isinstance(text, str) and not text.isspace() and text:
                         yield (text,)
                         continue
-                    texts = _texts_of(value, shape.form)
+                    texts = read.texts(value, shape.form)
                 else:
                     texts = texts_of_call(value)
             except RecursionError as exc:
@@ -241,7 +252,7 @@ def read_prompts(
 
 def prompts_of_record(record: Any) -> Iterator[str]:
     """Yield the routing texts of one parsed record: none, one, or several if it bundles spans, runs or calls."""
-    yield from _texts_of(record, form_of_traffic(record) if isinstance(record, dict) else None)
+    yield from _FormReader().texts(record, form_of_traffic(record) if isinstance(record, dict) else None)
 
 
 class _Shape:
@@ -260,9 +271,23 @@ class _Shape:
             self.field = None
 
 
-def _texts_of(record: Any, form: Form | None) -> list[str]:
-    if form is not None and form.prompts is not None:
-        return form.prompts(record)
+class _FormReader:
+    """Reads the records of one file, each in its own form."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, Callable[[Row], list[str]]] = {}
+
+    def texts(self, record: Any, form: Form | None) -> list[str]:
+        if form is None or form.prompts is None:
+            return _texts_of(record)
+        if form.start is None:
+            return form.prompts(record)
+        if form.name not in self._started:
+            self._started[form.name] = form.start()
+        return self._started[form.name](record)
+
+
+def _texts_of(record: Any) -> list[str]:
     if isinstance(record, dict) and "data" in record and record.keys() <= _PAGE_FIELDS:
         page = record["data"]
         items = [item for item in page if isinstance(item, dict)] if isinstance(page, list) else []

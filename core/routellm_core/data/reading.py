@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from routellm_core.data.files import OWN_COLUMNS, OWN_PREFIXES, FileReader, Row, SkippedRows, kind_of, shown_names
-from routellm_core.data.forms import FIRST_ROWS, Form, find_form, form_of_labels, known_columns
+from routellm_core.data.forms import FIRST_ROWS, Form, find_form, form_of_labels, form_of_traffic, known_columns
 from routellm_core.data.forms.base import BadRowError, Located, Problem, bundled
+from routellm_core.data.forms.values import PROMPT_NAMES, SCORE_NAMES, UNNAMED, id_of
+from routellm_core.data.joining import Joiner, JoinReport
 from routellm_core.data.records import AnsweredPrompt, Battle, Outcome
+from routellm_core.data.refusals import Seen, incomplete, nameless, refusal, traffic_only
+from routellm_core.data.sources import Data, Source, sources_of
 from routellm_core.errors import DataError
 
-Record = TypeVar("Record", bound=BaseModel)
+Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 def read_outcomes(
-    path: str | Path, *, form: str | None = None, skip_bad: SkippedRows | None = None
+    data: Data, *, form: str | None = None, skip_bad: SkippedRows | None = None, joined: JoinReport | None = None
 ) -> Iterator[Outcome]:
     """Read outcomes, one at a time, so that a file may be larger than memory.
 
@@ -32,130 +35,269 @@ def read_outcomes(
     (``{"model": {"input": number, "output": number}}``). Of a chat in ``turns``, the first turn is the prompt. Rows of
     a foreign form are translated, see `routellm_core.data.forms.FORMS`. File formats are those of `read_rows`.
 
+    Rows about one model each, in one file or in several, are joined by prompt or id, and held in memory for that.
+    Other rows of several files follow one another.
+
     Args:
-        path: The file.
+        data: A file, or several; or ``{model: file}`` (also ``"MODEL=FILE"``) for files that do not name their model.
         form: Name of the foreign form; None recognises it by the content.
         skip_bad: Counts malformed rows, which are then skipped; None raises at the first one.
+        joined: Notes how rows about one model each were joined.
 
     Raises:
         DataError: The file does not exist, cannot be read, is empty or has another form, or a row is malformed; the
-            message names file, place and field.
+            message names file, place and field. Or the files are about one model only, do not name it, or have no
+            prompts; the message says which file or option completes them.
         ConfigurationError: `form` is unknown.
         MissingExtraError: The file is parquet and pyarrow is not installed.
     """
-    return _records(path, _OUTCOMES, form, skip_bad)
+    return _records(data, _OUTCOMES, form, skip_bad, joined)
 
 
-def read_battles(path: str | Path, *, form: str | None = None, skip_bad: SkippedRows | None = None) -> Iterator[Battle]:
+def read_battles(
+    data: Data, *, form: str | None = None, skip_bad: SkippedRows | None = None, joined: JoinReport | None = None
+) -> Iterator[Battle]:
     """Read battles, one at a time, so that a file may be larger than memory.
 
     Rows have ``prompt``, ``model_a``, ``model_b`` and ``winner`` (``"model_a"``, ``"model_b"`` or ``"tie"``). Optional
     fields, arguments and errors as for `read_outcomes`.
     """
-    return _records(path, _BATTLES, form, skip_bad)
+    return _records(data, _BATTLES, form, skip_bad, joined)
 
 
 def read_preferences(
-    path: str | Path, *, form: str | None = None, skip_bad: SkippedRows | None = None
+    data: Data, *, form: str | None = None, skip_bad: SkippedRows | None = None, joined: JoinReport | None = None
 ) -> Iterator[Battle | Outcome]:
     """Read battles or outcomes, whichever each row is; arguments and errors as for `read_outcomes`."""
-    return _records(path, _PREFERENCES, form, skip_bad)
+    return _records(data, _PREFERENCES, form, skip_bad, joined)
 
 
 def read_answers(
-    path: str | Path, *, form: str | None = None, skip_bad: SkippedRows | None = None
+    data: Data, *, form: str | None = None, skip_bad: SkippedRows | None = None, joined: JoinReport | None = None
 ) -> Iterator[AnsweredPrompt]:
     """Read prompts with answers that are yet to be labelled.
 
     Rows have ``prompt``, ``answers`` (``{"model": "text", ...}``, or fields ``answers.MODEL``; may be absent if the
-    answers are to be generated) and, for gold labels, ``gold``. Optional fields, arguments and errors as for
-    `read_outcomes`.
+    answers are to be generated) and, for gold labels, ``gold``. Of traffic, the prompts are read. Optional fields,
+    arguments and errors as for `read_outcomes`.
     """
-    return _records(path, _ANSWERS, form, skip_bad)
+    return _records(data, _ANSWERS, form, skip_bad, joined)
 
 
 def preferences_of(
-    file: FileReader, *, form: str | None = None, keep: Callable[[Row], bool] | None = None
+    data: Data,
+    *,
+    form: str | None = None,
+    skip_bad: SkippedRows | None = None,
+    joined: JoinReport | None = None,
+    keep: Callable[[Row], bool] | None = None,
 ) -> Iterator[tuple[str, Battle | Outcome]]:
     """Like `read_preferences`, but yields each record with its place, for callers that report on rows.
 
     Args:
-        file: The file; its `skip_bad` decides about malformed rows.
-        form: As for `read_preferences`.
+        data: As for `read_preferences`, likewise `form`, `skip_bad` and `joined`.
+        form: See there.
+        skip_bad: See there.
+        joined: See there.
         keep: Decides, from a row as it stands in the file, whether to read it; None reads all.
     """
-    return _located(file, _PREFERENCES, None if form is None else find_form(form), keep)
+    return _located(
+        sources_of(data), _PREFERENCES, _Options(None if form is None else find_form(form), skip_bad, joined, keep)
+    )
 
 
-class _Kind(NamedTuple, Generic[Record]):
-    """What a reader looks for: how to parse a row, how to recognise one, and what to call the records in messages."""
+def joined_together(data: Data, *, form: str | None = None) -> list[list[Source]]:
+    """Group files by whether their rows are about one model each: those are read together, each other one by itself.
 
-    parse: Callable[[Row], Record]
+    Args:
+        data: As for `read_preferences`.
+        form: See there.
+
+    Raises:
+        DataError: As `read_preferences` does, for the first rows of each file.
+    """
+    sources = sources_of(data)
+    options = _Options(None if form is None else find_form(form), SkippedRows(), None)
+    together: list[Source] = []
+    groups: list[list[Source]] = []
+    for source in sources if len(sources) > 1 else ():
+        file = FileReader(source.path, skip_bad=options.skip_bad, columns=_columns())
+        with closing(file.rows()) as rows:
+            if not _Part(source, file, rows, _PREFERENCES, options, several=True).joins:
+                groups.append([source])
+                continue
+        if not together:
+            groups.append(together)
+        together.append(source)
+    return groups or [sources]
+
+
+class _Kind(NamedTuple, Generic[Parsed]):
+    """What a reader looks for.
+
+    Attributes:
+        parse: How a row becomes a record.
+        known: Whether a row has the fields that it is known by.
+        name: What it is called, with its fields.
+        wanted: What a joined row must hold for several models.
+        least: For how many.
+    """
+
+    parse: Callable[[Row], Parsed]
     known: Callable[[Row], bool]
     name: str
+    wanted: tuple[str, ...]
+    least: int
 
 
-def _records(path: str | Path, kind: _Kind[Record], form: str | None, skipped: SkippedRows | None) -> Iterator[Record]:
-    found = None if form is None else find_form(form)
-    file = FileReader(path, skip_bad=skipped, columns=known_columns())
-    # checked when called, not when first advanced
-    return (record for _, record in _located(file, kind, found, None))
+class _Options(NamedTuple):
+    """What the caller said about the reading."""
+
+    form: Form | None
+    skip_bad: SkippedRows | None
+    joined: JoinReport | None
+    keep: Callable[[Row], bool] | None = None
 
 
-def _located(
-    file: FileReader, kind: _Kind[Record], form: Form | None, keep: Callable[[Row], bool] | None
-) -> Iterator[tuple[str, Record]]:
-    # closed explicitly: an error that someone holds on to must not leave the file open
-    with closing(file.rows()) as rows:
-        for where, row in _own_rows(file, rows, kind, form, keep):
-            if isinstance(row, Problem):
-                file.refuse(where, row.text)
-                continue
-            try:
-                record = kind.parse(row)
-            except ValidationError as exc:
-                file.refuse(where, _first_problem(exc))
-            except (BadRowError, RecursionError) as exc:
-                file.refuse(where, "nested too deeply" if isinstance(exc, RecursionError) else str(exc))
-            else:
-                yield where, record
+def _records(
+    data: Data, kind: _Kind[Parsed], form: str | None, skip_bad: SkippedRows | None, joined: JoinReport | None
+) -> Iterator[Parsed]:
+    sources = sources_of(data)
+    options = _Options(None if form is None else find_form(form), skip_bad, joined)
+    for source in sources:
+        FileReader(source.path)  # checked when called, not when first advanced
+    return (record for _, record in _located(sources, kind, options))
 
 
-def _own_rows(
-    file: FileReader,
-    rows: Iterator[Located],
-    kind: _Kind[Any],
-    form: Form | None,
-    keep: Callable[[Row], bool] | None,
-) -> Iterator[tuple[str, Row | Problem]]:
-    """Rows of a file, or of the only object in it, translated from the form that the first rows have."""
-    skipped = file.skip_bad.count if file.skip_bad else 0
-    first = list(islice(rows, FIRST_ROWS))
-    if not first and skipped == (file.skip_bad.count if file.skip_bad else 0):
-        raise DataError(f"{file.path}: is empty; expected {kind.name}")
-    rows = chain(first, rows)
-    if file.columns is not None:
-        renamed = _own_names(file)
-        first = list(_table_rows(first, renamed))
-        rows = _table_rows(rows, renamed)
-    if form is None:
-        form = form_of_labels([row for _, row in first])
-    alone = len(first) == 1 and file.columns is None and not kind.known(first[0][1])
-    if form is None and alone and (inner := bundled(first[0][1])):
-        located = [(f"item {i} of {inner[0]!r}", row) for i, row in enumerate(inner[1], 1)]
-        first, rows = located[:FIRST_ROWS], iter(located)
-        form = form_of_labels([row for _, row in first])
-    if keep is not None:
-        rows = ((where, row) for where, row in rows if keep(row))
-    translated: Iterator[tuple[str, Row | Problem]] = rows if form is None else _translated(form, rows)
-    peeked = list(islice(translated, FIRST_ROWS))
-    if peeked and not any(isinstance(row, Problem) or (_has_prompt(row) and kind.known(row)) for _, row in peeked):
-        names = dict.fromkeys(name for _, row in first for name in row)
-        raise DataError(
-            f"{file.path}, {peeked[0][0]}: expected {kind.name}; fields seen: {shown_names(names)}; rename the fields, "
-            "or convert the rows (in Python with read_rows)"
-        )
-    return chain(peeked, translated)
+def _located(sources: Sequence[Source], kind: _Kind[Parsed], options: _Options) -> Iterator[tuple[str, Parsed]]:
+    joiner = Joiner(options.joined or JoinReport(), least=kind.least, fields=kind.wanted)
+    parts: list[_Part] = []
+    for source in sources:
+        file = FileReader(source.path, skip_bad=options.skip_bad, columns=_columns())
+        # closed explicitly: an error that someone holds on to must not leave the file open
+        with closing(file.rows()) as rows:
+            part = _Part(source, file, rows, kind, options, several=len(sources) > 1)
+            parts.append(part)
+            for where, row in part.rows:
+                if isinstance(row, Problem):
+                    file.refuse(where, row.text)
+                elif part.joins:
+                    try:
+                        joiner.add(file, where, _named(_gathered(row)))
+                    except BadRowError as exc:
+                        file.refuse(where, str(exc))
+                else:
+                    yield from _parsed(kind, file, where, row)
+    found = False
+    for file, where, row in joiner.rows():
+        found = True
+        yield from _parsed(kind, file, where, row)
+    if not found and any(part.joins for part in parts):
+        seen = [part.seen for part in parts if part.joins]
+        raise incomplete(seen, joiner.report, joiner.answered(), answers=kind is _ANSWERS)
+
+
+def _parsed(kind: _Kind[Parsed], file: FileReader, where: str, row: Row) -> Iterator[tuple[str, Parsed]]:
+    try:
+        record = kind.parse(row)
+    except ValidationError as exc:
+        file.refuse(where, _first_problem(exc))
+    except (BadRowError, RecursionError) as exc:
+        file.refuse(where, "nested too deeply" if isinstance(exc, RecursionError) else str(exc))
+    else:
+        yield where, record
+
+
+def _columns() -> frozenset[str]:
+    return known_columns() | {*PROMPT_NAMES, *SCORE_NAMES}
+
+
+class _Part:
+    """The rows of a file, or of the only object in it, translated from the form that the first rows have.
+
+    Attributes:
+        rows: The rows of the project's own, with their places.
+        joins: Whether they are about one model each, or lack the prompt.
+        seen: What is known about the file, for refusals.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        file: FileReader,
+        rows: Iterator[Located],
+        kind: _Kind[Any],
+        options: _Options,
+        *,
+        several: bool,
+    ) -> None:
+        form, skipped = options.form, file.skip_bad.count if file.skip_bad else 0
+        first = list(islice(rows, FIRST_ROWS))
+        if not first and skipped == (file.skip_bad.count if file.skip_bad else 0):
+            raise DataError(f"{file.path}: is empty; expected {kind.name}")
+        rows = chain(first, rows)
+        if file.columns is not None:
+            renamed = _own_names(file)
+            first = list(_table_rows(first, renamed))
+            rows = _table_rows(rows, renamed)
+        form = form or form_of_labels([row for _, row in first])
+        alone = len(first) == 1 and file.columns is None and not kind.known(first[0][1])
+        if form is None and alone and (inner := bundled(first[0][1])):
+            located = [(f"item {i} of {inner[0]!r}", row) for i, row in enumerate(inner[1], 1)]
+            first, rows = located[:FIRST_ROWS], iter(located)
+            form = form_of_labels([row for _, row in first])
+        if form is None and kind is _ANSWERS and first:
+            form = form_of_traffic(first[0][1])
+        self.seen = Seen(source, [row for _, row in first], form)
+        if options.keep is not None:
+            keep = options.keep
+            rows = ((where, row) for where, row in rows if keep(row))
+        translated = rows if form is None else self._translated(form, rows, kind)
+        peeked = list(islice(translated, FIRST_ROWS))
+        partial = [row for _, row in peeked if not isinstance(row, Problem)]
+        self.joins = form is not None and form.joins
+        if not self.joins and several and partial:
+            self.joins = all(map(_is_partial, partial))
+        if peeked and not any(
+            isinstance(row, Problem) or self.joins or (_has_prompt(row) and kind.known(row)) for _, row in peeked
+        ):
+            raise refusal(f"{file.path}, {peeked[0][0]}", kind.name, self.seen, partial)
+        if self.joins and partial and all(UNNAMED in _models_of(row) for row in partial):
+            raise nameless(self.seen)
+        if form is None and source.model is not None:
+            raise DataError(f"{file.path}: its rows name their models; give it without {source.model}= before it")
+        self.rows: Iterator[tuple[str, Row | Problem]] = chain(peeked, translated)
+
+    def _translated(self, form: Form, rows: Iterable[Located], kind: _Kind[Any]) -> Iterator[tuple[str, Row | Problem]]:
+        if form.rows is not None:
+            return form.rows(rows, self.seen.source.model)
+        if kind is not _ANSWERS or form.prompts is None:
+            raise traffic_only(self.seen)
+        return ((where, {"prompt": text}) for where, row in rows for text in form.prompts(row))
+
+
+def _is_partial(row: Row) -> bool:
+    """Whether a row needs another one: it is about one model, or lacks the prompt, or has it for the rows of its id."""
+    if not _has_prompt(row):
+        return id_of(row) is not None
+    models = _models_of(row)
+    return "winner" not in row and (len(models) == 1 or (not models and id_of(row) is not None))
+
+
+def _models_of(row: Row) -> set[str]:
+    """The models that a row has scores or answers of."""
+    try:
+        row = _gathered(row)
+    except BadRowError:
+        return set()
+    return {name for field in ("scores", "answers") if isinstance(row.get(field), dict) for name in row[field]}
+
+
+def _named(row: Row) -> Row:
+    """The row itself, whose models all have names."""
+    if UNNAMED in _models_of(row):
+        raise BadRowError("names no model, as other rows do")
+    return row
 
 
 def _own_names(file: FileReader) -> dict[str, str]:
@@ -177,12 +319,6 @@ def _table_rows(rows: Iterable[Located], renamed: dict[str, str]) -> Iterator[Lo
     for where, row in rows:
         if any(value is not None and value != "" for value in row.values()):
             yield where, {renamed.get(name, name): value for name, value in row.items()} if renamed else row
-
-
-def _translated(form: Form, rows: Iterable[Located]) -> Iterator[tuple[str, Row | Problem]]:
-    if form.rows is None:
-        raise DataError(f"form={form.name!r} is a form of traffic without labels; use it with calibrate and route")
-    return form.rows(rows)
 
 
 _ALLOWED = {
@@ -221,8 +357,17 @@ def _first_problem(exc: ValidationError) -> str:
     return f"{place}: {_ALLOWED.get(error['type'], text)}, got {got}"
 
 
-def _normalised(row: Row, mapping: str | None = None) -> Row:
-    """Name fields as the records do and gather the fields of a mapping; an empty cell counts as missing."""
+def _gathered(row: Row) -> Row:
+    """A row as the records have it, with all that it holds for each model."""
+    return _normalised(row, *(name for name in ("scores", "answers") if name in row or _has_columns(row, name)))
+
+
+def _has_columns(row: Row, mapping: str) -> bool:
+    return any(key.startswith(f"{mapping}.") for key in row)
+
+
+def _normalised(row: Row, *mappings: str) -> Row:
+    """Name fields as the records do and gather the fields of mappings; an empty cell counts as missing."""
     out = {key: value for key, value in row.items() if value is not None and (value != "" or key == "prompt")}
     if "prompt" not in out and "turns" in out:
         turns = _json("turns", out["turns"]) if isinstance(out["turns"], str) else out["turns"]
@@ -230,7 +375,7 @@ def _normalised(row: Row, mapping: str | None = None) -> Row:
             out["prompt"] = turns[0]  # a conversation is routed by its first turn
     if "id" not in out and "prompt_id" in out:
         out["id"] = out["prompt_id"]
-    for name in ("costs", "tokens") if mapping is None else (mapping, "costs", "tokens"):
+    for name in (*mappings, "costs", "tokens"):
         value = out.get(name)
         if value is None:
             prefix = f"{name}."
@@ -264,7 +409,7 @@ def _has_prompt(row: Row) -> bool:
 
 
 def _is_outcome(row: Row) -> bool:
-    return "scores" in row or any(key.startswith("scores.") for key in row)
+    return "scores" in row or _has_columns(row, "scores")
 
 
 def _is_battle(row: Row) -> bool:
@@ -294,15 +439,21 @@ def _answered(row: Row) -> AnsweredPrompt:
     return AnsweredPrompt.model_validate(_normalised(row, "answers"))
 
 
-_OUTCOMES: _Kind[Outcome] = _Kind(_outcome, _is_outcome, "outcomes (fields 'prompt' and 'scores')")
-_BATTLES: _Kind[Battle] = _Kind(_battle, _is_battle, "battles (fields 'prompt', 'model_a', 'model_b' and 'winner')")
+_OUTCOMES: _Kind[Outcome] = _Kind(_outcome, _is_outcome, "outcomes (fields 'prompt' and 'scores')", ("scores",), 2)
+_BATTLES: _Kind[Battle] = _Kind(
+    _battle, _is_battle, "battles (fields 'prompt', 'model_a', 'model_b' and 'winner')", ("scores",), 2
+)
 _PREFERENCES: _Kind[Battle | Outcome] = _Kind(
     _preference,
     lambda row: _is_battle(row) or _is_outcome(row),
     "outcomes (fields 'prompt' and 'scores') or battles (fields 'prompt', 'model_a', 'model_b' and 'winner')",
+    ("scores",),
+    2,
 )
 _ANSWERS: _Kind[AnsweredPrompt] = _Kind(
     _answered,
     _has_prompt,
     "prompts with answers (fields 'prompt' and 'answers', for gold labels also 'gold')",
+    ("answers",),
+    1,
 )

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from routellm_core.data.files import FileReader, kind_of, shown_names
+from routellm_core.data.sources import sources_of
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.statistics.metrics import Floats
 
 if TYPE_CHECKING:
     from routellm_core.data.files import FileFormat, Row, SkippedRows
+    from routellm_core.data.joining import JoinReport
+    from routellm_core.data.sources import Data
 
 STRONG = "gpt-4-1106-preview"
 WEAK = "mixtral-8x7b-instruct-v0.1"
@@ -148,12 +151,13 @@ def load_benchmark(
 
 
 def load_outcomes(
-    path: str | Path,
+    data: Data,
     *,
     strong: str | None = None,
     weak: str | None = None,
     form: str | None = None,
     skip_bad: SkippedRows | None = None,
+    joined: JoinReport | None = None,
 ) -> Benchmark:
     """Load outcomes of your own: whatever `routellm_core.data.read_preferences` reads.
 
@@ -162,21 +166,22 @@ def load_outcomes(
     name the pair; the others that have a score in every row stand as alternatives in the verdict.
 
     Args:
-        path: The file: JSON lines, JSON, CSV, TSV or parquet, plain or gzip.
+        data: The file: JSON lines, JSON, CSV, TSV or parquet, plain or gzip; or several that are about one model each,
+            as for `routellm_core.data.read_preferences`.
         strong: Name of the strong model; may be left out with exactly two models (then the better one on average).
         weak: Name of the weak model.
         form: Name of the foreign form of its rows; None finds it out by the content.
         skip_bad: Where to count malformed rows; None raises at the first.
+        joined: Notes how rows about one model each were joined.
 
     Raises:
         DataError: No such file, an empty one, a malformed row (named by its place), a row without the pair's scores.
         ConfigurationError: `strong` or `weak` is needed, or is not in the file.
     """
     from routellm_core.data.convert import scores_of  # these load pydantic
-    from routellm_core.data.forms import known_columns
     from routellm_core.data.reading import preferences_of
 
-    file = Path(path)
+    file = sources_of(data)[0].path
     dropped = 0
 
     def clean(row: Row) -> bool:
@@ -185,7 +190,7 @@ def load_outcomes(
         dropped += marked
         return not marked
 
-    found = preferences_of(FileReader(file, skip_bad=skip_bad, columns=known_columns()), form=form, keep=clean)
+    found = preferences_of(data, form=form, skip_bad=skip_bad, joined=joined, keep=clean)
     rows = _bounded(file, ((where, {"prompt": r.prompt, "scores": scores_of(r)}) for where, r in found))
     if not rows:
         raise DataError(f"{file}: no rows left ({dropped} contaminated, {skip_bad.count if skip_bad else 0} malformed)")

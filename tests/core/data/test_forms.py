@@ -51,12 +51,16 @@ def put(path: Path, rows: Iterable[Any]) -> Path:
 
 
 def test_every_form_has_a_name_of_its_own_and_says_what_it_is() -> None:
-    assert [form.name for form in forms.FORMS] == ["arena", "langsmith", "langfuse", "opentelemetry"]
+    names = [form.name for form in forms.FORMS]
+    assert len(set(names)) == len(names)
     for form in forms.FORMS:
         assert forms.find_form(form.name) is form
         assert len(form.title) > 20
         assert form.fields
-        assert (form.rows is None) != (form.prompts is None)
+        assert form.holds
+        assert form.uses
+        assert form.rows is not None or form.prompts is not None
+        assert (form.rows is not None) == bool({"scores", "preferences", "answers"} & {*form.holds})
     with pytest.raises(ConfigurationError, match="form='arenas': expected one of arena, "):
         forms.find_form("arenas")
 
@@ -98,7 +102,7 @@ def test_a_form_of_traffic_holds_no_labels(tmp_path: Path) -> None:
 def long_table() -> Form:
     """A form that puts several rows together: one row a prompt and model."""
 
-    def rows(located: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    def rows(located: Iterable[tuple[str, Any]], model: str | None) -> Iterator[tuple[str, Any]]:
         scores: dict[str, dict[str, Any]] = {}
         first: dict[str, str] = {}
         for where, row in located:
@@ -111,10 +115,11 @@ def long_table() -> Form:
             yield first[ask], {"prompt": ask, "scores": found}
 
     return Form(
-        name="long",
+        name="my_long",
         title="rows of a prompt, a model and a score",
         fields=("ask", "llm", "points"),
         matches=lambda rows: all({"ask", "points"} <= row.keys() for row in rows),
+        holds=("prompts", "scores"),
         rows=rows,
     )
 
@@ -183,7 +188,7 @@ def test_the_only_row_of_a_table_is_no_bundle(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     turns = [{"role": "user", "content": "hi"}]
-    for name, wanted in (("conversation", []), ("messages", ["hi"])):
+    for name, wanted in (("dialogue", []), ("messages", ["hi"])):
         pq.write_table(pa.Table.from_pylist([{"id": 1, name: turns}]), tmp_path / "a.parquet")
         assert list(read_prompts(tmp_path / "a.parquet")) == wanted
         with pytest.raises(DataError, match=f"row 1: expected outcomes .*fields seen: id, {name}"):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from routellm_core.data.files import Row
 
 # Names under which objects hold rows, the likeliest first; another name counts only if it has the only list of objects.
 _BUNDLES = ("rows", "data", "records", "items", "examples", "outcomes", "battles", "results")
+
+Holding = Literal["prompts", "answers", "scores", "preferences", "costs"]
 
 
 class BadRowError(ValueError):
@@ -27,15 +30,16 @@ class Problem:
 
 
 Located = tuple[str, Row]
-Translation = Callable[[Iterable[Located]], Iterator[tuple[str, Row | Problem]]]
+# Rows with their places, and the name of the model that the user gave to the file (None: none).
+Translation = Callable[[Iterable[Located], str | None], Iterator[tuple[str, Row | Problem]]]
 
 
 @dataclass(frozen=True)
 class Form:
     """A form in which another tool writes its rows. Each form has a file in this folder and an entry in `FORMS`.
 
-    A form only translates: it does not open files and does not check values. What `rows` yields is validated like the
-    project's own rows, so a form can leave wrong values as they are.
+    A form only translates: it does not open files. What `rows` yields is validated like the project's own rows, so a
+    form can leave wrong values as they are; but scores, costs and tokens of rows that are joined it has to check.
 
     Attributes:
         name: The name that users write, as in ``--from arena``.
@@ -43,20 +47,41 @@ class Form:
         fields: Names of fields that are typical of the form; a CSV header is recognised by any of them.
         matches: Whether the first rows of a file (1 to 16) have this form. A form of traffic must decide by the names
             of the fields alone, since rows with the same field names are treated as the same form.
+        holds: What a file of this form can hold.
         rows: Translates rows with places into the project's own rows: ``prompt`` with ``scores``; or ``model_a``,
             ``model_b`` and ``winner``; or ``answers`` and ``gold``. It iterates over all rows of a file, so it can
-            combine several rows into one; `row_by_row` builds it from a function of one row. None if the form holds no
-            labels.
+            combine several rows into one; `row_by_row` builds it from a function of one row. Its second argument is
+            the model that the file is about, if the user named one. None if the form holds no labels.
         prompts: Returns the routing texts of one row of traffic: none, one or several. None if the form is not traffic;
             the prompts then come from `rows`.
+        start: Builds `prompts` for one file, for forms in which the records of a file depend on each other.
+        plain: Whether the prompts have their usual field names, so that a file of prompts is read without the form.
+        joins: Whether a row is about one model or lacks the prompt: rows of one or several files are then joined by
+            prompt or id.
+        needs: What a file of this form lacks by itself, for lists of forms.
     """
 
     name: str
     title: str
     fields: tuple[str, ...]
     matches: Callable[[Sequence[Row]], bool]
+    holds: tuple[Holding, ...]
     rows: Translation | None = None
     prompts: Callable[[Row], list[str]] | None = None
+    start: Callable[[], Callable[[Row], list[str]]] | None = None
+    plain: bool = False
+    joins: bool = False
+    needs: str = ""
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """The commands that a file of this form is for."""
+        labels = not {"scores", "preferences"}.isdisjoint(self.holds)
+        return (
+            *(("train", "evaluate", "data convert") if labels else ()),
+            *(("label",) if "answers" in self.holds else ()),
+            *(("calibrate", "route") if "prompts" in self.holds else ()),
+        )
 
 
 def bundled(row: Row) -> tuple[str, list[Row]] | None:
@@ -73,16 +98,45 @@ def bundled(row: Row) -> tuple[str, list[Row]] | None:
 
 
 def row_by_row(translate: Callable[[Row], Row]) -> Translation:
-    """Build the `rows` of a form from a function that translates one row, and raises `BadRowError` if it cannot."""
+    """Build the `rows` of a form from a function that translates one row, and raises `BadRowError` if it cannot.
 
-    def rows(located: Iterable[Located]) -> Iterator[tuple[str, Row | Problem]]:
+    The rows of the form name their models, so a model that the user named for the file is an error of each row.
+    """
+
+    def translated(row: Row, model: str | None) -> Row:
+        if model is not None:
+            raise BadRowError("names its models itself; give the file without NAME= before it")
+        return translate(row)
+
+    return rows_of_model(translated)
+
+
+def rows_of_model(translate: Callable[[Row, str | None], Row | None]) -> Translation:
+    """Like `row_by_row`, for rows about one model, whose name is the second argument; None skips the row."""
+
+    def rows(located: Iterable[Located], model: str | None) -> Iterator[tuple[str, Row | Problem]]:
         for where, row in located:
             try:
-                out: Row | Problem = translate(row)
+                out: Row | Problem | None = translate(row, model)
             except BadRowError as exc:
                 out = Problem(str(exc))
             except RecursionError:
                 out = Problem("nested too deeply")
-            yield where, out
+            if out is not None:
+                yield where, out
 
     return rows
+
+
+def unwrapped(located: Iterable[Located], path: Sequence[str]) -> Iterator[Located]:
+    """Rows of which one may be an object that holds the others under a path of fields, such as results.results."""
+    for where, row in located:
+        value: object = row
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        if not isinstance(value, list):
+            yield where, row
+            continue
+        for number, item in enumerate(value, 1):
+            place = f"{where}, item {number} of {'.'.join(path)!r}"
+            yield place, item if isinstance(item, dict) else {}

@@ -36,5 +36,6 @@ LANGFUSE = Form(
     title="Langfuse observations of type GENERATION, or traces",
     fields=("traceId", "trace_id", "observations"),
     matches=_matches,
+    holds=("prompts",),
     prompts=_prompts,
 )

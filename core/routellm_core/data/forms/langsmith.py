@@ -36,5 +36,6 @@ LANGSMITH = Form(
     title="LangSmith runs, also as trees and batches: those of type llm",
     fields=("run_type", "inputs", *_BUNDLES),
     matches=_matches,
+    holds=("prompts",),
     prompts=_prompts,
 )

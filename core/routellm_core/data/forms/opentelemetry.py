@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from routellm_core.data.chats import content_text, parsed, routed, texts_of_call
 from routellm_core.data.files import Row
 from routellm_core.data.forms.base import Form
 
-# Fields that hold the spans of a record: OTLP, Tempo, OTLP before 1.0.
+# Fields that hold the spans of a record: OTLP, Tempo, OTLP before 1.0, results of a search in Tempo.
 _BUNDLES = (
+    "trace",
+    "traces",
+    "spanSets",
     "resourceSpans",
     "resource_spans",
     "batches",
@@ -27,27 +30,43 @@ _INDEXED = re.compile(
     r"^(?:gen_ai\.prompt|llm\.input_messages)\.([0-9]{1,9})\.(?:message\.)?"
     r"(?:(role|content)|contents\.([0-9]{1,9})\.message_content\.(type|text))$"
 )
+_DEEPEST = 8
 _NESTED = {"arrayValue", "array_value", "kvlistValue", "kvlist_value"}
 
 
 def texts_of_span(record: Row) -> list[str]:
     """Return the routing text of a span; a record with empty attributes is read as a recorded call."""
-    if record.get("attributes") in (None, ""):  # a table of runs leaves the cell empty
+    # a table of runs leaves the cell empty
+    if record.get("attributes") in (None, "") and not any(name.startswith("attributes.") for name in record):
         return texts_of_call(record)
     text = _of_span(record)
     return [text] if text else []
 
 
 def _matches(rows: Sequence[Row]) -> bool:
-    return any("attributes" in row or not row.keys().isdisjoint(_BUNDLES) for row in rows)
+    return any(
+        "attributes" in row
+        or not row.keys().isdisjoint(_BUNDLES[1:])
+        or any(name.startswith("attributes.") for name in row)
+        or (isinstance(trace := row.get("trace"), dict) and not trace.keys().isdisjoint(_BUNDLES))
+        for row in rows
+    )
+
+
+def spans_of(record: Row) -> Iterator[Row]:
+    """The spans that a record bundles; itself if it is one."""
+    for name in _BUNDLES:
+        value = record.get(name)
+        inner = [value] if isinstance(value, dict) else value if isinstance(value, list) else []
+        if inner := [item for item in inner if isinstance(item, dict)]:
+            for item in inner:
+                yield from spans_of(item)
+            return
+    yield record
 
 
 def _prompts(record: Row) -> list[str]:
-    for name in _BUNDLES:
-        value = record.get(name)
-        if isinstance(value, list) and (inner := [item for item in value if isinstance(item, dict)]):
-            return [text for item in inner for text in _prompts(item)]
-    return texts_of_span(record)
+    return [text for span in spans_of(record) for text in texts_of_span(span)]
 
 
 def _of_span(span: dict[str, Any]) -> str | None:
@@ -55,7 +74,7 @@ def _of_span(span: dict[str, Any]) -> str | None:
 
     Spans of agents, chains and tools repeat the prompt of the call that they lead to, so None is returned for them.
     """
-    attributes = _attributes(span.get("attributes"))
+    attributes = attributes_of(span)
     kind = next((str(attributes[name]) for name in _SPAN_KINDS if attributes.get(name) is not None), None)
     if kind is not None and kind.lower() not in _MODEL_SPANS:
         return None
@@ -63,6 +82,8 @@ def _of_span(span: dict[str, Any]) -> str | None:
     if (text := routed(parsed(attributes.get("gen_ai.input.messages")))) is not None:
         return text
     if (text := routed(_indexed_messages(attributes))) is not None:
+        return text
+    if (text := routed(parsed(attributes.get("llm.input_messages")))) is not None:
         return text
     for name in ("gen_ai.prompt", "input.value"):
         if (text := routed(parsed(attributes.get(name)))) is not None:
@@ -77,6 +98,27 @@ def _of_span(span: dict[str, Any]) -> str | None:
         if (text := routed(parsed(inner.get("gen_ai.prompt")))) is not None:
             return text
     return None
+
+
+def attributes_of(span: Row) -> dict[str, Any]:
+    """Return the attributes of a span by their dotted names, be they nested, or columns of a table."""
+    attributes = _attributes(parsed(span.get("attributes")))
+    for name, value in span.items():
+        if name.startswith("attributes."):
+            attributes = {**attributes, name.removeprefix("attributes."): parsed(value)}
+    flat: dict[str, Any] = {}
+    _flatten(attributes, "", flat)
+    return flat
+
+
+def _flatten(value: dict[str, Any], prefix: str, into: dict[str, Any]) -> None:
+    """Nested attributes under their dotted names: Phoenix writes {"llm": {"input_messages": [...]}}."""
+    for name, inner in value.items():
+        if isinstance(inner, dict) and prefix.count(".") < _DEEPEST:
+            into[prefix + name] = inner
+            _flatten(inner, f"{prefix}{name}.", into)
+        else:
+            into[prefix + name] = inner
 
 
 def _indexed_messages(attributes: dict[str, Any]) -> list[dict[str, Any]]:
@@ -123,5 +165,6 @@ OPENTELEMETRY = Form(
     title="OpenTelemetry spans of model calls with GenAI, OpenLLMetry or OpenInference attributes (OTLP JSON, Tempo)",
     fields=("attributes", *_BUNDLES),
     matches=_matches,
+    holds=("prompts",),
     prompts=_prompts,
 )

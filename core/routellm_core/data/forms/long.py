@@ -1,0 +1,105 @@
+"""Long tables: a row a prompt and model, with a score, an answer or both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from routellm_core.data.files import Row
+from routellm_core.data.forms.base import Form, rows_of_model
+from routellm_core.data.forms.values import (
+    ANSWER_NAMES,
+    COST_NAMES,
+    GOLD_NAMES,
+    MODEL_NAMES,
+    PROMPT_NAMES,
+    SCORE_NAMES,
+    amount_of,
+    first_of,
+    has_any,
+    id_of,
+    model_of,
+    name_of,
+    one_models_row,
+    prompt_of,
+    score_of,
+    text_of,
+    tokens_of,
+)
+
+_OWN = {"scores", "answers", "winner", "model_a", "model_b"}
+
+
+def _plain(rows: Sequence[Row]) -> bool:
+    return not any(_OWN & row.keys() for row in rows)
+
+
+def _has(row: Row, *names: Sequence[str]) -> bool:
+    return all(name_of(row, some) is not None for some in names)
+
+
+def _has_scores(rows: Sequence[Row]) -> bool:
+    return (
+        _plain(rows)
+        and all(_has(row, PROMPT_NAMES, MODEL_NAMES) for row in rows)
+        and any(_has(row, SCORE_NAMES) for row in rows)
+    )
+
+
+def _has_answers(rows: Sequence[Row]) -> bool:
+    return _plain(rows) and all(_has(row, PROMPT_NAMES, MODEL_NAMES, ANSWER_NAMES) for row in rows)
+
+
+def _is_of_one(rows: Sequence[Row]) -> bool:
+    """Rows with a score under a usual name, whose model only the user knows."""
+    return (
+        _plain(rows)
+        and all(_has(row, PROMPT_NAMES) or id_of(row) is not None for row in rows)
+        and any(_has(row, SCORE_NAMES[:-1]) for row in rows)
+        and not any(has_any(row, MODEL_NAMES) for row in rows)
+    )
+
+
+def of_one_model(row: Row, model: str | None) -> Row:
+    """A row of a long table as what is known about one model."""
+    score, answer, cost = (name_of(row, names) for names in (SCORE_NAMES, ANSWER_NAMES, COST_NAMES))
+    rest = {"prompt": prompt_of(row), "id": id_of(row), "gold": first_of(row, GOLD_NAMES)}
+    return one_models_row(
+        {**rest, "source": row.get("source"), "weight": row.get("weight")},
+        model_of(row, model),
+        score=None if score is None else score_of(row[score], score),
+        answer=None if answer is None else text_of(row[answer], answer),
+        cost=None if cost is None else amount_of(row[cost], cost),
+        tokens=tokens_of(row),
+    )
+
+
+LONG = Form(
+    name="long",
+    title="a row a prompt and model, with its score (LLMRouter's routing data, EmbedLLM, your own)",
+    fields=("prompt", "model", "score"),
+    matches=_has_scores,
+    holds=("prompts", "answers", "scores", "costs"),
+    rows=rows_of_model(of_one_model),
+    joins=True,
+)
+ANSWERS = Form(
+    name="long_answers",
+    title="a row a prompt and model, with its answer",
+    fields=("prompt", "model", "response"),
+    matches=_has_answers,
+    holds=("prompts", "answers", "costs"),
+    rows=rows_of_model(of_one_model),
+    joins=True,
+    plain=True,
+)
+ONE_MODEL = Form(
+    name="one_model",
+    title="a row a prompt with the score of one model, which NAME= before the file names",
+    fields=("prompt", "score"),
+    matches=_is_of_one,
+    holds=("prompts", "answers", "scores", "costs"),
+    rows=rows_of_model(of_one_model),
+    joins=True,
+    plain=True,
+    needs="--data NAME=FILE for each model",
+)

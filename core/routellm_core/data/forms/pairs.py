@@ -1,0 +1,72 @@
+"""Preference pairs, chosen and rejected, whose rows name the models that wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from routellm_core.data.chats import parsed, user_turns
+from routellm_core.data.files import Row
+from routellm_core.data.forms.base import BadRowError, Form, row_by_row
+from routellm_core.data.forms.values import id_of, name_of, name_text, prompt_of, score_of
+
+_SIDES = ("chosen", "rejected")
+
+
+def _names(side: str, what: str) -> tuple[str, ...]:
+    return (
+        f"{side}_{what}",
+        f"{side}-{what}",
+        f"{side}.{what}",
+        f"{what}_{side}",
+        f"{what}-{side}",
+        f"{side}_{what}_name",
+    )
+
+
+def _matches(rows: Sequence[Row]) -> bool:
+    return all({"chosen", "rejected"} <= row.keys() or _model_name(row, "chosen") is not None for row in rows)
+
+
+def _model_name(row: Row, side: str) -> str | None:
+    return name_of(row, _names(side, "model"))
+
+
+def _model(row: Row, side: str) -> str:
+    if (name := _model_name(row, side)) is not None:
+        return name_text(row[name], name)
+    value = parsed(row.get(side))
+    if isinstance(value, dict) and value.get("model") is not None:
+        return name_text(value["model"], f"{side}.model")
+    raise BadRowError(
+        f"field {f'{side}_model'!r}: missing; a router compares two models, so a pair must name who wrote each answer"
+    )
+
+
+def _translated(row: Row) -> Row:
+    chosen, rejected = (_model(row, side) for side in _SIDES)
+    prompt = prompt_of(row)
+    if prompt is None:
+        turns = user_turns(parsed(row.get("chosen")))
+        if not turns:
+            raise BadRowError("field 'prompt': missing")
+        prompt = turns[0]
+    ratings = []
+    for side in _SIDES:
+        names = (*_names(side, "rating"), *_names(side, "score"), f"score_{side}")
+        name = name_of(row, names)
+        ratings.append(None if name is None else score_of(row[name], name))
+    tie = ratings[0] is not None and ratings[0] == ratings[1]
+    out = {"prompt": prompt, "model_a": chosen, "model_b": rejected, "winner": "tie" if tie else "model_a"}
+    if (name := id_of(row)) is not None:
+        out["id"] = name
+    return out | {name: row[name] for name in ("source", "weight") if row.get(name) is not None}
+
+
+PAIRS = Form(
+    name="pairs",
+    title="preference pairs: chosen and rejected answers with chosen_model and rejected_model",
+    fields=("chosen", "rejected", "chosen_model", "rejected_model"),
+    matches=_matches,
+    holds=("prompts", "preferences"),
+    rows=row_by_row(_translated),
+)

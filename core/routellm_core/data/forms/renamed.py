@@ -1,0 +1,74 @@
+"""The project's own rows with the prompt, the scores or the answers under another name, such as question + scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from routellm_core.data.chats import parsed
+from routellm_core.data.files import Row
+from routellm_core.data.forms.base import Form, row_by_row
+from routellm_core.data.forms.values import (
+    GOLD_NAMES,
+    PROMPT_NAMES,
+    empty,
+    first_of,
+    id_of,
+    name_of,
+    prompt_of,
+    score_of,
+    text_of,
+)
+
+_SCORES = ("scores", "model_scores", "performances", "results", "ratings", "rewards")
+_ANSWERS = ("answers", "responses", "model_responses", "model_answers", "outputs", "completions", "generations")
+_BATTLE = {"model_a", "model_b", "winner"}
+
+
+def _mapping(row: Row, names: Sequence[str]) -> str | None:
+    name = name_of(row, names)
+    if name is None:
+        return None
+    value = parsed(row[name])
+    return name if isinstance(value, dict) and all(isinstance(key, str) for key in value) else None
+
+
+def _matches(rows: Sequence[Row]) -> bool:
+    def renamed(row: Row) -> bool:
+        held = _mapping(row, _SCORES) or _mapping(row, _ANSWERS)
+        own = "prompt" in row or "turns" in row
+        if row.keys() >= _BATTLE:
+            return not own and name_of(row, PROMPT_NAMES) is not None
+        return (
+            held is not None and name_of(row, PROMPT_NAMES) is not None and not (own and held in ("scores", "answers"))
+        )
+
+    return all(renamed(row) for row in rows)
+
+
+def _translated(row: Row) -> Row:
+    out: Row = {
+        name: row[name] for name in ("source", "weight", "costs", "tokens", *_BATTLE) if not empty(row.get(name))
+    }
+    out["prompt"] = prompt_of(row)
+    if (name := id_of(row)) is not None:
+        out["id"] = name
+    if (gold := first_of(row, GOLD_NAMES)) is not None:
+        out["gold"] = gold
+    if (field := _mapping(row, _SCORES)) is not None:
+        found = {model: score_of(value, f"{field}.{model}") for model, value in parsed(row[field]).items()}
+        out["scores"] = {model: score for model, score in found.items() if score is not None}
+    if (field := _mapping(row, _ANSWERS)) is not None:
+        texts = {model: text_of(value, f"{field}.{model}") for model, value in parsed(row[field]).items()}
+        out["answers"] = {model: text for model, text in texts.items() if text is not None}
+    return out
+
+
+RENAMED = Form(
+    name="renamed",
+    title="scores, answers or battles in the project's form, with the prompt under another name (question + scores)",
+    fields=("question", "scores"),
+    matches=_matches,
+    holds=("prompts", "answers", "scores", "preferences", "costs"),
+    rows=row_by_row(_translated),
+    plain=True,
+)

@@ -1,0 +1,109 @@
+"""Candidates of several models in a list: UltraFeedback's completions, Nectar's ranked answers, and the like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from routellm_core.data.chats import parsed
+from routellm_core.data.files import Row, kind_of
+from routellm_core.data.forms.base import BadRowError, Form, row_by_row
+from routellm_core.data.forms.values import (
+    ANSWER_NAMES,
+    COST_NAMES,
+    GOLD_NAMES,
+    MODEL_NAMES,
+    amount_of,
+    first_of,
+    id_of,
+    name_of,
+    name_text,
+    prompt_of,
+    score_of,
+    shown,
+    text_of,
+    tokens_of,
+)
+
+_LISTS = ("completions", "answers", "responses", "candidates", "generations", "outputs", "results", "scores", "models")
+_SCORES = ("overall_score", "score", "rating", "reward", "performance", "correct", "quality", "fine-grained_score")
+_RANKS = ("rank", "ranking")
+_HUMAN = ("\n\nHuman:", "\n\nAssistant:")
+
+
+def _candidates(row: Row) -> str | None:
+    for name in _LISTS:
+        value = parsed(row.get(name))
+        if isinstance(value, list) and value and all(isinstance(v, dict) and name_of(v, MODEL_NAMES) for v in value):
+            return name
+    return None
+
+
+def _matches(rows: Sequence[Row]) -> bool:
+    return all(_candidates(row) is not None for row in rows)
+
+
+def _translated(row: Row) -> Row:
+    field = _candidates(row)
+    if field is None:
+        lists = next((name for name in _LISTS if name in row), _LISTS[0])
+        raise BadRowError(
+            f"field {lists!r}: expected a list of objects with a model each, got {kind_of(row.get(lists))}"
+        )
+    prompt = prompt_of({name: value for name, value in row.items() if name != field})
+    out: Row = {"prompt": _without_marks(prompt), "scores": {}, "answers": {}, "costs": {}, "tokens": {}}
+    for number, item in enumerate(parsed(row[field])):
+        place = f"{field}.{number}"
+        model = name_text(first_of(item, MODEL_NAMES), f"{place}.model")
+        for into, name, read in (
+            ("scores", name_of(item, _SCORES), score_of),
+            ("answers", name_of(item, ANSWER_NAMES), text_of),
+            ("costs", name_of(item, COST_NAMES), amount_of),
+        ):
+            if name is not None and (value := read(item[name], f"{place}.{name}")) is not None:
+                out[into][model] = value
+        if model not in out["scores"] and (score := _score(item, place)) is not None:
+            out["scores"][model] = score
+        if tokens := tokens_of(item):
+            out["tokens"][model] = tokens
+    if (name := id_of(row)) is not None:
+        out["id"] = name
+    if (gold := first_of(row, GOLD_NAMES)) is not None:
+        out["gold"] = gold
+    out |= {name: row[name] for name in ("source", "weight") if row.get(name) is not None}
+    return {name: value for name, value in out.items() if value != {}}
+
+
+def _score(item: dict[str, Any], place: str) -> float | None:
+    """A rank turned around, so that more is better; or the mean of the ratings of single aspects."""
+    if (name := name_of(item, _RANKS)) is not None:
+        rank = score_of(item[name], f"{place}.{name}")
+        return None if rank is None else -rank
+    aspects = item.get("annotations")
+    if not isinstance(aspects, dict):
+        return None
+    ratings = [
+        score_of(aspect["Rating"], f"{place}.annotations.{shown(name)}")
+        for name, aspect in aspects.items()
+        if isinstance(aspect, dict) and "Rating" in aspect
+    ]
+    found = [rating for rating in ratings if rating is not None]
+    return sum(found) / len(found) if found else None
+
+
+def _without_marks(prompt: str | None) -> str | None:
+    """The first turn of a prompt that is a transcript, as Nectar's are."""
+    human, assistant = _HUMAN
+    if prompt is None or not prompt.startswith(human):
+        return prompt
+    return prompt.removeprefix(human).partition(assistant)[0].partition(human)[0].strip()
+
+
+ULTRAFEEDBACK = Form(
+    name="ultrafeedback",
+    title="a list of candidates, each with a model and a score, a rating or a rank (UltraFeedback, Nectar)",
+    fields=("instruction", "completions", "models"),
+    matches=_matches,
+    holds=("prompts", "answers", "scores"),
+    rows=row_by_row(_translated),
+)
