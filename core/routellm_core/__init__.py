@@ -17,11 +17,13 @@ from routellm_core.errors import (
     RouteLLMError,
     RouterError,
 )
+from routellm_core.log import TrafficLog
 from routellm_core.policy import (
     Price,
     RoutingDecision,
     RoutingPolicy,
     RoutingRequest,
+    Shadow,
     ShareLimit,
     SpendLimit,
     Stickiness,
@@ -46,9 +48,11 @@ __all__ = [
     "RoutingDecision",
     "RoutingPolicy",
     "RoutingRequest",
+    "Shadow",
     "ShareLimit",
     "SpendLimit",
     "Stickiness",
+    "TrafficLog",
     "load_router",
 ]
 __version__ = "0.1.0"

@@ -41,6 +41,7 @@ def build_app() -> Any:
     from routellm_core.commands.explain import explain
     from routellm_core.commands.options import Command
     from routellm_core.commands.route import route
+    from routellm_core.commands.serve import serve
 
     app = typer.Typer(
         name="routellm",
@@ -58,6 +59,7 @@ def build_app() -> Any:
     for module in (label, data, train):
         app.add_typer(module.app)
     app.command(cls=Command)(evaluate)
+    app.command(cls=Command)(serve)
     return app
 
 

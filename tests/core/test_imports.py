@@ -23,6 +23,10 @@ HEAVY = [
     "typer",
     "matplotlib",
     "jinja2",
+    "sqlalchemy",
+    "psycopg",
+    "sqlite3",
+    "asyncio",
 ]
 
 
@@ -59,8 +63,8 @@ def test_public_names():
     assert sorted(routellm_core.__all__) == [
         "Calibration", "CheckpointError", "CheckpointNotFoundError", "ConfigurationError", "DataError",
         "DeadlineError", "LimitError", "MissingExtraError", "OnlineCalibration", "Price", "PromptError",
-        "RouteLLMError", "Router", "RouterError", "RoutingDecision", "RoutingPolicy", "RoutingRequest", "ShareLimit",
-        "SpendLimit", "Stickiness", "load_router",
+        "RouteLLMError", "Router", "RouterError", "RoutingDecision", "RoutingPolicy", "RoutingRequest", "Shadow",
+        "ShareLimit", "SpendLimit", "Stickiness", "TrafficLog", "load_router",
     ]  # fmt: skip
     for module in (routellm_core, routellm_core.routers, routellm_core.embedders):
         for name in module.__all__:
@@ -94,6 +98,8 @@ def test_a_missing_extra_gives_the_install_line():
         ("torch", "from routellm_core import load_router; load_router('bert', '.')", "bert"),
         ("torch", "from routellm_core import load_router; load_router('causal_llm', '.')", "bert"),
         ("huggingface_hub", "from routellm_core import load_router; load_router('mf', 'owner/name')", "hub"),
+        ("sqlalchemy", "from routellm_core import TrafficLog; TrafficLog('sqlite:///t.db')", "log"),
+        ("psycopg", "from routellm_core import TrafficLog; TrafficLog('postgresql://h/d')", "log-postgres"),
         ("typer", "from routellm_core.cli import build_app; build_app()", "cli"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from routellm_core.log.recording import Answer, Recording, Runs
 from routellm_core.log.rows import (
     Feedback,
     Label,
@@ -14,20 +15,25 @@ from routellm_core.log.rows import (
     SideSummary,
     TrafficSummary,
 )
+from routellm_core.log.traffic_log import TrafficLog
 from routellm_core.log.urls import is_database_url
 
 if TYPE_CHECKING:
     from routellm_core.log.database import TrafficDatabase
 
 __all__ = [
+    "Answer",
     "Feedback",
     "Label",
     "LoggedAnswer",
     "LoggedCall",
     "LoggedOutcome",
     "LoggedPair",
+    "Recording",
+    "Runs",
     "SideSummary",
     "TrafficDatabase",
+    "TrafficLog",
     "TrafficSummary",
     "is_database_url",
 ]

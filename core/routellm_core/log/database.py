@@ -27,7 +27,7 @@ from routellm_core.log.urls import checked_url, file_of, shown_url
 
 # What a row can make a database refuse; anything else is the database's own trouble, which may pass.
 ROW_ERRORS = (exc.DataError, exc.IntegrityError, UnicodeError, OverflowError)
-_DROPPED = "dropped:"
+_STATE = "state:"
 Moment = float | int | datetime
 
 
@@ -195,7 +195,7 @@ class TrafficDatabase:
         return self._add("labels", labels)
 
     def add_feedback(self, rows: Iterable[Feedback]) -> int:
-        """Add feedback; an id that is there already stays as it is. Returns how many are new."""
+        """Add feedback; one of an id that is there already takes its place. Returns how many are new."""
         return self._add("feedback", rows)
 
     def _add(self, table: str, rows: Iterable[Any]) -> int:
@@ -235,12 +235,14 @@ class TrafficDatabase:
             for name, table in schema.TABLES.items():
                 if rows.get(name):
                     connection.execute(schema.insert(connection, table), list(rows[name]))
+            for row in rows.get("states", ()):
+                schema.put_meta(connection, _STATE + row["name"], json.dumps(row["state"]))
 
     def count_dropped(self, causes: Mapping[str, int]) -> None:
         """Add to the counts of what could not be logged, by cause."""
         with self._engine.begin() as connection:
             for cause, count in causes.items():
-                key = _DROPPED + cause
+                key = reading.DROPPED + cause
                 present = connection.execute(
                     schema.meta.update()
                     .where(schema.meta.c.key == key)
@@ -272,6 +274,14 @@ class TrafficDatabase:
         with self._engine.connect() as connection:
             return connection.scalar(select(created).order_by(created.desc()).limit(1).offset(newest))
 
+    def shadows_so_far(self) -> tuple[int, float]:
+        """How many shadow answers there are, and the money that they cost as far as it is known."""
+        a = schema.answers.c
+        query = select(func.count(), func.sum(a.cost)).where(a.kind == "shadow", a.error.is_(None))
+        with self._engine.connect() as connection:
+            count, cost = connection.execute(query).one()
+            return count, cost or 0.0
+
     # --- state: what was learned when, how often a verdict was looked for, counts of limits ---
 
     def load_state(self, name: str) -> dict[str, Any] | None:
@@ -281,7 +291,7 @@ class TrafficDatabase:
             DataError: It is not a JSON object.
         """
         with self._reading() as connection:
-            value = connection.scalar(select(schema.meta.c.value).where(schema.meta.c.key == f"state:{name}"))
+            value = connection.scalar(select(schema.meta.c.value).where(schema.meta.c.key == _STATE + name))
         if value is None:
             return None
         try:
@@ -295,7 +305,7 @@ class TrafficDatabase:
     def save_state(self, name: str, state: dict[str, Any]) -> None:
         """Save JSON values under `name`."""
         with self.writing() as connection:
-            schema.put_meta(connection, f"state:{name}", json.dumps(state))
+            schema.put_meta(connection, _STATE + name, json.dumps(state))
 
 
 def _engine(url: str, busy_seconds: float) -> Engine:

@@ -14,6 +14,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from routellm_core.checks import Side
 from routellm_core.log.rows import (
+    SKIPPED_SHADOWS,
     Feedback,
     Label,
     LoggedAnswer,
@@ -32,7 +33,8 @@ _PAGE = 2000
 # Values of an IN list; SQLite allows 32,766 parameters.
 _MOST_VALUES = 500
 _SIDES: tuple[Side, Side] = ("strong", "weak")
-_DROPPED = "dropped:"
+# keys of the meta table that count what was lost, by cause
+DROPPED = "dropped:"
 
 Opened = Callable[[], AbstractContextManager[Connection]]
 
@@ -314,6 +316,7 @@ def summary(connection: Connection, period: Period) -> TrafficSummary:
         first = begun if first is None else min(first, begun)
         last = ended if last is None else max(last, ended)
     total = sum(by_side.values())
+    lost = dropped(connection)
     return TrafficSummary(
         calls=total,
         strong_fraction=by_side["strong"] / total if total else None,
@@ -323,7 +326,8 @@ def summary(connection: Connection, period: Period) -> TrafficSummary:
         feedback=_count(connection, feedback_table, period),
         sides=_sides(connection, period),
         reasons=dict(sorted(by_reason.items(), key=lambda item: -item[1])),
-        dropped=dropped(connection),
+        skipped_shadows=lost.pop(SKIPPED_SHADOWS, 0),
+        dropped=lost,
         first=first,
         last=last,
     )
@@ -331,8 +335,8 @@ def summary(connection: Connection, period: Period) -> TrafficSummary:
 
 def dropped(connection: Connection) -> dict[str, int]:
     """What could not be logged since the log exists, by cause."""
-    rows = connection.execute(select(meta.c.key, meta.c.value).where(meta.c.key.like(f"{_DROPPED}%")))
-    return {key.removeprefix(_DROPPED): int(value) for key, value in rows}
+    rows = connection.execute(select(meta.c.key, meta.c.value).where(meta.c.key.like(f"{DROPPED}%")))
+    return {key.removeprefix(DROPPED): int(value) for key, value in rows}
 
 
 def _count(connection: Connection, table: Any, period: Period) -> int:

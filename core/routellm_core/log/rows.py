@@ -12,6 +12,8 @@ import numpy.typing as npt
 from routellm_core.checks import Side
 
 Kind = Literal["routed", "shadow"]
+# What is counted beside rows that could not be logged: shadow calls that were given up.
+SKIPPED_SHADOWS = "shadow skipped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,7 @@ class TrafficSummary:
         feedback: Scores that users and graders gave.
         sides: What each side did.
         reasons: Calls by reason.
+        skipped_shadows: Shadow calls that were given up when their program ended, since the log exists.
         dropped: What could not be logged since the log exists, by cause.
         first: When the first call of the period was decided, in seconds since 1970; None without calls.
         last: Likewise the last one.
@@ -211,6 +214,7 @@ class TrafficSummary:
     feedback: int
     sides: Mapping[Side, SideSummary]
     reasons: Mapping[str, int]
+    skipped_shadows: int
     dropped: Mapping[str, int]
     first: float | None
     last: float | None

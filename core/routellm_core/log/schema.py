@@ -121,17 +121,22 @@ class NewerSchemaError(DataError):
 def insert(connection: Connection, table: Table) -> Any:
     """An insert that leaves a row as it is where one with its key exists.
 
-    An answer takes the place of a failure: a call that was tried again.
+    There are two exceptions: an answer takes the place of a failure, for a call that was tried again, and feedback
+    that of what the same source thought earlier.
     """
     dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
     statement = dialect.insert(table)
-    if table is not answers:
-        return statement.on_conflict_do_nothing()
-    return statement.on_conflict_do_update(
-        index_elements=["call_id", "side"],
-        set_={column.name: statement.excluded[column.name] for column in answers.columns if not column.primary_key},
-        where=answers.c.error.is_not(None) & statement.excluded.error.is_(None),
-    )
+    new = statement.excluded
+    if table is answers:
+        changed = [column.name for column in answers.columns if not column.primary_key]
+        return statement.on_conflict_do_update(
+            index_elements=["call_id", "side"],
+            set_={name: new[name] for name in changed},
+            where=answers.c.error.is_not(None) & new.error.is_(None),
+        )
+    if table is feedback:
+        return statement.on_conflict_do_update(index_elements=["id"], set_={"score": new.score, "created": new.created})
+    return statement.on_conflict_do_nothing()
 
 
 def prepare(connection: Connection) -> None:

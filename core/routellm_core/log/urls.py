@@ -48,11 +48,19 @@ def checked_url(url: str, parameter: str = "url") -> str:
         if not file.parent.is_dir():
             raise ConfigurationError(f"{parameter}={url!r}: no folder {str(file.parent)!r}; create it first")
         rest = f"/{file}{question}{query}"
-    if find_spec("sqlalchemy") is None:
+    if not _is_installed("sqlalchemy"):
         raise MissingExtraError("A traffic log", "log")
-    if kind != "sqlite" and find_spec("psycopg") is None:
+    if kind != "sqlite" and not _is_installed("psycopg"):
         raise MissingExtraError("A traffic log in PostgreSQL", "log-postgres")
     return f"{_DRIVERS[kind]}://{rest}"
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a package is there, without the second or more that importing it may take."""
+    try:
+        return find_spec(package) is not None
+    except ImportError:
+        return False
 
 
 def file_of(url: str) -> Path | None:

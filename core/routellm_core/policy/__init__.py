@@ -7,6 +7,7 @@ from routellm_core.policy.limits import ShareLimit, SpendLimit
 from routellm_core.policy.options import RoutingOptions
 from routellm_core.policy.policy import RoutingPolicy
 from routellm_core.policy.savings import Price
+from routellm_core.policy.shadow import Shadow
 from routellm_core.policy.stickiness import Stickiness
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "RoutingOptions",
     "RoutingPolicy",
     "RoutingRequest",
+    "Shadow",
     "ShareLimit",
     "SpendLimit",
     "Stickiness",

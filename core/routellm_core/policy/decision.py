@@ -58,7 +58,10 @@ class RoutingDecision:
             failover: the class name of its error, or ``"cooldown"`` for a side that was passed over.
         p_strong: Probability that the call went to the strong side, exploration included; 0.0 or 1.0 where nothing was
             left to chance.
-        id: Names the call in traces and logs; 32 hex digits. It and `p_strong` are left out of comparisons.
+        router_version: The first digits of the router's fingerprint, which tell one version of it from another; None
+            when unknown.
+        id: Names the call in traces and logs; 32 hex digits. It, `p_strong` and `router_version` are left out of
+            comparisons.
     """
 
     model: Side
@@ -71,6 +74,7 @@ class RoutingDecision:
     detail: str | None = None
     # by default from the side, see __post_init__
     p_strong: float = field(default=None, compare=False)  # type: ignore[assignment]
+    router_version: str | None = field(default=None, compare=False)
     id: str = field(default_factory=new_id, compare=False)
 
     def __post_init__(self) -> None:

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, Protocol, TypeAlias, TypedDict
 
 from routellm_core.calibration import Calibration, OnlineCalibration
 from routellm_core.checks import Side
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.cooldown import Cooldown
-from routellm_core.policy.decision import RoutingRequest
+from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 from routellm_core.policy.limits import Limit
 from routellm_core.policy.policy import OnError, RoutingPolicy
+from routellm_core.policy.shadow import Shadow
 from routellm_core.policy.stickiness import Stickiness
 
 RouteOn: TypeAlias = str | Callable[..., str | Sequence[str] | RoutingRequest]
+
+
+class CallLog(Protocol):
+    """Where routed calls are recorded: a `routellm_core.log.TrafficLog`."""
+
+    def recording(
+        self,
+        decision: RoutingDecision,
+        *,
+        prompt: str | None = None,
+        conversation: str | None = None,
+        shadow: Shadow | None = None,
+        step: int = 0,
+    ) -> Any:
+        """Begin to record a call that was just decided."""
 
 
 class PolicyOptions(TypedDict, total=False):
@@ -91,6 +107,13 @@ class RoutingOptions(DecisionOptions, total=False):
     cooldown: float | Cooldown | None
     """Seconds for which a model is passed over after such a failure, with `failover`; then one call at a time tries it
     again. By default 5; None or 0 passes over nothing. Forced calls go to their side all the same."""
+
+    log: CallLog | None
+    """A `TrafficLog`, to which every call is written; no call waits for it or fails because of it."""
+
+    shadow: float | Shadow
+    """Share of the calls that the other model answers, too, in the background, for pairs to learn from; or a `Shadow`
+    with its limits. Needs `log`. Nobody gets these answers, and no callback, usage or history knows of them."""
 
     weak_profile: Mapping[str, Any] | None
     """What the weak model can do, where its own profile or metadata is silent or wrong: keys of LangChain's model

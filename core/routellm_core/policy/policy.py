@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from math import nextafter
 from typing import Any, Literal, Self, get_args
@@ -26,6 +26,7 @@ from routellm_core.routers.function import as_router
 logger = logging.getLogger("routellm_core")
 
 OnError = Literal["strong", "weak", "raise"]
+_VERSION_DIGITS = 12
 
 
 @dataclass(slots=True)
@@ -39,6 +40,10 @@ class _Serving:
     online: OnlineCalibration | None
     scoring: Scoring
     cache: WinRateCache
+    version: str = field(init=False)  # of the router
+
+    def __post_init__(self) -> None:
+        self.version = self.router.fingerprint[:_VERSION_DIGITS]
 
 
 class RoutingPolicy:
@@ -317,8 +322,12 @@ class RoutingPolicy:
             return None
         threshold = serving.threshold
         if win_rate >= threshold:
-            return RoutingDecision("strong", win_rate, threshold, serving.router.name, p_strong=1.0)
-        return RoutingDecision("weak", win_rate, threshold, serving.router.name, p_strong=0.0)
+            return RoutingDecision(
+                "strong", win_rate, threshold, serving.router.name, p_strong=1.0, router_version=serving.version
+            )
+        return RoutingDecision(
+            "weak", win_rate, threshold, serving.router.name, p_strong=0.0, router_version=serving.version
+        )
 
     def spent(self, request: RoutingRequest, side: Side, input_tokens: int, output_tokens: int) -> None:
         """Tell the limits what a call used; both adapters do so when an answer reports its usage."""
@@ -419,17 +428,20 @@ class _Batch:
     def _decision(self, request: RoutingRequest, keys: tuple[bytes, ...]) -> RoutingDecision:
         policy, serving = self.policy, self.serving
         threshold = serving.threshold if request.threshold is None else request.threshold
-        name = serving.router.name
+        name, version = serving.router.name, serving.version
         if request.force is not None:
             side = request.force
             if policy.observe is not None and request.reason == "no_text":
                 side = policy.observe  # nothing but the lack of a text speaks for the strong side
-            return RoutingDecision(side, None, threshold, name, request.reason, detail=request.detail)
+            return RoutingDecision(
+                side, None, threshold, name, request.reason, detail=request.detail, router_version=version
+            )
         win_rate = self._hardest(keys)
         if isinstance(win_rate, Exception):
             side = policy.observe or ("weak" if policy.on_error == "weak" else "strong")
             reason: Reason = "deadline" if isinstance(win_rate, DeadlineError) else "error"
-            return RoutingDecision(side, None, threshold, name, reason, error=type(win_rate).__name__)
+            error = type(win_rate).__name__
+            return RoutingDecision(side, None, threshold, name, reason, error=error, router_version=version)
         online = serving.online if request.threshold is None else None
         if online is not None:
             threshold = online.threshold
@@ -438,7 +450,9 @@ class _Batch:
             # a refused call counts as one just below the threshold: it must not raise that of the others
             threshold = online.observe(max(0.0, nextafter(threshold, 0.0)) if refused else win_rate)
         if refused:
-            return RoutingDecision("weak", win_rate, threshold, name, "limit", detail="ShareLimit")
+            return RoutingDecision(
+                "weak", win_rate, threshold, name, "limit", detail="ShareLimit", router_version=version
+            )
         return self._by_win_rate(win_rate, threshold, online)
 
     def _hardest(self, keys: tuple[bytes, ...]) -> float | Exception:
@@ -453,18 +467,21 @@ class _Batch:
         return hardest
 
     def _by_win_rate(self, win_rate: float, threshold: float, online: OnlineCalibration | None) -> RoutingDecision:
-        policy, name = self.policy, self.serving.router.name
+        policy, name, version = self.policy, self.serving.router.name, self.serving.version
         side: Side = "strong" if win_rate >= threshold else "weak"
         if policy.observe is not None:
-            return RoutingDecision(policy.observe, win_rate, threshold, name, "observed")
+            return RoutingDecision(policy.observe, win_rate, threshold, name, "observed", router_version=version)
         if policy.exploration is None:
-            return RoutingDecision(side, win_rate, threshold, name, p_strong=1.0 if side == "strong" else 0.0)
+            p_strong = 1.0 if side == "strong" else 0.0
+            return RoutingDecision(side, win_rate, threshold, name, p_strong=p_strong, router_version=version)
         call = new_id()
         taken, by_coin, p_strong = policy.exploration.drawn(call, win_rate, side)
         if online is not None and taken != side:
             online.correct(1 if taken == "strong" else -1)
         reason: Reason = "explored" if by_coin else "win_rate"
-        return RoutingDecision(taken, win_rate, threshold, name, reason, p_strong=p_strong, id=call)
+        return RoutingDecision(
+            taken, win_rate, threshold, name, reason, p_strong=p_strong, router_version=version, id=call
+        )
 
     def _refused(self, request: RoutingRequest, win_rate: float) -> bool:
         if self.policy.observe is not None:

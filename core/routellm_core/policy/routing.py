@@ -11,9 +11,10 @@ from routellm_core.errors import ConfigurationError, PromptError
 from routellm_core.policy.capability import capability_gap, checked_profile
 from routellm_core.policy.cooldown import DEFAULT_SECONDS, Cooldown
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
-from routellm_core.policy.options import DecisionOptions, RoutingOptions, check_options
+from routellm_core.policy.options import CallLog, DecisionOptions, RoutingOptions, check_options
 from routellm_core.policy.policy import POLICY_DEFAULTS, RoutingPolicy
 from routellm_core.policy.route import Route
+from routellm_core.policy.shadow import Shadow
 from routellm_core.policy.stickiness import Stickiness
 
 # what an adapter found to route on: a text, several of which the hardest decides, or a request that says more
@@ -29,10 +30,14 @@ OPTION_DEFAULTS: dict[str, Any] = {
     "sticky": None,
     "failover": False,
     "cooldown": DEFAULT_SECONDS,
+    "log": None,
+    "shadow": 0.0,
     "weak_profile": None,
 }
 THRESHOLD_SETTING = "routellm_threshold"
 FORCE_SETTING = "routellm_force"
+# what identifies a conversation in the log, where `sticky` names nothing else
+_CONVERSATION_SETTING = "thread_id"
 POLICY_OPTIONS = frozenset({"policy", *POLICY_DEFAULTS})
 DECISION_OPTIONS = DecisionOptions.__optional_keys__
 ROUTING_OPTIONS = RoutingOptions.__optional_keys__
@@ -45,7 +50,7 @@ class CallSettings:
     Attributes:
         threshold: Threshold of this call; None takes the policy's.
         force: Side that this call goes to, whatever its win rate.
-        conversation: Identifies the conversation, for `sticky`.
+        conversation: Identifies the conversation, for `sticky` and the log.
         keys: Whose call it is, by the names that limits ask for.
     """
 
@@ -73,6 +78,8 @@ class Routing:
         allow_overrides: Whether a call may force a side or set its own threshold.
         route_on: The user's own way from an input to what it is routed on.
         sticky: Conversations that stay strong.
+        log: Where calls are recorded.
+        shadow: Which calls the other side answers, too.
         weak_profile: What the user says of the weak model's abilities.
     """
 
@@ -83,6 +90,8 @@ class Routing:
     allow_overrides: bool = True
     route_on: Any = None
     sticky: Stickiness | None = None
+    log: CallLog | None = None
+    shadow: Shadow | None = None
     weak_profile: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -115,6 +124,8 @@ class Routing:
             allow_overrides=checked_flag(given["allow_overrides"], "allow_overrides"),
             route_on=_checked_route_on(given["route_on"], key_allowed=key_allowed),
             sticky=Stickiness.of(given["sticky"]),
+            log=_checked_log(given["log"]),
+            shadow=_checked_shadow(given["shadow"], given["log"]),
             weak_profile=checked_profile(given["weak_profile"], "weak_profile"),
         )
 
@@ -134,7 +145,7 @@ class Routing:
         if not self.allow_overrides and (threshold is not None or force is not None):
             name = FORCE_SETTING if threshold is None else THRESHOLD_SETTING
             raise ConfigurationError(f"{name} is set for a call, but allow_overrides=False refuses it")
-        conversation = None if self.sticky is None else given.get(self.sticky.key)
+        conversation = given.get(_CONVERSATION_SETTING if self.sticky is None else self.sticky.key)
         return CallSettings(
             None if threshold is None else checked_fraction(threshold, THRESHOLD_SETTING),
             None if force is None else checked_side(force, FORCE_SETTING),
@@ -206,6 +217,24 @@ class Routing:
             decision, failover=self.failover, cooldown=self.cooldown, is_broken=is_broken, on_settled=on_settled
         )
 
+    def recording(
+        self, decision: RoutingDecision, request: RoutingRequest | None, settings: CallSettings, *, step: int = 0
+    ) -> Any:
+        """Begin to record a call in the log; None without one.
+
+        Args:
+            decision: What was decided.
+            request: What was asked of the policy; None where that is not known any more.
+            settings: Settings of the call.
+            step: Which call this is of those that one decision holds for.
+        """
+        if self.log is None:
+            return None
+        prompt = "\n\n".join(request.prompts) if request is not None and request.prompts else None
+        return self.log.recording(
+            decision, prompt=prompt, conversation=settings.conversation, shadow=self.shadow, step=step
+        )
+
     def noted(self, decision: RoutingDecision, settings: CallSettings) -> RoutingDecision:
         """Show stickiness a decision; it may turn a weak one of a held conversation into a strong one."""
         return decision if self.sticky is None else self.sticky.after(settings.conversation, decision)
@@ -250,3 +279,24 @@ def _checked_route_on(value: Any, *, key_allowed: bool) -> Any:
     raise ConfigurationError(
         f"route_on={value!r:.80}: expected a function of the input, which returns the text to route on{key} or None"
     )
+
+
+def _checked_log(value: Any) -> CallLog | None:
+    if value is None or hasattr(value, "recording"):
+        return value  # type: ignore[no-any-return]
+    raise ConfigurationError(f"log={value!r:.80}: expected a TrafficLog, such as TrafficLog('sqlite:///traffic.db')")
+
+
+def _checked_shadow(value: Any, log: Any) -> Shadow | None:
+    shadow = Shadow.of(value)
+    if shadow is None:
+        return None
+    if log is None:
+        raise ConfigurationError(
+            f"shadow={value!r:.80} needs a log for its answers: pass log=TrafficLog('sqlite:///traffic.db')"
+        )
+    if shadow.budget is not None and getattr(log, "prices", None) is None:
+        raise ConfigurationError(
+            f"shadow={value!r:.120}: a budget needs prices: pass TrafficLog(..., prices={{MODEL: Price(...), ...}})"
+        )
+    return shadow

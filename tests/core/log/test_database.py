@@ -107,7 +107,7 @@ def test_feedback_can_be_imported_again(database: TrafficDatabase) -> None:
     rows = [Feedback(str(i), 0.5, call_id=call_id(i)) for i in range(3)]
     assert database.add_feedback(rows) == 3
     assert database.add_feedback([replace(row, score=1.0) for row in rows]) == 0
-    assert {row.score for row in database.feedback()} == {0.5}
+    assert {row.score for row in database.feedback()} == {1.0}
     for wrong in (Feedback("x", 1.5, call_id="a"), Feedback("x", 1.0), Feedback("", 1.0, call_id="a")):
         with pytest.raises(DataError, match="feedback: "):
             database.add_feedback([wrong])

@@ -1,0 +1,131 @@
+"""`routellm serve`: the OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from routellm_core.errors import MissingExtraError
+
+
+def serve(
+    strong: Annotated[str | None, typer.Option(help="Name of the strong model, as its server calls it.")] = None,
+    weak: Annotated[str | None, typer.Option(help="Name of the weak model.")] = None,
+    strong_url: Annotated[
+        str | None, typer.Option(help="Base URL of the strong model's API.", show_default="OpenAI's")
+    ] = None,
+    weak_url: Annotated[
+        str | None, typer.Option(help="Base URL of the weak model's API.", show_default="OpenAI's")
+    ] = None,
+    strong_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable that holds the key for the strong model's server.")
+    ] = None,
+    weak_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable that holds the key for the weak model's server.")
+    ] = None,
+    client_key_env: Annotated[
+        list[str] | None,
+        typer.Option(help="Environment variable with a key that clients must send. May be given again."),
+    ] = None,
+    pass_client_key: Annotated[
+        list[str] | None, typer.Option(help="strong or weak: send the client's own key on to it. May be given again.")
+    ] = None,
+    strong_fraction: Annotated[
+        float | None, typer.Option(help="Wanted share of strong calls, 0 to 1.", show_default="0.5")
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="Threshold itself, instead of a share.")] = None,
+    router: Annotated[
+        str | None,
+        typer.Option(
+            "--router",
+            "-r",
+            help="Router: a name, the directory of a saved one, or your own as package.module:Class.",
+            show_default="mf",
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Calibration file, fitted on your own prompts.", show_default="the router's own"),
+    ] = None,
+    failover: Annotated[
+        bool | None,
+        typer.Option("--failover", help="The other model answers when one fails before its first token."),
+    ] = None,
+    online: Annotated[
+        bool | None, typer.Option("--online", help="Move the threshold with the traffic, so that the share is kept.")
+    ] = None,
+    sticky: Annotated[
+        bool | None,
+        typer.Option("--sticky", help="Keep conversations strong, by the header x-routellm-conversation."),
+    ] = None,
+    overrides: Annotated[
+        bool | None,
+        typer.Option(
+            "--overrides/--no-overrides",
+            help="Whether clients may choose a side or a threshold, by header or model name.",
+            show_default="--overrides",
+        ),
+    ] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds that the router may take.")] = None,
+    other: Annotated[
+        str | None,
+        typer.Option(
+            help="Where paths go that are not routed, such as embeddings: strong, weak or none.", show_default="strong"
+        ),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.", show_default="6060")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of settings, which knows every option, limits too; the command line wins."),
+    ] = None,
+) -> None:
+    """Serve OpenAI's API, and send each request to a strong or a weak model.
+
+    Example: routellm serve --strong gpt-4.1 --strong-key-env OPENAI_API_KEY --weak small --weak-url
+    http://127.0.0.1:8000/v1 --strong-fraction 0.3
+    """
+    try:
+        import uvicorn  # noqa: F401 - the server needs it; better said here than after the router has loaded
+
+        from routellm_core.serve.run import run
+        from routellm_core.serve.settings import read_settings, server_of
+    except ImportError as exc:
+        if isinstance(exc, MissingExtraError):
+            raise
+        raise MissingExtraError("routellm serve", "serve") from None
+    settings = {} if config is None else read_settings(config)
+    passed = pass_client_key or []
+    sides = {
+        "strong": {"model": strong, "url": strong_url, "key_env": strong_key_env},
+        "weak": {"model": weak, "url": weak_url, "key_env": weak_key_env},
+    }
+    for side, given in sides.items():
+        table: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if side in passed:
+            table["pass_client_key"] = True
+        settings[side] = {**settings.get(side, {}), **table}
+    if strong_fraction is not None or threshold is not None:
+        settings.pop("strong_fraction", None)
+        settings.pop("threshold", None)
+    told = {
+        "client_key_env": client_key_env or None,
+        "strong_fraction": strong_fraction,
+        "threshold": threshold,
+        "router": router,
+        "calibration": None if calibration is None else str(calibration),
+        "failover": failover,
+        "online": online,
+        "sticky": sticky,
+        "allow_overrides": overrides,
+        "deadline": deadline,
+        "other": other,
+        "host": host,
+        "port": port,
+    }
+    settings |= {name: value for name, value in told.items() if value is not None}
+    server = server_of(settings, os.environ)
+    run(server.app, host=server.host, port=server.port, max_connections=server.max_connections)

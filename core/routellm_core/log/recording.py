@@ -1,0 +1,178 @@
+"""Recording: one routed call on its way into the log, and its shadow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from routellm_core.checks import Side, other_side
+from routellm_core.policy.decision import RoutingDecision
+from routellm_core.policy.shadow import Shadow
+
+if TYPE_CHECKING:
+    from routellm_core.log.traffic_log import TrafficLog
+
+# Calls that a router or the lack of one decided; a side that was settled otherwise has nothing to be compared with.
+_COMPARABLE = ("win_rate", "explored", "observed", "sticky", "no_text", "error", "deadline")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an adapter makes of an answer for the log.
+
+    Attributes:
+        text: Its text; calls of tools as JSON.
+        model: Name of the model that gave it.
+        input_tokens: As the provider reports them; None when it does not.
+        output_tokens: Likewise.
+        error: Class name of what went wrong; None for an answer.
+    """
+
+    text: str | None = None
+    model: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Ids under which a call is traced; None where it is not."""
+
+    run: str | None = None
+    parent: str | None = None
+    trace: str | None = None
+
+
+class Recording:
+    """One call, from its decision to its answer; made by `TrafficLog.recording`.
+
+    Attributes:
+        runs: Ids of the call's runs; set them before the answer is there.
+        is_drawn: Whether the other side is to answer, too.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_call_id",
+        "_chance",
+        "_conversation",
+        "_created",
+        "_decision",
+        "_log",
+        "_prompt",
+        "_shadow",
+        "is_drawn",
+        "runs",
+    )
+
+    def __init__(
+        self,
+        log: TrafficLog,
+        decision: RoutingDecision,
+        call_id: str,
+        *,
+        prompt: str | None,
+        conversation: str | None,
+        shadow: Shadow | None,
+    ) -> None:
+        self._log = log
+        self._decision = decision
+        self._call_id = call_id
+        self._prompt = prompt
+        self._conversation = conversation
+        self._created = time.time()
+        self._begun = time.perf_counter()
+        self._shadow = shadow
+        self.runs = Runs()
+        # before the draw and whatever it will be, so that this is the probability that the other side answers
+        self._chance = 0.0
+        if shadow is not None and decision.failover is None and decision.reason in _COMPARABLE:
+            self._chance = log.shadows.chance(shadow)
+        self.is_drawn = shadow is not None and self._chance > 0 and shadow.draws(call_id)
+
+    def failed(self, error: BaseException, decision: RoutingDecision | None = None) -> None:
+        """Log that the call ended in `error`; nothing answers in its place."""
+        self._ended(Answer(error=type(error).__name__), decision or self._decision)
+
+    def answered(
+        self,
+        answer: Answer,
+        decision: RoutingDecision | None = None,
+        *,
+        other: Callable[[Side], Answer] | None = None,
+    ) -> None:
+        """Log the answer that the user gets, and have the other side answer where the call is drawn.
+
+        Args:
+            answer: The answer.
+            decision: The decision as it stands now, where a failover may have changed it.
+            other: Calls a side with the same request, outside of the user's run; runs in a thread.
+        """
+        decision = decision or self._decision
+        if self._ended(answer, decision) and other is not None:
+            assert self._shadow is not None
+            self._log.shadows.run(self._shadow, other_side(decision.model), other, self._shadowed)
+
+    def answered_async(
+        self,
+        answer: Answer,
+        decision: RoutingDecision | None = None,
+        *,
+        other: Callable[[Side], Awaitable[Answer]] | None = None,
+    ) -> None:
+        """Like `answered`, with a coroutine function that runs as a task of the running event loop."""
+        decision = decision or self._decision
+        if self._ended(answer, decision) and other is not None:
+            assert self._shadow is not None
+            self._log.shadows.start(self._shadow, other_side(decision.model), other, self._shadowed)
+
+    def _ended(self, answer: Answer, decision: RoutingDecision) -> bool:
+        """Log call and answer; whether the other side is to answer, too."""
+        turned = decision.failover is not None
+        version = f":{decision.router_version}" if decision.router_version else ""
+        text = answer.text
+        call = {
+            "id": self._call_id,
+            "created": self._created,
+            "app": self._log.app,
+            "run_id": self.runs.run,
+            "parent_run_id": self.runs.parent,
+            "trace_id": self.runs.trace,
+            "conversation": self._conversation,
+            "prompt": self._prompt,
+            "router": decision.router + version,
+            "win_rate": decision.win_rate,
+            "threshold": decision.threshold,
+            "reason": decision.reason,
+            "failover": decision.failover,
+            "p_strong": decision.p_strong,
+            "p_shadow": 0.0 if turned else self._chance,
+            "side": decision.model,
+            "drawn": self.is_drawn,
+        }
+        row = self._answer_row(answer, decision.model, "routed", time.perf_counter() - self._begun)
+        self._log.put((("calls", call), ("answers", row)), len(self._prompt or "") + len(text or ""))
+        return self.is_drawn and not turned and answer.error is None
+
+    def _shadowed(self, side: Side, answer: Answer, seconds: float) -> None:
+        row = self._answer_row(answer, side, "shadow", seconds)
+        self._log.put((("answers", row),), len(answer.text or ""))
+
+    def _answer_row(self, answer: Answer, side: Side, kind: str, seconds: float) -> dict[str, object]:
+        return {
+            "call_id": self._call_id,
+            "side": side,
+            "created": time.time(),
+            "kind": kind,
+            "model": answer.model,
+            "text": answer.text,
+            "input_tokens": answer.input_tokens,
+            "output_tokens": answer.output_tokens,
+            "cost": self._log.cost(answer, side),
+            "latency": seconds,
+            "error": answer.error,
+            "drawn": self.is_drawn,
+        }

@@ -1,0 +1,551 @@
+"""The ASGI app: takes a request, decides, sends its bytes to the chosen server and the reply's bytes back."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Literal, Unpack
+from urllib.parse import unquote
+
+from routellm_core.checks import Side, checked_count, checked_fraction, checked_seconds, checked_side
+from routellm_core.errors import ConfigurationError, EmptyAnswerError, LimitError, PromptError
+from routellm_core.policy.decision import RoutingDecision, RoutingRequest
+from routellm_core.policy.options import RoutingOptions
+from routellm_core.policy.route import Route
+from routellm_core.policy.routing import FORCE_SETTING, THRESHOLD_SETTING, CallSettings, Routing
+from routellm_core.serve import requests
+from routellm_core.serve.answers import AnswerReader, BrokenReplyError
+from routellm_core.serve.metrics import CONTENT_TYPE, Metrics
+from routellm_core.serve.names import Asked, Names, model_object
+from routellm_core.serve.replies import Headers, Message, Receive, RequestError, Scope, Send, decision_headers, reply
+from routellm_core.serve.upstream import Answer, RefusalError, Upstream, UpstreamError, Upstreams, as_upstream
+
+logger = logging.getLogger("routellm_core")
+
+Other = Literal["strong", "weak", "none"]
+MAX_BODY = 32 << 20
+_MAX_REFUSAL = 1 << 20
+_MAX_RESPONSE_IDS = 100_000
+_PREFIX = "/v1"
+
+
+def create_app(
+    strong: Upstream | Mapping[str, Any],
+    weak: Upstream | Mapping[str, Any],
+    *,
+    client_keys: Mapping[str, str] | str | None = None,
+    other: Other = "strong",
+    max_body: int = MAX_BODY,
+    body_timeout: float = 60.0,
+    connect_timeout: float = 5.0,
+    read_timeout: float = 600.0,
+    **options: Unpack[RoutingOptions],
+) -> App:
+    """Make an ASGI app that routes OpenAI-compatible requests to two servers.
+
+    ``/v1/chat/completions``, ``/v1/completions`` and ``/v1/responses`` are routed, ``/v1/models``, ``/health`` and
+    ``/metrics`` answered here, and every other path below ``/v1/`` goes to one side. A request goes on byte for byte
+    but for the model's name, and the reply comes back as it is. Mount it where you like: paths count from the mount.
+
+    Args:
+        strong: The server of the strong model: an `Upstream`, or a mapping such as ``{"model": "gpt-4.1", "key": k}``.
+        weak: The server of the weak model.
+        client_keys: What a client must send as ``Authorization: Bearer``: one key, or several by the name of their
+            client, which limits may ask for as ``client``; None asks for none.
+        other: Where paths go that are not routed, such as ``/v1/embeddings``; ``"none"`` refuses them.
+        max_body: Largest body of a request, in bytes.
+        body_timeout: Seconds that a client may take to send its body.
+        connect_timeout: Seconds until a connection to a server must stand.
+        read_timeout: Seconds without a byte after which a server counts as dead.
+        **options: Those of every routed model, see `RoutingOptions`; ``route_on`` gets the request's JSON object.
+
+    Raises:
+        ConfigurationError: A value is not allowed.
+    """
+    routing = Routing.of(options, owner="create_app")
+    if other not in ("strong", "weak", "none"):
+        raise ConfigurationError(f"other={other!r:.80}: expected 'strong', 'weak' or 'none'")
+    seconds = {"body_timeout": body_timeout, "connect_timeout": connect_timeout, "read_timeout": read_timeout}
+    for name, value in seconds.items():
+        if value is None or checked_seconds(value, name, without="") is None:
+            raise ConfigurationError(f"{name}={value!r}: expected seconds > 0")
+    return App(
+        routing,
+        Upstreams(
+            as_upstream(strong, "strong"),
+            as_upstream(weak, "weak"),
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+        ),
+        client_keys=_checked_client_keys(client_keys),
+        other=None if other == "none" else checked_side(other, "other"),
+        max_body=checked_count(max_body, "max_body", unit="bytes"),
+        body_timeout=body_timeout,
+    )
+
+
+def _checked_client_keys(given: Mapping[str, str] | str | None) -> dict[str, bytes]:
+    keys = {"client": given} if isinstance(given, str) else dict(given or {})
+    for name, key in keys.items():
+        if not isinstance(key, str) or not key or not key.isascii():
+            raise ConfigurationError(f"client_keys={{{name!r}: ...}}: expected a key of ASCII characters, not empty")
+    return {name: key.encode() for name, key in keys.items()}
+
+
+@dataclass(slots=True)
+class _Call:
+    """A routed request on its way.
+
+    Attributes:
+        path: Path after ``/v1``.
+        raw: Its bytes, with the client's name for the model.
+        body: Their JSON object.
+        asked: What the model's name asks for.
+        request: What the policy was asked.
+        start: When the request was complete.
+        reader: Reads the reply that is passed on at the moment, where anybody wants to know.
+    """
+
+    scope: Scope
+    path: str
+    raw: bytes
+    body: dict[str, Any]
+    asked: Asked
+    start: float
+    request: RoutingRequest = field(default_factory=lambda: RoutingRequest(()))
+    reader: AnswerReader | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Bytes of a reply, and whether a client could use them."""
+
+    answer: Answer
+    data: bytes
+    is_empty: bool = False
+
+
+class App:
+    """The app that `create_app` makes; its arguments are checked there.
+
+    Attributes:
+        routing: The options, and the policy (`App.policy`).
+    """
+
+    def __init__(
+        self,
+        routing: Routing,
+        upstreams: Upstreams,
+        *,
+        client_keys: Mapping[str, bytes],
+        other: Side | None,
+        max_body: int,
+        body_timeout: float,
+    ) -> None:
+        self.routing = routing
+        self.policy = routing.policy
+        self.upstreams = upstreams
+        self.is_locked = bool(client_keys)
+        self._client_keys = client_keys
+        self._other = other
+        self._max_body = max_body
+        self._body_timeout = body_timeout
+        self._metrics = Metrics()
+        models: dict[Side, str] = {side: upstreams[side].model for side in ("strong", "weak")}
+        self._names = Names(routing.policy, models, overrides=routing.allow_overrides)
+        # which side holds a stored response, where the two sides are different servers
+        self._holders: OrderedDict[str, Side] | None = None if upstreams.share_state else OrderedDict()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, as ASGI asks."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            self._metrics.open.inc()
+            begun = False
+
+            async def sending(message: Message) -> None:
+                nonlocal begun
+                begun = True
+                await send(message)
+
+            try:
+                await self._serve(scope, receive, sending)
+            except RequestError as error:
+                self._metrics.refused(error.status)
+                await reply(send, error.status, error.body)
+            except requests.ClientGoneError:
+                pass
+            except Exception as exc:
+                # by its class alone: a message may hold text of the prompt
+                logger.error("A request failed in this server: %s.", type(exc).__name__)
+                logger.debug("The failure:", exc_info=True)
+                if not begun:
+                    failure = RequestError(500, f"this server failed ({type(exc).__name__})", kind="api_error")
+                    self._metrics.refused(failure.status)
+                    await reply(send, failure.status, failure.body)
+            finally:
+                self._metrics.open.dec()
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def close(self) -> None:
+        """Close the connections to the servers; where no server tells the app of its end."""
+        await self.upstreams.close()
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, raw_path = _paths(scope)
+        if path == "/health":
+            await reply(send, 200, b'{"status":"ok"}')
+            return
+        if path == "/metrics":
+            await reply(send, 200, self._metrics.text(), content_type=CONTENT_TYPE)
+            return
+        client = self._client(scope)
+        if not path.startswith(_PREFIX + "/") or _climbs(raw_path):
+            raise RequestError(404, "no such path; the base URL of a client ends in /v1")
+        path, raw_path = path[len(_PREFIX) :], raw_path[len(_PREFIX) :]
+        if scope["method"] == "GET" and (path == "/models" or path.startswith("/models/")):
+            await reply(send, 200, self._models(path))
+            return
+        raw = await requests.read_body(receive, at_most=self._max_body, seconds=self._body_timeout)
+        if scope["method"] == "POST" and path in requests.ROUTED:
+            work = self._routed(scope, path, raw, client, send)
+        else:
+            work = self._passed_on(scope, path, raw_path, raw, send)
+        await _while_connected(work, receive)
+
+    def _client(self, scope: Scope) -> str | None:
+        """The name of the client that asks.
+
+        Raises:
+            RequestError: A key is required, and the client's is missing or wrong.
+        """
+        if not self._client_keys:
+            return None
+        sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        key = sent[7:].strip() if sent[:7].lower() == b"bearer " else b""
+        found = None
+        for name, known in self._client_keys.items():  # all of them, so that the time tells nothing
+            if hmac.compare_digest(key, known):
+                found = name
+        if found is None:
+            raise RequestError(401, "the client's key is missing or wrong", "invalid_api_key")
+        return found
+
+    def _models(self, path: str) -> bytes:
+        names = self._names.listed()
+        if path == "/models":
+            return json.dumps({"object": "list", "data": [model_object(name) for name in names]}).encode()
+        name = unquote(path.removeprefix("/models/"))
+        self._names.meaning(name)
+        return json.dumps(model_object(name)).encode()
+
+    # --- what is not routed ---
+
+    async def _passed_on(self, scope: Scope, path: str, raw_path: str, raw: bytes, send: Send) -> None:
+        side = self._holder_of(path.removeprefix("/responses/").partition("/")[0]) or self._other
+        if side is None:
+            raise RequestError(404, f"only {', '.join(sorted(requests.ROUTED))} are served here below /v1")
+        start = time.perf_counter()
+        try:
+            answer = await self.upstreams.send(side, scope, raw_path, raw)
+        except UpstreamError as exc:
+            self._metrics.failed(side, _reason_of(exc))
+            raise _unreachable(exc) from None
+        self._metrics.answered(side, time.perf_counter() - start)
+        try:
+            await _start(send, answer)
+            async for chunk in answer.chunks():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except UpstreamError as exc:
+            logger.warning("A reply of the %s model's server broke off: %s.", side, exc)
+            return
+        finally:
+            answer.close()
+        await send({"type": "http.response.body", "body": b""})
+
+    # --- what is routed ---
+
+    async def _routed(self, scope: Scope, path: str, raw: bytes, client: str | None, send: Send) -> None:
+        start = time.perf_counter()
+        body = requests.parse_body(raw)
+        call = _Call(scope, path, raw, body, self._names.meaning(body["model"]), start)
+        decision = await self._decided(call, client)
+        self._metrics.decided(decision, time.perf_counter() - start)
+        if call.asked.is_model:
+            route: Route[_Piece] = Route(decision, on_settled=self._metrics.settled)
+        else:
+            route = self.routing.route(decision, is_broken=_nothing_is, on_settled=self._metrics.settled)
+        fails_over = self.routing.failover and not call.asked.is_model
+        pieces = route.astream(lambda side: self._opened(call, side, fails_over=fails_over), _is_empty)
+        try:
+            await self._send_on(call, route, pieces, send)
+        except RefusalError as exc:
+            told = self._told(call, route.decision)
+            await send({"type": "http.response.start", "status": exc.status_code, "headers": [*exc.headers, *told]})
+            await send({"type": "http.response.body", "body": exc.raw})
+        except (UpstreamError, EmptyAnswerError, BrokenReplyError) as exc:
+            error = _unreachable(exc)
+            await reply(send, error.status, error.body, self._told(call, route.decision))
+        finally:
+            self._account(call, route.decision)
+
+    async def _decided(self, call: _Call, client: str | None) -> RoutingDecision:
+        headers = {name: value.decode("latin1") for name, value in call.scope["headers"] if name[:11] == b"x-routellm-"}
+        try:
+            settings = self._settings(call, headers, client)
+            lookback = self._lookback(headers)
+            holder = self._holder_of(call.body.get("previous_response_id"))
+            if holder is not None and settings.force is None:
+                call.request = RoutingRequest((), force=holder, reason="sticky", detail="previous_response_id")
+            else:
+                call.request = self.routing.request(
+                    settings, gap=lambda: self._gap(call), texts=lambda: self._texts(call, lookback)
+                )
+            return await self.routing.adecide(call.request, settings)
+        except LimitError as exc:
+            raise RequestError(429, str(exc), "insufficient_quota", kind="insufficient_quota") from None
+        except (ConfigurationError, PromptError) as exc:
+            raise RequestError(400, str(exc)) from None
+
+    def _settings(self, call: _Call, headers: Mapping[bytes, str], client: str | None) -> CallSettings:
+        """What the headers, the body and the model's name say of this call; a header wins over the name."""
+        threshold, share = headers.get(b"x-routellm-threshold"), headers.get(b"x-routellm-strong-fraction")
+        force = headers.get(b"x-routellm-force")
+        given: dict[str, Any] = {
+            THRESHOLD_SETTING: call.asked.threshold,
+            FORCE_SETTING: call.asked.force,
+            "client": client,
+            "user_id": call.body.get("safety_identifier") or call.body.get("user"),
+        }
+        if threshold is not None and share is not None:
+            raise RequestError(400, "x-routellm-threshold and x-routellm-strong-fraction are both set; send one")
+        if threshold is not None:
+            given[THRESHOLD_SETTING] = _number(threshold, "x-routellm-threshold")
+        if share is not None:
+            fraction = checked_fraction(_number(share, "x-routellm-strong-fraction"), "x-routellm-strong-fraction")
+            given[THRESHOLD_SETTING] = self._names.threshold_of(fraction, "x-routellm-strong-fraction")
+        if force is not None:
+            given[FORCE_SETTING] = force
+        if self.routing.sticky is not None:
+            given[self.routing.sticky.key] = headers.get(b"x-routellm-conversation")
+        for key in self.policy.limit_keys:
+            told = headers.get(b"x-routellm-" + key.replace("_", "-").encode())
+            if told is not None and key != "client":
+                given[key] = told
+        return self.routing.settings(given)
+
+    def _lookback(self, headers: Mapping[bytes, str]) -> int:
+        told = headers.get(b"x-routellm-lookback")
+        if told is None:
+            return self.routing.lookback
+        if not told.isascii() or not told.isdigit() or not 1 <= int(told[:9]) <= 1000:
+            raise RequestError(400, "x-routellm-lookback: expected a number of user messages, 1 to 1000")
+        return int(told)
+
+    def _gap(self, call: _Call) -> str | None:
+        if not self.routing.weak_profile:
+            return None
+        return self.routing.gap(
+            requests.needs(call.path, call.body), None, None, lambda: requests.input_tokens(call.path, call.body)
+        )
+
+    def _texts(self, call: _Call, lookback: int) -> Any:
+        if callable(self.routing.route_on):
+            return self.routing.route_on(call.body)
+        return requests.routing_texts(call.path, call.body, lookback) or ""
+
+    # --- the reply ---
+
+    async def _opened(self, call: _Call, side: Side, *, fails_over: bool) -> AsyncIterator[_Piece]:
+        """Send the request to one side, and return its reply's pieces once it has begun.
+
+        Raises:
+            UpstreamError: The server could not be reached.
+            RefusalError: It refused, and the other side may answer.
+        """
+        start = time.perf_counter()
+        model = self.upstreams[side].model
+        raw = call.raw if call.body["model"] == model else requests.with_model(call.raw, model)
+        try:
+            answer = await self.upstreams.send(side, call.scope, call.path, raw)
+        except UpstreamError as exc:
+            self._metrics.failed(side, _reason_of(exc))
+            raise
+        self._metrics.answered(side, time.perf_counter() - start)
+        if answer.status >= 400:
+            self._metrics.failed(side, str(answer.status))
+            if fails_over:
+                raise await _refusal(answer)
+        call.reader = None
+        wanted = fails_over or self.policy.limits or (self._holders is not None and call.path == requests.RESPONSES)
+        if answer.status < 300 and wanted:
+            call.reader = AnswerReader(answer.header(b"content-type"), answer.header(b"content-encoding"))
+        return self._pieces(answer, call.reader, fails_over=fails_over)
+
+    async def _pieces(self, answer: Answer, reader: AnswerReader | None, *, fails_over: bool) -> AsyncGenerator[_Piece]:
+        try:
+            async for chunk in answer.chunks():
+                if reader is None:
+                    yield _Piece(answer, chunk)
+                    continue
+                try:
+                    reader.feed(chunk)
+                except BrokenReplyError:
+                    if fails_over:
+                        raise
+                yield _Piece(answer, chunk, is_empty=not reader.begun)
+            if reader is not None:
+                try:
+                    reader.end()
+                except (BrokenReplyError, EmptyAnswerError):
+                    if fails_over:
+                        raise
+            yield _Piece(answer, b"")  # a reply without a body has to begin, too
+        except (BrokenReplyError, EmptyAnswerError, UpstreamError) as exc:
+            self._metrics.failed(answer.side, _reason_of(exc))
+            raise
+        finally:
+            answer.close()
+
+    async def _send_on(self, call: _Call, route: Route[_Piece], pieces: AsyncGenerator[_Piece], send: Send) -> None:
+        """Pass a reply on; where it breaks off after it began, so does what the client gets."""
+        begun = False
+        try:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    if not begun:
+                        begun = True
+                        await _start(send, piece.answer, self._told(call, route.decision))
+                    if piece.data:
+                        await send({"type": "http.response.body", "body": piece.data, "more_body": True})
+        except (UpstreamError, EmptyAnswerError, BrokenReplyError) as exc:
+            if not begun:
+                raise
+            # the client has to see a broken reply: where its end is missing, the web server cuts the connection
+            logger.warning("A reply of the %s model broke off: %s.", route.decision.model, exc)
+            return
+        await send({"type": "http.response.body", "body": b""})
+
+    def _told(self, call: _Call, decision: RoutingDecision) -> Headers:
+        return decision_headers(decision, self.upstreams[decision.model].model, call.asked.note)
+
+    def _account(self, call: _Call, decision: RoutingDecision) -> None:
+        """Tell the limits what a call used, and remember who holds a stored response."""
+        reader = call.reader
+        if reader is None:
+            return
+        if self.policy.limits:
+            read, written = reader.usage or (requests.input_tokens(call.path, call.body), reader.output_tokens)
+            self.policy.spent(call.request, decision.model, read, written)
+        if self._holders is not None and reader.response_id is not None:
+            self._holders[reader.response_id] = decision.model
+            while len(self._holders) > _MAX_RESPONSE_IDS:
+                self._holders.popitem(last=False)
+
+    def _holder_of(self, response_id: Any) -> Side | None:
+        return self._holders.get(response_id) if self._holders and isinstance(response_id, str) else None
+
+
+async def _while_connected(work: Any, receive: Receive) -> None:
+    """Run `work` until it ends or the client goes away, which cancels it."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+        working.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+    if not working.cancelled():
+        working.result()
+
+
+async def _gone(receive: Receive) -> None:
+    """Wait until the client goes away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _start(send: Send, answer: Answer, told: Headers | None = None) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers, *(told or ())]})
+
+
+async def _refusal(answer: Answer) -> RefusalError:
+    """The error for a reply with an error status; what cannot be read whole keeps its status."""
+    try:
+        raw = await answer.read(_MAX_REFUSAL)
+    finally:
+        answer.close()
+    try:
+        body = json.loads(raw.decode())
+    except (ValueError, RecursionError):
+        body = None
+    return RefusalError(answer, raw, body)
+
+
+def _unreachable(exc: Exception) -> RequestError:
+    if isinstance(exc, UpstreamError):
+        code = "upstream_timeout" if exc.is_timeout else "upstream_unavailable"
+        return RequestError(504 if exc.is_timeout else 502, str(exc), code, kind="api_error")
+    return RequestError(502, f"the model's server gave no answer: {exc}", "upstream_broken", kind="api_error")
+
+
+def _reason_of(exc: Exception) -> str:
+    if isinstance(exc, UpstreamError):
+        return "timeout" if exc.is_timeout else "connection"
+    return "empty" if isinstance(exc, EmptyAnswerError) else "broken"
+
+
+def _number(text: str, name: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise RequestError(400, f"{name}: expected a number between 0 and 1") from None
+
+
+def _paths(scope: Scope) -> tuple[str, str]:
+    """The path from where the app is mounted, decoded and as it was sent."""
+    path, root = scope["path"], scope.get("root_path", "")
+    raw = scope.get("raw_path")
+    raw_path = path if raw is None else raw.decode("latin1")
+    if root and path.startswith(root + "/"):
+        path = path[len(root) :]
+        if raw_path.startswith(root + "/"):
+            raw_path = raw_path[len(root) :]
+    return path, raw_path
+
+
+def _climbs(raw_path: str) -> bool:
+    """Whether a path leads upwards once it is decoded, as often as anybody may decode it."""
+    path, decoded = raw_path, unquote(raw_path)
+    while decoded != path:
+        path, decoded = decoded, unquote(decoded)
+    return any(part in ("..", ".") for part in path.replace("\\", "/").split("/"))
+
+
+def _is_empty(piece: _Piece) -> bool:
+    return piece.is_empty
+
+
+def _nothing_is(_: Any) -> bool:
+    """What is broken is found while it is read, see `AnswerReader`."""
+    return False
