@@ -82,8 +82,11 @@ _UNICODE_WORDS: Callable[[str], list[str]] = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)*").findall
 _OPTIONS = re.compile(r"\n\(?([A-J])[.):] ?([^\n]*)").findall
 _SENTENCES = re.compile(r"[.!?](?=\s|$)").findall
-# each alternative starts with a rare character, so that the scan skips ordinary text
 _CODE_MARKS = re.compile(r"```|</|==|!=|=>|->|::|[;{}][ \t]*\n").findall
+_UPPERCASE = re.compile(r"[A-Z]").findall
+_NON_ASCII = re.compile(r"[^\x00-\x7f]").findall
+# DEL, a control character, is included
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7e]+").sub
 _CALLS = re.compile(r"(?<=\w)\(\w*\)").findall
 # a command, or a formula between dollar signs; two prices in a sentence are no formula
 _LATEX = re.compile(r"\\[a-zA-Z\[\]()]|\$[a-zA-Z]\$|\$[^$\n\\^_=]{0,40}[\\^_=][^$\n]{0,80}\$").findall
@@ -151,14 +154,16 @@ def words_of(text: str) -> list[str]:
     lowered = text.lower()
     if lowered.isascii():
         return _ASCII_WORDS(lowered)
-    decomposed = unicodedata.normalize("NFD", lowered)
+    return _UNICODE_WORDS(_BEYOND_ASCII(_visible, unicodedata.normalize("NFD", lowered)))
+
+
+def _visible(match: re.Match[str]) -> str:
+    """The characters without combining accents (Mn) and without those that mean nothing to the table.
+
+    The latter are zero-width and control characters, lone surrogates and private ones (Cf, Cc, Cs, Co, Cn).
+    """
     category = unicodedata.category
-    # Mn: combining accents. Cf, Cc, Cs, Co, Cn: zero-width, control, lone surrogates, private: no meaning to the table.
-    kept = "".join(
-        c if c < "\x7f" or c.isspace() or not ((kind := category(c)) == "Mn" or kind[0] == "C") else ""
-        for c in decomposed
-    )
-    return _UNICODE_WORDS(kept)
+    return "".join(c for c in match[0] if c.isspace() or not ((kind := category(c)) == "Mn" or kind[0] == "C"))
 
 
 def surface_features(text: str, words: Sequence[str], pieces: int) -> list[float]:
@@ -190,7 +195,7 @@ def surface_features(text: str, words: Sequence[str], pieces: int) -> list[float
     numbers = _NUMBERS(seen)
     sentences = len(_SENTENCES(seen))
     find = seen.count
-    code_marks = len(_CODE_MARKS(seen)) + find("def ") + find("import ")
+    code_marks = _count_code_marks(seen) + find("def ") + find("import ")
     if "(" in seen:
         code_marks += len(_CALLS(seen))
     latex = len(_LATEX(seen)) if "\\" in seen or "$" in seen else 0
@@ -202,9 +207,14 @@ def surface_features(text: str, words: Sequence[str], pieces: int) -> list[float
     log_chars = log1p(chars)
     option_chars = sum(len(body) for _, body in options)
     stem_chars = max(chars - option_chars, 0)
-    ascii_only = seen.isascii()
-    non_ascii = 0 if ascii_only else sum(c > "\x7f" for c in seen)
-    non_latin = 0 if ascii_only else sum(c > "\u02ff" and not "\u2000" <= c <= "\u2bff" for c in seen)
+    non_ascii = non_latin = 0
+    if seen.isascii():
+        uppercase = len(_UPPERCASE(seen))
+    else:
+        uppercase = sum(map(str.isupper, seen))
+        beyond = _NON_ASCII(seen)
+        non_ascii = len(beyond)
+        non_latin = sum(c > "\u02ff" and not "\u2000" <= c <= "\u2bff" for c in beyond)
     stripped = seen.rstrip()
     digits = sum(map(len, numbers))
     operators = find("+") + find("*") + find("/") + find("^") + find("<") + find(">")
@@ -221,7 +231,7 @@ def surface_features(text: str, words: Sequence[str], pieces: int) -> list[float
         sum(map(len, words)) / (count + 4),
         len(set(words)) / (count + 4),
         (pieces - count) / (count + 4),
-        sum(map(str.isupper, seen)) / size,
+        uppercase / size,
         digits / size,
         log1p(len(numbers)),
         1.0 if any(len(n) > 3 for n in numbers) else 0.0,
@@ -255,6 +265,22 @@ def surface_features(text: str, words: Sequence[str], pieces: int) -> list[float
         log_chars - 4.5 if other else 0.0,
         1.0 / (1.0 + count),
     ]
+
+
+def _count_code_marks(text: str) -> int:
+    """Matches of `_CODE_MARKS`; ordinary text has none of the substrings, and searching for those is much faster."""
+    if (
+        "```" in text
+        or "==" in text
+        or "->" in text
+        or "=>" in text
+        or "!=" in text
+        or "::" in text
+        or "</" in text
+        or ("\n" in text and (";" in text or "{" in text or "}" in text))
+    ):
+        return len(_CODE_MARKS(text))
+    return 0
 
 
 class StaticEmbedder:
@@ -369,22 +395,25 @@ class StaticEmbedder:
         count, d = len(texts), self._table.shape[1]
         out = np.empty((count, self.dimension), dtype=np.float32)
         surface = np.empty((count, len(SURFACE_NAMES)), dtype=np.float64)
+        problems: list[int] = []
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise PromptError(f"texts[{i}] is {type(text).__name__}, expected str; decode or convert it first")
             words = words_of(window(text))
             ids = self._ids(words)
-            surface[i] = surface_features(text, words, len(ids))
+            surface[i] = features = surface_features(text, words, len(ids))
+            if features[_PROBLEM]:
+                problems.append(i)
             if ids:
                 factor = self._scale / (len(ids) + self._shrinkage)
-                np.multiply(np.add.reduce(self._table[ids], axis=0), factor, out=out[i, :d])
+                np.multiply(np.add.reduce(self._table.take(ids, axis=0), axis=0), factor, out=out[i, :d])
             else:
                 out[i, :d] = 0.0
-        problems = np.flatnonzero(surface[:, _PROBLEM])
-        np.clip((surface - self._mean) / self._std, -self._clip, self._clip, out=surface)
-        out[:, d:-1] = surface
+        surface -= self._mean
+        surface /= self._std
+        np.minimum(np.maximum(surface, -self._clip, out=surface), self._clip, out=out[:, d:-1], casting="same_kind")
         out[:, -1] = 1.0
-        if problems.size:
+        if problems:
             out[problems, :-1] *= self._problem_factors[:-1]
         return out
 
@@ -402,7 +431,7 @@ class StaticEmbedder:
         for word in words:
             row = get(word)
             if row is None:
-                ids.extend(self._split(word))
+                ids += self._split(word)
             else:
                 ids.append(row)
         return ids

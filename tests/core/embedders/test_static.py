@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import threading
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +116,27 @@ def test_words_follow_berts_rules() -> None:
     assert words_of("Café naïve") == ["cafe", "naive"]
     assert words_of("中文 text") == ["中", "文", "text"]
     assert words_of("a\u200bb") == ["ab"]
+
+
+TEXTS = st.text(st.sampled_from("aB9 \n\t;{}`<>/=!-:.,\x7f\x80éÉ\u0301\u200b日Ωẞ\U0001f600\ud800"), max_size=60)
+
+
+@given(TEXTS)
+def test_fast_counts_are_those_of_the_plain_ones(text: str) -> None:
+    """Twins that look at each character: what is counted the fast way must be the same, or vectors change."""
+    raw = dict(zip(SURFACE_NAMES, surface_features(text, words_of(text), 0), strict=True))
+    size = len(text) or 1
+    assert raw["uppercase_share"] == sum(c.isupper() for c in text) / size
+    assert raw["non_ascii_share"] == sum(ord(c) > 127 for c in text) / size
+    marks = len(re.findall(r"```|</|==|!=|=>|->|::|[;{}][ \t]*\n", text))
+    assert raw["log_code_marks"] == math.log1p(marks + len(re.findall(r"(?<=\w)\(\w*\)", text)))
+    decomposed = unicodedata.normalize("NFD", text.lower())
+    kept = "".join(c for c in decomposed if (c.isascii() and c != "\x7f") or c.isspace() or not _is_mute(c))
+    assert text.isascii() or words_of(text) == words_of(kept)
+
+
+def _is_mute(c: str) -> bool:
+    return unicodedata.category(c) == "Mn" or unicodedata.category(c)[0] == "C"
 
 
 def test_a_long_prompt_is_read_at_both_ends() -> None:
