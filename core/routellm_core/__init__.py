@@ -4,7 +4,12 @@
 >>> load_router().win_rates(["hi", "Prove that there are infinitely many primes."])  # doctest: +SKIP
 """
 
-from routellm_core.calibration import Calibration, OnlineCalibration
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from routellm_core.calibration import Calibration
 from routellm_core.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -17,18 +22,13 @@ from routellm_core.errors import (
     RouteLLMError,
     RouterError,
 )
-from routellm_core.log import TrafficLog
-from routellm_core.policy import (
-    Price,
-    RoutingDecision,
-    RoutingPolicy,
-    RoutingRequest,
-    Shadow,
-    ShareLimit,
-    SpendLimit,
-    Stickiness,
-)
+from routellm_core.policy import RoutingDecision, RoutingPolicy, RoutingRequest
 from routellm_core.routers import Router, load_router
+
+if TYPE_CHECKING:
+    from routellm_core.calibration import OnlineCalibration
+    from routellm_core.log import TrafficLog
+    from routellm_core.policy import Price, Shadow, ShareLimit, SpendLimit, Stickiness
 
 __all__ = [
     "Calibration",
@@ -56,3 +56,20 @@ __all__ = [
     "load_router",
 ]
 __version__ = "0.1.0"
+
+# loaded when first used: most decisions need none of them
+_ROOMS = {
+    "OnlineCalibration": "calibration",
+    "Price": "policy",
+    "Shadow": "policy",
+    "ShareLimit": "policy",
+    "SpendLimit": "policy",
+    "Stickiness": "policy",
+    "TrafficLog": "log",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

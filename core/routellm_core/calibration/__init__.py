@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from routellm_core.calibration.distribution import Calibration
-from routellm_core.calibration.online import DriftReport, OnlineCalibration
 
 if TYPE_CHECKING:
+    from routellm_core.calibration.online import DriftReport, OnlineCalibration
     from routellm_core.calibration.resumable import ResumableCalibration, calibrate_file
     from routellm_core.calibration.targets import Target, budget_target, quality_target, share_target
 
@@ -24,8 +24,10 @@ __all__ = [
     "share_target",
 ]
 
-# loaded when first used: they need the statistics and the readers of files, which deciding does not
+# loaded when first used: most decisions need none of them, nor the statistics and the readers of files behind them
 _MODULES = {
+    "DriftReport": "online",
+    "OnlineCalibration": "online",
     "ResumableCalibration": "resumable",
     "Target": "targets",
     "budget_target": "targets",

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from random import Random
-from typing import Any, Literal, Self
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from routellm_core.checks import Side
+
+if TYPE_CHECKING:
+    from random import Random
 
 Reason = Literal[
     "win_rate",
@@ -24,16 +27,24 @@ Reason = Literal[
 ]
 
 
-# Not the module's own generator: a program that seeds that one would repeat its ids. Seeded by the system, anew in a
-# forked child, it costs half of what asking the system for every id does.
-_generator = Random()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_generator.seed)
+@cache
+def _generator() -> Random:
+    """The source of ids: seeded by the system, and anew in a forked child.
+
+    It is not the generator of the module `random`, which a program may seed and so repeat its ids; and it costs half of
+    what asking the system for every id does.
+    """
+    from random import Random  # takes longer to load than most modules that routing needs
+
+    generator = Random()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=generator.seed)
+    return generator
 
 
 def new_id() -> str:
     """A new id of a decision, 32 random hex digits."""
-    return f"{_generator.getrandbits(128):032x}"
+    return f"{_generator().getrandbits(128):032x}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Protocol, TypeAlias, TypedDict
 
 from routellm_core.calibration import Calibration, OnlineCalibration
@@ -134,6 +133,8 @@ def check_options(given: Iterable[str], *, known: Iterable[str], owner: str) -> 
     names = list(known)
     for name in given:
         if name not in names:
+            from difflib import get_close_matches
+
             close = get_close_matches(name, names, n=1, cutoff=0.6)
             hint = f"did you mean {close[0]}=?" if close else f"its options are {', '.join(sorted(names))}"
             raise ConfigurationError(f"{name}=: {owner} has no such option; {hint}")

@@ -7,21 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from math import nextafter
-from typing import Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from routellm_core.calibration.distribution import Calibration
-from routellm_core.calibration.online import OnlineCalibration
 from routellm_core.calibration.scoring import RouterLike
 from routellm_core.checks import Side, checked_count, checked_fraction, checked_seconds, checked_side
 from routellm_core.errors import ConfigurationError, DeadlineError, PromptError, RouterError
 from routellm_core.forks import fork_safe_lock
 from routellm_core.policy.cache import WinRateCache, prompt_key
 from routellm_core.policy.decision import Reason, RoutingDecision, RoutingRequest, new_id
-from routellm_core.policy.exploration import Exploration
-from routellm_core.policy.limits import Limit, checked_limits
 from routellm_core.policy.scoring import Scores, Scoring
 from routellm_core.routers.base import Router
 from routellm_core.routers.function import as_router
+
+if TYPE_CHECKING:  # each is imported where an option asks for it
+    from routellm_core.calibration.online import OnlineCalibration
+    from routellm_core.policy.exploration import Exploration
+    from routellm_core.policy.limits import Limit
 
 logger = logging.getLogger("routellm_core")
 
@@ -29,7 +31,7 @@ OnError = Literal["strong", "weak", "raise"]
 _VERSION_DIGITS = 12
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Serving:
     """What decides at one moment; replaced as a whole."""
 
@@ -113,9 +115,9 @@ class RoutingPolicy:
         self.on_error: OnError = on_error
         self.deadline = checked_seconds(deadline, "deadline", without="to wait")
         self.cache_size = checked_count(cache_size, "cache_size", least=0)
-        self.exploration = Exploration.of(explore, explore_band)
+        self.exploration = _checked_exploration(explore, explore_band)
         self.observe = None if observe is None else checked_side(observe, "observe")
-        self.limits = checked_limits(limits)
+        self.limits = _checked_limits(limits)
         self._plain = not self.limits and self.observe is None and self.exploration is None
         self._replacing = fork_safe_lock(self, "_replacing")
         self._serving = self._made(as_router(router), calibration, threshold, strong_fraction, online)
@@ -271,8 +273,15 @@ class RoutingPolicy:
             ConfigurationError: `threshold` or `force` is not allowed, or contradicts that of the `RoutingRequest`.
             RouterError: The router failed and ``on_error="raise"``.
         """
-        if threshold is None and force is None and (known := self._known(prompt)) is not None:
-            return known
+        if threshold is None and force is None:
+            serving = self._serving
+            if (text := self._plain_text(prompt, serving)) is not None:
+                key = prompt_key(text)
+                score: float | Exception | None = serving.cache.get(key)
+                if score is None:
+                    score = serving.scoring.score([text])[0]
+                    self._add(serving, {key: score})
+                return self._plain_decision(score, serving)
         return self.decide_batch([prompt], threshold=threshold, force=force)[0]
 
     def decide_batch(
@@ -291,8 +300,15 @@ class RoutingPolicy:
         self, prompt: str | RoutingRequest, *, threshold: float | None = None, force: Side | None = None
     ) -> RoutingDecision:
         """Like `decide`, without blocking the event loop; concurrent calls share one call of the router."""
-        if threshold is None and force is None and (known := self._known(prompt)) is not None:
-            return known
+        if threshold is None and force is None:
+            serving = self._serving
+            if (text := self._plain_text(prompt, serving)) is not None:
+                key = prompt_key(text)
+                score: float | Exception | None = serving.cache.get(key)
+                if score is None:
+                    score = (await serving.scoring.ascore([text]))[0]
+                    self._add(serving, {key: score})
+                return self._plain_decision(score, serving)
         return (await self.adecide_batch([prompt], threshold=threshold, force=force))[0]
 
     async def adecide_batch(
@@ -304,30 +320,58 @@ class RoutingPolicy:
             batch.add(await batch.serving.scoring.ascore(batch.missing))
         return batch.decisions()
 
-    def _known(self, prompt: str | RoutingRequest) -> RoutingDecision | None:
-        """The decision of a text whose win rate is kept, where nothing but the threshold counts; else None.
+    def _plain_text(self, prompt: str | RoutingRequest, serving: _Serving) -> str | None:
+        """The text of a call that only its win rate and the policy's threshold decide; None for any other call.
 
-        The short way of the call that comes most often: each step of an agent is decided on the same human message.
+        Most calls are like that, so `decide` and `adecide` take a shorter path for them than for a batch.
         """
-        serving = self._serving
         if isinstance(prompt, RoutingRequest):
             settled = prompt.force is not None or prompt.threshold is not None
             if settled or not isinstance(prompt.prompts, tuple) or len(prompt.prompts) != 1:
                 return None
             prompt = prompt.prompts[0]
-        if not isinstance(prompt, str) or not self._plain or serving.online is not None:
-            return None
-        win_rate = serving.cache.get(prompt_key(prompt))
-        if win_rate is None:
-            return None
+        return prompt if isinstance(prompt, str) and self._plain and serving.online is None else None
+
+    def _plain_decision(self, score: float | Exception, serving: _Serving) -> RoutingDecision:
         threshold = serving.threshold
-        if win_rate >= threshold:
+        if isinstance(score, Exception):
+            return self._after_failure(score, threshold, serving)
+        if score >= threshold:
             return RoutingDecision(
-                "strong", win_rate, threshold, serving.router.name, p_strong=1.0, router_version=serving.version
+                "strong", score, threshold, serving.router.name, p_strong=1.0, router_version=serving.version
             )
         return RoutingDecision(
-            "weak", win_rate, threshold, serving.router.name, p_strong=0.0, router_version=serving.version
+            "weak", score, threshold, serving.router.name, p_strong=0.0, router_version=serving.version
         )
+
+    def _add(self, serving: _Serving, scores: dict[bytes, Any]) -> None:
+        """Cache new win rates; log failures, or raise the first one if `on_error` says so."""
+        failures = [score for score in scores.values() if isinstance(score, Exception)]
+        if not failures:
+            serving.cache.keep(scores)
+            return
+        serving.cache.keep({key: score for key, score in scores.items() if not isinstance(score, Exception)})
+        name, first = serving.router.name, failures[0]
+        if self.on_error == "raise":
+            # from None: what the router raised may quote the prompt
+            if isinstance(first, RouterError):
+                raise first from None
+            raise RouterError(f"router {name!r} failed: {type(first).__name__}") from None
+        # the class alone, for the same reason
+        logger.warning(
+            "router %r failed on %d of %d prompts (%s); on_error=%r decides them",
+            name,
+            len(failures),
+            len(scores),
+            type(first).__name__,
+            self.on_error,
+        )
+
+    def _after_failure(self, error: Exception, threshold: float, serving: _Serving) -> RoutingDecision:
+        side: Side = self.observe or ("weak" if self.on_error == "weak" else "strong")
+        reason: Reason = "deadline" if isinstance(error, DeadlineError) else "error"
+        name, version = serving.router.name, serving.version
+        return RoutingDecision(side, None, threshold, name, reason, error=type(error).__name__, router_version=version)
 
     def spent(self, request: RoutingRequest, side: Side, input_tokens: int, output_tokens: int) -> None:
         """Tell the limits what a call used; both adapters do so when an answer reports its usage."""
@@ -389,29 +433,7 @@ class _Batch:
     def add(self, scores: Scores) -> None:
         fresh: dict[bytes, Any] = dict(zip(self._missing_keys, scores, strict=True))
         self.scores.update(fresh)
-        failures = [score for score in scores if isinstance(score, Exception)]
-        if not failures:
-            self.serving.cache.keep(fresh)
-            return
-        self.serving.cache.keep({key: score for key, score in fresh.items() if not isinstance(score, Exception)})
-        self._failed(failures)
-
-    def _failed(self, failures: list[Exception]) -> None:
-        policy, name, first = self.policy, self.serving.router.name, failures[0]
-        if policy.on_error == "raise":
-            # from None: what the router raised may quote the prompt
-            if isinstance(first, RouterError):
-                raise first from None
-            raise RouterError(f"router {name!r} failed: {type(first).__name__}") from None
-        # the class alone, for the same reason
-        logger.warning(
-            "router %r failed on %d of %d prompts (%s); on_error=%r decides them",
-            name,
-            len(failures),
-            len(self.missing),
-            type(first).__name__,
-            policy.on_error,
-        )
+        self.policy._add(self.serving, fresh)
 
     def decisions(self) -> list[RoutingDecision]:
         if not self.policy.limits:
@@ -438,10 +460,7 @@ class _Batch:
             )
         win_rate = self._hardest(keys)
         if isinstance(win_rate, Exception):
-            side = policy.observe or ("weak" if policy.on_error == "weak" else "strong")
-            reason: Reason = "deadline" if isinstance(win_rate, DeadlineError) else "error"
-            error = type(win_rate).__name__
-            return RoutingDecision(side, None, threshold, name, reason, error=error, router_version=version)
+            return policy._after_failure(win_rate, threshold, serving)
         online = serving.online if request.threshold is None else None
         if online is not None:
             threshold = online.threshold
@@ -495,6 +514,23 @@ def _user(limit: Limit, request: RoutingRequest) -> str:
     return "" if limit.key is None or not request.keys else str(request.keys.get(limit.key, ""))
 
 
+def _checked_exploration(explore: Any, band: Any) -> Exploration | None:
+    if isinstance(explore, int | float) and explore == 0 and band is None:
+        checked_fraction(explore, "explore")
+        return None
+    from routellm_core.policy.exploration import Exploration
+
+    return Exploration.of(explore, band)
+
+
+def _checked_limits(limits: Any) -> tuple[Limit, ...]:
+    if isinstance(limits, list | tuple) and not limits:
+        return ()
+    from routellm_core.policy.limits import checked_limits
+
+    return checked_limits(limits)
+
+
 def _checked_online(
     online: bool | OnlineCalibration | None,
     router: Router,
@@ -503,6 +539,8 @@ def _checked_online(
 ) -> OnlineCalibration | None:
     if online is False or online is None:
         return None
+    from routellm_core.calibration.online import OnlineCalibration
+
     if not isinstance(online, bool | OnlineCalibration):
         raise ConfigurationError(f"online={online!r:.80}: expected True, False or an OnlineCalibration")
     if strong_fraction is None:

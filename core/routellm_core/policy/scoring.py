@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from routellm_core.errors import DeadlineError
 from routellm_core.policy.breaker import Breaker
 from routellm_core.routers.base import Router
-from routellm_core.workers import workers_of
 
 if TYPE_CHECKING:
     from routellm_core.policy.coalescing import Coalescer
@@ -95,6 +94,8 @@ class Scoring:
         if self.deadline is None:
             return self.router.win_rates(prompts)
         from concurrent.futures import wait  # at the top it would be a good part of what importing this costs
+
+        from routellm_core.workers import workers_of
 
         self._enter()
         future = workers_of(self.router).submit(lambda: self.router.win_rates(prompts))

@@ -17,7 +17,6 @@ from routellm_core.calibration.distribution import Calibration
 from routellm_core.checks import check_format, checked_prompts, checked_win_rates, damage_named, read_json_object, shown
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError
 from routellm_core.routers.background import run_sync
-from routellm_core.workers import in_background
 
 WinRates = npt.NDArray[np.float64]
 
@@ -105,6 +104,8 @@ class Router:
 
     async def _awin_rates(self, prompts: list[str]) -> Any:
         """Like `_win_rates`, without blocking the event loop."""
+        from routellm_core.workers import in_background
+
         return await in_background(self, lambda: self._win_rates(prompts))
 
     @property

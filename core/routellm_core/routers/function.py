@@ -15,7 +15,6 @@ from routellm_core.errors import ConfigurationError
 from routellm_core.routers.background import run_sync
 from routellm_core.routers.base import Router, fingerprint_of, identity_parts
 from routellm_core.routers.registry import load_router
-from routellm_core.workers import in_background
 
 
 class FunctionRouter(Router):
@@ -63,6 +62,8 @@ class FunctionRouter(Router):
         if function is None:
             score = self._method("win_rates") or self.source
             if not _is_async(score):
+                from routellm_core.workers import in_background
+
                 result = await in_background(self, lambda: score(prompts))
                 return await result if isawaitable(result) else result
             function = score

@@ -31,9 +31,9 @@ BUILT_IN = {
     "knn": ("knn", "KNNRouter"),
 }
 ENTRY_POINT_GROUP = "routellm.routers"
-_BUNDLED = Path(__file__).resolve().parent.parent / "pretrained" / "mf"
-_IMPORT_PATH = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# patterns, compiled when first used
+_IMPORT_PATH = r"[^\W\d][\w.]*:[^\W\d][\w.]*"
+_HUB_ID = r"[\w.-]+/[\w.-]+"
 # weights, configs, tokenizers and prompt templates; never a pickle
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "*.parquet", "*.npy"]
 
@@ -97,7 +97,7 @@ def load_router(
             raise ConfigurationError(f"router {name!r} is a ready router: it takes no options ({', '.join(options)})")
         return found
     if name == "mf":
-        return found.from_pretrained(_BUNDLED, **options)
+        return found.from_pretrained(_bundled_directory(), **options)
     if name in BUILT_IN and name != "random":
         raise ConfigurationError(
             f"router {name!r} is not bundled: give its checkpoint, load_router({str(name)!r}, DIRECTORY_OR_HUB_ID)"
@@ -108,7 +108,11 @@ def load_router(
 @cache
 def _bundled() -> Router:
     """The bundled router, loaded once. It never leaves this module: callers get copies that share its arrays."""
-    return router_class("mf").from_pretrained(_BUNDLED)
+    return router_class("mf").from_pretrained(_bundled_directory())
+
+
+def _bundled_directory() -> Path:
+    return Path(__file__).resolve().parent.parent / "pretrained" / "mf"
 
 
 def _copied(router: Router) -> Router:
@@ -137,7 +141,7 @@ def _takes_nothing(self: Any) -> None:
 
 def _find(name: str) -> type[Router] | Router | None:
     """The class, or the ready router, that a name or an import path means; None where it is neither."""
-    if _IMPORT_PATH.fullmatch(name) and not isdir(name):
+    if re.fullmatch(_IMPORT_PATH, name) and not isdir(name):
         return _checked(name, imported_object(name, "router"))
     return _registered(name)
 
@@ -225,7 +229,7 @@ def _directory(source: str | Path, revision: str | None) -> Path:
     path = Path(source)
     if path.is_dir():
         return path
-    if isinstance(source, Path) or not _HUB_ID.fullmatch(source) or source.startswith("."):
+    if isinstance(source, Path) or not re.fullmatch(_HUB_ID, source) or source.startswith("."):
         raise CheckpointNotFoundError(
             f"source={str(source)!r}: no such directory, and not a hub id of the form owner/name"
         )
