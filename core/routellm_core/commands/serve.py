@@ -69,6 +69,13 @@ def serve(
             show_default="--overrides",
         ),
     ] = None,
+    log: Annotated[
+        str | None, typer.Option(help="Database that calls are logged to, such as sqlite:///traffic.db.")
+    ] = None,
+    shadow: Annotated[
+        float | None,
+        typer.Option(help="Share of the calls that the other model answers, too, for the log alone.", show_default="0"),
+    ] = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds that the router may take.")] = None,
     other: Annotated[
         str | None,
@@ -121,6 +128,8 @@ def serve(
         "online": online,
         "sticky": sticky,
         "allow_overrides": overrides,
+        "log": log,
+        "shadow": shadow,
         "deadline": deadline,
         "other": other,
         "host": host,

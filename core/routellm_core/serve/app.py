@@ -10,12 +10,13 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Unpack
 from urllib.parse import unquote
 
 from routellm_core.checks import Side, checked_count, checked_fraction, checked_seconds, checked_side
 from routellm_core.errors import ConfigurationError, EmptyAnswerError, LimitError, PromptError
+from routellm_core.log import recording
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 from routellm_core.policy.options import RoutingOptions
 from routellm_core.policy.route import Route
@@ -108,9 +109,11 @@ class _Call:
         raw: Its bytes, with the client's name for the model.
         body: Their JSON object.
         asked: What the model's name asks for.
-        request: What the policy was asked.
         start: When the request was complete.
+        request: What the policy was asked.
+        settings: What holds for this call alone.
         reader: Reads the reply that is passed on at the moment, where anybody wants to know.
+        refusal: Why no reader reads it.
     """
 
     scope: Scope
@@ -120,7 +123,9 @@ class _Call:
     asked: Asked
     start: float
     request: RoutingRequest = field(default_factory=lambda: RoutingRequest(()))
+    settings: CallSettings = field(default_factory=CallSettings)
     reader: AnswerReader | None = None
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,24 +299,33 @@ class App:
             route: Route[_Piece] = Route(decision, on_settled=self._metrics.settled)
         else:
             route = self.routing.route(decision, is_broken=_nothing_is, on_settled=self._metrics.settled)
+        record = self.routing.recording(decision, call.request, call.settings)
         fails_over = self.routing.failover and not call.asked.is_model
         pieces = route.astream(lambda side: self._opened(call, side, fails_over=fails_over), _is_empty)
         try:
             await self._send_on(call, route, pieces, send)
         except RefusalError as exc:
+            call.refusal = _status_name(exc.status_code)
             told = self._told(call, route.decision)
             await send({"type": "http.response.start", "status": exc.status_code, "headers": [*exc.headers, *told]})
             await send({"type": "http.response.body", "body": exc.raw})
         except (UpstreamError, EmptyAnswerError, BrokenReplyError) as exc:
+            call.refusal = type(exc).__name__
             error = _unreachable(exc)
             await reply(send, error.status, error.body, self._told(call, route.decision))
+        except asyncio.CancelledError:
+            call.refusal = "ClientGone"
+            raise
         finally:
             self._account(call, route.decision)
+            if record is not None:
+                answer = self._logged(call, route.decision.model)
+                record.answered_async(answer, route.decision, other=lambda side: self._shadow(call, side))
 
     async def _decided(self, call: _Call, client: str | None) -> RoutingDecision:
         headers = {name: value.decode("latin1") for name, value in call.scope["headers"] if name[:11] == b"x-routellm-"}
         try:
-            settings = self._settings(call, headers, client)
+            settings = call.settings = self._settings(call, headers, client)
             lookback = self._lookback(headers)
             holder = self._holder_of(call.body.get("previous_response_id"))
             if holder is not None and settings.force is None:
@@ -345,8 +359,8 @@ class App:
             given[THRESHOLD_SETTING] = self._names.threshold_of(fraction, "x-routellm-strong-fraction")
         if force is not None:
             given[FORCE_SETTING] = force
-        if self.routing.sticky is not None:
-            given[self.routing.sticky.key] = headers.get(b"x-routellm-conversation")
+        sticky = self.routing.sticky
+        given["thread_id" if sticky is None else sticky.key] = headers.get(b"x-routellm-conversation")
         for key in self.policy.limit_keys:
             told = headers.get(b"x-routellm-" + key.replace("_", "-").encode())
             if told is not None and key != "client":
@@ -375,6 +389,12 @@ class App:
 
     # --- the reply ---
 
+    async def _sent(self, call: _Call, side: Side) -> Answer:
+        """Send the request to one side, with the name that its model has there."""
+        model = self.upstreams[side].model
+        raw = call.raw if call.body["model"] == model else requests.with_model(call.raw, model)
+        return await self.upstreams.send(side, call.scope, call.path, raw)
+
     async def _opened(self, call: _Call, side: Side, *, fails_over: bool) -> AsyncIterator[_Piece]:
         """Send the request to one side, and return its reply's pieces once it has begun.
 
@@ -383,10 +403,8 @@ class App:
             RefusalError: It refused, and the other side may answer.
         """
         start = time.perf_counter()
-        model = self.upstreams[side].model
-        raw = call.raw if call.body["model"] == model else requests.with_model(call.raw, model)
         try:
-            answer = await self.upstreams.send(side, call.scope, call.path, raw)
+            answer = await self._sent(call, side)
         except UpstreamError as exc:
             self._metrics.failed(side, _reason_of(exc))
             raise
@@ -396,9 +414,15 @@ class App:
             if fails_over:
                 raise await _refusal(answer)
         call.reader = None
-        wanted = fails_over or self.policy.limits or (self._holders is not None and call.path == requests.RESPONSES)
+        call.refusal = _status_name(answer.status) if answer.status >= 400 else None
+        wanted = (
+            fails_over
+            or self.policy.limits
+            or self.routing.log is not None
+            or (self._holders is not None and call.path == requests.RESPONSES)
+        )
         if answer.status < 300 and wanted:
-            call.reader = AnswerReader(answer.header(b"content-type"), answer.header(b"content-encoding"))
+            call.reader = _reader_of(answer)
         return self._pieces(answer, call.reader, fails_over=fails_over)
 
     async def _pieces(self, answer: Answer, reader: AnswerReader | None, *, fails_over: bool) -> AsyncGenerator[_Piece]:
@@ -461,6 +485,28 @@ class App:
             while len(self._holders) > _MAX_RESPONSE_IDS:
                 self._holders.popitem(last=False)
 
+    def _logged(self, call: _Call, side: Side) -> recording.Answer:
+        """An answer as the log takes it."""
+        reader, model = call.reader, self.upstreams[side].model
+        if reader is None or call.refusal is not None:
+            return recording.Answer(model=model, error=call.refusal or "UnreadReply")
+        read, written = reader.usage or (None, None)
+        return recording.Answer(reader.text, model, read, written)
+
+    async def _shadow(self, call: _Call, side: Side) -> recording.Answer:
+        """Have the other side answer, for the log alone."""
+        answer = await self._sent(call, side)
+        try:
+            reader = _reader_of(answer)
+            async for chunk in answer.chunks():
+                reader.feed(chunk)
+            if answer.status < 400:
+                reader.end()
+        finally:
+            answer.close()
+        other = replace(call, reader=reader, refusal=_status_name(answer.status) if answer.status >= 400 else None)
+        return self._logged(other, side)
+
     def _holder_of(self, response_id: Any) -> Side | None:
         return self._holders.get(response_id) if self._holders and isinstance(response_id, str) else None
 
@@ -513,6 +559,15 @@ def _reason_of(exc: Exception) -> str:
     if isinstance(exc, UpstreamError):
         return "timeout" if exc.is_timeout else "connection"
     return "empty" if isinstance(exc, EmptyAnswerError) else "broken"
+
+
+def _reader_of(answer: Answer) -> AnswerReader:
+    return AnswerReader(answer.header(b"content-type"), answer.header(b"content-encoding"))
+
+
+def _status_name(status: int) -> str:
+    """An error status in the place of an error's class."""
+    return f"HTTP{status}"
 
 
 def _number(text: str, name: str) -> float:

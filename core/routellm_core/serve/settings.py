@@ -11,6 +11,7 @@ from typing import Any
 
 from routellm_core.calibration.distribution import Calibration
 from routellm_core.errors import ConfigurationError
+from routellm_core.log import TrafficLog
 from routellm_core.policy.limits import Limit, ShareLimit, SpendLimit
 from routellm_core.policy.options import RoutingOptions
 from routellm_core.policy.savings import Price
@@ -131,6 +132,10 @@ def _options(settings: Mapping[str, Any]) -> RoutingOptions:
         options["sticky"] = Stickiness(_CONVERSATION)
     if isinstance(options.get("explore_band"), list):
         options["explore_band"] = tuple(options["explore_band"])
+    if isinstance(options.get("log"), str):
+        priced = {side: _table(settings, side)["price"] for side in _SIDES if "price" in _table(settings, side)}
+        prices = {side: _price(price, side) for side, price in priced.items()}
+        options["log"] = TrafficLog(options["log"], prices=prices or None)
     if "limits" in options:
         options["limits"] = _limits(options["limits"], settings)
     if options.get("threshold") is None and options.get("strong_fraction") is None:
@@ -166,7 +171,7 @@ def _price(value: Any, side: str) -> Price:
         return Price(*amounts)
     except (AttributeError, TypeError, ValueError):
         raise ConfigurationError(
-            f'{side}.price={value!r:.80}: a limit on spending needs it as "IN/OUT", money per million tokens'
+            f'{side}.price={value!r:.80}: expected "IN/OUT", money per million tokens; a limit on spending needs it'
         ) from None
 
 
