@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from routellm_core.serve import Controller, RoutingError
+from routellm_core.routers import router_names
+from routellm_core.serve import ROUTER_CLS, Controller, RoutingError
 from tests.support.openai_server import OpenAIServer
 
 MESSAGES = [
@@ -78,3 +79,9 @@ def test_what_it_does_not_know_is_a_routing_error(controller, service, call):
     with pytest.raises(RoutingError):
         controller.completion(**call)
     assert service.requests == []
+
+
+def test_the_classes_of_routers_by_name():
+    assert list(ROUTER_CLS.keys()) == list(router_names())
+    assert ROUTER_CLS["random"].__name__ == "RandomRouter"
+    assert "nothing" not in ROUTER_CLS

@@ -7,15 +7,16 @@ from routellm_core.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from routellm_core.serve.app import App, create_app
-    from routellm_core.serve.controller import Controller, ModelPair, RoutingError
+    from routellm_core.serve.controller import ROUTER_CLS, Controller, ModelPair, RoutingError
     from routellm_core.serve.run import run
     from routellm_core.serve.upstream import Upstream
 
-__all__ = ["App", "Controller", "ModelPair", "RoutingError", "Upstream", "create_app", "run"]
+__all__ = ["ROUTER_CLS", "App", "Controller", "ModelPair", "RoutingError", "Upstream", "create_app", "run"]
 
 # the server and the controller each need packages that the other does not
 _WHERE = {
     "App": "app",
+    "ROUTER_CLS": "controller",
     "Controller": "controller",
     "ModelPair": "controller",
     "RoutingError": "controller",

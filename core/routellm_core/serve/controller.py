@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +12,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.data.chats import content_text
 from routellm_core.errors import ConfigurationError, MissingExtraError
-from routellm_core.routers import load_router
+from routellm_core.routers import load_router, router_class, router_names
 from routellm_core.routers.base import Router
 
 # what the authors' configs say of a router, and where `load_router` takes it
 _CHECKPOINT = "checkpoint_path"
+
+
+class _RouterClasses(Mapping[str, type[Router]]):
+    """The classes of all routers by name; one is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> type[Router]:
+        if name not in router_names():
+            raise KeyError(name)
+        return router_class(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(router_names())
+
+    def __len__(self) -> int:
+        return len(router_names())
+
+
+# the name that it has in the authors' package
+ROUTER_CLS: Mapping[str, type[Router]] = _RouterClasses()
 
 
 class RoutingError(ConfigurationError):
@@ -171,8 +191,6 @@ def _parsed(model: str) -> tuple[str, float]:
 
 def _last_text(messages: Any) -> str:
     """The text of the last message, which the authors' controller routes on."""
-    from routellm_core.data.chats import content_text
-
     last = messages[-1] if isinstance(messages, Sequence) and messages else None
     if not isinstance(last, Mapping):
         raise RoutingError("messages: expected a list of messages, each a dict with role and content")
