@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, get_config_list, get_executor_for_config
@@ -78,6 +78,10 @@ class Plan:
         ]
 
 
+# numbers of the calls, what to call, its inputs and configs, and the arguments of all of them
+_Share: TypeAlias = tuple[list[int], Runnable[Any, Any], list[Any], list[RunnableConfig], Mapping[str, Any]]
+
+
 class BatchWork:
     """The state of one batch call: which inputs go where, and what became of them."""
 
@@ -119,27 +123,36 @@ class BatchWork:
 
     def run(self, group: tuple[Side, list[int]]) -> list[Any]:
         """Run one side's share as one batch; a failure of the batch as a whole is the failure of each of its calls."""
-        try:
-            return self._side(group).batch(*self._share(group), return_exceptions=True, **self._kwargs)
-        except Exception as exc:
-            return [exc] * len(group[1])
+        outputs: dict[int, Any] = {}
+        for indices, side, values, configs, arguments in self._shares(*group):
+            try:
+                answers = side.batch(values, configs, return_exceptions=True, **arguments)
+            except Exception as exc:
+                answers = [exc] * len(indices)
+            outputs.update(zip(indices, answers, strict=True))
+        return [outputs[i] for i in group[1]]
 
     async def arun(self, group: tuple[Side, list[int]]) -> list[Any]:
         """Async twin of `run`."""
-        try:
-            return await self._side(group).abatch(*self._share(group), return_exceptions=True, **self._kwargs)
-        except Exception as exc:
-            return [exc] * len(group[1])
+        outputs: dict[int, Any] = {}
+        for indices, side, values, configs, arguments in self._shares(*group):
+            try:
+                answers = await side.abatch(values, configs, return_exceptions=True, **arguments)
+            except Exception as exc:
+                answers = [exc] * len(indices)
+            outputs.update(zip(indices, answers, strict=True))
+        return [outputs[i] for i in group[1]]
 
-    def _side(self, group: tuple[Side, list[int]]) -> Runnable[Any, Any]:
-        return self._dispatch.side(group[0])
-
-    def _share(self, group: tuple[Side, list[int]]) -> tuple[list[Any], list[RunnableConfig]]:
-        side, indices = group
-        return (
-            [self._dispatch.input(side, self._values[i]) for i in indices],
-            [self._dispatch.child(self.configs[i], self.runs[i], self._routes[i]) for i in indices],
-        )
+    def _shares(self, side: Side, indices: list[int]) -> Iterator[_Share]:
+        """The calls of one side; those whose model must be called in another way than the rest come by themselves."""
+        model = self._dispatch.side(side)
+        calls = [(i, *self._dispatch.fitting(side, self._values[i], self._kwargs)) for i in indices]
+        usual = [call for call in calls if call[1] is model]
+        for share in (usual, *([call] for call in calls if call[1] is not model)):
+            if share:
+                numbers, values = [call[0] for call in share], [call[2] for call in share]
+                configs = [self._dispatch.child(self.configs[i], self.runs[i], self._routes[i]) for i in numbers]
+                yield numbers, share[0][1], values, configs, share[0][3]
 
     def collect(self, groups: list[tuple[Side, list[int]]], results: list[list[Any]]) -> None:
         """Take in what the sides gave: answers, and failures after which the other side may answer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Unpack, cast
 
@@ -281,12 +281,9 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
 
         arguments = self._arguments(kwargs, stop)
 
-        def call(side: Any, item: list[BaseMessage], config: RunnableConfig) -> Any:
-            return generating(side).invoke(item, config, **arguments)
-
         return _joined(
             [
-                dispatch.run(m, config, arguments, call, planned)
+                dispatch.run(m, config, arguments, _generate, planned)
                 for m, config, planned in zip(messages, configs, plan, strict=True)
             ]
         )
@@ -310,13 +307,10 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
 
         arguments = self._arguments(kwargs, stop)
 
-        async def call(side: Any, item: list[BaseMessage], config: RunnableConfig) -> Any:
-            return await generating(side).ainvoke(item, config, **arguments)
-
         return _joined(
             await asyncio.gather(
                 *(
-                    dispatch.arun(m, config, arguments, call, planned)
+                    dispatch.arun(m, config, arguments, _agenerate, planned)
                     for m, config, planned in zip(messages, configs, plan, strict=True)
                 )
             )
@@ -334,7 +328,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
             input,
             config,
             arguments,
-            lambda side, item, child, decision: _events_of(side, item, child, decision, arguments),
+            _events_of,
             lambda _: stream.output_message,
         )
 
@@ -362,7 +356,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
             input,
             config,
             arguments,
-            lambda side, item, child, decision: _aevents_of(side, item, child, decision, arguments),
+            _aevents_of,
             lambda _: stream.output_message,
         )
 
@@ -477,18 +471,26 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         return cast("int", chat_model_of(self.strong).get_num_tokens_from_messages(messages, **arguments))
 
 
+def _generate(side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any]) -> Any:
+    return generating(side).invoke(value, config, **arguments)
+
+
+def _agenerate(side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any]) -> Awaitable[Any]:
+    return generating(side).ainvoke(value, config, **arguments)
+
+
 def _events_of(
-    side: Any, value: Any, config: RunnableConfig, decision: RoutingDecision, kwargs: dict[str, Any]
+    side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any], decision: RoutingDecision
 ) -> Iterator[Any]:
-    for event in side.stream_events(value, config, version="v3", **kwargs):
+    for event in side.stream_events(value, config, version="v3", **arguments):
         yield _with_decision(event, decision)
 
 
 async def _aevents_of(
-    side: Any, value: Any, config: RunnableConfig, decision: RoutingDecision, kwargs: dict[str, Any]
+    side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any], decision: RoutingDecision
 ) -> AsyncIterator[Any]:
     # closed on the way out: the model's stream is a task of its own, which would run on
-    async with await side.astream_events(value, config, version="v3", **kwargs) as stream:
+    async with await side.astream_events(value, config, version="v3", **arguments) as stream:
         async for event in stream:
             yield _with_decision(event, decision)
 

@@ -41,9 +41,12 @@ CONFIG_SPECS = [
     ),
 ]
 
-Call = Callable[[Runnable[Any, Any], Any, RunnableConfig], Any]
-Source = Callable[[Runnable[Any, Any], Any, RunnableConfig, RoutingDecision], Iterator[Any]]
-AsyncSource = Callable[[Runnable[Any, Any], Any, RunnableConfig, RoutingDecision], AsyncIterator[Any]]
+# how a side is called: with the side, its input, the config of its run, and the arguments of the call
+Call = Callable[[Runnable[Any, Any], Any, RunnableConfig, Mapping[str, Any]], Any]
+Source = Callable[[Runnable[Any, Any], Any, RunnableConfig, Mapping[str, Any], RoutingDecision], Iterator[Any]]
+AsyncSource = Callable[
+    [Runnable[Any, Any], Any, RunnableConfig, Mapping[str, Any], RoutingDecision], AsyncIterator[Any]
+]
 Planned = RoutingDecision | Exception
 
 
@@ -56,8 +59,10 @@ class Reader(Protocol):
     def gap(self, value: Any, kwargs: Mapping[str, Any]) -> str | None:
         """What the weak side lacks for an input and its call arguments, or None."""
 
-    def fitting(self, side: Side, value: Any) -> Any:
-        """An input in the form that a side takes."""
+    def fitting(
+        self, side: Side, runnable: Runnable[Any, Any], value: Any, arguments: Mapping[str, Any]
+    ) -> tuple[Runnable[Any, Any], Any, Mapping[str, Any]]:
+        """A side, an input and the arguments of a call in the form that the side's model takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +100,11 @@ class Dispatch:
         """The runnable of a side."""
         return self.strong if side == "strong" else self.weak
 
-    def input(self, side: Side, value: Any) -> Any:
-        """An input in the form that a side takes."""
-        return self.reader.fitting(side, value)
+    def fitting(
+        self, side: Side, value: Any, arguments: Mapping[str, Any]
+    ) -> tuple[Runnable[Any, Any], Any, Mapping[str, Any]]:
+        """A side to call, with the input and the arguments in the form that its model takes."""
+        return self.reader.fitting(side, self.side(side), value, arguments)
 
     # --- deciding ---
 
@@ -171,9 +178,12 @@ class Dispatch:
             if isinstance(planned, Exception):
                 raise planned
             route = self.route(planned or self.decide(value, config, kwargs))
-            output = route.run(
-                lambda side: call(self.side(side), self.input(side, value), self.child(config, run, route))
-            )
+
+            def attempt(side: Side) -> Any:
+                runnable, item, arguments = self.fitting(side, value, kwargs)
+                return call(runnable, item, self.child(config, run, route), arguments)
+
+            output = route.run(attempt)
             output = stamped(output, route.decision)
         except BaseException as exc:
             run.on_chain_error(exc)
@@ -186,7 +196,7 @@ class Dispatch:
         value: Any,
         config: RunnableConfig | None,
         kwargs: Mapping[str, Any],
-        call: Callable[[Runnable[Any, Any], Any, RunnableConfig], Awaitable[Any]],
+        call: Callable[[Runnable[Any, Any], Any, RunnableConfig, Mapping[str, Any]], Awaitable[Any]],
         planned: Planned | None = None,
     ) -> Any:
         """Async twin of `run`."""
@@ -195,9 +205,12 @@ class Dispatch:
             if isinstance(planned, Exception):
                 raise planned
             route = self.route(planned or await self.adecide(value, config, kwargs))
-            output = await route.arun(
-                lambda side: call(self.side(side), self.input(side, value), self.child(config, run, route))
-            )
+
+            def attempt(side: Side) -> Awaitable[Any]:
+                runnable, item, arguments = self.fitting(side, value, kwargs)
+                return call(runnable, item, self.child(config, run, route), arguments)
+
+            output = await route.arun(attempt)
             output = stamped(output, route.decision)
         except BaseException as exc:
             await run.on_chain_error(exc)
@@ -209,15 +222,13 @@ class Dispatch:
         self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any], planned: Planned | None = None
     ) -> Any:
         """Route one call to ``side.invoke``."""
-        return self.run(value, config, kwargs, lambda side, item, child: side.invoke(item, child, **kwargs), planned)
+        return self.run(value, config, kwargs, _invoke, planned)
 
     async def ainvoke(
         self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any], planned: Planned | None = None
     ) -> Any:
         """Route one call to ``side.ainvoke``."""
-        return await self.arun(
-            value, config, kwargs, lambda side, item, child: side.ainvoke(item, child, **kwargs), planned
-        )
+        return await self.arun(value, config, kwargs, _ainvoke, planned)
 
     # --- streams ---
 
@@ -233,15 +244,16 @@ class Dispatch:
 
         What the chunks amount to, by `output`, is the output of the router's run.
         """
-        source = source or (lambda side, item, child, _: side.stream(item, child, **kwargs))
+        source = source or _stream
         config, run = self.start(value, config)
         given: list[Any] = []
         try:
             route = self.route(self.decide(value, config, kwargs))
 
             def open_(side: Side) -> Iterator[Any]:
+                runnable, item, arguments = self.fitting(side, value, kwargs)
                 child = self.child(config, run, route)
-                return iter(source(self.side(side), self.input(side, value), child, route.decision))
+                return iter(source(runnable, item, child, arguments, route.decision))
 
             with closing(route.stream(open_, is_empty)) as chunks:
                 for chunk in chunks:
@@ -264,15 +276,16 @@ class Dispatch:
         output: Callable[[list[Any]], Any] = merged,
     ) -> AsyncGenerator[Any]:
         """Async twin of `stream`."""
-        source = source or (lambda side, item, child, _: side.astream(item, child, **kwargs))
+        source = source or _astream
         config, run = await self.astart(value, config)
         given: list[Any] = []
         try:
             route = self.route(await self.adecide(value, config, kwargs))
 
             async def open_(side: Side) -> AsyncIterator[Any]:
+                runnable, item, arguments = self.fitting(side, value, kwargs)
                 child = self.child(config, run, route)
-                return aiter(source(self.side(side), self.input(side, value), child, route.decision))
+                return aiter(source(runnable, item, child, arguments, route.decision))
 
             async with aclosing(route.astream(open_, is_empty)) as chunks:
                 async for chunk in chunks:
@@ -344,6 +357,26 @@ class Dispatch:
         child["callbacks"] = manager
         child.pop("run_name", None)
         return child
+
+
+def _invoke(side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any]) -> Any:
+    return side.invoke(value, config, **arguments)
+
+
+def _ainvoke(side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any]) -> Awaitable[Any]:
+    return cast("Awaitable[Any]", side.ainvoke(value, config, **arguments))
+
+
+def _stream(
+    side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any], _: RoutingDecision
+) -> Iterator[Any]:
+    return cast("Iterator[Any]", side.stream(value, config, **arguments))
+
+
+def _astream(
+    side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any], _: RoutingDecision
+) -> AsyncIterator[Any]:
+    return cast("AsyncIterator[Any]", side.astream(value, config, **arguments))
 
 
 def call_settings(config: RunnableConfig, routing: Routing) -> CallSettings:

@@ -27,7 +27,15 @@ from langchain_routellm.answers import KEY, TokenWatch, is_broken, stamped
 from langchain_routellm.dispatch import Dispatch, RunSettings
 from langchain_routellm.readers import ChatReader
 from langchain_routellm.sides import checked_chat_side
-from langchain_routellm.switching import adapted, drops_cache_markers, tool_without_cache_markers, without_cache_markers
+from langchain_routellm.switching import (
+    adapted,
+    arguments_without_cache_markers,
+    drops_cache_markers,
+    must_not_think,
+    tool_without_cache_markers,
+    without_cache_markers,
+    without_thinking,
+)
 from routellm_core import RoutingDecision, RoutingPolicy
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.options import RoutingOptions
@@ -197,8 +205,10 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
             if request.system_message is not None:
                 overrides["system_message"] = without_cache_markers(request.system_message)
             overrides["tools"] = [tool_without_cache_markers(tool) for tool in request.tools]
-            overrides["model_settings"] = {k: v for k, v in request.model_settings.items() if k != "cache_control"}
+            overrides["model_settings"] = arguments_without_cache_markers(request.model_settings)
         overrides["messages"] = adapted(request.messages, decision.model, model, other)
+        if must_not_think(overrides["messages"], model):
+            model = without_thinking(model)
         if isinstance(model, BaseChatModel):
             # the agent opens the model's run itself: what the run shall carry has to be on the model
             update: dict[str, Any] = {

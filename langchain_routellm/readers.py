@@ -1,4 +1,4 @@
-"""How the wrappers read their inputs: what a call is routed on, what it needs, and in which form a side takes it."""
+"""How the wrappers read their inputs: what a call is routed on, what it needs, and how a side takes it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from typing import Any
 from langchain_core.runnables import Runnable
 
 from langchain_routellm.messages import as_messages, chat_needs, chat_texts, chat_tokens, input_texts
-from langchain_routellm.sides import bound_kwargs, chat_model_of, profile_of
-from langchain_routellm.switching import adapted
+from langchain_routellm.sides import bound_kwargs, profile_of
+from langchain_routellm.switching import (
+    adapted,
+    arguments_without_cache_markers,
+    drops_cache_markers,
+    must_not_think,
+    without_thinking,
+)
 from routellm_core.checks import Side
 from routellm_core.policy.routing import RoutedOn, Routing
+
+_CACHE_ARGUMENTS = frozenset({"cache_control"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +51,21 @@ class ChatReader:
         needs = [*self.needs, *chat_needs(value, {**bound_kwargs(self.weak), **kwargs})]
         return self.routing.gap(needs, weak, profile_of(self.strong), lambda: chat_tokens(value))
 
-    def fitting(self, side: Side, value: Any) -> Any:
-        """The messages without what the side's provider would refuse; the input itself where nothing is to change."""
+    def fitting(
+        self, side: Side, runnable: Runnable[Any, Any], value: Any, arguments: Mapping[str, Any]
+    ) -> tuple[Runnable[Any, Any], Any, Mapping[str, Any]]:
+        """The call without what the side's model would refuse; what needs no change stays what it was."""
         ours, other = (self.strong, self.weak) if side == "strong" else (self.weak, self.strong)
-        if isinstance(value, str) or type(chat_model_of(ours)) is type(chat_model_of(other)):
-            return value
+        if not _CACHE_ARGUMENTS.isdisjoint(arguments) and drops_cache_markers(ours, other):
+            arguments = arguments_without_cache_markers(arguments)
+        if isinstance(value, str):
+            return runnable, value, arguments
         messages = as_messages(value) or []
         fitting = adapted(messages, side, ours, other)
-        return value if all(a is b for a, b in zip(messages, fitting, strict=True)) else fitting
+        if must_not_think(fitting, ours):
+            runnable = without_thinking(runnable)
+        changed = any(a is not b for a, b in zip(messages, fitting, strict=True))
+        return runnable, fitting if changed else value, arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +94,8 @@ class AnyReader:
         needs = chat_needs(value, {**bound_kwargs(self.weak), **kwargs})
         return self.routing.gap(needs, weak, profile_of(self.strong), lambda: chat_tokens(value))
 
-    def fitting(self, side: Side, value: Any) -> Any:
-        """The input as it is."""
-        return value
+    def fitting(
+        self, side: Side, runnable: Runnable[Any, Any], value: Any, arguments: Mapping[str, Any]
+    ) -> tuple[Runnable[Any, Any], Any, Mapping[str, Any]]:
+        """The call as it is."""
+        return runnable, value, arguments

@@ -101,6 +101,11 @@ def replaced_model(runnable: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(runnable, DynamicRunnable):
         default = replaced_model(runnable.default, change)
         return _ChangedWhenConfigured(default=default, configurable_model=runnable, change=change)
+    if isinstance(runnable, RunnableSequence):  # a model with its parser
+        return RunnableSequence(replaced_model(runnable.first, change), *runnable.middle, runnable.last)
+    if isinstance(runnable, RunnableParallel) and "raw" in runnable.steps__:  # include_raw=True
+        steps = {**runnable.steps__, "raw": replaced_model(runnable.steps__["raw"], change)}
+        return RunnableParallel(steps)
     return change(runnable)
 
 

@@ -1,50 +1,96 @@
-"""What a conversation must lose when it moves to a model of another provider."""
+"""What a conversation loses, and what it keeps, when it moves from one model to another.
+
+The switch is automatic here, so whatever the next model would refuse has to go, for any two models: two of one class
+too. An answer that another model gave is rewritten into what every chat API takes: its text, its tool calls, and in
+words what its provider's own tools did. An answer that the model gave itself goes back to it unchanged.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from langchain_routellm.answers import KEY
-from langchain_routellm.sides import chat_model_of, provider_of
+from langchain_routellm.sides import bound_kwargs, chat_model_of, model_name_of, provider_of, replaced_model
 from routellm_core.checks import Side
 
 # A provider signs or encrypts its model's reasoning, and refuses what it has not signed.
 _REASONING_BLOCKS = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_content"})
 _SIGNATURES = ("signature", "thought_signature", "thoughtSignature", "encrypted_content")
-_REASONING_KWARGS = (
+# What belongs to one server, or to the answer as its provider stores it.
+_OF_ONE_ANSWER = ("annotations", "citations", "id", "index", "logprobs", "phase")
+_KWARGS_OF_ONE_ANSWER = (
     "reasoning",
     "reasoning_content",
     "reasoning_details",
     "thinking",
     "signature",
     "__gemini_function_call_thought_signatures__",
+    "__openai_function_call_ids__",
+    "audio",
+    "function_call",
+    "refusal",
+    "tool_calls",
+    "tool_outputs",
 )
+# A message holds its tool calls a second time, apart from its content.
+_TOOL_CALL_BLOCKS = frozenset(
+    {"tool_use", "tool_call", "tool_call_chunk", "function_call", "custom_tool_call", "function_call_signature"}
+)
+# Blocks that only one provider's API has.
+_PROVIDERS_OF_BLOCKS = {
+    "thinking": "anthropic",
+    "redacted_thinking": "anthropic",
+    "server_tool_use": "anthropic",
+    "web_search_tool_result": "anthropic",
+    "function_call": "openai",
+    "web_search_call": "openai",
+    "executable_code": "google",
+    "code_execution_result": "google",
+}
+_PROVIDERS_OF_INPUTS = {
+    "input_text": "openai",
+    "input_image": "openai",
+    "input_file": "openai",
+    "document": "anthropic",
+    "media": "google",
+}
+_MEDIA = {"image": "image", "image_url": "image", "image_generation_call": "image", "media": "file"}
+_MEDIA |= {"audio": "audio", "video": "video", "file": "file"}
+# Names that one provider has in traces and on answers.
+_PROVIDERS = {
+    "amazon_bedrock": "bedrock",
+    "azure": "openai",
+    "azure_openai": "openai",
+    "bedrock_converse": "bedrock",
+    "google_genai": "google",
+}
+# Providers whose API is known here: one's answers never stem from another's.
+_KNOWN_PROVIDERS = frozenset({"anthropic", "google", "ollama", "openai"})
 _CACHE_MARKERS = ("cache_control",)
 # models that read cache markers in the place where their middleware puts them
 _READS_CACHE_MARKERS = frozenset({"anthropic-chat", "anthropic-bedrock-chat", "anthropic-chat-vertexai"})
+# parts of what a provider's tool did that say nothing to a reader
+_NOT_FOR_READERS = frozenset(
+    {*_SIGNATURES, "caller", "data", "encrypted_index", "file_id", "id", "index", "page_age", "status"}
+    | {"tool_call_id", "tool_use_id", "type"}
+)
 
 M = TypeVar("M", bound=BaseMessage)
 
 
-def reads_cache_markers(model: Any) -> bool:
-    """Whether ``cache_control`` in messages means something to this model, rather than being refused."""
-    return getattr(chat_model_of(model), "_llm_type", None) in _READS_CACHE_MARKERS
-
-
-def drops_cache_markers(model: Any, other: Any) -> bool:
-    """Whether cache markers in a conversation were meant for `other` and would be refused by `model`."""
-    return reads_cache_markers(other) and not reads_cache_markers(model)
+# --- messages ---
 
 
 def adapted(messages: Sequence[BaseMessage], side: Side, model: Any, other: Any) -> list[BaseMessage]:
-    """The messages as `model` takes them, in a conversation that `other` may have taken part in.
+    """The messages as `model` takes them, in a conversation that other models may have taken part in.
 
-    Thinking blocks and signatures are dropped from the answers that another provider's model gave, and cache markers
-    from every message when only the other model reads them. Nothing else changes, no message is written to, and
-    messages that need no change are passed on as they are.
+    Answers that another model gave lose thinking, signatures, ids and blocks of its provider's own tools, which are
+    told in words instead. Images and files that stand in another provider's form are brought into LangChain's own.
+    Cache markers go when only the model of the other side reads them. No message is written to, and messages that need
+    no change are passed on as they are.
 
     Args:
         messages: The conversation.
@@ -52,15 +98,194 @@ def adapted(messages: Sequence[BaseMessage], side: Side, model: Any, other: Any)
         model: Answers now.
         other: The model of the other side.
     """
-    provider = provider_of(model)
-    foreign = provider != provider_of(other)
+    provider = _provider(provider_of(model))
+    provider = provider if provider in _KNOWN_PROVIDERS else None
     drop_markers = drops_cache_markers(model, other)
     out: list[BaseMessage] = []
     for message in messages:
-        if foreign and isinstance(message, AIMessage) and _gave(message, side, provider) is False:
-            message = _without_reasoning(message)
+        if isinstance(message, AIMessage):
+            if not _may_go_back(message, side, model, other):
+                message = _portable(message, provider)
+        elif provider is not None and not isinstance(message.content, str):
+            message = _standard_input(message, provider)
         out.append(without_cache_markers(message) if drop_markers else message)
     return out
+
+
+def _may_go_back(message: AIMessage, side: Side, model: Any, other: Any) -> bool:
+    """Whether an answer can be sent to `model` as it is: the model gave it, or nothing speaks against it."""
+    metadata = message.response_metadata
+    author, ours, theirs = (
+        _provider(n) for n in (metadata.get("model_provider"), provider_of(model), provider_of(other))
+    )
+    if author != ours and _KNOWN_PROVIDERS.issuperset({author, ours}):
+        return False
+    name = metadata.get("model_name") or metadata.get("model")
+    if isinstance(name, str):
+        likeness, others = _likeness(name, model_name_of(model)), _likeness(name, model_name_of(other))
+        if likeness != others:
+            return likeness > others
+    decision = metadata.get(KEY)
+    if isinstance(decision, Mapping):
+        # a side that has failed did not give the answer, even where the decision names it
+        return decision.get("model") == side and decision.get("failover") != side
+    if author is not None and ours is not None and ours != theirs:
+        return author == ours
+    # Nothing tells who gave it, but its blocks may.
+    kinds = _kinds(message)
+    if ours in _KNOWN_PROVIDERS and any(_PROVIDERS_OF_BLOCKS.get(kind, ours) != ours for kind in kinds):
+        return False
+    profile = getattr(chat_model_of(model), "profile", None) or {}
+    return not ("reasoning" in kinds and profile.get("reasoning_output") is False)
+
+
+def _likeness(answered: str, name: str) -> int:
+    """How much of a model's name stands in the name that an answer states: ``gpt-4.1-2025-04-14`` is ``gpt-4.1``."""
+    answered, name = (text.rpartition("/")[2].casefold() for text in (answered, name))
+    return min(len(answered), len(name)) if answered.startswith(name) or name.startswith(answered) else 0
+
+
+def _provider(name: Any) -> str | None:
+    return _PROVIDERS.get(name, name) if isinstance(name, str) else None
+
+
+def _kinds(message: BaseMessage) -> set[str]:
+    content = message.content if isinstance(message.content, list) else ()
+    return {str(block.get("type")) for block in content if isinstance(block, dict)}
+
+
+def _portable(message: AIMessage, provider: str | None) -> AIMessage:
+    """An answer with only what every chat API takes."""
+    update: dict[str, Any] = {}
+    if not isinstance(message.content, str):
+        content = [part for block in message.content for part in _portable_blocks(block, provider)]
+        if content != message.content:
+            update["content"] = content or ""
+    if message.additional_kwargs.keys() & set(_KWARGS_OF_ONE_ANSWER):
+        update["additional_kwargs"] = _without(message.additional_kwargs, _KWARGS_OF_ONE_ANSWER)
+    if message.response_metadata:  # says how to read the content, and holds ids of the provider
+        update["response_metadata"] = {}
+    if message.id is not None and not message.id.startswith("lc_"):
+        update["id"] = None
+    return message.model_copy(update=update) if update else message
+
+
+def _portable_blocks(block: Any, provider: str | None) -> Iterator[Any]:
+    if not isinstance(block, dict):
+        yield block
+        return
+    kind = block.get("type")
+    if kind == "non_standard" and isinstance(block.get("value"), dict):
+        yield from _portable_blocks(block["value"], provider)
+    elif kind in _REASONING_BLOCKS or kind in _TOOL_CALL_BLOCKS:
+        return
+    elif kind in ("text", "output_text"):
+        if block.get("text"):
+            block = _without(block, (*_SIGNATURES, *_OF_ONE_ANSWER), ("extras",))
+            block = _without(block, ("extras",)) if provider == "openai" else block  # a field that it refuses
+            yield block if kind == "text" else {**block, "type": "text"}
+    elif kind == "refusal":
+        yield {"type": "text", "text": str(block.get("refusal") or "")}
+    elif kind in _MEDIA:
+        # only Google's API takes an assistant's own image
+        takes = provider in (None, "google") and (block.get("base64") or block.get("image_url"))
+        yield _without(block, (*_SIGNATURES, *_OF_ONE_ANSWER), ("extras",)) if takes else _note(f"[{_MEDIA[kind]}]")
+    else:
+        name = block.get("name") or str(kind).removesuffix("_call").removesuffix("_tool_result")
+        words = " ".join(_readable(block))
+        yield _note(f"[{name}] {words}" if words else f"[{name}]")
+
+
+def _note(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _readable(value: Any) -> Iterator[str]:
+    """The words in a block of a provider's own tool, such as a query, the titles and addresses found, or an output."""
+    if isinstance(value, str):
+        if value.strip():
+            yield value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            if key not in _NOT_FOR_READERS and key != "name":
+                yield from _readable(part)
+    elif isinstance(value, Sequence) and not isinstance(value, bytes):
+        for part in value:
+            yield from _readable(part)
+
+
+def _standard_input(message: M, provider: str) -> M:
+    """A message with images and files of another provider's form in LangChain's own form, which each client reads."""
+    assert isinstance(message.content, list)
+    content: list[Any] = []
+    for block in message.content:
+        kind = block.get("type") if isinstance(block, dict) else None
+        native = "anthropic" if kind == "image" and "source" in block else _PROVIDERS_OF_INPUTS.get(str(kind))
+        if native in (None, provider):
+            content.append(block)
+        elif kind == "input_text":
+            content.append({"type": "text", "text": block["text"]})  # type: ignore[index]
+        else:
+            (standard,) = HumanMessage([_chat_form(block)]).content_blocks
+            content.append(block if standard["type"] == "non_standard" else standard)
+    if all(a is b for a, b in zip(content, message.content, strict=True)):
+        return message
+    return message.model_copy(update={"content": content})
+
+
+def _chat_form(block: Any) -> Any:
+    """A block of the Responses API in the older form, which LangChain can translate; any other one as it is."""
+    if block["type"] == "input_image":
+        return {"type": "image_url", "image_url": {"url": block.get("image_url")}}
+    if block["type"] == "input_file":
+        return {"type": "file", "file": {k: v for k, v in block.items() if k != "type"}}
+    return block
+
+
+# --- thinking ---
+
+
+def must_not_think(messages: Sequence[BaseMessage], side: Any) -> bool:
+    """Whether a model would refuse these messages while it thinks.
+
+    Anthropic's API wants a turn that holds results of tools to begin with the thinking of its own model. A turn that
+    another model began has none.
+
+    Args:
+        messages: The conversation as the model would be sent it.
+        side: The model, with whatever stands around it.
+    """
+    model = chat_model_of(side)
+    settings = (getattr(model, "thinking", None), bound_kwargs(side).get("thinking"))
+    if not any(isinstance(s, Mapping) and s.get("type") in ("enabled", "adaptive") for s in settings):
+        return False
+    results = False
+    for message in reversed(messages):
+        if isinstance(message, AIMessage):
+            opening = message.content[0] if message.content and isinstance(message.content, list) else None
+            thinks = isinstance(opening, dict) and opening.get("type") in _REASONING_BLOCKS
+            return results and not thinks
+        results = results or isinstance(message, ToolMessage)
+    return False
+
+
+def without_thinking(side: Any) -> Any:
+    """A copy of a side whose model does not think."""
+    quiet = replaced_model(side, lambda model: model.model_copy(update={"thinking": None}))
+    return quiet.bind(thinking={"type": "disabled"}) if "thinking" in bound_kwargs(side) else quiet
+
+
+# --- prompt-cache markers ---
+
+
+def reads_cache_markers(model: Any) -> bool:
+    """Whether ``cache_control`` means something to this model, rather than being refused."""
+    return getattr(chat_model_of(model), "_llm_type", None) in _READS_CACHE_MARKERS
+
+
+def drops_cache_markers(model: Any, other: Any) -> bool:
+    """Whether cache markers in a conversation were meant for `other` and would be refused by `model`."""
+    return reads_cache_markers(other) and not reads_cache_markers(model)
 
 
 def without_cache_markers(message: M) -> M:
@@ -81,28 +306,9 @@ def tool_without_cache_markers(tool: Any) -> Any:
     return tool
 
 
-def _gave(message: AIMessage, side: Side, provider: str | None) -> bool | None:
-    """Whether this side gave the answer; None when nothing tells."""
-    decision = message.response_metadata.get(KEY)
-    if isinstance(decision, Mapping):
-        return decision.get("model") == side
-    author = message.response_metadata.get("model_provider")
-    return None if author is None or provider is None else author == provider
-
-
-def _without_reasoning(message: AIMessage) -> AIMessage:
-    update: dict[str, Any] = {}
-    if not isinstance(message.content, str):
-        content = [
-            _without(block, _SIGNATURES, ("extras",))
-            for block in message.content
-            if not (isinstance(block, dict) and block.get("type") in _REASONING_BLOCKS)
-        ]
-        if content != message.content:
-            update["content"] = content or ""
-    if message.additional_kwargs.keys() & set(_REASONING_KWARGS):
-        update["additional_kwargs"] = _without(message.additional_kwargs, _REASONING_KWARGS)
-    return message.model_copy(update=update) if update else message
+def arguments_without_cache_markers(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call without prompt-cache markers."""
+    return {name: value for name, value in arguments.items() if name not in _CACHE_MARKERS}
 
 
 def _without(value: Any, keys: Sequence[str], nested: Sequence[str] = ()) -> Any:
