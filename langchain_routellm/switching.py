@@ -50,10 +50,11 @@ _PROVIDERS_OF_BLOCKS = {
     "executable_code": "google",
     "code_execution_result": "google",
 }
-_PROVIDERS_OF_INPUTS = {
-    "input_text": "openai",
-    "input_image": "openai",
-    "input_file": "openai",
+# Forms of images and files that one API has; LangChain's own and those of chat completions are read by every client.
+_APIS_OF_INPUTS = {
+    "input_text": "responses",
+    "input_image": "responses",
+    "input_file": "responses",
     "document": "anthropic",
     "media": "google",
 }
@@ -172,7 +173,7 @@ def _portable(message: AIMessage, provider: str | None) -> AIMessage:
 
 def _portable_blocks(block: Any, provider: str | None) -> Iterator[Any]:
     if not isinstance(block, dict):
-        yield block
+        yield _note(block)
         return
     kind = block.get("type")
     if kind == "non_standard" and isinstance(block.get("value"), dict):
@@ -220,7 +221,7 @@ def _standard_input(message: M, provider: str) -> M:
     content: list[Any] = []
     for block in message.content:
         kind = block.get("type") if isinstance(block, dict) else None
-        native = "anthropic" if kind == "image" and "source" in block else _PROVIDERS_OF_INPUTS.get(str(kind))
+        native = "anthropic" if kind == "image" and "source" in block else _APIS_OF_INPUTS.get(str(kind))
         if native in (None, provider):
             content.append(block)
         elif kind == "input_text":

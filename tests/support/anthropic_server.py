@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tests.support import wire
 from tests.support.loopback import ChatReply, Exchange, Failure, LoopbackServer, RecordedRequest
 
 _KINDS = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
@@ -31,7 +32,7 @@ class AnthropicServer(LoopbackServer):
         if not request.path.endswith("/v1/messages"):
             exchange.send_failure(404, f"no such path: {request.path}")
             return
-        refusal = self._refusal(body)
+        refusal = self._refusal(body) or (wire.anthropic_refusal(body) if self.strict else None)
         if refusal is not None:
             exchange.send_failure(400, refusal)
             return
@@ -39,10 +40,12 @@ class AnthropicServer(LoopbackServer):
         content: list[dict[str, Any]] = []
         if reply.thinking is not None:
             content.append({"type": "thinking", "thinking": reply.thinking, "signature": self._signature(reply)})
+        if reply.server_tool is not None:
+            content += _web_search(*reply.server_tool, name=f"srvtoolu_{self.new_id()}")
         if reply.content is not None or not reply.tool_calls:
             content.append({"type": "text", "text": reply.content or "", "citations": None})
         content += [
-            {"type": "tool_use", "id": f"toolu_{i}", "name": name, "input": arguments}
+            {"type": "tool_use", "id": f"toolu_{self.new_id()}_{i}", "name": name, "input": arguments}
             for i, (name, arguments) in enumerate(reply.tool_calls)
         ]
         message = {
@@ -72,12 +75,31 @@ class AnthropicServer(LoopbackServer):
             for block in content:
                 if block.get("type") == "thinking" and block.get("signature") != f"signed:{block.get('thinking')}":
                     return "messages: invalid `signature` in `thinking` block"
-        thinks = (body.get("thinking") or {}).get("type") in ("enabled", "adaptive")
+                if block.get("type") == "web_search_tool_result":
+                    found = block["content"]
+                    if any(page["encrypted_content"] != f"encrypted:{page['title']}" for page in found):
+                        return "messages: invalid `encrypted_content` in `web_search_tool_result` block"
+        # with adaptive thinking a turn may begin without
+        thinks = (body.get("thinking") or {}).get("type") == "enabled"
         if thinks and any(block.get("type") == "tool_result" for block in blocks[-1]):
             turn = blocks[-2] if len(blocks) > 1 else []
             if not turn or turn[0].get("type") not in ("thinking", "redacted_thinking"):
                 return "messages: expected `thinking` or `redacted_thinking`, but found another block"
         return None
+
+
+def _web_search(query: str, result: str, *, name: str) -> list[dict[str, Any]]:
+    page = {
+        "type": "web_search_result",
+        "url": "https://pages.example/found",
+        "title": result,
+        "encrypted_content": f"encrypted:{result}",
+        "page_age": None,
+    }
+    return [
+        {"type": "server_tool_use", "id": name, "name": "web_search", "input": {"query": query}},
+        {"type": "web_search_tool_result", "tool_use_id": name, "content": [page]},
+    ]
 
 
 def _events(message: dict[str, Any], reply: ChatReply) -> list[dict[str, Any] | str]:
@@ -93,6 +115,8 @@ def _events(message: dict[str, Any], reply: ChatReply) -> list[dict[str, Any] | 
             empty = {**block, "thinking": "", "signature": ""}
             deltas = [{"type": "thinking_delta", "thinking": block["thinking"]}]
             deltas.append({"type": "signature_delta", "signature": block["signature"]})
+        elif block["type"] == "web_search_tool_result":
+            empty, deltas = block, []
         else:
             empty = {**block, "input": {}}
             text = json.dumps(block["input"])

@@ -46,7 +46,7 @@ class GoogleServer(LoopbackServer):
                 "totalTokenCount": sum(reply.usage),
             },
             "modelVersion": reply.model or found[1],
-            "responseId": f"google_{len(self.requests)}",
+            "responseId": f"google_{self.new_id()}",
         }
         if found[2] == "generateContent":
             exchange.send_json(200, answer)

@@ -76,6 +76,7 @@ class ChatReply:
         finish_reason: None: what the service says of an answer that is complete, or that calls tools.
         thinking: What the model thought before it answered, in the form of the service; None: it did not think.
         model: Name of the model that answers; None: the name that was asked for, whatever it is.
+        server_tool: (query, result) of a tool of the provider's own that ran before the answer; where it has one.
     """
 
     content: str | None = None
@@ -84,6 +85,7 @@ class ChatReply:
     finish_reason: str | None = None
     thinking: str | None = None
     model: str | None = None
+    server_tool: tuple[str, str] | None = None
 
     @property
     def words(self) -> list[str]:
@@ -116,7 +118,12 @@ class LoopbackServer:
     """A server; a context manager, started by the constructor and safe to use from any thread.
 
     A subclass says in `respond` what it answers, and in `error_body` what its errors look like.
+
+    Attributes:
+        strict: Whether chat requests are held against the provider's published schema and rules (see `wire`).
     """
+
+    strict = False
 
     def __init__(self) -> None:
         self.chat: Callable[[dict[str, Any]], ChatReply] = lambda body: ChatReply(f"answer of {body.get('model')}")
@@ -142,6 +149,10 @@ class LoopbackServer:
     @property
     def origin(self) -> str:
         return f"http://127.0.0.1:{self._httpd.server_address[1]}"
+
+    def new_id(self) -> str:
+        """Names an answer among all servers: its request's number, and which server it was."""
+        return f"{len(self.requests)}_{self._httpd.server_address[1]}"
 
     def fail_next(self, *failures: Failure) -> None:
         """Use up these failures, in order, on the next requests they match."""

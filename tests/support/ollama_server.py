@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tests.support import wire
 from tests.support.loopback import Exchange, Failure, LoopbackServer, RecordedRequest
 
 _TIME = "2026-01-01T00:00:00Z"
@@ -49,6 +50,10 @@ class OllamaServer(LoopbackServer):
             self._chat(exchange, body, failure)
 
     def _chat(self, exchange: Exchange, body: dict[str, Any], failure: Failure) -> None:
+        refusal = wire.ollama_refusal(body) if self.strict else None
+        if refusal is not None:
+            exchange.send_failure(400, refusal)
+            return
         reply = self.reply(body)
         head = {"model": body.get("model"), "created_at": _TIME}
         calls = [{"function": {"name": name, "arguments": arguments}} for name, arguments in reply.tool_calls]

@@ -19,6 +19,7 @@ import json
 import random
 from typing import Any
 
+from tests.support import wire
 from tests.support.loopback import ChatReply, Exchange, Failure, LoopbackServer, RecordedRequest
 
 __all__ = ["ChatReply", "Failure", "OpenAIServer", "RecordedRequest", "embedding_of"]
@@ -86,9 +87,17 @@ class OpenAIServer(LoopbackServer):
     # -- chat completions and completions --
 
     def _chat(self, exchange: Exchange, body: dict[str, Any], failure: Failure) -> None:
+        refusal = wire.openai_chat_refusal(body) if self.strict else None
+        if refusal is not None:
+            exchange.send_failure(400, refusal)
+            return
         reply = self.reply(body)
         calls = [
-            {"id": f"call_{i}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+            {
+                "id": f"call_{self.new_id()}_{i}",
+                "type": "function",
+                "function": {"name": name, "arguments": json.dumps(arguments)},
+            }
             for i, (name, arguments) in enumerate(reply.tool_calls)
         ]
         reason = reply.finish_reason or ("tool_calls" if calls else "stop")
@@ -144,18 +153,26 @@ class OpenAIServer(LoopbackServer):
     # -- the Responses API --
 
     def _response(self, exchange: Exchange, body: dict[str, Any], failure: Failure) -> None:
-        refusal = self._refusal(body)
+        refusal = self._refusal(body) or (wire.openai_responses_refusal(body) if self.strict else None)
         if refusal is not None:
             exchange.send_failure(400, refusal)
             return
         reply = self.reply(body)
-        number = len(self.requests)
+        number = self.new_id()
         output: list[dict[str, Any]] = []
         reasoning = None
         if reply.thinking is not None:
             reasoning = f"rs_{number}"
             summary = [{"type": "summary_text", "text": reply.thinking}]
             output.append({"id": reasoning, "type": "reasoning", "summary": summary, "status": "completed"})
+        if reply.server_tool is not None:
+            query, result = reply.server_tool
+            action = {
+                "type": "search",
+                "query": query,
+                "sources": [{"type": "url", "url": f"https://pages.example/{result}"}],
+            }
+            output.append({"id": f"ws_{number}", "type": "web_search_call", "status": "completed", "action": action})
         if reply.content is not None or not reply.tool_calls:
             text = {"type": "output_text", "text": reply.content or "", "annotations": [], "logprobs": []}
             message = {"id": f"msg_{number}", "type": "message", "role": "assistant"}
@@ -216,6 +233,8 @@ class OpenAIServer(LoopbackServer):
         if reasons and not str(body.get("model")).startswith(("o", "gpt-5")):
             return "Reasoning input items can only be provided to a reasoning or computer use model."
         for name in ids:
+            if self.strict and name not in self._given:
+                return f"Item with id '{name}' not found."
             needed = self._given.get(name)
             if needed is not None and needed not in ids and previous is None:
                 return f"Item '{name}' was provided without its required 'reasoning' item: '{needed}'."
@@ -259,8 +278,17 @@ def _response_events(response: dict[str, Any], reply: ChatReply) -> list[dict[st
             ]
             done = {"name": item["name"], "arguments": item["arguments"]}
             events.append({"type": "response.function_call_arguments.done", **at, **done})
-        else:
+        elif item["type"] == "reasoning":
             started = {**item, "status": "in_progress", "summary": []}
+            events.append({"type": "response.output_item.added", "output_index": index, "item": started})
+            part = {**at, "summary_index": 0}
+            thought = item["summary"][0]
+            events.append({"type": "response.reasoning_summary_part.added", **part, "part": {**thought, "text": ""}})
+            events.append({"type": "response.reasoning_summary_text.delta", **part, "delta": thought["text"]})
+            events.append({"type": "response.reasoning_summary_text.done", **part, "text": thought["text"]})
+            events.append({"type": "response.reasoning_summary_part.done", **part, "part": thought})
+        else:
+            started = {**item, "status": "in_progress"}
             events.append({"type": "response.output_item.added", "output_index": index, "item": started})
         events.append({"type": "response.output_item.done", "output_index": index, "item": item})
     events.append({"type": "response.completed", "response": response})
