@@ -23,6 +23,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Literal, cast, get_args
 
+from routellm_core.data.eval_logs import EvalLogError, is_eval_log, samples_of
 from routellm_core.errors import ConfigurationError, DataError, MissingExtraError
 
 Row = dict[str, Any]
@@ -30,7 +31,7 @@ FileFormat = Literal["auto", "text", "jsonl", "json", "csv", "parquet"]
 
 # A longer record is not a row but a file in the wrong format; it is rejected before it fills the memory.
 MAX_RECORD_CHARS = 32 * 1024 * 1024
-_UNITS = {"json": "item", "parquet": "row"}
+_UNITS = {"json": "item", "parquet": "row", "eval": "sample"}
 _CHUNK = 1 << 20
 _HEAD = 1 << 16
 _PARQUET_ROWS = 256
@@ -221,7 +222,7 @@ class FileReader:
                 file = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=raw)), _HEAD) if packed else raw
                 head = file.read(_HEAD)
                 file.seek(0)
-                self.kind = self._kind(head)
+                self.kind = "eval" if head.startswith(b"PK\x03\x04") and is_eval_log(file) else self._kind(head)
                 self._raw = raw
                 try:
                     yield from self._parquet(file, packed) if self.kind == "parquet" else self._values(file)
@@ -234,7 +235,21 @@ class FileReader:
             what = f"damaged gzip file ({exc}); download it again" if damaged else f"cannot be read ({exc})"
             raise self.broken(what) from exc
 
+    def _eval_log(self, file: IO[bytes]) -> Iterator[tuple[int, Any]]:
+        try:
+            for number, sample in enumerate(samples_of(file, MAX_RECORD_CHARS), 1):
+                self._number = number
+                if isinstance(sample, str):
+                    self.refuse(number, sample)
+                else:
+                    yield number, sample
+        except EvalLogError as exc:
+            raise self.broken(str(exc)) from exc
+
     def _values(self, file: IO[bytes]) -> Iterator[tuple[int, Any]]:
+        if self.kind == "eval":
+            yield from self._eval_log(file)
+            return
         if self.kind == "jsonl":
             yield from self._json_lines(file)
             return

@@ -23,7 +23,7 @@ class JoinReport:
         rows: Rows that were read.
         prompts: Different prompts among them.
         matched: Prompts for which at least two models (for answers: one) have something.
-        dropped: Prompts that were left out, because only one model has something for them.
+        dropped: Prompts that were left out, because a model that is needed has nothing for them.
         without_prompt: Rows that were left out, because no row with their id has a prompt.
         models: For each model the number of prompts for which it has something.
     """
@@ -43,7 +43,7 @@ class JoinReport:
 
     def sentence(self) -> str:
         """What happened, for a person."""
-        lost = [f"{self.dropped:,} of one model only dropped"] if self.dropped else []
+        lost = [f"{self.dropped:,} without an answer or score of a second model dropped"] if self.dropped else []
         if self.without_prompt:
             lost.append(f"{self.without_prompt:,} rows without a prompt dropped")
         return (

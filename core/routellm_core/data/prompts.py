@@ -74,6 +74,7 @@ class PromptReader:
         self.total_bytes = self._file.total_bytes
         self.skipped = 0
         self._first: list[Any] = []
+        self._read_as: Form | None = None
 
     @property
     def bytes_read(self) -> int:
@@ -86,6 +87,11 @@ class PromptReader:
             return DataError(f"{self.path}: contains no prompt; it has no records")
         names = dict.fromkeys(name for value in self._first if isinstance(value, dict) for name in value)
         seen = f" (fields seen: {shown_names(names)})" if names else ""
+        form = self._read_as or next(
+            (f for v in self._first if isinstance(v, dict) and (f := form_of_traffic(v))), None
+        )
+        if form is not None:
+            seen += f"; it was read as {form.name!r} ({form.title}{f'; needs {form.needs}' if form.needs else ''})"
         return DataError(
             f"{self.path}: contains no prompt in its {self.skipped:,} records{seen}; name the field of the prompt with "
             "--field (in Python field=), or the format of the file with --format (format=)"
@@ -120,6 +126,7 @@ class PromptReader:
                 form = form_of_labels([row for _, row in inside[:FIRST_ROWS]])
         if form is not None and form.plain and self._form is None:
             form = None  # its prompts stand where those of any file do
+        self._read_as = form
         if form is not None and form.prompts is None:
             return self._of_labels(form, numbered)
         return self._texts(numbered, form)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from routellm_core.data.files import FileReader, kind_of, shown_names
+from routellm_core.data.files import FileReader, SkippedRows, kind_of, shown_names
 from routellm_core.data.sources import sources_of
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.statistics.metrics import Floats
 
 if TYPE_CHECKING:
-    from routellm_core.data.files import FileFormat, Row, SkippedRows
+    from routellm_core.data.files import FileFormat, Row
     from routellm_core.data.joining import JoinReport
+    from routellm_core.data.records import Record
     from routellm_core.data.sources import Data
 
 STRONG = "gpt-4-1106-preview"
@@ -179,7 +181,9 @@ def load_outcomes(
         ConfigurationError: `strong` or `weak` is needed, or is not in the file.
     """
     from routellm_core.data.convert import scores_of  # these load pydantic
+    from routellm_core.data.joining import JoinReport
     from routellm_core.data.reading import preferences_of
+    from routellm_core.data.records import Battle
 
     file = sources_of(data)[0].path
     dropped = 0
@@ -190,8 +194,23 @@ def load_outcomes(
         dropped += marked
         return not marked
 
-    found = preferences_of(data, form=form, skip_bad=skip_bad, joined=joined, keep=clean)
-    rows = _bounded(file, ((where, {"prompt": r.prompt, "scores": scores_of(r)}) for where, r in found))
+    report = JoinReport() if joined is None else joined
+    found = preferences_of(data, form=form, skip_bad=skip_bad, joined=report, keep=clean)
+    pair = None if strong is None or weak is None else (strong, weak)
+    asked = None if pair is None else {*map(_bare, pair)}
+
+    def of_others(record: Record) -> bool:
+        """Whether a record is a battle of other models: such data hold many pairs."""
+        return asked is not None and isinstance(record, Battle) and {*map(_bare, scores_of(record))} != asked
+
+    scored = ((where, {"prompt": r.prompt, "scores": scores_of(r)}) for where, r in found if not of_others(r))
+    rows = _bounded(file, scored)
+    # joined rows are expected to lack models: they count like those that only one model has
+    lost = SkippedRows() if report.joined else skip_bad
+    rows = _with_both(rows, file, pair, lost)
+    if report.joined and lost is not None:
+        report.matched -= lost.count
+        report.dropped += lost.count
     if not rows:
         raise DataError(f"{file}: no rows left ({dropped} contaminated, {skip_bad.count if skip_bad else 0} malformed)")
     models = _models(rows, file)
@@ -209,6 +228,37 @@ def load_outcomes(
         strong, weak = sorted(models, key=lambda m: -means[m])
     stem = re.sub(r"(\.(jsonl|json|ndjson|csv|tsv|parquet))?(\.gz)?$", "", file.name, flags=re.IGNORECASE)
     return _benchmark(stem, rows, file, (strong, weak), "all", dropped)
+
+
+def _with_both(
+    rows: list[Located], file: Path, pair: tuple[str, str] | None, skip_bad: SkippedRows | None
+) -> list[Located]:
+    """The rows with a score of both models, which are those of most rows if `pair` is None; others are malformed."""
+    counts = Counter(model for _, row in rows for model in row["scores"])
+    models = pair or tuple(model for model, count in counts.items() if 2 * count >= len(rows))
+    if len(models) != 2:
+        return rows
+    kept, problems = [], []
+    for where, row in rows:
+        has = {*map(_bare, row["scores"])}
+        missing = next((model for model in models if _bare(model) not in has), None)
+        if missing is None:
+            kept.append((where, row))
+        else:
+            problems.append(
+                f"{file}, {where}: no score of {shown_names([missing])}; every row needs one of both models"
+            )
+    if not kept:
+        return rows  # it is said elsewhere which models there are
+    if skip_bad is not None:
+        for problem in problems:
+            skip_bad.add(problem)
+    elif problems:
+        raise DataError(
+            f"{problems[0]} ({len(problems):,} of {len(rows):,} rows lack one); --skip-bad (in Python skip_bad=) skips "
+            "such rows"
+        )
+    return kept
 
 
 def _is_marked(row: Row) -> bool:
