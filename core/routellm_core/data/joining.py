@@ -162,8 +162,8 @@ def _key(prompt: Any) -> str | None:
 
 
 def _id(row: Row) -> str | None:
-    value = row.get("id", row.get("prompt_id"))
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    value = row.get("id")
+    return value if isinstance(value, str) else None
 
 
 def _merged(rows: list[Row]) -> Row:

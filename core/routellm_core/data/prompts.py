@@ -87,11 +87,11 @@ class PromptReader:
             return DataError(f"{self.path}: contains no prompt; it has no records")
         names = dict.fromkeys(name for value in self._first if isinstance(value, dict) for name in value)
         seen = f" (fields seen: {shown_names(names)})" if names else ""
-        form = self._read_as or next(
-            (f for v in self._first if isinstance(v, dict) and (f := form_of_traffic(v))), None
-        )
+        rows = [value for value in self._first if isinstance(value, dict)]
+        form = self._read_as or next((form for row in rows if (form := form_of_traffic(row))), None)
         if form is not None:
-            seen += f"; it was read as {form.name!r} ({form.title}{f'; needs {form.needs}' if form.needs else ''})"
+            needs = f"; needs {form.needs}" if form.needs else ""
+            seen += f"; it was read as {form.name!r} ({form.title}{needs})"
         return DataError(
             f"{self.path}: contains no prompt in its {self.skipped:,} records{seen}; name the field of the prompt with "
             "--field (in Python field=), or the format of the file with --format (format=)"
@@ -124,12 +124,19 @@ class PromptReader:
             if form is None and alone and (inside := _inside(self._first[0])):
                 numbered = iter(inside)
                 form = form_of_labels([row for _, row in inside[:FIRST_ROWS]])
-        if form is not None and form.plain and self._form is None:
+        if form is not None and form.plain and self._form is None and self._has_usual_names():
             form = None  # its prompts stand where those of any file do
         self._read_as = form
         if form is not None and form.prompts is None:
             return self._of_labels(form, numbered)
         return self._texts(numbered, form)
+
+    def _has_usual_names(self) -> bool:
+        """Whether the first records have a prompt under a usual name; columns of tables are found in any case."""
+        first = self._first[0] if self._first else None
+        return (
+            self._file.columns is not None or not isinstance(first, dict) or not first.keys().isdisjoint(PROMPT_FIELDS)
+        )
 
     def _of_labels(self, form: Form, numbered: Iterable[tuple[int | str, Any]]) -> Iterator[list[str]]:
         """Prompts of rows that are labels in a foreign form; where a row is about one model, each prompt once."""

@@ -273,7 +273,18 @@ class _Part:
             return form.rows(rows, self.seen.source.model)
         if kind is not _ANSWERS or form.prompts is None:
             raise traffic_only(self.seen)
-        return ((where, {"prompt": text}) for where, row in rows for text in form.prompts(row))
+        return _prompts_of(form.prompts, rows)
+
+
+def _prompts_of(read: Callable[[Row], list[str]], rows: Iterable[Located]) -> Iterator[tuple[str, Row | Problem]]:
+    """A row for each prompt of traffic."""
+    for where, row in rows:
+        try:
+            texts = read(row)
+        except RecursionError:
+            yield where, Problem("nested too deeply")
+        else:
+            yield from ((where, {"prompt": text}) for text in texts)
 
 
 def _is_partial(row: Row) -> bool:
@@ -358,8 +369,9 @@ def _first_problem(exc: ValidationError) -> str:
 
 
 def _gathered(row: Row) -> Row:
-    """A row as the records have it, with all that it holds for each model."""
-    return _normalised(row, *(name for name in ("scores", "answers") if name in row or _has_columns(row, name)))
+    """A row as the records have it, with its id and all that it holds for each model."""
+    out = _normalised(row, *(name for name in ("scores", "answers") if name in row or _has_columns(row, name)))
+    return out if (name := id_of(row)) is None else {**out, "id": name}
 
 
 def _has_columns(row: Row, mapping: str) -> bool:

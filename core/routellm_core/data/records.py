@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, field_validator
 
 Winner = Literal["model_a", "model_b", "tie"]
+# What the versions of the Arena call a tie of two bad answers.
+_TIES = {"tie (bothbad)", "both_bad", "bothbad", "tie (both bad)", "both bad"}
 _SURROGATE = re.compile("[\ud800-\udfff]").search
 
 
@@ -107,7 +109,7 @@ class Battle(_Record):
     @field_validator("winner", mode="before")
     @classmethod
     def _plain_tie(cls, value: Any) -> Any:
-        return "tie" if value == "tie (bothbad)" else value
+        return "tie" if isinstance(value, str) and value in _TIES else value
 
     @field_validator("model_b")
     @classmethod

@@ -147,7 +147,7 @@ def _nearest(seen: Seen) -> str:
 def _label(seen: Seen, models: Sequence[str], files: str) -> str:
     if any(has_any(row, GOLD_NAMES) for row in seen.rows):
         return f"label them first: routellm label gold {files} --out outcomes.jsonl"
-    pair = [shlex.quote(name) for name in models[:2] if name.isprintable()] + ["STRONG", "WEAK"]
+    pair = [shlex.quote(name) for name in models[:2] if shown_names([name]) == name] + ["STRONG", "WEAK"]
     return (
         f"label them first: routellm label judge {files} --strong {pair[0]} --weak {pair[1]} --judge MODEL "
         "--out battles.jsonl"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from routellm_core.data.files import Row
 from routellm_core.data.forms.base import Form, Located, Problem, rows_of_model, unwrapped
 from routellm_core.data.forms.long import of_one_model
-from routellm_core.data.forms.values import MODEL_NAMES, name_of, name_text
+from routellm_core.data.forms.values import MODEL_NAMES, most, name_of, name_text
 
 _RECORDS = ("records", "results", "samples", "data")
 
@@ -27,7 +27,7 @@ def _field(row: Row) -> str | None:
 
 
 def _matches(rows: Sequence[Row]) -> bool:
-    return all(_field(row) is not None for row in rows)
+    return most(rows, _field)
 
 
 def _rows(located: Iterable[Located], model: str | None) -> Iterator[tuple[str, Row | Problem]]:

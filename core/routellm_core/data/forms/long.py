@@ -18,6 +18,7 @@ from routellm_core.data.forms.values import (
     has_any,
     id_of,
     model_of,
+    most,
     name_of,
     one_models_row,
     prompt_of,
@@ -38,23 +39,19 @@ def _has(row: Row, *names: Sequence[str]) -> bool:
 
 
 def _has_scores(rows: Sequence[Row]) -> bool:
-    return (
-        _plain(rows)
-        and all(_has(row, PROMPT_NAMES, MODEL_NAMES) for row in rows)
-        and any(_has(row, SCORE_NAMES) for row in rows)
-    )
+    return _plain(rows) and most(rows, lambda row: _has(row, PROMPT_NAMES, MODEL_NAMES, SCORE_NAMES))
 
 
 def _has_answers(rows: Sequence[Row]) -> bool:
-    return _plain(rows) and all(_has(row, PROMPT_NAMES, MODEL_NAMES, ANSWER_NAMES) for row in rows)
+    return _plain(rows) and most(rows, lambda row: _has(row, PROMPT_NAMES, MODEL_NAMES, ANSWER_NAMES))
 
 
 def _is_of_one(rows: Sequence[Row]) -> bool:
     """Rows with a score under a usual name, whose model only the user knows."""
     return (
         _plain(rows)
-        and all(_has(row, PROMPT_NAMES) or id_of(row) is not None for row in rows)
-        and any(_has(row, SCORE_NAMES[:-1]) for row in rows)
+        and most(rows, lambda row: _has(row, PROMPT_NAMES) or id_of(row) is not None)
+        and most(rows, lambda row: _has(row, SCORE_NAMES[:-1]))
         and not any(has_any(row, MODEL_NAMES) for row in rows)
     )
 

@@ -163,7 +163,13 @@ def _otlp_value(typed: Any) -> Any:
 OPENTELEMETRY = Form(
     name="opentelemetry",
     title="OpenTelemetry spans of model calls with GenAI, OpenLLMetry or OpenInference attributes (OTLP JSON, Tempo)",
-    fields=("attributes", *_BUNDLES),
+    fields=(
+        "attributes",
+        "attributes.llm.input_messages",
+        "attributes.input.value",
+        "attributes.openinference.span.kind",
+        *_BUNDLES,
+    ),
     matches=_matches,
     holds=("prompts",),
     prompts=_prompts,

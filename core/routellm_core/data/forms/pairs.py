@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from routellm_core.data.chats import parsed, user_turns
 from routellm_core.data.files import Row
 from routellm_core.data.forms.base import BadRowError, Form, row_by_row
-from routellm_core.data.forms.values import id_of, name_of, name_text, prompt_of, score_of
+from routellm_core.data.forms.values import id_of, most, name_of, name_text, prompt_of, score_of
 
 _SIDES = ("chosen", "rejected")
 
@@ -24,7 +24,7 @@ def _names(side: str, what: str) -> tuple[str, ...]:
 
 
 def _matches(rows: Sequence[Row]) -> bool:
-    return all({"chosen", "rejected"} <= row.keys() or _model_name(row, "chosen") is not None for row in rows)
+    return most(rows, lambda row: {"chosen", "rejected"} <= row.keys() or _model_name(row, "chosen") is not None)
 
 
 def _model_name(row: Row, side: str) -> str | None:

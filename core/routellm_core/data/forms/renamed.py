@@ -13,6 +13,7 @@ from routellm_core.data.forms.values import (
     empty,
     first_of,
     id_of,
+    most,
     name_of,
     prompt_of,
     score_of,
@@ -42,7 +43,7 @@ def _matches(rows: Sequence[Row]) -> bool:
             held is not None and name_of(row, PROMPT_NAMES) is not None and not (own and held in ("scores", "answers"))
         )
 
-    return all(renamed(row) for row in rows)
+    return most(rows, renamed)
 
 
 def _translated(row: Row) -> Row:

@@ -16,6 +16,7 @@ from routellm_core.data.forms.values import (
     amount_of,
     first_of,
     id_of,
+    most,
     name_of,
     name_text,
     prompt_of,
@@ -40,7 +41,7 @@ def _candidates(row: Row) -> str | None:
 
 
 def _matches(rows: Sequence[Row]) -> bool:
-    return all(_candidates(row) is not None for row in rows)
+    return most(rows, _candidates)
 
 
 def _translated(row: Row) -> Row:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from routellm_core.data.chats import content_text, parsed, routed, user_turns
 from routellm_core.data.files import Row, kind_of
@@ -101,6 +101,7 @@ COST_NAMES = ("cost", "total_cost", "inference_cost", "cost_usd", "total_price",
 INPUT_TOKEN_NAMES = ("input_tokens", "prompt_tokens", "num_input_tokens", "n_input_tokens", "tokens_in")
 OUTPUT_TOKEN_NAMES = ("output_tokens", "completion_tokens", "num_output_tokens", "n_output_tokens", "tokens_out")
 
+_Item = TypeVar("_Item")
 # The name of a model that neither its rows nor the user says.
 UNNAMED = ""
 
@@ -140,6 +141,12 @@ def has_any(row: Row, names: Iterable[str]) -> bool:
 def shown(name: str) -> str:
     """A name of a field for a message."""
     return repr(name if len(name) <= 80 else f"{name[:77]}...")
+
+
+def most(rows: Iterable[_Item], holds: Callable[[_Item], object]) -> bool:
+    """Whether something holds for more than half: one ragged row must not hide what the others are."""
+    found = [bool(holds(row)) for row in rows]
+    return 2 * sum(found) > len(found)
 
 
 def is_score(value: Any) -> bool:
@@ -229,7 +236,7 @@ def name_text(value: Any, field: str) -> str:
     """
     if isinstance(value, dict):
         value = first_of(value, ("label", "id", "name", "model"))
-    if isinstance(value, bool | int | float):
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**12:
         value = str(value)
     if not isinstance(value, str) or not value.strip():
         raise BadRowError(f"field {shown(field)}: expected the name of a model, got {kind_of(value)}")

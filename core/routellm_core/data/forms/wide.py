@@ -24,6 +24,7 @@ from routellm_core.data.forms.values import (
     first_of,
     id_of,
     is_score,
+    most,
     name_of,
     prompt_of,
     score_of,
@@ -80,13 +81,11 @@ def columns_of(rows: Sequence[Row]) -> _Columns:
         values = [row[name] for row in rows if not empty(row.get(name))]
         if not values or name.lower() in _USUAL or name in OWN_COLUMNS or name.startswith(OWN_PREFIXES):
             continue
-        if all(isinstance(value, dict) for value in values):
-            if name.lower() not in _NOT_MODELS and all(
-                name_of(v, SCORE_NAMES) or name_of(v, ANSWER_NAMES) for v in values
-            ):
+        if most(values, lambda value: isinstance(value, dict)):
+            if name.lower() not in _NOT_MODELS and most(values, _is_about_a_model):
                 objects.append(name)
             continue
-        numeric = all(map(is_score, values))
+        numeric = most(values, is_score)
         found = _role_of(name)
         if found is not None and (numeric or found[0] == "answers"):
             roles[found[0]].setdefault(found[1], name)
@@ -100,6 +99,10 @@ def columns_of(rows: Sequence[Row]) -> _Columns:
     return _Columns(roles, tuple(objects))
 
 
+def _is_about_a_model(value: Any) -> bool:
+    return isinstance(value, dict) and name_of(value, (*SCORE_NAMES, *ANSWER_NAMES)) is not None
+
+
 def _role_of(name: str) -> tuple[str, str] | None:
     for role, pattern in _PATTERNS:
         if match := pattern.fullmatch(name):
@@ -108,7 +111,7 @@ def _role_of(name: str) -> tuple[str, str] | None:
 
 
 def _matches(rows: Sequence[Row]) -> bool:
-    if not all(name_of(row, PROMPT_NAMES) for row in rows) or any(
+    if not most(rows, lambda row: name_of(row, PROMPT_NAMES)) or any(
         {"scores", "answers", "winner", "model_a"} & row.keys() for row in rows
     ):
         return False
