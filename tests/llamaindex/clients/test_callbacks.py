@@ -3,89 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import llama_index.core
 import pytest
 from llama_index.core import Settings
-from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.llms.llm import LLM
-from llama_index.core.prompts import PromptTemplate
-from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.response_synthesizers import get_response_synthesizer
-from llama_index.core.retrievers import BaseRetriever
-from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from llamaindex_routellm import RouteLLM
 from tests.llamaindex.clients import CLIENTS, serving
+from tests.llamaindex.clients.ways import QUERIES, Way, achat, query, stream_chat, ways
 from tests.support.routers import ScriptedRouter
 
 TEXT = "p=0.1 What is two plus two?"
-PROMPT = PromptTemplate("Context: {context_str} Query: {query_str}")
-
-
-class Passage(BaseRetriever):
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return [NodeWithScore(node=TextNode(text="Four."), score=0.8)]
-
-
-async def chat(llm: LLM) -> None:
-    llm.chat([ChatMessage(content=TEXT)])
-
-
-async def achat(llm: LLM) -> None:
-    await llm.achat([ChatMessage(content=TEXT)])
-
-
-async def stream_chat(llm: LLM) -> None:
-    for _ in llm.stream_chat([ChatMessage(content=TEXT)]):
-        pass
-
-
-async def astream_chat(llm: LLM) -> None:
-    async for _ in await llm.astream_chat([ChatMessage(content=TEXT)]):
-        pass
-
-
-async def complete(llm: LLM) -> None:
-    llm.complete(TEXT)
-
-
-async def astream_complete(llm: LLM) -> None:
-    async for _ in await llm.astream_complete(TEXT):
-        pass
-
-
-async def predict(llm: LLM) -> None:
-    llm.predict(PROMPT, context_str="", query_str=TEXT)
-
-
-async def astream(llm: LLM) -> None:
-    async for _ in await llm.astream(PROMPT, context_str="", query_str=TEXT):
-        pass
-
-
-async def query(llm: LLM) -> None:
-    RetrieverQueryEngine(Passage(), get_response_synthesizer(llm=llm)).query(TEXT)
-
-
-async def aquery(llm: LLM) -> None:
-    await RetrieverQueryEngine(Passage(), get_response_synthesizer(llm=llm)).aquery(TEXT)
-
-
-async def streamed_query(llm: LLM) -> None:
-    engine = RetrieverQueryEngine(Passage(), get_response_synthesizer(llm=llm, streaming=True))
-    for _ in engine.query(TEXT).response_gen:  # type: ignore[union-attr]
-        pass
-
-
-Ask = Callable[[LLM], Awaitable[None]]
-ASKS = [chat, achat, stream_chat, astream_chat, complete, astream_complete, predict, astream]
-ASKS += [query, aquery, streamed_query]
-asks = pytest.mark.parametrize("ask", ASKS, ids=lambda ask: ask.__name__)
-
 # Makes the LLM that is asked of models that exist already: the bare weak model, or a RouteLLM.
 Wrap = Callable[[dict[str, LLM]], LLM]
 
@@ -129,69 +61,69 @@ def _global_handler() -> Iterator[None]:
 Making = Callable[[], dict[str, LLM]]
 
 
-async def settings_of_each_request(make: Making, wrap: Wrap, ask: Ask) -> Any:
+async def settings_of_each_request(make: Making, wrap: Wrap, ask: Way) -> Any:
     counters = Counters()
     Settings.llm = wrap(make())
     for _ in range(2):
         Settings.callback_manager = manager(counters.make())
-        await ask(Settings.llm)
+        await ask(Settings.llm, TEXT)
     return counters.counted
 
 
-async def settings_before_the_models(make: Making, wrap: Wrap, ask: Ask) -> Any:
+async def settings_before_the_models(make: Making, wrap: Wrap, ask: Way) -> Any:
     counters = Counters()
     Settings.callback_manager = manager(counters.make())
     models = make()
     for _ in range(2):
         Settings.llm = wrap(models)
-        await ask(Settings.llm)
+        await ask(Settings.llm, TEXT)
         Settings.callback_manager = manager(counters.make())
     Settings.llm = wrap(models)
-    await ask(Settings.llm)
+    await ask(Settings.llm, TEXT)
     return counters.counted
 
 
-async def set_on_the_llm(make: Making, wrap: Wrap, ask: Ask) -> Any:
+async def set_on_the_llm(make: Making, wrap: Wrap, ask: Way) -> Any:
     counters = Counters()
     llm = wrap(make())
     for _ in range(2):
         llm.callback_manager = manager(counters.make())
-        await ask(llm)
+        await ask(llm, TEXT)
     llm.callback_manager = manager()
-    await ask(llm)
+    await ask(llm, TEXT)
     return counters.counted
 
 
-async def a_new_wrapper_for_each_request(make: Making, wrap: Wrap, ask: Ask) -> Any:
+async def a_new_wrapper_for_each_request(make: Making, wrap: Wrap, ask: Way) -> Any:
     counters = Counters()
     models = make()
     for _ in range(2):
         llm = wrap(models)
         llm.callback_manager = manager(counters.make())
-        await ask(llm)
+        await ask(llm, TEXT)
     return counters.counted
 
 
-async def a_global_handler(make: Making, wrap: Wrap, ask: Ask) -> Any:
+async def a_global_handler(make: Making, wrap: Wrap, ask: Way) -> Any:
     counters = Counters()
     llama_index.core.global_handler = counters.make()
     llm = wrap(make())
-    await ask(llm)
-    await ask(llm)
+    await ask(llm, TEXT)
+    await ask(llm, TEXT)
     return counters.counted
 
 
-async def a_global_handler_that_comes_later(make: Making, wrap: Wrap, ask: Ask) -> Any:
+async def a_global_handler_that_comes_later(make: Making, wrap: Wrap, ask: Way) -> Any:
     counters = Counters()
     Settings.llm = wrap(make())
     llama_index.core.global_handler = counters.make()
-    await ask(Settings.llm)
+    await ask(Settings.llm, TEXT)
     _ = Settings.callback_manager  # made when it is asked for
-    await ask(Settings.llm)
+    await ask(Settings.llm, TEXT)
     return counters.counted
 
 
-async def a_global_handler_and_settings(make: Making, wrap: Wrap, ask: Ask) -> Any:
+async def a_global_handler_and_settings(make: Making, wrap: Wrap, ask: Way) -> Any:
     counters = Counters()
 
     class Global(TokenCountingHandler):
@@ -202,17 +134,17 @@ async def a_global_handler_and_settings(make: Making, wrap: Wrap, ask: Ask) -> A
     Settings.llm = wrap(make())
     for _ in range(2):
         Settings.callback_manager = manager(counters.make())
-        await ask(Settings.llm)
+        await ask(Settings.llm, TEXT)
     return counters.counted
 
 
-async def no_handler(make: Making, wrap: Wrap, ask: Ask) -> Any:
+async def no_handler(make: Making, wrap: Wrap, ask: Way) -> Any:
     llm = wrap(make())
-    await ask(llm)
+    await ask(llm, TEXT)
     return llm.callback_manager.handlers
 
 
-async def requests_at_once(make: Making, wrap: Wrap, ask: Ask) -> Any:
+async def requests_at_once(make: Making, wrap: Wrap, ask: Way) -> Any:
     """Each with a wrapper of its own; the models are shared by the routed ones alone, which a bare model cannot be."""
     counters = Counters()
     shared = make()
@@ -220,9 +152,9 @@ async def requests_at_once(make: Making, wrap: Wrap, ask: Ask) -> Any:
     async def request() -> None:
         llm = wrap(make() if wrap is bare else shared)
         llm.callback_manager = manager(counters.make())
-        await ask(llm)
+        await ask(llm, TEXT)
         await asyncio.sleep(0)
-        await ask(llm)
+        await ask(llm, TEXT)
 
     await asyncio.gather(*(request() for _ in range(3)))
     return counters.counted
@@ -242,20 +174,20 @@ SCENES = [
 scenes = pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
 
 
-async def counted(client: str, scene: Any, wrap: Wrap, ask: Ask) -> Any:
+async def counted(client: str, scene: Any, wrap: Wrap, ask: Way) -> Any:
     Settings._callback_manager = llama_index.core.global_handler = None
     async with serving(client, client) as (make, _):
         return await scene(make, wrap, ask)
 
 
-@asks
+@ways
 @scenes
 @pytest.mark.parametrize("wrap", [routed, nested], ids=lambda wrap: wrap.__name__)
-async def test_as_with_the_bare_model(scene: Any, ask: Ask, wrap: Wrap) -> None:
+async def test_as_with_the_bare_model(scene: Any, ask: Way, wrap: Wrap) -> None:
     expected = await counted("openai", scene, bare, ask)
     assert await counted("openai", scene, wrap, ask) == expected
     # a response synthesizer puts the manager of `Settings` on its LLM, so it sees no other
-    if scene is not no_handler and ask not in (query, aquery, streamed_query):
+    if scene is not no_handler and ask not in QUERIES:
         assert any(count for count, _, _ in expected)
 
 

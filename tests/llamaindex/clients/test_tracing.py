@@ -8,67 +8,18 @@ from typing import Any
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage
-from llama_index.core.prompts import PromptTemplate
-from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.response_synthesizers import get_response_synthesizer
-from llama_index.core.retrievers import BaseRetriever
-from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index_instrumentation import get_dispatcher
 
 from llamaindex_routellm import RouteLLM
 from tests.llamaindex.clients import CLIENTS, sides
+from tests.llamaindex.clients.ways import ANSWERS, ways
 from tests.support.loopback import Failure
 from tests.support.routers import ScriptedRouter
 
 EASY, HARD = "p=0.1 What is two plus two?", "p=0.9 Prove it."
-PROMPT = PromptTemplate("Context: {context_str} Query: {query_str}")
 # LlamaIndex swallows what a handler raises, and warnings are errors here: OpenInference still calls pydantic's json()
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 NEEDS = "opentelemetry.sdk.trace.export.in_memory_span_exporter"
-
-
-class Passage(BaseRetriever):
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return [NodeWithScore(node=TextNode(text="Four."), score=0.8)]
-
-
-async def chat(llm: Any, text: str) -> None:
-    llm.chat([ChatMessage(content=text)])
-
-
-async def achat(llm: Any, text: str) -> None:
-    await llm.achat([ChatMessage(content=text)])
-
-
-async def stream_chat(llm: Any, text: str) -> None:
-    for _ in llm.stream_chat([ChatMessage(content=text)]):
-        pass
-
-
-async def astream_chat(llm: Any, text: str) -> None:
-    async for _ in await llm.astream_chat([ChatMessage(content=text)]):
-        pass
-
-
-async def acomplete(llm: Any, text: str) -> None:
-    await llm.acomplete(text)
-
-
-async def stream_complete(llm: Any, text: str) -> None:
-    for _ in llm.stream_complete(text):
-        pass
-
-
-async def predict(llm: Any, text: str) -> None:
-    llm.predict(PROMPT, context_str="", query_str=text)
-
-
-async def query(llm: Any, text: str) -> None:
-    RetrieverQueryEngine(Passage(), get_response_synthesizer(llm=llm)).query(text)
-
-
-ASKS = [chat, achat, stream_chat, astream_chat, acomplete, stream_complete, predict, query]
-asks = pytest.mark.parametrize("ask", ASKS, ids=lambda ask: ask.__name__)
 
 
 @pytest.fixture
@@ -139,7 +90,7 @@ class TestOpenInference:
     def kind(self, span: Any) -> Any:
         return span.attributes["openinference.span.kind"]
 
-    @asks
+    @ways
     @pytest.mark.parametrize("client", CLIENTS)
     async def test_one_llm_span_a_call(self, ask: Any, client: str, exporter: Any, router: ScriptedRouter) -> None:
         async with sides(client, client) as (models, _):
@@ -156,7 +107,7 @@ class TestOpenInference:
         assert [span.name for span in spans if self.kind(span) == "LLM"] == [span.name for span in bare] * 2
         assert [self.kind(span) for span in spans if span.name.startswith("RouteLLM")] == ["CHAIN"] * 2
         twice = client in ("anthropic", "ollama") and "complete" in ask.__name__
-        assert len(bare) == 1 or ask in (predict, query) or client == "openai-like" or twice
+        assert len(bare) == 1 or ask not in ANSWERS or client == "openai-like" or twice
         for span, side in zip(assert_told(spans, [EASY, HARD], 1 + twice), ("weak", "strong"), strict=True):
             assert self.kind(span) == "LLM"
             assert span.attributes["llm.model_name"] == models[side].metadata.model_name
@@ -190,7 +141,7 @@ class TestOpenInference:
 
 @pytest.mark.usefixtures("llama_index_otel")
 class TestLlamaIndexsOwn:
-    @asks
+    @ways
     async def test_one_llm_span_a_call(self, ask: Any, exporter: Any, router: ScriptedRouter) -> None:
         async with sides("openai", "openai") as (models, _):
             llm = RouteLLM(**models, router=router, threshold=0.5)
