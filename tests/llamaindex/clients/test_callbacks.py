@@ -14,7 +14,7 @@ from llama_index.core.llms.llm import LLM
 
 from llamaindex_routellm import RouteLLM
 from tests.llamaindex.clients import CLIENTS, serving
-from tests.llamaindex.clients.ways import QUERIES, Way, achat, query, stream_chat, ways
+from tests.llamaindex.clients.ways import QUERIES, Way, achat, astream_chat, chat, query, stream_chat, ways
 from tests.support.routers import ScriptedRouter
 
 TEXT = "p=0.1 What is two plus two?"
@@ -182,13 +182,18 @@ async def counted(client: str, scene: Any, wrap: Wrap, ask: Way) -> Any:
 
 @ways
 @scenes
-@pytest.mark.parametrize("wrap", [routed, nested], ids=lambda wrap: wrap.__name__)
-async def test_as_with_the_bare_model(scene: Any, ask: Way, wrap: Wrap) -> None:
+async def test_as_with_the_bare_model(scene: Any, ask: Way) -> None:
     expected = await counted("openai", scene, bare, ask)
-    assert await counted("openai", scene, wrap, ask) == expected
+    assert await counted("openai", scene, routed, ask) == expected
     # a response synthesizer puts the manager of `Settings` on its LLM, so it sees no other
     if scene is not no_handler and ask not in QUERIES:
         assert any(count for count, _, _ in expected)
+
+
+@scenes
+async def test_of_a_routed_model_within_another(scene: Any) -> None:
+    for ask in (chat, astream_chat, query):
+        assert await counted("openai", scene, nested, ask) == await counted("openai", scene, bare, ask), ask.__name__
 
 
 @scenes
