@@ -76,18 +76,17 @@ class TestDicts:
         # and nothing in it changes by itself
         assert [forms(mock(**options)) for options in ({}, *CHANGES.values())] == every
 
-    @pytest.mark.filterwarnings("ignore:There is no current event loop")
-    def test_an_ingestion_cache_tells_two_thresholds_apart(self) -> None:
+    async def test_an_ingestion_cache_tells_two_thresholds_apart(self) -> None:
         cache = IngestionCache()
         models = {side: FakeLLM(side, respond=lambda messages, side=side: side) for side in ("strong", "weak")}  # type: ignore[misc]
 
-        def summary(threshold: float) -> Any:
+        async def summary(threshold: float) -> Any:
             llm = RouteLLM(**models, router=ScriptedRouter(), threshold=threshold)  # type: ignore[arg-type]
             pipeline = IngestionPipeline(transformations=[SummaryExtractor(llm=llm, show_progress=False)], cache=cache)
             node = TextNode(text="p=0.4 The bridge opened in 1932.", id_="1")
-            return pipeline.run(nodes=[node])[0].metadata["section_summary"]
+            return (await pipeline.arun(nodes=[node]))[0].metadata["section_summary"]
 
-        assert [summary(t) for t in (0.5, 0.0, 0.5, 0.0)] == ["weak", "strong", "weak", "strong"]
+        assert [await summary(t) for t in (0.5, 0.0, 0.5, 0.0)] == ["weak", "strong", "weak", "strong"]
         assert len(models["weak"].seen) == len(models["strong"].seen) == 1
 
     def test_a_transformation_with_an_equal_model_is_the_same(self) -> None:
