@@ -1,4 +1,4 @@
-"""The servers of these tests speak plain HTTP, so no client needs the certificates of the world: they take 25 ms each."""
+"""The servers of these tests speak plain HTTP, so no client needs the certificates of the world (25 ms each)."""
 
 from __future__ import annotations
 
