@@ -150,12 +150,11 @@ def label(text: str) -> str:
     return "the whole prompt, with the context" if any(p in text for p in PASSAGES) else "the whole prompt"
 
 
-def routed_on(cls: type) -> list[str]:
+def routed_on(cls: type, route_on: Any = None) -> list[str]:
     """Run the recipe of a class; what its calls were routed on, each once, in order."""
     script, router = Script(), ScriptedRouter()
-    llm = RouteLLM(
-        strong=FakeLLM("strong", respond=script), weak=FakeLLM("weak", respond=script), router=router, threshold=0.5
-    )
+    models = {side: FakeLLM(side, respond=script) for side in ("strong", "weak")}
+    llm = RouteLLM(strong=models["strong"], weak=models["weak"], router=router, threshold=0.5, route_on=route_on)
     Settings.llm, Settings.embed_model = llm, MockEmbedding(embed_dim=4)
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")

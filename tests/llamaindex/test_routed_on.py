@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
+from llama_index_instrumentation.dispatcher import instrument_tags
 
 from tests.llamaindex import routed_on
 
@@ -14,7 +18,7 @@ NOT_MORE_THAN = {
     "LlamaIndex's own instruction",
     "the whole prompt, with the context",
 }
-# Evaluators have no span, so there is no way from the call of the model to the question: the guide says what to do.
+# They do not hand the question to the model, or have no span that says it: the guide names them and says what to do.
 WITHOUT_THE_QUESTION = {
     "FaithfulnessEvaluator",
     "MultiModalFaithfulnessEvaluator",
@@ -36,6 +40,18 @@ def test_is_routed_on_what_the_guide_says(name: str) -> None:
     assert not texts or "the question" in texts or name in WITHOUT_THE_QUESTION
     told = [line.split(" | ")[-1].removesuffix(" |") for line in guide() if f"| `{name}` |" in line]
     assert told == (["; ".join(texts)] if texts else [])
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_THE_QUESTION))
+def test_where_the_question_is_not_passed_on_a_tag_says_it(name: str) -> None:
+    text = routed_on.DOC.read_text(encoding="utf-8")
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "tagged_question" in block]
+    names: dict[str, Any] = {}
+    exec(block.partition("\n\nllm = ")[0], names)
+    assert "the question" not in routed_on.routed_on(CLASSES[name])
+    with instrument_tags({"question": routed_on.QUESTION}):
+        assert routed_on.routed_on(CLASSES[name], names["tagged_question"]) == ["the question"]
+    assert f"`{name}`" in text.partition("**Where LlamaIndex passes no question on.**")[2].partition("\n\n")[0]
 
 
 def guide() -> list[str]:

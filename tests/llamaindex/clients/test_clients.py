@@ -153,6 +153,21 @@ class TestTools:
                 assert decision.model == side
             assert set(router.prompts) == {EASY, HARD}
 
+    @pytest.mark.filterwarnings("ignore:The `__.*` attribute is deprecated")
+    @pytest.mark.filterwarnings("ignore:Accessing the 'model_.*' attribute on the instance is deprecated")
+    @pytest.mark.parametrize("client", ["openai-like", "ollama"])
+    async def test_an_agent_leaves_a_weak_model_that_cannot_call_functions(
+        self, client: str, router: ScriptedRouter, events: Recorder
+    ) -> None:
+        async with sides("openai", client) as (models, servers):
+            models["weak"].is_function_calling_model = False  # type: ignore[attr-defined]
+            llm = RouteLLM(**models, router=router, threshold=0.5)
+            memory = ChatMemoryBuffer.from_defaults(token_limit=3000, tokenizer_fn=str.split)
+            servers["strong"].reply_next(ChatReply(tool_calls=[("add", {"a": 2, "b": 3})]), ChatReply("five"))
+            assert str(await FunctionAgent(llm=llm, tools=[add]).run(EASY, memory=memory)) == "five"
+            assert [(d["model"], d["detail"]) for d in events.decisions] == [("strong", "tool_calling")] * 2
+            assert routing_decision(llm.complete(EASY)).model == "weak"  # type: ignore[union-attr]
+
     @clients
     @pytest.mark.parametrize("way", ["structured_predict", "astructured_predict"])
     @pytest.mark.filterwarnings("ignore:The 'output_format' parameter is deprecated")  # Anthropic's client, of itself
