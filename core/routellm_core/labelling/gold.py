@@ -11,7 +11,8 @@ from routellm_core.checks import imported_object, is_number
 from routellm_core.data.records import AnsweredPrompt, Outcome
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.labelling.reading.forms import GoldKind, form_of
-from routellm_core.labelling.reading.phrases import normal_words, refuses, without_refusals, without_thinking
+from routellm_core.labelling.reading.phrases import normal_words, without_refusals, without_thinking
+from routellm_core.policy.refusals import refuses
 
 Gold: TypeAlias = str | Sequence[str]
 Grader: TypeAlias = Callable[..., float | bool | None]

@@ -67,12 +67,15 @@ class RoutingDecision:
             hold prompt text).
         detail: For ``"capability"``: what the weak model lacks; for ``"limit"``: the class of the limit; for a
             failover: the class name of its error, or ``"cooldown"`` for a side that was passed over.
+        escalated: Whether the weak model answered first, and a check refused its answer, so that the strong one
+            answered; `detail` then tells what was wrong with the check itself, if anything.
         p_strong: Probability that the call went to the strong side, exploration included; 0.0 or 1.0 where nothing was
             left to chance.
         router_version: The first digits of the router's fingerprint, which tell one version of it from another; None
             when unknown.
-        id: Names the call in traces and logs; 32 hex digits. It, `p_strong` and `router_version` are left out of
-            comparisons.
+        id: Names the call in traces and logs; 32 hex digits. It, `p_strong`, `router_version` and `cost` are left out
+            of comparisons.
+        cost: Money that the call cost, a refused answer included; None where no price is given or no usage known yet.
     """
 
     model: Side
@@ -83,10 +86,12 @@ class RoutingDecision:
     failover: Side | None = None
     error: str | None = None
     detail: str | None = None
+    escalated: bool = False
     # by default from the side, see __post_init__
     p_strong: float = field(default=None, compare=False)  # type: ignore[assignment]
     router_version: str | None = field(default=None, compare=False)
     id: str = field(default_factory=new_id, compare=False)
+    cost: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.p_strong is None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias, TypedDict
 from routellm_core.calibration import Calibration, OnlineCalibration
 from routellm_core.checks import Side
 from routellm_core.errors import ConfigurationError
+from routellm_core.policy.acceptance import Accept
 from routellm_core.policy.cooldown import Cooldown
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 from routellm_core.policy.limits import Limit
@@ -106,6 +107,25 @@ class RoutingOptions(DecisionOptions, total=False):
     cooldown: float | Cooldown | None
     """Seconds for which a model is passed over after such a failure, with `failover`; then one call at a time tries it
     again. By default 5; None or 0 passes over nothing. Forced calls go to their side all the same."""
+
+    accept: Accept | None
+    """A check of the weak model's answers (a cascade): a function of the `WeakAnswer` and, if it takes two arguments,
+    of the messages, sync or async, that returns True, False, or a score for `accept_threshold`. A refused answer is
+    thrown away, and the strong model answers, once. A check that fails or hangs accepts nothing. Ready-made checks are
+    in `routellm_core.policy.answer_checks`. Forced calls, and those that a limit sent to the weak model, are not
+    checked."""
+
+    accept_threshold: float
+    """A score of at least this is accepted."""
+
+    accept_band: tuple[float, float] | None
+    """Win rates (low, high) within which weak answers are checked; None checks all."""
+
+    accept_after: int | None
+    """Characters of a stream after which its beginning is judged; None holds an answer back until it is complete."""
+
+    accept_deadline: float
+    """Seconds that a check may take."""
 
     log: CallLog | None
     """A `TrafficLog`, to which every call is written; no call waits for it or fails because of it."""

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from routellm_core.checks import Side, other_side
 from routellm_core.errors import EmptyAnswerError
+from routellm_core.policy.acceptance import Cascade, RefusedAnswerError
 from routellm_core.policy.cooldown import Cooldown
 from routellm_core.policy.decision import RoutingDecision
 from routellm_core.policy.failover import is_survivable, is_trouble
@@ -19,19 +20,22 @@ _END: Any = object()
 
 
 class Route(Generic[T]):
-    """The ordered attempts of one call: the chosen side; after a failure that another model could survive, the other.
+    """The ordered attempts of one call: the chosen side; after a failure that another model could survive, the other;
+    after a weak answer that a check refuses, the strong one.
 
     Never back, and never twice. Until the first token of an answer the other side may still step in; from then on the
     decision is settled. A broken answer, such as a stream that ends without any content, is a failure too. A side that
     is cooling down after a failure is passed over from the start, unless the other one is cooling down as well, or the
-    caller forced the side; should the other side then fail, the one that was passed over is tried after all.
+    caller forced the side; should the other side then fail, the one that was passed over is tried after all. A weak
+    answer that is to be checked is held back until it is accepted.
 
     An adapter hands in how a side is called and how an empty piece of a stream looks; `run`,
     `arun`, `stream` and `astream` walk the route. One that cannot hand its calls in (a batch, an agent's handler)
     walks it by hand: it calls `side`, then reports `failed` or `answered`.
 
     Attributes:
-        decision: The decision as it stands; after a failover it names the side that answers.
+        decision: The decision as it stands; after a failover or a refused answer it names the side that answers.
+        refused: The weak answer, or the pieces of one, that the check refused: it was paid for, too.
 
     Args:
         decision: What the policy decided.
@@ -40,12 +44,15 @@ class Route(Generic[T]):
         cooldown: Which sides have failed lately; without `failover` it has no say.
         is_broken: Whether an answer, or a piece of a stream, has no content, tool call or finish reason; asked with
             None for a stream without any piece. A stream is broken when all of its pieces are. By default nothing is.
+        cascade: The check of a weak answer; it has no say in calls that it does not concern, nor while the strong side
+            is cooling down.
         on_settled: Called once with the decision as soon as it is settled: at the first token, at the end of an
             answer, or at the error that ends the call.
     """
 
     __slots__ = (
         "_begun",
+        "_cascade",
         "_cooldown",
         "_failure",
         "_held",
@@ -55,6 +62,7 @@ class Route(Generic[T]):
         "_settled",
         "_sound",
         "decision",
+        "refused",
     )
 
     def __init__(
@@ -64,9 +72,11 @@ class Route(Generic[T]):
         failover: bool = False,
         cooldown: Cooldown | None = None,
         is_broken: Callable[[Any], bool] = lambda _: False,
+        cascade: Cascade | None = None,
         on_settled: Callable[[RoutingDecision], None] | None = None,
     ) -> None:
         self.decision = decision
+        self.refused: Any = None
         self._cooldown = cooldown if failover else None
         self._is_broken = is_broken
         # whether the stream that is being read has brought a sound piece; None before its first piece
@@ -77,12 +87,16 @@ class Route(Generic[T]):
         self._begun = False
         self._held: list[T] = []
         self._failure: BaseException | None = None
-        if not self._may_turn:
-            self._settle()
-        elif self._cooldown is not None and decision.reason != "forced":
+        if self._may_turn and self._cooldown is not None and decision.reason != "forced":
             side, other = decision.model, other_side(decision.model)
             if not self._cooldown.is_cooling(other) and not self._cooldown.allows(side):
                 self.decision = replace(decision, model=other, failover=side, detail="cooldown")
+        # None from the moment on at which there is nothing left to check
+        self._cascade: Cascade | None = None
+        if cascade is not None and cascade.acceptance.concerns(self.decision):
+            self._cascade = None if self._cooldown is not None and self._cooldown.is_cooling("strong") else cascade
+        if not self._may_turn and self._cascade is None:
+            self._settle()
 
     @property
     def side(self) -> Side:
@@ -94,8 +108,15 @@ class Route(Generic[T]):
         """Whether the other side may still answer."""
         return self._may_turn
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the answer of the called side is held back until a check accepts it."""
+        return self._cascade is not None
+
     def answered(self, *_: Any) -> None:
-        """Settle the decision: the called side has begun to answer."""
+        """Settle the decision: the called side has begun to answer, and nobody has to accept it."""
+        if self._cascade is not None:
+            return
         self._begun = True
         if self._cooldown is not None:
             self._cooldown.answered(self.side)
@@ -110,6 +131,11 @@ class Route(Generic[T]):
 
     def failed(self, exc: BaseException) -> None:
         """Turn to the other side after `exc`, or settle the decision and raise `exc` again."""
+        self._cascade = None
+        if isinstance(exc, RefusedAnswerError):
+            self.refused = exc.given
+            self._turned(escalated=True, detail=exc.detail)
+            return
         # a side that is cut off in its answer is not dead
         if self._cooldown is not None and not self._begun and is_trouble(exc):
             self._cooldown.failed(self.side)
@@ -118,17 +144,37 @@ class Route(Generic[T]):
             if exc.__context__ is None and exc is not self._failure:
                 exc.__context__ = self._failure  # a traceback shows the failure of both sides
             raise exc
-        side = self.decision.model
         self._failure = exc
+        self._turned(failover=self.decision.model, detail=type(exc).__name__)
+
+    def _turned(self, **changes: Any) -> None:
+        """Have the other side answer; from now on there is no way back."""
         self._held.clear()
         self._sound = None
-        self.decision = replace(self.decision, model=other_side(side), failover=side, detail=type(exc).__name__)
+        self.decision = replace(self.decision, model=other_side(self.decision.model), **changes)
         self._settle()
 
     def checked(self, answer: A) -> A:
-        """Return an answer, or raise an `EmptyAnswerError` where it is broken."""
+        """Return an answer, or raise where it is broken, or where the check refuses it.
+
+        Raises:
+            EmptyAnswerError: It is broken.
+            RefusedAnswerError: The check refuses it; `failed` turns to the strong side.
+        """
         if self._is_broken(answer):
             raise self._emptiness()
+        if self._cascade is not None:
+            self._cascade.examine(answer)
+            self._cascade = None
+        return answer
+
+    async def achecked(self, answer: A) -> A:
+        """Async twin of `checked`."""
+        if self._is_broken(answer):
+            raise self._emptiness()
+        if self._cascade is not None:
+            await self._cascade.aexamine(answer)
+            self._cascade = None
         return answer
 
     def _emptiness(self) -> EmptyAnswerError:
@@ -141,7 +187,7 @@ class Route(Generic[T]):
 
     def run(self, call: Callable[[Side], T]) -> T:
         """Call the chosen side, and the other one where the rules say so; return the answer."""
-        if not self._may_turn and self._cooldown is None:  # the decision is settled already
+        if self._settled and self._cooldown is None:
             return self.checked(call(self.decision.model))
         answer = self.attempt(lambda side: self.checked(call(side)))
         self.answered()
@@ -149,11 +195,11 @@ class Route(Generic[T]):
 
     async def arun(self, call: Callable[[Side], Awaitable[T]]) -> T:
         """Async twin of `run`."""
-        if not self._may_turn and self._cooldown is None:
+        if self._settled and self._cooldown is None:
             return self.checked(await call(self.decision.model))
 
         async def checked(side: Side) -> T:
-            return self.checked(await call(side))
+            return await self.achecked(await call(side))
 
         answer = await self.aattempt(checked)
         self.answered()
@@ -198,13 +244,20 @@ class Route(Generic[T]):
                     piece = next(source, _END)
                     if piece is _END:
                         self._check_end()
+                        if self._cascade is not None:
+                            self._cascade.examine(self._held[:])
+                            self._cascade = None
                         break
+                    self._take(cast(T, piece))
+                    if self._cascade is not None and self._cascade.is_due(self._held):
+                        self._cascade.examine(self._held[:], is_complete=False)
+                        self._cascade = None
                 except BaseException as exc:
                     _close(source)
                     self.failed(exc)
                     source = self.attempt(open_)
                 else:
-                    yield from self._ready(cast(T, piece), is_empty)
+                    yield from self._released(cast(T, piece), is_empty)
             yield from self._rest()
         finally:
             _close(source)
@@ -228,7 +281,14 @@ class Route(Generic[T]):
                         piece = _END
                     if piece is _END:
                         self._check_end()
+                        if self._cascade is not None:
+                            await self._cascade.aexamine(self._held[:])
+                            self._cascade = None
                         break
+                    self._take(piece)
+                    if self._cascade is not None and self._cascade.is_due(self._held):
+                        await self._cascade.aexamine(self._held[:], is_complete=False)
+                        self._cascade = None
                 except GeneratorExit:  # the reader is closed while it waits here: nothing may be awaited any more
                     closed = True
                     self._settle()
@@ -238,7 +298,7 @@ class Route(Generic[T]):
                     self.failed(exc)
                     source = await self.aattempt(open_)
                 else:
-                    for ready in self._ready(piece, is_empty):
+                    for ready in self._released(piece, is_empty):
                         yield ready
             for ready in self._rest():
                 yield ready
@@ -246,14 +306,15 @@ class Route(Generic[T]):
             if not closed:
                 await _aclose(source)
 
-    def _ready(self, piece: T, is_empty: Callable[[T], bool]) -> list[T]:
-        """The pieces that may go out now that `piece` has come."""
+    def _take(self, piece: T) -> None:
+        """Hold a piece that has come."""
         if not self._sound:
             self._sound = not self._is_broken(piece)
-        if self._settled and not self._held:
-            return [piece]
         self._held.append(piece)
-        return [] if self._may_turn and is_empty(piece) else self._rest()
+
+    def _released(self, piece: T, is_empty: Callable[[T], bool]) -> list[T]:
+        """The pieces that may go out now that `piece`, the last of them, is held."""
+        return [] if self._cascade is not None or (self._may_turn and is_empty(piece)) else self._rest()
 
     def _check_end(self) -> None:
         """Raise where the stream that has ended was broken as a whole."""
@@ -263,7 +324,8 @@ class Route(Generic[T]):
 
     def _rest(self) -> list[T]:
         """The pieces that were held back; the decision is settled."""
-        self.answered()
+        if not self._begun:
+            self.answered()
         held, self._held = self._held, []
         return held
 

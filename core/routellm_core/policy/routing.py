@@ -8,6 +8,8 @@ from typing import Any, Self, TypeAlias
 
 from routellm_core.checks import Side, checked_count, checked_flag, checked_fraction, checked_side
 from routellm_core.errors import ConfigurationError, PromptError
+from routellm_core.policy.acceptance import DEFAULT_SECONDS as ACCEPT_SECONDS
+from routellm_core.policy.acceptance import Acceptance, Cascade, WeakAnswer
 from routellm_core.policy.capability import capability_gap, checked_profile
 from routellm_core.policy.cooldown import DEFAULT_SECONDS, Cooldown
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
@@ -30,6 +32,11 @@ OPTION_DEFAULTS: dict[str, Any] = {
     "sticky": None,
     "failover": False,
     "cooldown": DEFAULT_SECONDS,
+    "accept": None,
+    "accept_threshold": 0.5,
+    "accept_band": None,
+    "accept_after": None,
+    "accept_deadline": ACCEPT_SECONDS,
     "log": None,
     "shadow": 0.0,
     "weak_profile": None,
@@ -78,6 +85,7 @@ class Routing:
         allow_overrides: Whether a call may force a side or set its own threshold.
         route_on: The user's own way from an input to what it is routed on.
         sticky: Conversations that stay strong.
+        acceptance: The check of weak answers.
         log: Where calls are recorded.
         shadow: Which calls the other side answers, too.
         weak_profile: What the user says of the weak model's abilities.
@@ -90,6 +98,7 @@ class Routing:
     allow_overrides: bool = True
     route_on: Any = None
     sticky: Stickiness | None = None
+    acceptance: Acceptance | None = None
     log: CallLog | None = None
     shadow: Shadow | None = None
     weak_profile: Mapping[str, Any] = field(default_factory=dict)
@@ -124,6 +133,13 @@ class Routing:
             allow_overrides=checked_flag(given["allow_overrides"], "allow_overrides"),
             route_on=_checked_route_on(given["route_on"], key_allowed=key_allowed),
             sticky=Stickiness.of(given["sticky"]),
+            acceptance=Acceptance.of(
+                given["accept"],
+                threshold=given["accept_threshold"],
+                band=given["accept_band"],
+                after=given["accept_after"],
+                deadline=given["accept_deadline"],
+            ),
             log=_checked_log(given["log"]),
             shadow=_checked_shadow(given["shadow"], given["log"]),
             weak_profile=checked_profile(given["weak_profile"], "weak_profile"),
@@ -210,11 +226,24 @@ class Routing:
         decision: RoutingDecision,
         *,
         is_broken: Callable[[Any], bool],
+        answer_of: Callable[[Any], WeakAnswer] | None = None,
+        messages: Any = None,
         on_settled: Callable[[RoutingDecision], None] | None = None,
     ) -> Route[Any]:
-        """The way of one call from its decision on; the arguments are those of `Route`."""
+        """The way of one call from its decision on; the arguments are those of `Route` and `Cascade`.
+
+        Without `answer_of`, no answer is checked.
+        """
+        cascade = (
+            None if self.acceptance is None or answer_of is None else Cascade(self.acceptance, answer_of, messages)
+        )
         return Route(
-            decision, failover=self.failover, cooldown=self.cooldown, is_broken=is_broken, on_settled=on_settled
+            decision,
+            failover=self.failover,
+            cooldown=self.cooldown,
+            is_broken=is_broken,
+            cascade=cascade,
+            on_settled=on_settled,
         )
 
     def recording(

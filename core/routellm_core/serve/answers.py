@@ -30,6 +30,9 @@ class AnswerReader:
         text: The text of the answer, as far as it was read.
         usage: Tokens read and written, where the server reported them.
         response_id: Id of a stored response, which belongs to its server.
+        finish_reason: Why the answer ended, once it has.
+        logprobs: Log-probability of each token, where the server gives them.
+        body: The whole reply, where it was not streamed.
 
     Args:
         content_type: Header of the reply.
@@ -40,6 +43,10 @@ class AnswerReader:
         self.begun = False
         self.usage: tuple[int, int] | None = None
         self.response_id: str | None = None
+        self.finish_reason: str | None = None
+        self.logprobs: list[float] = []
+        self.body: Any = None
+        self._calls: dict[Any, list[str]] = {}
         self._texts: list[str] = []
         self._is_stream = content_type.strip().lower().startswith(b"text/event-stream")
         self._is_sound = False
@@ -52,6 +59,11 @@ class AnswerReader:
     @property
     def text(self) -> str:
         return "".join(self._texts)
+
+    @property
+    def tool_calls(self) -> tuple[tuple[str, str], ...]:
+        """Name and arguments, as JSON, of each tool that the answer calls."""
+        return tuple((name, arguments) for name, arguments in self._calls.values())
 
     @property
     def output_tokens(self) -> int:
@@ -97,6 +109,7 @@ class AnswerReader:
                 body = json.loads(bytes(self._buffer).decode())
             except (ValueError, RecursionError):
                 raise BrokenReplyError("the reply is not JSON") from None
+            self.body = body
             self._read(body)
         if not self._is_sound:
             raise EmptyAnswerError("the reply has no content, tool call or finish reason")
@@ -152,10 +165,30 @@ class AnswerReader:
             text = said.get("content") or said.get("text")
             if isinstance(text, str):
                 self._texts.append(text)
+            self._read_tool_calls(said.get("tool_calls"))
+            self._read_logprobs(choice.get("logprobs"))
             if any(value for name, value in said.items() if name not in ("role", "index", "logprobs")):
                 self._sound(begun=said is not choice or bool(text))
             if choice.get("finish_reason"):
                 self._is_sound = True
+                self.finish_reason = str(choice["finish_reason"])
+
+    def _read_tool_calls(self, calls: Any) -> None:
+        """Put together what comes in pieces: the name first, then the arguments."""
+        for place, call in enumerate(calls if isinstance(calls, list) else ()):
+            function = call.get("function") if isinstance(call, dict) else None
+            if isinstance(function, dict):
+                known = self._calls.setdefault(call.get("index", place), ["", ""])
+                for i, name in enumerate(("name", "arguments")):
+                    if isinstance(function.get(name), str):
+                        known[i] += function[name]
+
+    def _read_logprobs(self, logprobs: Any) -> None:
+        content = logprobs.get("content") if isinstance(logprobs, dict) else None
+        for token in content if isinstance(content, list) else ():
+            value = token.get("logprob") if isinstance(token, dict) else None
+            if isinstance(value, int | float):
+                self.logprobs.append(float(value))
 
     def _read_response_event(self, kind: str, event: dict[str, Any]) -> None:
         if kind in ("error", "response.failed"):
@@ -168,17 +201,21 @@ class AnswerReader:
         inner = event.get("response")
         if isinstance(inner, dict) and kind in ("response.completed", "response.incomplete"):
             self._is_sound = self._is_sound or bool(inner.get("output"))
+            self.finish_reason = kind.removeprefix("response.")
             self._read_usage(inner.get("usage"))
 
     def _read_response(self, body: dict[str, Any]) -> None:
         output = body.get("output")
         if body.get("status") == "failed":
             self._failed()
-        for item in output if isinstance(output, list) else ():
+        for place, item in enumerate(output if isinstance(output, list) else ()):
+            if isinstance(item, dict) and item.get("type") == "function_call":
+                self._calls[place] = [str(item.get("name")), str(item.get("arguments"))]
             content = item.get("content") if isinstance(item, dict) else None
             for part in content if isinstance(content, list) else ():
                 if isinstance(part, dict) and isinstance(part.get("text"), str):
                     self._texts.append(part["text"])
+        self.finish_reason = str(body["status"]) if body.get("status") else None
         if output or body.get("status") in ("queued", "in_progress"):
             self._sound()
 

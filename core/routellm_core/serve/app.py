@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from routellm_core.checks import Side, checked_count, checked_fraction, checked_seconds, checked_side
 from routellm_core.errors import ConfigurationError, EmptyAnswerError, LimitError, PromptError
 from routellm_core.log import recording
+from routellm_core.policy.acceptance import WeakAnswer
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 from routellm_core.policy.options import RoutingOptions
 from routellm_core.policy.route import Route
@@ -113,6 +114,7 @@ class _Call:
         request: What the policy was asked.
         settings: What holds for this call alone.
         reader: Reads the reply that is passed on at the moment, where anybody wants to know.
+        paid: Side and reader of each reply so far, also of one that a check refused.
         refusal: Why no reader reads it.
     """
 
@@ -125,6 +127,7 @@ class _Call:
     request: RoutingRequest = field(default_factory=lambda: RoutingRequest(()))
     settings: CallSettings = field(default_factory=CallSettings)
     reader: AnswerReader | None = None
+    paid: list[tuple[Side, AnswerReader]] = field(default_factory=list)
     refusal: str | None = None
 
 
@@ -298,10 +301,16 @@ class App:
         if call.asked.is_model:
             route: Route[_Piece] = Route(decision, on_settled=self._metrics.settled)
         else:
-            route = self.routing.route(decision, is_broken=_nothing_is, on_settled=self._metrics.settled)
+            route = self.routing.route(
+                decision,
+                is_broken=_nothing_is,
+                answer_of=lambda pieces: _weak_answer(call.reader, pieces),
+                messages=call.body.get("messages", call.body.get("input", call.body.get("prompt"))),
+                on_settled=self._metrics.settled,
+            )
         record = self.routing.recording(decision, call.request, call.settings)
         fails_over = self.routing.failover and not call.asked.is_model
-        pieces = route.astream(lambda side: self._opened(call, side, fails_over=fails_over), _is_empty)
+        pieces = route.astream(lambda side: self._opened(call, side, route, fails_over=fails_over), _is_empty)
         try:
             await self._send_on(call, route, pieces, send)
         except RefusalError as exc:
@@ -395,12 +404,14 @@ class App:
         raw = call.raw if call.body["model"] == model else requests.with_model(call.raw, model)
         return await self.upstreams.send(side, call.scope, call.path, raw)
 
-    async def _opened(self, call: _Call, side: Side, *, fails_over: bool) -> AsyncIterator[_Piece]:
+    async def _opened(
+        self, call: _Call, side: Side, route: Route[_Piece], *, fails_over: bool
+    ) -> AsyncIterator[_Piece]:
         """Send the request to one side, and return its reply's pieces once it has begun.
 
         Raises:
             UpstreamError: The server could not be reached.
-            RefusalError: It refused, and the other side may answer.
+            RefusalError: It refused, and the other side may answer; or it refused where an answer was to be checked.
         """
         start = time.perf_counter()
         try:
@@ -411,7 +422,7 @@ class App:
         self._metrics.answered(side, time.perf_counter() - start)
         if answer.status >= 400:
             self._metrics.failed(side, str(answer.status))
-            if fails_over:
+            if fails_over or route.is_held:
                 raise await _refusal(answer)
         call.reader = None
         call.refusal = _status_name(answer.status) if answer.status >= 400 else None
@@ -419,10 +430,12 @@ class App:
             fails_over
             or self.policy.limits
             or self.routing.log is not None
+            or self.routing.acceptance is not None
             or (self._holders is not None and call.path == requests.RESPONSES)
         )
         if answer.status < 300 and wanted:
             call.reader = _reader_of(answer)
+            call.paid.append((side, call.reader))
         return self._pieces(answer, call.reader, fails_over=fails_over)
 
     async def _pieces(self, answer: Answer, reader: AnswerReader | None, *, fails_over: bool) -> AsyncGenerator[_Piece]:
@@ -474,13 +487,13 @@ class App:
 
     def _account(self, call: _Call, decision: RoutingDecision) -> None:
         """Tell the limits what a call used, and remember who holds a stored response."""
-        reader = call.reader
-        if reader is None:
-            return
         if self.policy.limits:
-            read, written = reader.usage or (requests.input_tokens(call.path, call.body), reader.output_tokens)
-            self.policy.spent(call.request, decision.model, read, written)
-        if self._holders is not None and reader.response_id is not None:
+            for side, paid in call.paid:
+                read, written = paid.usage or (requests.input_tokens(call.path, call.body), paid.output_tokens)
+                if written or paid.usage is not None:
+                    self.policy.spent(call.request, side, read, written)
+        reader = call.reader
+        if self._holders is not None and reader is not None and reader.response_id is not None:
             self._holders[reader.response_id] = decision.model
             while len(self._holders) > _MAX_RESPONSE_IDS:
                 self._holders.popitem(last=False)
@@ -559,6 +572,15 @@ def _reason_of(exc: Exception) -> str:
     if isinstance(exc, UpstreamError):
         return "timeout" if exc.is_timeout else "connection"
     return "empty" if isinstance(exc, EmptyAnswerError) else "broken"
+
+
+def _weak_answer(reader: AnswerReader | None, pieces: list[_Piece]) -> WeakAnswer:
+    """What a check gets to see of a reply."""
+    if reader is None:  # a redirect
+        return WeakAnswer("", raw=pieces)
+    return WeakAnswer(
+        reader.text, reader.tool_calls, reader.finish_reason, tuple(reader.logprobs) or None, raw=reader.body or pieces
+    )
 
 
 def _reader_of(answer: Answer) -> AnswerReader:

@@ -73,6 +73,7 @@ def decision_headers(decision: RoutingDecision, model: str, note: str | None = N
         told["win-rate"] = f"{decision.win_rate:.6f}"
     for name, value in (
         ("failover", decision.failover),
+        ("escalated", "true" if decision.escalated else None),
         ("detail", decision.detail),
         ("error", decision.error),
         ("note", note),
