@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import threading
 import time
 from abc import ABCMeta
 from collections.abc import Sequence
+from concurrent.futures import Future
 from functools import lru_cache
 from typing import Any, cast
 from weakref import WeakSet
@@ -89,6 +91,8 @@ def _itself(model: LLM) -> LLM:
 
 # -- metadata --
 
+# Seconds that a call waits until a model has said what it is. A client may wait much longer for a server that hangs.
+_PATIENCE = 2.0
 # Seconds for which a model that could not say what it is counts as unknown, and is not asked again.
 _SILENCE = 30.0
 
@@ -96,23 +100,40 @@ _SILENCE = 30.0
 class SideMetadata:
     """What a model says of itself, or None when it cannot: its server is down, or its client does not know its name.
 
-    Some models ask their server, so a failure costs a call up to its whole time-out; it is remembered for a while.
+    Some models ask their server. A call waits for that for 2 seconds at most, and not at all for 30 seconds after a
+    failure, so that calls to the other model do not suffer.
     """
 
-    __slots__ = ("_model", "_silent_until")
+    __slots__ = ("_has_answered", "_model", "_silent_until")
 
     def __init__(self, model: LLM) -> None:
         self._model = model
+        self._has_answered = False
         self._silent_until = 0.0
 
     def __call__(self) -> LLMMetadata | None:
         if time.monotonic() < self._silent_until:
             return None
         try:
-            return self._model.metadata
+            found = self._model.metadata if self._has_answered else self._asked_in_a_thread()
         except Exception:
             self._silent_until = time.monotonic() + _SILENCE
+            self._has_answered = False
             return None
+        self._has_answered = True
+        return found
+
+    def _asked_in_a_thread(self) -> LLMMetadata:
+        answer: Future[LLMMetadata] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(self._model.metadata)
+            except BaseException as exc:
+                answer.set_exception(exc)
+
+        threading.Thread(target=ask, name="routellm-metadata", daemon=True).start()
+        return answer.result(timeout=_PATIENCE)
 
     @property
     def name(self) -> str:

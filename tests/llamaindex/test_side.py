@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import threading
 from typing import Any
 
 import pytest
@@ -185,6 +186,33 @@ class TestMetadata:
         llm.complete(HARD)
         llm.complete(HARD)
         assert weak._asked == 3  # asked each time again, as a model is that can say
+
+    @pytest.mark.parametrize("way", ["chat", "achat"])
+    async def test_a_server_that_hangs_holds_up_no_call_to_the_other(
+        self, way: str, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Hangs(FakeLLM):
+            _asked: int = PrivateAttr(default=0)
+
+            @property
+            def metadata(self) -> LLMMetadata:
+                self._asked += 1
+                released.wait()
+                return super().metadata
+
+        released, weak = threading.Event(), Hangs("w")
+        monkeypatch.setattr("llamaindex_routellm.side._PATIENCE", 0.05)
+        llm = RouteLLM(strong=FakeLLM("s"), weak=weak, router=router, threshold=0.5)
+        try:
+            for _ in range(3):
+                answer: Any = getattr(llm, way)([ChatMessage(content=HARD)])
+                decision = routing_decision(answer if way == "chat" else await answer)
+                assert decision is not None
+                assert (decision.model, decision.reason) == ("strong", "win_rate")
+            assert weak._asked == 1
+            assert llm.metadata.model_name == "RouteLLM(strong=s, weak=Hangs)"
+        finally:
+            released.set()
 
     def test_another_process_asks_again(self) -> None:
         model = MockLLM(max_tokens=3)

@@ -76,6 +76,22 @@ class TestASideThatIsDown:
                         assert decision.failover == (down if side == down else None)
         assert len(events.decisions) == 4
 
+    @pytest.mark.parametrize("hung", ["strong", "weak"])
+    async def test_a_server_that_hangs(
+        self, hung: str, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("llamaindex_routellm.side._PATIENCE", 0.1)
+        async with sides(**({"strong": "openai", "weak": "openai"} | {hung: "ollama"})) as (models, servers):
+            servers[hung].fail_always(Failure(stall=600))
+            llm = RouteLLM(**models, router=router, threshold=0.5)
+            assert llm.metadata.context_window > 0
+            text = EASY if hung == "strong" else HARD
+            for ask in ANSWERS:
+                decision = routing_decision(await ask(llm, text))
+                assert decision is not None
+                assert decision.model != hung
+            assert len(servers[hung].requests) == 1
+
     @pytest.mark.parametrize("unknown", ["strong", "weak"])
     async def test_a_name_that_the_client_does_not_know(
         self, unknown: str, router: ScriptedRouter, events: Recorder
