@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, get_config_list, get_executor_for_config
@@ -18,6 +18,18 @@ from routellm_core.policy.routing import CallSettings
 
 if TYPE_CHECKING:
     from langchain_routellm.dispatch import Dispatch, Planned
+
+
+class Decided(NamedTuple):
+    """A decided call.
+
+    Attributes:
+        request: What was decided on.
+        decision: What was decided.
+    """
+
+    request: RoutingRequest
+    decision: RoutingDecision
 
 
 class Plan:
@@ -60,7 +72,7 @@ class Plan:
         """The decisions in the places of their inputs."""
         ready = iter(decisions)
         return [
-            self._routing.noted(next(ready), settings) if isinstance(asked, RoutingRequest) else asked
+            self._noted(asked, next(ready), settings) if isinstance(asked, RoutingRequest) else asked
             for asked, settings in zip(self._asked, self._settings, strict=True)
         ]
 
@@ -73,9 +85,12 @@ class Plan:
             if isinstance(asked, Exception)
             else exc
             if asked.force is None
-            else self._routing.noted(self._routing.policy.decide(asked), settings)
+            else self._noted(asked, self._routing.policy.decide(asked), settings)
             for asked, settings in zip(self._asked, self._settings, strict=True)
         ]
+
+    def _noted(self, request: RoutingRequest, decision: RoutingDecision, settings: CallSettings) -> Decided:
+        return Decided(request, self._routing.noted(request, decision, settings))
 
 
 # numbers of the calls, what to call, its inputs and configs, and the arguments of all of them

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Protocol, cast
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
@@ -18,7 +19,8 @@ from langchain_core.runnables.config import (
 )
 
 from langchain_routellm.answers import KEY, TokenWatch, is_broken, is_empty, merged, stamped
-from langchain_routellm.batches import Plan
+from langchain_routellm.batches import Decided, Plan
+from langchain_routellm.usage import UsageWatch
 from routellm_core import RoutingDecision, RoutingRequest
 from routellm_core.checks import Side
 from routellm_core.policy.route import Route
@@ -47,7 +49,7 @@ Source = Callable[[Runnable[Any, Any], Any, RunnableConfig, Mapping[str, Any], R
 AsyncSource = Callable[
     [Runnable[Any, Any], Any, RunnableConfig, Mapping[str, Any], RoutingDecision], AsyncIterator[Any]
 ]
-Planned = RoutingDecision | Exception
+Planned = Decided | Exception
 
 
 class Reader(Protocol):
@@ -118,15 +120,17 @@ class Dispatch:
             settings, gap=lambda: self.reader.gap(value, kwargs), texts=lambda: self.reader.texts(value)
         )
 
-    def decide(self, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> RoutingDecision:
+    def decide(self, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Decided:
         """Decide one call."""
         settings = self.settings(config)
-        return self.routing.decide(self.request(value, settings, kwargs), settings)
+        request = self.request(value, settings, kwargs)
+        return Decided(request, self.routing.decide(request, settings))
 
-    async def adecide(self, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> RoutingDecision:
+    async def adecide(self, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Decided:
         """Like `decide`, without blocking the event loop."""
         settings = self.settings(config)
-        return await self.routing.adecide(self.request(value, settings, kwargs), settings)
+        request = self.request(value, settings, kwargs)
+        return Decided(request, await self.routing.adecide(request, settings))
 
     def plan(
         self,
@@ -158,9 +162,9 @@ class Dispatch:
         except Exception as exc:
             return plan.failed(exc)
 
-    def route(self, decision: RoutingDecision) -> Route[Any]:
+    def route(self, decided: Decided) -> Route[Any]:
         """The way of one call from its decision on."""
-        return self.routing.route(decision, is_broken=is_broken)
+        return self.routing.route(*decided, is_broken=is_broken)
 
     # --- running one call ---
 
@@ -344,7 +348,8 @@ class Dispatch:
         """The config of the chosen side's run, which carries the decision in its metadata and tags."""
         decision = route.decision
         side = self.side(decision.model)
-        if isinstance(run, _UnseenRun) and isinstance(side, BaseChatModel) and side.callbacks is None:
+        unwatched = isinstance(run, _UnseenRun) and route.on_usage is None
+        if unwatched and isinstance(side, BaseChatModel) and side.callbacks is None:
             return config  # no handler here and none on the model: there is nobody to tell
         manager = run.get_child(f"{KEY}:{decision.model}")
         told = {KEY: decision.to_dict()}
@@ -352,6 +357,8 @@ class Dispatch:
         manager.inheritable_metadata = {**manager.inheritable_metadata, **told}
         if route.may_turn and manager.handlers:
             manager.add_handler(TokenWatch(route))
+        if route.on_usage is not None:
+            manager.add_handler(UsageWatch(partial(route.on_usage, decision.model)))
         # what patch_config does, for a config that is complete and ours already
         child = config.copy()
         child["callbacks"] = manager

@@ -73,20 +73,24 @@ def message_text(message: BaseMessage) -> str:
 def human_texts(messages: Sequence[BaseMessage], lookback: int) -> tuple[str, ...]:
     """Texts of the last `lookback` human turns that have text, newest first.
 
-    The last human turn stays the same while an agent calls tools, and so does the route. A conversation without a human
-    message gives the text of its last message that has some, tool results aside; an empty text says that there is none
-    to judge.
+    The last human turn stays the same while an agent calls tools, and so does the route. A message that repeats the
+    human message before it, with no answer in between, is the same turn. A conversation without a human message gives
+    the text of its last message that has some, tool results aside; an empty text says that there is none to judge.
     """
-    texts = []
-    human = False
+    texts: list[str] = []
+    human = is_answered = False
+    later: str | None = None  # the human message after this one
     for message in reversed(messages):
         if message.type == "human":
             human = True
             text = message_text(message)
-            if text.strip():
+            if text.strip() and (text != later or is_answered):
                 texts.append(text)
                 if len(texts) == lookback:
                     break
+            later, is_answered = text, False
+        else:
+            is_answered = is_answered or message.type == "ai"
     if texts or human:
         return tuple(texts) or ("",)
     others = (message_text(message) for message in reversed(messages) if message.type != "tool")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal, NotRequired, Unpack, get_args
 from weakref import WeakKeyDictionary
 
@@ -17,13 +18,14 @@ from langchain.agents.middleware.types import (
     OmitFromSchema,
 )
 from langchain.agents.structured_output import ProviderStrategy
-from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langgraph.types import Command
 
 from langchain_routellm.answers import KEY, TokenWatch, is_broken, stamped
+from langchain_routellm.batches import Decided
 from langchain_routellm.dispatch import Dispatch, RunSettings
 from langchain_routellm.readers import ChatReader
 from langchain_routellm.sides import checked_chat_side
@@ -36,7 +38,8 @@ from langchain_routellm.switching import (
     without_cache_markers,
     without_thinking,
 )
-from routellm_core import RoutingDecision, RoutingPolicy
+from langchain_routellm.usage import UsageWatch
+from routellm_core import RoutingDecision, RoutingPolicy, RoutingRequest
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.options import RoutingOptions
 from routellm_core.policy.route import Route
@@ -122,15 +125,15 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         """With ``scope="run"``, decide for the run; the decision goes into the state."""
         if self.scope != "run":
             return None
-        decision = self._dispatch.decide(state["messages"], ensure_config(), {})
+        decision = self._dispatch.decide(state["messages"], ensure_config(), {}).decision
         return {KEY: decision.to_dict()}
 
     async def abefore_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
         """Async twin of `before_agent`."""
         if self.scope != "run":
             return None
-        decision = await self._dispatch.adecide(state["messages"], ensure_config(), {})
-        return {KEY: decision.to_dict()}
+        decided = await self._dispatch.adecide(state["messages"], ensure_config(), {})
+        return {KEY: decided.decision.to_dict()}
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -139,10 +142,10 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         if self._overruled(request):
             return handler(request)
         arguments = _arguments(request)
-        decision = self._of_run(request, arguments)
-        if decision is None:
-            decision = self._dispatch.decide(request.messages, ensure_config(), arguments)
-        route: Route[Any] = self._dispatch.routing.route(decision, is_broken=_is_broken)
+        decided = self._of_run(request, arguments) or self._dispatch.decide(
+            request.messages, ensure_config(), arguments
+        )
+        route: Route[Any] = self._dispatch.routing.route(*decided, is_broken=_is_broken)
         try:
             response = route.run(lambda side: handler(self._routed(request, route)))
         except Exception:
@@ -157,10 +160,10 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         if self._overruled(request):
             return await handler(request)
         arguments = _arguments(request)
-        decision = self._of_run(request, arguments)
-        if decision is None:
-            decision = await self._dispatch.adecide(request.messages, ensure_config(), arguments)
-        route: Route[Any] = self._dispatch.routing.route(decision, is_broken=_is_broken)
+        decided = self._of_run(request, arguments) or await self._dispatch.adecide(
+            request.messages, ensure_config(), arguments
+        )
+        route: Route[Any] = self._dispatch.routing.route(*decided, is_broken=_is_broken)
         try:
             response = await route.arun(lambda side: handler(self._routed(request, route)))
         except Exception:
@@ -168,18 +171,22 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
             raise
         return self._response(request, response, route.decision)
 
-    def _of_run(self, request: ModelRequest[Any], arguments: Mapping[str, Any]) -> RoutingDecision | None:
+    def _of_run(self, request: ModelRequest[Any], arguments: Mapping[str, Any]) -> Decided | None:
         """The decision of the run, unless each call has its own or the run has none (yet)."""
         decision = RoutingDecision.from_dict(request.state.get(KEY)) if self.scope == "run" else None
         if decision is None:
             return None
+        settings = self._dispatch.settings(ensure_config())
+        asked = RoutingRequest(())
+        if self.policy.limits:  # they want to know whose call it is
+            asked = self._dispatch.request(request.messages, settings, arguments)
         # tools, schema and tool results are known only now
         if decision.model == "weak" and decision.reason != "forced" and decision.failover is None:
             gap = self._dispatch.reader.gap(request.messages, arguments)
             if gap is not None:
                 decision = replace(decision, model="strong", reason="capability", detail=gap)
-                return self._dispatch.routing.noted(decision, self._dispatch.settings(ensure_config()))
-        return decision
+                decision = self._dispatch.routing.noted(asked, decision, settings)
+        return Decided(asked, decision)
 
     def _note_failure(self, request: ModelRequest[Any]) -> None:
         step = _step()
@@ -215,10 +222,15 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
                 "metadata": {**(model.metadata or {}), KEY: decision.to_dict()},
                 "tags": [*(model.tags or ()), f"{KEY}:{decision.model}"],
             }
+            watches: list[BaseCallbackHandler] = []
             if route.may_turn:
+                watches.append(TokenWatch(route))
+            if route.on_usage is not None:
+                watches.append(UsageWatch(partial(route.on_usage, decision.model)))
+            if watches:
                 own = model.callbacks
                 handlers = (own.handlers if isinstance(own, BaseCallbackManager) else own) or ()
-                update["callbacks"] = [*handlers, TokenWatch(route)]
+                update["callbacks"] = [*handlers, *watches]
             model = model.model_copy(update=update)
         return request.override(model=model, **overrides)
 

@@ -139,10 +139,10 @@ class RoutedFields(_OptionFields):
         return {name: getattr(self, _field(name)) for name in OPTION_DEFAULTS}
 
     def _serialized_options(self) -> dict[str, Any]:
-        """What holds state serializes as how it was set: `sticky` as its key, `cooldown` as its seconds."""
+        """What holds state serializes as it was set: `sticky` as its settings, `cooldown` as its seconds."""
         sticky, cooldown = self._routing.sticky, self._routing.cooldown
         return {
-            **({} if sticky is None else {"sticky": sticky.key}),
+            **({} if sticky is None else {"sticky": sticky.to_dict()}),
             **({} if cooldown is None else {"cooldown": cooldown.seconds}),
         }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -95,6 +95,28 @@ class SavingsCallbackHandler(BaseCallbackHandler):
         if isinstance(decision, Mapping) and decision.get("model") in ("strong", "weak"):
             with self._lock:
                 self._running[run_id] = (decision["model"], decision.get("failover") is not None)
+
+
+class UsageWatch(BaseCallbackHandler):
+    """Tells the limits of a policy what the model runs of one side use; its runs below, too, where it is a chain.
+
+    Args:
+        spent: Called with the input and output tokens of each answer, None where the model reports none.
+    """
+
+    run_inline = True
+
+    def __init__(self, spent: Callable[[int | None, int | None], None]) -> None:
+        self._spent = spent
+
+    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+        """Tell what an answer used."""
+        self._spent(*_tokens(response))
+
+    def on_llm_error(self, error: BaseException, *, response: LLMResult | None = None, **kwargs: Any) -> None:
+        """Tell what a stream used that was cut off, or left by its reader; a call without any answer cost nothing."""
+        if response is not None and any(response.generations):
+            self._spent(*_tokens(response))
 
 
 def _tokens(response: LLMResult) -> tuple[int | None, int | None]:

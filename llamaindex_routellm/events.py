@@ -91,16 +91,15 @@ class SavingsEventHandler(BaseEventHandler):
         """Count the end of a routed model's answer; other events pass."""
         decision = event.tags.get(DECISION_KEY)
         if isinstance(decision, dict) and (used := used_tokens(event, decision)) is not None:
-            read, written = used if any(used) else (None, None)
-            self._ledger.record(decision["model"], read, written, failover=decision["failover"] is not None)
+            self._ledger.record(decision["model"], *used, failover=decision["failover"] is not None)
 
     def summary(self) -> SavingsSummary:
         """What was counted so far; a snapshot."""
         return self._ledger.summary()
 
 
-def used_tokens(event: BaseEvent, decision: dict[str, Any]) -> tuple[int, int] | None:
-    """Tokens that an answer has read and written, (0, 0) where its provider reports none; None of any other event.
+def used_tokens(event: BaseEvent, decision: dict[str, Any]) -> tuple[int | None, int | None] | None:
+    """Tokens that an answer has read and written, each None where its provider reports none; None of any other event.
 
     Args:
         event: An event of the model that was chosen.
@@ -114,6 +113,7 @@ def used_tokens(event: BaseEvent, decision: dict[str, Any]) -> tuple[int, int] |
     elif (last := _COUNTED.get()) is not None and last[0] is decision and last[1] is event.response.raw:
         return None
     try:
-        return get_tokens_from_response(event.response)
+        read, written = get_tokens_from_response(event.response)
     except (TypeError, ValueError, AttributeError):  # a raw answer of some other form than LlamaIndex expects
-        return 0, 0
+        return None, None
+    return (read, written) if read or written else (None, None)

@@ -130,7 +130,7 @@ class _Ask:
 class _Call:
     """One decided call: how its chosen model is run, and how its decision shows on everything that comes of it."""
 
-    __slots__ = ("_ask", "_llm", "_method", "_request", "_span_id", "_stamp", "route")
+    __slots__ = ("_ask", "_llm", "_method", "_span_id", "_stamp", "route")
 
     def __init__(
         self, llm: RouteLLM, method: str, ask: _Ask, request: RoutingRequest, decision: RoutingDecision, span_id: str
@@ -138,12 +138,11 @@ class _Call:
         self._llm = llm
         self._method = method
         self._ask = ask
-        self._request = request
         self._stamp = Stamp({})
         self._span_id = span_id
         # an object that is filled in may well be empty
         is_broken = _is_never_broken if "structured" in method else _is_broken
-        self.route: Route[Any] = llm._routing.route(decision, is_broken=is_broken, on_settled=self._tell)
+        self.route: Route[Any] = llm._routing.route(request, decision, is_broken=is_broken, on_settled=self._tell)
 
     def _tell(self, decision: RoutingDecision) -> None:
         told = decision.to_dict()
@@ -153,8 +152,8 @@ class _Call:
 
     def _run(self, side: Side) -> Any:
         """Call the method on the model of `side`, within tags that put the decision on each of its events."""
-        policy, request = self._llm.policy, self._request
-        spent = partial(policy.spent, request, side) if policy.limits else None
+        on_usage = self.route.on_usage
+        spent = None if on_usage is None else partial(on_usage, side)
         self._stamp = Stamp(self.route.decision.to_dict(), spent)  # once, not for every streamed piece
         model = self._llm._model(side)
         method = getattr(_with_tools(model) if self._method.endswith("with_tools") else model, self._method)

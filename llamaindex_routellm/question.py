@@ -212,8 +212,10 @@ def human_turns(messages: Sequence[ChatMessage]) -> list[str]:
                 # an agent that tries again repeats the message; a person who does so after an answer speaks again
                 if answered or not turns or turns[-1] != turn:
                     turns.append(turn)
-        answered = message.role == MessageRole.ASSISTANT
-        before = text if answered else ""
+            answered = False
+        by_assistant = message.role == MessageRole.ASSISTANT
+        answered = answered or by_assistant
+        before = text if by_assistant else ""
     turns = [turn for turn in turns if turn.strip()]
     if turns or human:
         return turns or [""]

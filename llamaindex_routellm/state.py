@@ -12,7 +12,6 @@ from llama_index.core.llms.llm import LLM
 
 from routellm_core.errors import ConfigurationError, RouteLLMError
 from routellm_core.policy.routing import Routing
-from routellm_core.policy.stickiness import Stickiness
 from routellm_core.routers import load_router
 
 _USER_INFO = re.compile(r"://[^/@\s]+@")
@@ -56,15 +55,14 @@ def described_routing(routing: Routing) -> dict[str, Any]:
         "lookback": routing.lookback,
         "allow_overrides": routing.allow_overrides,
         "route_on": None if routing.route_on is None else _name_of(routing.route_on),
-        "sticky": None if sticky is None else {name: getattr(sticky, name) for name in _STICKINESS},
+        "sticky": None if sticky is None else sticky.to_dict(),
         "failover": routing.failover,
         "cooldown": 0.0 if routing.cooldown is None else routing.cooldown.seconds,
         "weak_profile": dict(routing.weak_profile),
     }
 
 
-_PLAIN = ("lookback", "allow_overrides", "failover", "cooldown", "weak_profile")
-_STICKINESS = ("key", "release_after", "ttl", "max_conversations")
+_PLAIN = ("lookback", "allow_overrides", "failover", "cooldown", "sticky", "weak_profile")
 # what a dict can name but not hold
 _NOT_IN_A_DICT = ("route_on", "limits", "online")
 
@@ -90,8 +88,6 @@ def restored(data: Mapping[str, Any], given: Mapping[str, Any], owner: str) -> d
     if lost:
         raise _refusal(owner, {name: data[name] for name in lost}, "a dict cannot hold it")
     options |= {name: data[name] for name in _PLAIN}
-    if data["sticky"] is not None:
-        options["sticky"] = Stickiness(**data["sticky"])
     if "policy" not in given:
         options |= {name: data[name] for name in ("on_error", "deadline", "explore", "observe")}
         options["explore_band"] = data["explore_band"] and tuple(data["explore_band"])

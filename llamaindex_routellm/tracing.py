@@ -63,12 +63,13 @@ class Stamp(dict[str, Any]):
 
     Args:
         decision: The decision as a dict.
-        spent: Called with the tokens read and written, once the model has reported them; None where nobody asks.
+        spent: Called with the tokens read and written, None where the model reports none, after an answer; None where
+            nobody asks.
     """
 
     __slots__ = ("spent",)
 
-    def __init__(self, decision: dict[str, Any], spent: Callable[[int, int], None] | None = None) -> None:
+    def __init__(self, decision: dict[str, Any], spent: Callable[[int | None, int | None], None] | None = None) -> None:
         super().__init__(decision)
         self.spent = spent
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, MessageRole, TextBlock
@@ -93,6 +93,23 @@ settings_of_calls = st.fixed_dictionaries(
 
 
 @given(st.lists(st.tuples(turns, settings_of_calls), min_size=1, max_size=6), options)
+@example(  # a repeated message is one turn, unless it was answered
+    [(Turn("user", texts, False), {}) for texts in (("hi",), ("prove it",), ("prove it",))],
+    {"threshold": 0.0, "lookback": 2},
+)
+@example(
+    [
+        (Turn(role, texts, False), {})
+        for role, texts in (
+            ("user", ("hi",)),
+            ("user", ("prove it",)),
+            ("assistant", ("go on",)),
+            ("system", ("go on",)),
+            ("user", ("prove it",)),
+        )
+    ],
+    {"threshold": 0.0, "lookback": 2},
+)
 def test_both_adapters_decide_alike_on_the_same_conversation(
     conversation: list[tuple[Turn, dict[str, Any]]], options: dict[str, Any]
 ) -> None:

@@ -6,19 +6,28 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-# A lock that somebody holds for longer than this at the moment of a fork is renewed in the child all the same.
+# Seconds that a fork waits for one lock. In the child it is renewed all the same, and what it guards is repaired.
 _PATIENCE = 1.0
 
+
+class _Entry(NamedTuple):
+    owner: weakref.ref[Any]
+    repair: Callable[[Any], None] | None
+    patience: float | None
+
+
 _registry_lock = threading.Lock()
-_locks: dict[tuple[int, str], weakref.ref[Any]] = {}
+_locks: dict[tuple[int, str], _Entry] = {}
 _renewals: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
-_patience: dict[tuple[int, str], float] = {}
 _held: list[threading.Lock] = []
+_missed: list[tuple[int, str]] = []
 
 
-def fork_safe_lock(owner: Any, attribute: str, *, patience: float = _PATIENCE) -> threading.Lock:
+def fork_safe_lock(
+    owner: Any, attribute: str, *, repair: Callable[[Any], None] | None = None, patience: float | None = None
+) -> threading.Lock:
     """Return a new lock for ``owner.attribute`` that is taken around every fork and new in the child.
 
     So what the lock guards is whole in the child, and the child can take it. The lock must be held for moments only,
@@ -27,15 +36,13 @@ def fork_safe_lock(owner: Any, attribute: str, *, patience: float = _PATIENCE) -
     Args:
         owner: The object that keeps the lock in `attribute`; it is referenced weakly.
         attribute: Name of the attribute.
-        patience: Seconds that a fork waits for the lock, where it is held for longer than moments.
+        repair: Called with `owner` in a child whose parent could not get the lock in time (the machine stood still, or
+            the thread that forks holds it): what it guards may be half changed. None where no half change matters.
+        patience: Seconds that a fork waits for the lock; None: a second, which suits one that is held for moments.
     """
     key = (id(owner), attribute)
     with _registry_lock:
-        _locks[key] = weakref.ref(owner, _forgetting(_locks, key))
-        if patience != _PATIENCE:
-            _patience[key] = patience
-        else:
-            _patience.pop(key, None)
+        _locks[key] = _Entry(weakref.ref(owner, _forgetting(_locks, key)), repair, patience)
     return threading.Lock()
 
 
@@ -54,15 +61,20 @@ def _forgetting(registry: dict[Any, Any], key: Any) -> Callable[[Any], None]:
 
 def _before() -> None:
     _registry_lock.acquire()
-    for key, reference in list(_locks.items()):
+    for key, (reference, _, patience) in list(_locks.items()):
         lock = getattr(reference(), key[1], None)
-        if lock is not None and lock.acquire(timeout=_patience.get(key, _PATIENCE)):
+        if lock is None:
+            continue
+        if lock.acquire(timeout=_PATIENCE if patience is None else patience):
             _held.append(lock)
+        else:
+            _missed.append(key)
 
 
 def _after_in_parent() -> None:
     while _held:
         _held.pop().release()
+    _missed.clear()
     _registry_lock.release()
 
 
@@ -70,10 +82,13 @@ def _after_in_child() -> None:
     global _registry_lock
     _registry_lock = threading.Lock()
     _held.clear()
-    for (_, attribute), reference in list(_locks.items()):
+    for key, (reference, repair, _) in list(_locks.items()):
         owner = reference()
         if owner is not None:
-            setattr(owner, attribute, threading.Lock())
+            setattr(owner, key[1], threading.Lock())
+            if repair is not None and key in _missed:
+                repair(owner)
+    _missed.clear()
     for kept, renew in list(_renewals.values()):
         owner = kept()
         if owner is not None:

@@ -90,6 +90,11 @@ class Workers:
             if future.set_running_or_notify_cancel():
                 try:
                     result = work()
+                except StopIteration as exc:
+                    # as in a coroutine (PEP 479): no asyncio future takes one, and who awaits it would wait for ever
+                    error = RuntimeError("the work of a thread raised StopIteration")
+                    error.__cause__ = exc
+                    future.set_exception(error)
                 except BaseException as exc:
                     future.set_exception(exc)
                 else:

@@ -133,7 +133,7 @@ JSON_KINDS = {
         "calibration.json", lambda f: RandomRouter().save_pretrained(f), load_router, in_folder=True
     ),
     "static config": Kind("config.json", _static, StaticEmbedder.from_pretrained, in_folder=True),
-    "spend limit": Kind("spend-day-all.json", _spend, lambda f: SpendLimit(1.0, prices=PRICES, store=f.parent)),
+    "spend limit": Kind("spend-day.json", _spend, lambda f: SpendLimit(1.0, prices=PRICES, store=f.parent)),
     "share limit": Kind(
         "share-user_id.json", _share, lambda f: ShareLimit("user_id", strong_fraction=0.5, store=f.parent)
     ),

@@ -16,6 +16,7 @@ from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from langgraph.graph import START, MessagesState, StateGraph
 
 from langchain_routellm import RouteLLMRunnable, routing_decision
+from routellm_core import Stickiness
 from routellm_core.errors import ConfigurationError, PromptError
 from tests.langchain.conftest import Pair, Recorder
 
@@ -217,11 +218,24 @@ def test_schemas_are_the_strong_sides(pair: Pair) -> None:
 
 
 def test_it_serializes(pair: Pair) -> None:
-    route = RouteLLMRunnable(strong=pair.strong, weak=pair.weak, router="random", threshold=0.5, sticky="user")
+    route = RouteLLMRunnable(
+        strong=pair.strong,
+        weak=pair.weak,
+        router="random",
+        threshold=0.5,
+        sticky=Stickiness("user", release_after=None),
+    )
     saved = dumpd(route)
     assert saved["id"] == ["langchain_routellm", "runnable", "RouteLLMRunnable"]
     assert saved["kwargs"]["threshold"] == 0.5
-    assert saved["kwargs"]["sticky"] == "user"
+    assert saved["kwargs"]["sticky"] == {
+        "key": "user",
+        "release_after": None,
+        "ttl": None,
+        "max_conversations": 10_000,
+    }
+    again = _route(pair, sticky=saved["kwargs"]["sticky"])
+    assert dumpd(again)["kwargs"]["sticky"] == saved["kwargs"]["sticky"]
 
 
 def test_it_can_be_drawn(pair: Pair) -> None:

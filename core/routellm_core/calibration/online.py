@@ -91,7 +91,7 @@ class OnlineCalibration:
         self.strong_fraction = checked_fraction(strong_fraction, "strong_fraction")
         self.window = window
         self._file: Path | None = None
-        self._lock = fork_safe_lock(self, "_lock")
+        self._lock = fork_safe_lock(self, "_lock", repair=OnlineCalibration._repair)
         self._fixed = self.calibration.threshold(strong_fraction=self.strong_fraction)
         self._observed = 0
         self._strong = 0
@@ -106,6 +106,11 @@ class OnlineCalibration:
     def _fill(self, values: list[float]) -> None:
         self._recent = deque(values)
         self._sorted = sorted(values)
+
+    def _repair(self) -> None:
+        """Make the window whole again in a child that was forked in the middle of `observe`."""
+        recent = list(self._recent)[-self.window :]
+        self._fill(recent + recent[: self.window - len(recent)])
 
     @property
     def threshold(self) -> float:

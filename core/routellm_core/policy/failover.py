@@ -6,8 +6,6 @@ import re
 import traceback
 from collections.abc import Iterator
 
-from routellm_core.checks import Side
-
 # HTTP statuses of a provider that say: this side, now. 400, 401, 403, 404, 413 and 422 say: this request, or this key.
 _SURVIVABLE_STATUS = frozenset({408, 409, 425, 429, 498, 499}) | frozenset(range(500, 600))
 # mistakes in the calling program; another model would meet the same one
@@ -75,7 +73,7 @@ _PARSERS = frozenset(
 )
 
 
-def is_survivable(exc: BaseException, *, side: Side | None = None) -> bool:
+def is_survivable(exc: BaseException) -> bool:
     """Whether the other model may answer after the chosen one failed with `exc` before its first token.
 
     By the HTTP status that provider clients put on their errors where there is one: time-outs, conflicts, rate
@@ -83,16 +81,7 @@ def is_survivable(exc: BaseException, *, side: Side | None = None) -> bool:
     without content, lost connections and time-outs yes; programming errors (`TypeError`, `ValueError`, ...) only where
     a provider's client raised them while it read a reply, and missing local files no; any other `Exception` yes.
     Cancellation and interrupts never, nor what a graph raises to pause.
-
-    Args:
-        exc: What the model raised.
-        side: The model that raised it; a prompt too long for the weak model may still fit the strong one.
     """
-    return is_trouble(exc) or (side == "weak" and _is_overflow(exc))
-
-
-def is_trouble(exc: BaseException) -> bool:
-    """Whether `exc` speaks of a model in trouble, which the next call would meet as well, and not of one prompt."""
     if not isinstance(exc, Exception):
         return False
     status = _status(exc)
@@ -108,8 +97,8 @@ def is_trouble(exc: BaseException) -> bool:
     return not isinstance(exc, _PROGRAMMING_ERRORS) or _is_raised_at_reading(exc)
 
 
-def _is_overflow(exc: BaseException) -> bool:
-    """Whether a provider refused a prompt because it is too long for the model."""
+def is_overflow(exc: BaseException) -> bool:
+    """Whether a provider refused a prompt because it is too long for the model; another model may have room for it."""
     if not isinstance(exc, Exception):
         return False
     codes = set(_codes(exc))

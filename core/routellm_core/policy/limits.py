@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import logging
 import os
+import re
 import threading
 import time
 import weakref
@@ -12,7 +14,7 @@ from abc import ABC
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, get_args
 
 from routellm_core.calibration.distribution import Calibration
 from routellm_core.checks import (
@@ -34,6 +36,8 @@ Period: TypeAlias = Literal["minute", "hour", "day", "month"]
 FORMAT = 1
 # Seconds between two writes of a limit's state.
 _SAVE_EVERY = 1.0
+# Names that mean the same file on every system; others are hashed. Upper case would not, where case does not count.
+_FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,80}")
 
 
 class LimitStore(Protocol):
@@ -78,6 +82,8 @@ class FileStore:
         write_json(self._file(name), state)
 
     def _file(self, name: str) -> Path:
+        if not _FILE_NAME.fullmatch(name):  # the key of a limit is in it, and may hold anything
+            name = f"state-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
         return self.folder / f"{name}.json"
 
     def __repr__(self) -> str:
@@ -94,6 +100,8 @@ class Limit(ABC):
         max_keys: How many users are remembered; the one unused for longest is forgotten.
     """
 
+    # whether it goes by what calls use, so that somebody has to tell it
+    needs_usage: ClassVar[bool] = False
     _name: str
 
     def __init__(self, *, key: str | None, store: str | Path | LimitStore | None, max_keys: int) -> None:
@@ -124,6 +132,9 @@ class Limit(ABC):
 
     def decided(self, user: str, side: Side) -> None:  # noqa: B027  # a limit notes what it goes by
         """Note which side a call of `user` goes to."""
+
+    def turned_to_strong(self, user: str) -> None:  # noqa: B027
+        """Note that a call of `user` that was decided weak is strong after all."""
 
     def spent(self, user: str, side: Side, input_tokens: int, output_tokens: int) -> None:  # noqa: B027
         """Note what a call of `user` used."""
@@ -191,8 +202,8 @@ class SpendLimit(Limit):
     """A cap on spending: once the money of the period is spent, every call goes to the weak model, or is refused.
 
     It counts what the calls used, as their providers report it, at the given prices; what is under way when the limit
-    is reached is still paid for, and so are weak calls beyond it. Calls without reported usage cost nothing here. The
-    counts start anew with each period, in UTC. Safe for threads.
+    is reached is still paid for, and so are weak calls beyond it. Calls without reported usage cost nothing here; a
+    warning says so. The counts start anew with each period, in UTC. Safe for threads; each process counts for itself.
 
     Args:
         money: The cap for one period, in the currency of `prices`; > 0.
@@ -208,6 +219,8 @@ class SpendLimit(Limit):
         ConfigurationError: A value is not allowed.
         CheckpointError: The store holds something else under the name of this limit.
     """
+
+    needs_usage = True
 
     def __init__(
         self,
@@ -242,7 +255,7 @@ class SpendLimit(Limit):
         self.on_reached = on_reached
         self._clock = clock
         self._period = self._now()
-        self._name = f"spend-{per}-{key or 'all'}"
+        self._name = f"spend-{per}" if key is None else f"spend-{per}-{key}"
         self._restore()
 
     def spending(self, user: str = "") -> float:
@@ -303,8 +316,10 @@ class ShareLimit(Limit):
     Each user may exceed the share by a tenth of `window` calls. Beyond that the user's own threshold rises above that
     of the policy, so that the hardest of their prompts stay strong and the share falls back; it never falls below the
     policy's. Where the policy has no calibration, strong calls are refused until the share is kept again. With
-    ``online=``, refused calls count as weak ones, so that they do not move the threshold of the others. Safe for
-    threads; memory is one number a user.
+    ``online=``, refused calls count as weak ones, so that they do not move the threshold of the others. Beyond the
+    share, calls that would be strong for another reason than their win rate (a held conversation, no text, a failed
+    router) are refused, too; forced calls and those that the weak model cannot serve are only counted. Safe for
+    threads; each process counts for itself. Memory is one number a user.
 
     Args:
         key: Name of the call setting that tells whose call it is, such as ``"user_id"``.
@@ -350,8 +365,15 @@ class ShareLimit(Limit):
 
     def decided(self, user: str, side: Side) -> None:
         """Count a call; strong ones take from the user's share, every one adds to it."""
+        self._owe(user, self.strong_fraction - (side == "strong"))
+
+    def turned_to_strong(self, user: str) -> None:
+        """Count a call that was counted as a weak one as a strong one."""
+        self._owe(user, -1.0)
+
+    def _owe(self, user: str, more: float) -> None:
         with self._lock:
-            owed = self._counts.get(user, 0.0) + self.strong_fraction - (side == "strong")
+            owed = self._counts.get(user, 0.0) + more
             # what was not used is not saved up, and what was used too much is forgotten beyond half a window
             self._set(user, min(0.0, max(-self.window / 2.0, owed)))
         self._changed()

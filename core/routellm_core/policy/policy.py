@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from math import nextafter
@@ -13,7 +15,7 @@ from routellm_core.calibration.distribution import Calibration
 from routellm_core.calibration.scoring import RouterLike
 from routellm_core.checks import Side, checked_count, checked_fraction, checked_seconds, checked_side
 from routellm_core.errors import ConfigurationError, DeadlineError, PromptError, RouterError
-from routellm_core.forks import fork_safe_lock
+from routellm_core.forks import renew_in_child
 from routellm_core.policy.cache import WinRateCache, prompt_key
 from routellm_core.policy.decision import Reason, RoutingDecision, RoutingRequest, new_id
 from routellm_core.policy.scoring import Scores, Scoring
@@ -29,6 +31,10 @@ logger = logging.getLogger("routellm_core")
 
 OnError = Literal["strong", "weak", "raise"]
 _VERSION_DIGITS = 12
+
+_MAX_USER_CHARS = 128
+# Reasons of strong calls that the writer of a prompt can bring about without any win rate.
+_UNSCORED = frozenset({"sticky", "no_text", "error", "deadline"})
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -119,7 +125,8 @@ class RoutingPolicy:
         self.observe = None if observe is None else checked_side(observe, "observe")
         self.limits = _checked_limits(limits)
         self._plain = not self.limits and self.observe is None and self.exploration is None
-        self._replacing = fork_safe_lock(self, "_replacing")
+        self._without_usage: set[Side] = set()  # sides that a warning has been logged for
+        self._renew_lock()
         self._serving = self._made(as_router(router), calibration, threshold, strong_fraction, online)
 
     # --- what decides, all of one moment ---
@@ -148,6 +155,11 @@ class RoutingPolicy:
     def online(self) -> OnlineCalibration | None:
         """What moves the threshold with the traffic, if anything does."""
         return self._serving.online
+
+    @property
+    def needs_usage(self) -> bool:
+        """Whether a limit goes by what calls use, so that `spent` has to be called."""
+        return any(limit.needs_usage for limit in self.limits)
 
     @property
     def limit_keys(self) -> frozenset[str]:
@@ -373,10 +385,66 @@ class RoutingPolicy:
         name, version = serving.router.name, serving.version
         return RoutingDecision(side, None, threshold, name, reason, error=type(error).__name__, router_version=version)
 
-    def spent(self, request: RoutingRequest, side: Side, input_tokens: int, output_tokens: int) -> None:
-        """Tell the limits what a call used; both adapters do so when an answer reports its usage."""
+    def spent(self, request: RoutingRequest, side: Side, input_tokens: int | None, output_tokens: int | None) -> None:
+        """Tell the limits what a call used; both adapters do so after each answer of a model.
+
+        Args:
+            request: What was decided on; its `keys` say whose call it is.
+            side: The side that answered.
+            input_tokens: Tokens that the model has read; None where its provider reports no usage. Such a call counts
+                as nothing, and the first one logs a warning.
+            output_tokens: Tokens that it has written, likewise.
+        """
+        if input_tokens is None or output_tokens is None:
+            self._warn_of_missing_usage(side)
+            return
         for limit in self.limits:
             limit.spent(_user(limit, request), side, input_tokens, output_tokens)
+
+    def _warn_of_missing_usage(self, side: Side) -> None:
+        if self.needs_usage and side not in self._without_usage:
+            self._without_usage.add(side)
+            logger.warning(
+                "an answer of the %s model reports no usage: SpendLimit counts it as nothing; let the model report it "
+                "(stream_usage=True for streams of ChatOpenAI), or call policy.spent(...) yourself",
+                side,
+            )
+
+    def turn_to_strong(self, request: RoutingRequest, decision: RoutingDecision) -> bool:
+        """Whether a call that was decided weak may go to the strong side after all; if so, it counts as a strong one.
+
+        For what the writer of a prompt can bring about: a conversation is held at the strong model, a prompt is too
+        long for the weak one, or a check refuses the weak answer. The limits may forbid it, and an online calibration
+        keeps the share of the sides that answer. A failover in an outage is counted by nobody.
+
+        Args:
+            request: What was decided on.
+            decision: What was decided.
+        """
+        if not self.allows_strong(request, decision):
+            return False
+        for limit in self.limits:
+            limit.turned_to_strong(_user(limit, request))
+        online = self._serving.online
+        if online is not None and request.threshold is None and decision.win_rate is not None:
+            online.correct(1)
+        return True
+
+    def allows_strong(self, request: RoutingRequest, decision: RoutingDecision) -> bool:
+        """Whether the limits let a call that was decided weak go to the strong side after all."""
+        if decision.reason == "limit":
+            return False
+        return not self.limits or self._refusing(request, decision.win_rate or 0.0) is None
+
+    def _refusing(self, request: RoutingRequest, win_rate: float) -> Limit | None:
+        """The limit that keeps a strong call of this win rate from being strong, if one does."""
+        if self.observe is not None:
+            return None
+        calibration = self.calibration
+        for limit in self.limits:
+            if not limit.allows(_user(limit, request), win_rate, calibration):
+                return limit
+        return None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # frameworks deep-copy their models; a policy is safe to share and its router may be gigabytes
@@ -387,7 +455,12 @@ class RoutingPolicy:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._replacing = fork_safe_lock(self, "_replacing")
+        self._renew_lock()
+
+    def _renew_lock(self) -> None:
+        # not one that a fork waits for: a router may be loading, and what decides is replaced in one step
+        self._replacing = threading.Lock()
+        renew_in_child(self, RoutingPolicy._renew_lock)
 
     def __repr__(self) -> str:
         target = "" if self.strong_fraction is None else f", strong_fraction={self.strong_fraction}"
@@ -443,6 +516,11 @@ class _Batch:
     def _limited(self, request: RoutingRequest, keys: tuple[bytes, ...]) -> RoutingDecision:
         # one by one: what a limit notes of a call counts for the next one of the same batch
         decision = self._decision(request, keys)
+        # a detail says what binds the call to the strong side, such as a stored response that only its server has
+        if decision.model == "strong" and decision.reason in _UNSCORED and decision.detail is None:
+            limit = self.policy._refusing(request, 0.0)
+            if limit is not None:
+                decision = replace(decision, model="weak", reason="limit", detail=type(limit).__name__, p_strong=0.0)
         for limit in self.policy.limits:
             limit.decided(_user(limit, request), decision.model)
         return decision
@@ -464,14 +542,13 @@ class _Batch:
         online = serving.online if request.threshold is None else None
         if online is not None:
             threshold = online.threshold
-        refused = bool(policy.limits) and win_rate >= threshold and self._refused(request, win_rate)
+        refusing = policy._refusing(request, win_rate) if policy.limits and win_rate >= threshold else None
         if online is not None:
             # a refused call counts as one just below the threshold: it must not raise that of the others
-            threshold = online.observe(max(0.0, nextafter(threshold, 0.0)) if refused else win_rate)
-        if refused:
-            return RoutingDecision(
-                "weak", win_rate, threshold, name, "limit", detail="ShareLimit", router_version=version
-            )
+            threshold = online.observe(max(0.0, nextafter(threshold, 0.0)) if refusing else win_rate)
+        if refusing is not None:
+            detail = type(refusing).__name__
+            return RoutingDecision("weak", win_rate, threshold, name, "limit", detail=detail, router_version=version)
         return self._by_win_rate(win_rate, threshold, online)
 
     def _hardest(self, keys: tuple[bytes, ...]) -> float | Exception:
@@ -502,16 +579,12 @@ class _Batch:
             taken, win_rate, threshold, name, reason, p_strong=p_strong, router_version=version, id=call
         )
 
-    def _refused(self, request: RoutingRequest, win_rate: float) -> bool:
-        if self.policy.observe is not None:
-            return False
-        calibration = self.serving.calibration
-        return any(not limit.allows(_user(limit, request), win_rate, calibration) for limit in self.policy.limits)
-
 
 def _user(limit: Limit, request: RoutingRequest) -> str:
-    """Whose call it is, for a limit."""
-    return "" if limit.key is None or not request.keys else str(request.keys.get(limit.key, ""))
+    """Whose call it is, for a limit; a long id as its digest, so that memory stays bounded."""
+    value = None if limit.key is None or request.keys is None else request.keys.get(limit.key)
+    user = "" if value is None else str(value)
+    return user if len(user) <= _MAX_USER_CHARS else hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _checked_exploration(explore: Any, band: Any) -> Exploration | None:
@@ -591,6 +664,8 @@ def _request(item: Any, where: str, threshold: float | None, force: Side | None)
         checked_fraction(item.threshold, "threshold")
     if item.force is not None:
         checked_side(item.force, "force")
+    if item.keys is not None and not isinstance(item.keys, Mapping):
+        raise ConfigurationError(f"{where}.keys is a {type(item.keys).__name__}: expected a dict, or None")
     for name, ours, its in (("threshold", threshold, item.threshold), ("force", force, item.force)):
         if ours is not None and its is not None and ours != its:
             raise ConfigurationError(

@@ -11,7 +11,7 @@ from routellm_core.errors import EmptyAnswerError
 from routellm_core.policy.acceptance import Cascade, RefusedAnswerError
 from routellm_core.policy.cooldown import Cooldown
 from routellm_core.policy.decision import RoutingDecision
-from routellm_core.policy.failover import is_survivable, is_trouble
+from routellm_core.policy.failover import is_overflow, is_survivable
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -36,6 +36,7 @@ class Route(Generic[T]):
     Attributes:
         decision: The decision as it stands; after a failover or a refused answer it names the side that answers.
         refused: The weak answer, or the pieces of one, that the check refused: it was paid for, too.
+        on_usage: For the adapter to call with what each model run has used, where it is not None.
 
     Args:
         decision: What the policy decided.
@@ -48,6 +49,10 @@ class Route(Generic[T]):
             is cooling down.
         on_settled: Called once with the decision as soon as it is settled: at the first token, at the end of an
             answer, or at the error that ends the call.
+        to_strong: Called with the decision when a prompt is too long for the weak model, and says whether the strong
+            one may answer; by default it may. Called as well when a check has refused the weak answer.
+        on_usage: Called with a side and the tokens that its model has read and written (None where it reports none),
+            after each answer; None where no limit asks.
     """
 
     __slots__ = (
@@ -61,7 +66,9 @@ class Route(Generic[T]):
         "_on_settled",
         "_settled",
         "_sound",
+        "_to_strong",
         "decision",
+        "on_usage",
         "refused",
     )
 
@@ -74,6 +81,8 @@ class Route(Generic[T]):
         is_broken: Callable[[Any], bool] = lambda _: False,
         cascade: Cascade | None = None,
         on_settled: Callable[[RoutingDecision], None] | None = None,
+        to_strong: Callable[[RoutingDecision], bool] = lambda _: True,
+        on_usage: Callable[[Side, int | None, int | None], None] | None = None,
     ) -> None:
         self.decision = decision
         self.refused: Any = None
@@ -83,6 +92,8 @@ class Route(Generic[T]):
         self._sound: bool | None = None
         self._may_turn = failover and decision.reason not in ("capability", "limit")
         self._on_settled = on_settled
+        self._to_strong = to_strong
+        self.on_usage = on_usage
         self._settled = False
         self._begun = False
         self._held: list[T] = []
@@ -134,12 +145,14 @@ class Route(Generic[T]):
         self._cascade = None
         if isinstance(exc, RefusedAnswerError):
             self.refused = exc.given
+            self._to_strong(self.decision)
             self._turned(escalated=True, detail=exc.detail)
             return
         # a side that is cut off in its answer is not dead
-        if self._cooldown is not None and not self._begun and is_trouble(exc):
+        survivable = is_survivable(exc)
+        if self._cooldown is not None and not self._begun and survivable:
             self._cooldown.failed(self.side)
-        if not (self._may_turn and is_survivable(exc, side=self.side)):
+        if not (self._may_turn and (survivable or self._overflowed(exc))):
             self._settle()
             if exc.__context__ is None and exc is not self._failure:
                 exc.__context__ = self._failure  # a traceback shows the failure of both sides
@@ -153,6 +166,10 @@ class Route(Generic[T]):
         self._sound = None
         self.decision = replace(self.decision, model=other_side(self.decision.model), **changes)
         self._settle()
+
+    def _overflowed(self, exc: BaseException) -> bool:
+        """Whether the prompt was too long for the weak model, and the strong one may answer."""
+        return self.side == "weak" and is_overflow(exc) and self._to_strong(self.decision)
 
     def checked(self, answer: A) -> A:
         """Return an answer, or raise where it is broken, or where the check refuses it.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Self, TypeAlias
 
 from routellm_core.checks import Side, checked_count, checked_flag, checked_fraction, checked_side
@@ -18,6 +20,8 @@ from routellm_core.policy.policy import POLICY_DEFAULTS, RoutingPolicy
 from routellm_core.policy.route import Route
 from routellm_core.policy.shadow import Shadow
 from routellm_core.policy.stickiness import Stickiness
+
+logger = logging.getLogger("routellm_core")
 
 # what an adapter found to route on: a text, several of which the hardest decides, or a request that says more
 RoutedOn: TypeAlias = str | Sequence[str] | RoutingRequest
@@ -109,7 +113,7 @@ class Routing:
         options: RoutingOptions | DecisionOptions | Mapping[str, Any],
         *,
         owner: str,
-        known: Iterable[str] = ROUTING_OPTIONS,
+        known: Collection[str] = ROUTING_OPTIONS,
         key_allowed: bool = False,
     ) -> Self:
         """Check the options that a constructor received.
@@ -125,7 +129,7 @@ class Routing:
         """
         check_options(options, known=known, owner=owner)
         given: dict[str, Any] = {**OPTION_DEFAULTS, **options}
-        return cls(
+        routing = cls(
             policy=RoutingPolicy.of(given.pop("policy"), **{name: given[name] for name in POLICY_DEFAULTS}),
             failover=checked_flag(given["failover"], "failover"),
             cooldown=Cooldown.of(given["cooldown"]),
@@ -144,6 +148,13 @@ class Routing:
             shadow=_checked_shadow(given["shadow"], given["log"]),
             weak_profile=checked_profile(given["weak_profile"], "weak_profile"),
         )
+        if "failover" not in known and routing.policy.needs_usage:
+            logger.warning(
+                "%s decides but does not run the models, so it cannot see what they use: call policy.spent(...) after "
+                "each call, or its SpendLimit never counts anything",
+                owner,
+            )
+        return routing
 
     def settings(self, given: Mapping[str, Any]) -> CallSettings:
         """Read the settings of one call.
@@ -215,14 +226,15 @@ class Routing:
 
     def decide(self, request: RoutingRequest, settings: CallSettings) -> RoutingDecision:
         """Decide one call, and let stickiness have its say."""
-        return self.noted(self.policy.decide(request), settings)
+        return self.noted(request, self.policy.decide(request), settings)
 
     async def adecide(self, request: RoutingRequest, settings: CallSettings) -> RoutingDecision:
         """Like `decide`, without blocking the event loop."""
-        return self.noted(await self.policy.adecide(request), settings)
+        return self.noted(request, await self.policy.adecide(request), settings)
 
     def route(
         self,
+        request: RoutingRequest,
         decision: RoutingDecision,
         *,
         is_broken: Callable[[Any], bool],
@@ -232,11 +244,11 @@ class Routing:
     ) -> Route[Any]:
         """The way of one call from its decision on; the arguments are those of `Route` and `Cascade`.
 
-        Without `answer_of`, no answer is checked.
+        Without `answer_of`, no answer is checked; nor is one where a limit keeps the strong side from answering.
         """
-        cascade = (
-            None if self.acceptance is None or answer_of is None else Cascade(self.acceptance, answer_of, messages)
-        )
+        cascade = None
+        if self.acceptance is not None and answer_of is not None and self.policy.allows_strong(request, decision):
+            cascade = Cascade(self.acceptance, answer_of, messages)
         return Route(
             decision,
             failover=self.failover,
@@ -244,6 +256,8 @@ class Routing:
             is_broken=is_broken,
             cascade=cascade,
             on_settled=on_settled,
+            to_strong=partial(self.policy.turn_to_strong, request),
+            on_usage=partial(self.policy.spent, request) if self.policy.needs_usage else None,
         )
 
     def recording(
@@ -264,9 +278,17 @@ class Routing:
             decision, prompt=prompt, conversation=settings.conversation, shadow=self.shadow, step=step
         )
 
-    def noted(self, decision: RoutingDecision, settings: CallSettings) -> RoutingDecision:
-        """Show stickiness a decision; it may turn a weak one of a held conversation into a strong one."""
-        return decision if self.sticky is None else self.sticky.after(settings.conversation, decision)
+    def noted(self, request: RoutingRequest, decision: RoutingDecision, settings: CallSettings) -> RoutingDecision:
+        """Show stickiness a decision; it may turn a weak one of a held conversation into a strong one.
+
+        It may not where a limit of the policy keeps the call from being strong.
+        """
+        if self.sticky is None:
+            return decision
+        held = self.sticky.after(settings.conversation, decision)
+        if held.model != decision.model and not self.policy.turn_to_strong(request, decision):
+            return decision
+        return held
 
 
 def as_request(found: Any, settings: CallSettings, parameter: str = "route_on") -> RoutingRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from routellm_core.errors import ConfigurationError
 from routellm_core.forks import fork_safe_lock
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 
+_SETTINGS = ("key", "release_after", "ttl", "max_conversations")
 # Reasons of a strong decision that say nothing of the conversation: they must not pin it.
 _PASSING = frozenset({"error", "deadline", "observed", "no_text", "capability"})
 
@@ -69,7 +70,7 @@ class Stickiness:
     def of(cls, sticky: Any) -> Stickiness | None:
         """What an adapter's ``sticky=`` means: None or False, True (by thread_id), the name of a key, or itself.
 
-        True and a name stand for a `Stickiness` with its defaults.
+        True and a name stand for a `Stickiness` with its defaults; a dict is one that `to_dict` gave.
         """
         if sticky is None or sticky is False:
             return None
@@ -79,10 +80,16 @@ class Stickiness:
             return cls(sticky)
         if isinstance(sticky, cls):
             return sticky
+        if isinstance(sticky, Mapping) and sticky.keys() <= set(_SETTINGS):
+            return cls(**sticky)
         raise ConfigurationError(
             f"sticky={sticky!r:.80}: expected None, True (holds by thread_id), the name of a configurable key, or a "
             "Stickiness"
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON values; ``sticky=`` takes them back. The conversations that it holds are not in it."""
+        return {name: getattr(self, name) for name in _SETTINGS}
 
     def held(self, conversation: str | None) -> bool:
         """Whether this conversation stays with the strong model."""
@@ -97,7 +104,8 @@ class Stickiness:
 
     def after(self, conversation: str | None, decision: RoutingDecision) -> RoutingDecision:
         """Take note of a decision; a weak one of a held conversation becomes strong with ``reason="sticky"``."""
-        if conversation is None:
+        # a limit has the last word, and observing changes no call
+        if conversation is None or (decision.model == "weak" and decision.reason in ("limit", "observed")):
             return decision
         with self._lock:
             hold = self._hold(conversation)

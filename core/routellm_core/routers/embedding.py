@@ -17,23 +17,27 @@ from routellm_core.workers import in_background
 
 # A longer prompt is also read in windows. The static embedder reads all of a prompt up to this length.
 _WHOLE_CHARS = 1200
-# Windows overlap, so that a question of up to 300 characters lies within one of them.
-_WINDOW_CHARS = 1000
-_STRIDE_CHARS = 700
+# Wide windows hold what is hard by its length and its context; in narrow ones a short question stands out from the text
+# around it. Both overlap: a question of up to 300 characters lies within a wide one, of up to 100 within a narrow one.
+_WIDE_CHARS, _WIDE_STRIDE = 1000, 700
+_NARROW_CHARS, _NARROW_STRIDE = 300, 200
+# Narrow windows for each wide one that a router may read; they reach about as far.
+_NARROW_PER_WIDE = 4
 
 
 class EmbeddingRouter(Router, ABC):
     """A router whose win rate is a function of the prompt's embedding.
 
     A subclass sets `embedder` and `dimension` and implements `_of_embeddings`. With `windows`, the win rate of a
-    prompt of more than 1,200 characters is the highest of its own and those of its windows of 1,000 characters, which
-    start every 700 or fewer; where that takes more than `windows` of them, so many are spread evenly over the prompt.
-    What stands in the middle of a long prompt then counts, at a cost that is bounded.
+    prompt of more than 1,200 characters is the highest of its own and those of its windows: wide ones of 1,000
+    characters that start at most 700 apart, and narrow ones of 300 that start at most 200 apart. Where that takes more
+    than `windows` wide ones, or four times as many narrow ones, so many are spread evenly over the prompt. What stands
+    in the middle of a long prompt then counts, and no padding hides it, at a cost that is bounded.
 
     Attributes:
         embedder: Maps prompts to vectors of length `dimension`.
         dimension: Length of a vector.
-        windows: Largest number of windows of a long prompt that are read; 0 reads the prompt alone.
+        windows: Largest number of wide windows of a long prompt that are read; 0 reads the prompt alone.
     """
 
     embedder: Embedder
@@ -50,12 +54,13 @@ class EmbeddingRouter(Router, ABC):
 
     def texts_of(self, prompt: str) -> list[str]:
         """The texts whose highest win rate is that of the prompt: the prompt itself, then its windows."""
-        beyond = len(prompt) - _WINDOW_CHARS
         if not self.windows or len(prompt) <= _WHOLE_CHARS:
             return [prompt]
-        steps = min(self.windows - 1, math.ceil(beyond / _STRIDE_CHARS))
-        starts = [i * beyond // steps for i in range(steps + 1)]
-        return [prompt, *(prompt[start : start + _WINDOW_CHARS] for start in starts)]
+        return [
+            prompt,
+            *_windows(prompt, _WIDE_CHARS, _WIDE_STRIDE, self.windows),
+            *_windows(prompt, _NARROW_CHARS, _NARROW_STRIDE, self.windows * _NARROW_PER_WIDE),
+        ]
 
     def _win_rates(self, prompts: list[str]) -> WinRates:
         parts = self._parts(prompts)
@@ -77,12 +82,17 @@ class EmbeddingRouter(Router, ABC):
         """What determines how prompts are read, as parts of a fingerprint."""
         parts: dict[str, Any] = {"embedder": embedder_identity(self.embedder)}
         if self.windows:
-            parts["windows"] = [self.windows, _WHOLE_CHARS, _WINDOW_CHARS, _STRIDE_CHARS]
+            parts["windows"] = [
+                self.windows,
+                _WHOLE_CHARS,
+                *(_WIDE_CHARS, _WIDE_STRIDE),
+                *(_NARROW_CHARS, _NARROW_STRIDE, _NARROW_PER_WIDE),
+            ]
         return parts
 
     def _parts(self, prompts: list[str]) -> Iterator[tuple[list[str], list[int]]]:
         """The texts of some prompts at a time, and where those of each prompt begin."""
-        chunk = max(1, self._chunk // (1 + self.windows))
+        chunk = max(1, self._chunk // (1 + self.windows * (1 + _NARROW_PER_WIDE)))
         for i in range(0, len(prompts), chunk):
             texts: list[str] = []
             first: list[int] = []
@@ -93,6 +103,15 @@ class EmbeddingRouter(Router, ABC):
 
     def _rates(self, embeddings: Any, count: int) -> WinRates:
         return self._of_embeddings(checked_embeddings(embeddings, count, self.dimension, type(self.embedder).__name__))
+
+
+def _windows(prompt: str, chars: int, stride: int, most: int) -> Iterator[str]:
+    """Parts of a prompt from end to end, at most `stride` apart unless that takes more than `most` of them."""
+    beyond = len(prompt) - chars
+    steps = min(most - 1, math.ceil(beyond / stride))
+    for i in range(steps + 1):
+        start = i * beyond // steps
+        yield prompt[start : start + chars]
 
 
 def _highest(rates: WinRates, first: list[int]) -> WinRates:

@@ -53,8 +53,9 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         strong: Name of the strong model.
         weak: Name of the weak model.
         embedder: Maps prompts to vectors of dimension d; the one the factorization was trained on.
-        windows: Largest number of windows in which a prompt of more than 1,200 characters is read beside the whole, at
-            least 2; 0 reads none. Each is one more text to embed.
+        windows: Largest number of wide windows, at least 2, in which a prompt of more than 1,200 characters is read
+            beside the whole; up to four times as many narrow ones are read as well. Each is one more text to embed.
+            0 reads none.
 
     Raises:
         ConfigurationError: Shapes do not fit together, a value is NaN or infinite, a name is unknown or repeated, or

@@ -302,6 +302,7 @@ class App:
             route: Route[_Piece] = Route(decision, on_settled=self._metrics.settled)
         else:
             route = self.routing.route(
+                call.request,
                 decision,
                 is_broken=_nothing_is,
                 answer_of=lambda pieces: _weak_answer(call.reader, pieces),
@@ -338,7 +339,9 @@ class App:
             lookback = self._lookback(headers)
             holder = self._holder_of(call.body.get("previous_response_id"))
             if holder is not None and settings.force is None:
-                call.request = RoutingRequest((), force=holder, reason="sticky", detail="previous_response_id")
+                call.request = RoutingRequest(
+                    (), force=holder, reason="sticky", detail="previous_response_id", keys=settings.keys
+                )
             else:
                 call.request = self.routing.request(
                     settings, gap=lambda: self._gap(call), texts=lambda: self._texts(call, lookback)

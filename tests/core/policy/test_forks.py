@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from routellm_core import RoutingPolicy, ShareLimit, Stickiness
+from routellm_core import OnlineCalibration, Price, RoutingPolicy, ShareLimit, SpendLimit, Stickiness
 from routellm_core.forks import fork_safe_lock
 from routellm_core.policy.routing import Routing
 from routellm_core.policy.savings import SavingsLedger
@@ -21,6 +21,7 @@ from tests.support.routers import ScriptedRouter
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
+PRICES = {"strong": Price(1.0, 1.0), "weak": Price(1.0, 1.0)}
 # Far more than a child needs on a busy machine; a hung one would wait for ever.
 _PATIENCE = 60.0
 
@@ -75,8 +76,10 @@ def test_no_child_hangs_on_what_decides() -> None:
             "strong_fraction": 0.3,
             "online": True,
             "sticky": Stickiness(release_after=2),
-            "limits": [ShareLimit("user_id", strong_fraction=0.3)],
+            "limits": [ShareLimit("user_id", strong_fraction=0.3), SpendLimit(1e9, prices=PRICES, key="user_id")],
             "cache_size": 64,
+            "deadline": _PATIENCE,
+            "failover": True,
         },
         owner="Model",
     )
@@ -84,7 +87,11 @@ def test_no_child_hangs_on_what_decides() -> None:
     def decide(step: int) -> None:
         settings = routing.settings({"thread_id": step % 100, "user_id": step % 50})
         request = routing.request(settings, gap=lambda: None, texts=lambda: f"p=0.{step % 97} {step % 500}")
-        routing.decide(request, settings)
+        route = routing.route(request, routing.decide(request, settings), is_broken=lambda _: False)
+        route.run(lambda side: side)
+        routing.policy.spent(request, route.side, 10, 10)
+        if step % 50 == 0:
+            routing.policy.replace(strong_fraction=0.3)
 
     with busy(decide):
         ended = [runs_in_child(lambda: [decide(n) for n in range(5)]) for _ in range(160)]
@@ -129,6 +136,28 @@ def test_a_lock_that_is_held_for_long_is_renewed_in_the_child(monkeypatch: pytes
     with ledger._lock:
         assert runs_in_child(ledger.summary)
     ledger.summary()  # and the parent's own is free again
+
+
+def test_what_such_a_lock_guards_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routellm_core.forks._PATIENCE", 0.01)
+    online = OnlineCalibration([i / 1000 for i in range(1000)], 0.3, window=100)
+
+    def go_on() -> None:
+        assert len(online._sorted) == len(online._recent) == 100
+        assert online.observe(0.5) == pytest.approx(0.7, abs=0.05)
+
+    with online._lock:  # in the middle of `observe`
+        del online._sorted[10]
+        online._recent.popleft()
+        assert runs_in_child(go_on)
+
+
+def test_no_fork_waits_for_a_router_that_is_loading() -> None:
+    policy = RoutingPolicy(ScriptedRouter(), threshold=0.5)
+    with policy._replacing:
+        began = time.monotonic()
+        assert runs_in_child(lambda: policy.replace(threshold=0.6))
+        assert time.monotonic() - began < _PATIENCE
 
 
 def test_what_has_gone_is_not_kept_for_forks() -> None:

@@ -17,12 +17,15 @@ from routellm_core import (
     ConfigurationError,
     LimitError,
     Price,
+    RoutingDecision,
     RoutingPolicy,
     RoutingRequest,
     ShareLimit,
     SpendLimit,
+    Stickiness,
 )
 from routellm_core.policy.limits import FileStore
+from routellm_core.policy.routing import Routing
 from tests.support.routers import ScriptedRouter
 
 PRICES = {"strong": Price(10.0, 10.0), "weak": Price(1.0, 1.0)}
@@ -176,8 +179,8 @@ def test_counts_outlive_the_process(tmp_path: Path) -> None:
      '{"format": 1, "counts": {"a": -5}, "period": "x"}', '{"format": 1, "counts": [1], "period": "x"}', "[" * 200_000],
 )  # fmt: skip
 def test_a_file_that_is_not_a_state_is_named(tmp_path: Path, content: str) -> None:
-    (tmp_path / "spend-day-all.json").write_text(content)
-    with pytest.raises(CheckpointError, match="spend-day-all"):
+    (tmp_path / "spend-day.json").write_text(content)
+    with pytest.raises(CheckpointError, match="spend-day"):
         SpendLimit(1.0, prices=PRICES, store=tmp_path)
 
 
@@ -219,3 +222,109 @@ def test_limits_travel_with_their_policy() -> None:
 def test_what_is_wrong_is_refused(make: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         make()
+
+
+@pytest.mark.parametrize("key", ["../../outside", "a/b", "C:\\users", "Ann", "x" * 500, "\ud800", "con.", "a\0b"])
+def test_a_key_is_never_a_path(key: str, tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "states"
+    for made in (
+        lambda: ShareLimit(key, strong_fraction=0.3, store=folder),
+        lambda: SpendLimit(1.0, prices=PRICES, key=key, store=folder),
+    ):
+        limit = made()
+        limit.decided("u", "strong")
+        limit.spent("u", "strong", 1, 1)
+        assert limit._saver is not None
+        limit._saver.write()
+        assert made().snapshot() == limit.snapshot()
+        assert limit.snapshot()["counts"]
+    assert len(list(folder.iterdir())) == 2
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != folder] == []
+
+
+def beyond_the_share(**options: Any) -> tuple[RoutingPolicy, RoutingRequest]:
+    """A policy whose user "cheat" has taken more than the share."""
+    limit = ShareLimit("user_id", strong_fraction=0.2, window=10)
+    policy = RoutingPolicy(ScriptedRouter(), strong_fraction=0.2, limits=[limit], **options)
+    for _ in range(10):
+        limit.decided("cheat", "strong")
+    return policy, of_user("p=0.1", "cheat")
+
+
+@pytest.mark.parametrize("reason", ["sticky", "no_text"])
+def test_a_share_is_not_left_without_a_win_rate(reason: Any) -> None:
+    policy, _ = beyond_the_share()
+    settled = RoutingRequest((), force="strong", reason=reason, keys={"user_id": "cheat"})
+    decision = policy.decide(settled)
+    assert (decision.model, decision.reason, decision.detail) == ("weak", "limit", "ShareLimit")
+    honest = RoutingRequest((), force="strong", reason=reason, keys={"user_id": "ann"})
+    assert policy.decide(honest).model == "strong"
+    for passing in ("forced", "capability"):
+        assert policy.decide(RoutingRequest((), force="strong", reason=passing, keys=settled.keys)).model == "strong"
+
+
+def test_a_share_is_not_left_by_breaking_the_router() -> None:
+    policy, _ = beyond_the_share()
+    policy.router.error = RuntimeError("down")  # type: ignore[attr-defined]
+    assert policy.decide(of_user("a", "ann")).model == "strong"
+    decision = policy.decide(of_user("b", "cheat"))
+    assert (decision.model, decision.reason) == ("weak", "limit")
+
+
+@pytest.mark.parametrize("release_after", [None, 3])
+def test_a_held_conversation_is_no_way_around_limits(release_after: int | None) -> None:
+    limit = ShareLimit("user_id", strong_fraction=0.3, window=20)
+    sticky = Stickiness(release_after=release_after)
+    options: Any = {"router": ScriptedRouter(), "threshold": 0.5, "limits": [limit], "sticky": sticky}
+    routing = Routing.of(options, owner="Model")
+    settings = routing.settings({"thread_id": "t", "user_id": "cheat"})
+    strong = 0
+    for step in range(1000):
+        text = "p=0.9" if step % 3 == 0 else "p=0.1"
+        request = routing.request(settings, gap=lambda: None, texts=lambda text=text: text)
+        strong += routing.decide(request, settings).model == "strong"
+    assert strong / 1000 == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_reached_cap_on_money_ends_a_hold() -> None:
+    limit = SpendLimit(1.0, prices=PRICES)
+    options: Any = {"router": ScriptedRouter(), "threshold": 0.5, "limits": [limit], "sticky": True}
+    routing = Routing.of(options, owner="Model")
+    settings = routing.settings({"thread_id": "t"})
+
+    def decide(text: str) -> RoutingDecision:
+        return routing.decide(routing.request(settings, gap=lambda: None, texts=lambda: text), settings)
+
+    assert (decide("p=0.9").model, decide("p=0.1").reason) == ("strong", "sticky")
+    limit.spent("", "strong", 1_000_000, 0)
+    assert [decide(text).reason for text in ("p=0.9", "p=0.1")] == ["limit", "limit"]
+
+
+def test_prompts_too_long_for_weak_count_as_strong_calls() -> None:
+    class ContextOverflowError(Exception):
+        """As langchain-core calls it."""
+
+        status_code = 400
+
+    limit = ShareLimit("user_id", strong_fraction=0.2, window=10)
+    options: Any = {"router": ScriptedRouter(), "threshold": 0.5, "limits": [limit], "failover": True}
+    routing = Routing.of(options, owner="Model")
+    settings = routing.settings({"user_id": "cheat"})
+
+    def call(side: str) -> str:
+        if side == "weak":
+            raise ContextOverflowError
+        return side
+
+    answers: list[str] = []
+    for _ in range(20):
+        request = routing.request(settings, gap=lambda: None, texts=lambda: "p=0.1")
+        route = routing.route(request, routing.decide(request, settings), is_broken=lambda _: False)
+        try:
+            answers.append(route.run(call))
+        except ContextOverflowError:
+            answers.append("refused")
+    # each was decided weak, but the strong model answered: as soon as the share is used up, it does so no more
+    assert answers[:2] == ["strong", "strong"]
+    assert answers.count("refused") >= 10
+    assert "refused" in answers[-5:]

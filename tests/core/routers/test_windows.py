@@ -64,14 +64,16 @@ def test_windows_cover_a_prompt_from_end_to_end_and_never_outnumber_the_cap(leng
     prompt = "".join(chr(33 + i % 90) + f"{i:04d}"[:3] for i in range(length // 4 + 1))[:length]
     whole, *windows = router.texts_of(prompt)
     assert whole == prompt
-    assert 2 <= len(windows) <= cap
-    assert {len(window) for window in windows} == {1000}
-    assert windows[0] == prompt[:1000]
-    assert windows[-1] == prompt[-1000:]
-    if length <= 700 * (cap - 1) + 1000:  # no gap: 300 characters anywhere lie within one window
-        starts = [i * (length - 1000) // (len(windows) - 1) for i in range(len(windows))]
-        assert max(np.diff(starts)) <= 700
-        assert [prompt[s : s + 1000] for s in starts] == windows
+    for chars, stride, most in ((1000, 700, cap), (300, 200, 4 * cap)):
+        found = [window for window in windows if len(window) == chars]
+        assert 2 <= len(found) <= most
+        assert found[0] == prompt[:chars]
+        assert found[-1] == prompt[-chars:]
+        if length <= stride * (most - 1) + chars:  # no gap
+            starts = [i * (length - chars) // (len(found) - 1) for i in range(len(found))]
+            assert max(np.diff(starts)) <= stride
+            assert [prompt[s : s + chars] for s in starts] == found
+    assert {len(window) for window in windows} == {1000, 300}
 
 
 def test_the_hardest_window_counts() -> None:
@@ -79,7 +81,7 @@ def test_the_hardest_window_counts() -> None:
     prompt = "x" * 50 + "-" * 2000 + "x" * 400 + "-" * 2000
     # the whole prompt has more x than any window, and the highest of all counts
     assert router.win_rates([prompt])[0] == pytest.approx(1 / (1 + np.exp(1 - 4.5)), rel=1e-6)
-    assert len(embedder.texts) == 1 + 6
+    assert len(embedder.texts) == 1 + 6 + 22
 
 
 def test_a_question_in_the_middle_of_chatter_is_seen(
@@ -115,8 +117,8 @@ def test_a_batch_equals_its_prompts_sync_and_async(router: MatrixFactorizationRo
 def test_the_cost_of_any_prompt_is_bounded() -> None:
     router, embedder = counting_router(8)
     router.win_rates(["-" * 3_000_000])
-    assert len(embedder.texts) == 1 + 8
-    assert sum(map(len, embedder.texts[1:])) == 8 * 1000
+    assert len(embedder.texts) == 1 + 8 + 32
+    assert sum(map(len, embedder.texts[1:])) == 8 * 1000 + 32 * 300
 
 
 def test_the_setting_is_saved_and_part_of_the_fingerprint(router: MatrixFactorizationRouter, tmp_path: Path) -> None:
