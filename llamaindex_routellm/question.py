@@ -1,4 +1,4 @@
-"""What a LlamaIndex call is routed on: the person's question, not what a query engine or an agent wraps around it."""
+"""What a LlamaIndex call is routed on: the person's question, without what an engine or an agent wraps around it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PREFIX = "routellm_"
 _QUESTION_VARIABLES = ("query_str", "question", "query")
 _CONTEXT_VARIABLES = ("context_str", "context_msg", "context_messages")
 
-# What LlamaIndex itself puts around a question before it asks it: a RelevancyEvaluator, and engines that try again.
+# What LlamaIndex itself puts around a question: a RelevancyEvaluator, and engines that try again.
 _AROUND_A_QUESTION = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (
@@ -35,7 +35,7 @@ _AROUND_A_QUESTION = tuple(
 )
 # The state that AgentWorkflow puts around the message of the person (its default state_prompt).
 _STATE = re.compile(r"Current state:\n.*?\n\nCurrent message:\n(?P<message>.*?)\n?", re.DOTALL)
-# What an agent with output_cls= turns its whole conversation into, to have the answer formatted.
+# What an agent with output_cls= turns its whole conversation into, so that a model can format the answer.
 _TRANSCRIPT = "<current_conversation>\n"
 _TRANSCRIPT_TAG = re.compile(r"\t<(?P<role>\w+)>\n|\t\t<message>(?P<text>.*)</message>\n", re.DOTALL)
 # User messages that an agent wrote: how they begin, and what the assistant message before them must hold.
@@ -64,9 +64,9 @@ class Retrieval:
 
 
 def retrieval_of_prompt(prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]) -> Retrieval | None:
-    """The question that a prompt template is filled with, and what is known of its context; None without one.
+    """The question among the arguments of a prompt template, and what is known of its context; None without one.
 
-    A template that is filled with none is a step on the way to the answer of what is being asked.
+    A template without a question is a step towards the answer to the question that an engine is working on.
     """
     variables = {**getattr(prompt, "kwargs", {}), **prompt_args}
     asked = running()
@@ -80,10 +80,10 @@ def retrieval_of_prompt(prompt: BasePromptTemplate, prompt_args: Mapping[str, An
 
 
 def mapped_once(prompt: P) -> P:
-    """The prompt with each of its function mappings run once, however often it is filled in.
+    """A copy of the prompt whose function mappings run once, however often it is filled in.
 
-    What a call asks is read off the filled prompt, and then the model fills it in again. A mapping may be a retriever
-    of examples, which is paid by the call.
+    The router reads the filled prompt, and then the model fills it in again. A mapping may be a retriever of examples
+    that costs money each time.
     """
     if isinstance(prompt, SelectorPromptTemplate):
         conditionals = prompt.conditionals or ()
@@ -110,7 +110,7 @@ def _once(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def retrieval_of_messages(messages: Sequence[ChatMessage]) -> Retrieval | None:
-    """The question that is being asked, when it stands in the messages with something around it."""
+    """The question that an engine is working on, if it is in the messages with other text around it."""
     asked = running()
     if asked is None:
         return None
@@ -131,16 +131,16 @@ def call_settings(routing: Routing, *sources: dict[str, Any]) -> CallSettings:
     """Take the ``routellm_*`` entries out of a call's keyword arguments; what is left goes to the model.
 
     Engines, chat engines and agents pass no keyword arguments on. Around those, LlamaIndex's own
-    ``instrument_tags({"routellm_force": "strong", "thread_id": "42"})`` says the same.
+    ``instrument_tags({"routellm_force": "strong", "thread_id": "42"})`` has the same effect.
 
     Args:
-        routing: Its stickiness and its limits name the tags that say whose call it is.
+        routing: Its stickiness and its limits name the tags that identify the conversation and the user.
         *sources: Keyword arguments of the call; their ``routellm_*`` entries are removed.
 
     Raises:
         ConfigurationError: An unknown ``routellm_*`` name, or a value that is not allowed.
     """
-    # what says whose call it is goes by its own name in tags, and with the prefix among a call's arguments
+    # these identifiers have their own names in tags, and the prefix in a call's arguments
     keys = {"thread_id" if routing.sticky is None else routing.sticky.key, *routing.policy.limit_keys}
     allowed = {THRESHOLD_SETTING: THRESHOLD_SETTING, FORCE_SETTING: FORCE_SETTING} | {_PREFIX + k: k for k in keys}
     allowed.setdefault(_PREFIX + "thread_id", routing.sticky.key if routing.sticky else "thread_id")
@@ -159,8 +159,8 @@ def call_settings(routing: Routing, *sources: dict[str, Any]) -> CallSettings:
 def routed_on(routing: Routing, messages: Sequence[ChatMessage], retrieval: Retrieval | None) -> RoutedOn:
     """What a call is routed on: what the user's `route_on` returns, else the question, else the last human turns.
 
-    The hook sees the question of a query engine, too, and not the prompt around it. It is given the `Retrieval` where
-    it takes a second argument.
+    In a query engine the hook gets the question, not the prompt around it. If it takes a second argument, that is the
+    `Retrieval`.
     """
     hook = routing.route_on
     if hook is None:
@@ -193,10 +193,9 @@ def _bare(question: str) -> str:
 def human_turns(messages: Sequence[ChatMessage]) -> list[str]:
     """What the person said, in order: user messages without those that an agent wrote in the person's name.
 
-    Left out are the observations of a ReAct agent, the results that a CodeAct agent feeds back and their requests to
-    try again; taken off is the state that an AgentWorkflow puts around a message; turns without text are passed over. A
-    conversation without a user message gives the text of its last message that has some, tool results aside; an empty
-    text says that there is none to judge.
+    The observations of a ReAct agent, the results that a CodeAct agent feeds back and their requests to try again are
+    left out, the state that an AgentWorkflow puts around a message is removed, and turns without text are skipped.
+    Without any user message, the result is the last text of a message that is not a tool result, or "".
     """
     turns: list[str] = []
     before, answered, human = "", False, False
@@ -224,7 +223,7 @@ def human_turns(messages: Sequence[ChatMessage]) -> list[str]:
 
 
 def _of_transcript(message: ChatMessage) -> list[ChatMessage]:
-    """The conversation that a transcript was made of, one block a tag; its texts only."""
+    """The conversation behind a transcript, which has one block for each tag; texts only."""
     messages: list[ChatMessage] = []
     for block in message.blocks:
         tag = _TRANSCRIPT_TAG.fullmatch(block.text) if isinstance(block, TextBlock) else None

@@ -36,21 +36,21 @@ class RouteLLMSelectorResult(SelectorResult):
 class RouteLLMSelector(BaseSelector):
     """Chooses between a weak and a strong query engine, tool or retriever by the query's win rate.
 
-    For `RouterQueryEngine` and `RouterRetriever`, where the two choices are whole pipelines: say, a small model over
-    two passages and a large one over twenty. It asks no model and keeps no state of a call. The result is in
+    For `RouterQueryEngine` and `RouterRetriever`, where the two choices are whole pipelines: for example, a small model
+    over two passages and a large one over twenty. It calls no model and keeps no state between calls. The result is in
     ``response.metadata["selector_result"]``, with its ``decision``; one `RouteLLMDecisionEvent` is emitted.
 
     Args:
         weak: Which choice is the weak one: its index, or the name in its tool metadata.
-        strong: Which one is the strong one, likewise.
+        strong: Which choice is the strong one, in the same form.
         **options: What decides, and on what: `routellm_core.policy.options.DecisionOptions` describes each. A
             ``route_on`` function is called with the query as a list of one message and, if it takes a second argument,
             with a `Retrieval`; with ``sticky``, LlamaIndex's ``instrument_tags({"thread_id": "42"})`` names the
             conversation.
 
     Raises:
-        ConfigurationError: An option does not exist or has a value that is not allowed; when selecting, there are
-            other than two choices, or none has the given name.
+        ConfigurationError: An option does not exist or has a value that is not allowed; on selecting, there are not
+            exactly two choices, or none of them has the name.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class RouteLLMSelector(BaseSelector):
         return {}
 
     def _update_prompts(self, prompts: PromptDictType) -> None:
-        """There are none."""
+        """The selector has no prompts."""
 
     def _select(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> SelectorResult:
         indices = self._indices(choices)
@@ -97,11 +97,11 @@ class RouteLLMSelector(BaseSelector):
         return request, settings
 
     def _indices(self, choices: Sequence[ToolMetadata]) -> dict[str, int]:
-        """Where the weak and the strong choice stand."""
+        """Indices of the weak and the strong choice."""
         names = [choice.name for choice in choices]
         if len(choices) != 2:
             raise ConfigurationError(
-                f"RouteLLMSelector got {len(choices)} choices ({', '.join(map(str, names)) or 'none'}): it wants "
+                f"RouteLLMSelector got {len(choices)} choices ({', '.join(map(str, names)) or 'none'}): it needs "
                 "exactly 2, a weak and a strong one"
             )
         found = {}
@@ -112,13 +112,13 @@ class RouteLLMSelector(BaseSelector):
                 found[side] = names.index(choice)
             else:
                 raise ConfigurationError(
-                    f"RouteLLMSelector got 2 choices named {names[0]!r} and {names[1]!r}: it wants one of them to be "
+                    f"RouteLLMSelector got 2 choices named {names[0]!r} and {names[1]!r}: one of them has to be "
                     f"{side}={choice!r}"
                 )
         if found["weak"] == found["strong"]:
             raise ConfigurationError(
                 f"weak={self.weak!r} and strong={self.strong!r} are both choice {found['weak']} "
-                f"({names[found['weak']]!r}): RouteLLMSelector wants 2 different ones"
+                f"({names[found['weak']]!r}): RouteLLMSelector needs 2 different ones"
             )
         return found
 

@@ -1,4 +1,4 @@
-"""A side of a RouteLLM: its model under the callback manager of a call, and what the model says of itself."""
+"""A side of a RouteLLM: its model under the callback manager of a call, and the model's metadata."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from routellm_core.policy.capability import MAX_INPUT_TOKENS, TOOL_CALLING
 
 # -- callbacks --
 
-# Managers of models that were seen to have their handlers from `Settings`: still inherited when it has new ones.
+# Managers whose handlers came from `Settings`: they still count as inherited when `Settings` has new handlers.
 _INHERITED: WeakSet[CallbackManager] = WeakSet()
 
 
 def has_own_handlers(model: LLM) -> bool:
     """Whether the user gave this model handlers of its own.
 
-    LlamaIndex puts the global handler, and the handlers that `Settings` has at that moment, on every model that is
-    made without any. Those do not count.
+    LlamaIndex puts the global handler and the current handlers of `Settings` on every model that is created without
+    any. Those do not count.
     """
     manager = model.callback_manager
     if all(handler is llama_index.core.global_handler for handler in manager.handlers):
@@ -44,10 +44,10 @@ def has_own_handlers(model: LLM) -> bool:
 
 
 def under_manager(model: LLM, manager: CallbackManager) -> LLM:
-    """The model as it is called under `manager`; the model itself keeps the one that it has.
+    """The model under another callback manager; the model itself keeps its own.
 
-    A model may be shared between routers, threads and requests, so nothing is set on it. What is returned is another
-    handle on the same state: what one of the two writes, the other reads, but for the callback manager.
+    A model may be shared between routers, threads and requests, so nothing is set on it. The result is another handle
+    on the same state: all attributes but the callback manager are shared.
     """
     if model.callback_manager is manager or not (manager.handlers or model.callback_manager.handlers):
         return model
@@ -61,7 +61,7 @@ def under_manager(model: LLM, manager: CallbackManager) -> LLM:
 
 @lru_cache(maxsize=256)
 def _handle_class(cls: type[LLM]) -> type[LLM]:
-    """A subclass that adds nothing but a callback manager for each object, in front of the field of that name."""
+    """A subclass whose objects have a callback manager of their own in place of the field."""
     manager = property(
         lambda handle: handle._routellm_manager,
         lambda handle, value: object.__setattr__(handle, "_routellm_manager", value),
@@ -72,16 +72,16 @@ def _handle_class(cls: type[LLM]) -> type[LLM]:
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
         "callback_manager": manager,
-        # pydantic notes there how a class sets its attributes; `cls` must not learn it from this one
+        # pydantic caches here how a class sets its attributes; `cls` must not share the cache of this one
         "__pydantic_setattr_handlers__": {},
-        # what is made of a handle is made of its model
+        # copies and pickles are those of the model
         "__copy__": lambda handle: copy.copy(handle._routellm_model),
         "__deepcopy__": lambda handle, memo=None: copy.deepcopy(handle._routellm_model, memo),
         "__reduce_ex__": lambda handle, protocol: (_itself, (handle._routellm_model,)),
     }
     if hasattr(cls, "__del__"):
         namespace["__del__"] = lambda handle: None  # the model lives on
-    # past pydantic's metaclass, which would build the schema of the class once more
+    # bypasses pydantic's metaclass, which would build the schema of the class once more
     return ABCMeta.__new__(type(cls), cls.__name__, (cls,), namespace)
 
 
@@ -98,7 +98,7 @@ _SILENCE = 30.0
 
 
 class SideMetadata:
-    """What a model says of itself, or None when it cannot: its server is down, or its client does not know its name.
+    """A model's metadata, or None when it has none: its server is down, or its client does not know its name.
 
     Some models ask their server. A call waits for that for 2 seconds at most, and not at all for 30 seconds after a
     failure, so that calls to the other model do not suffer.
@@ -137,7 +137,7 @@ class SideMetadata:
 
     @property
     def name(self) -> str:
-        """How to call the model in a message, whether it can say so or not."""
+        """The model's name for messages, even if its metadata is unknown."""
         found = self()
         return found.model_name if found is not None else str(getattr(self._model, "model", type(self._model).__name__))
 
@@ -146,7 +146,7 @@ class SideMetadata:
 
 
 def profile(metadata: LLMMetadata | None) -> dict[str, Any]:
-    """What metadata says, by the keys of `routellm_core.policy.capability`; what it leaves open is absent."""
+    """Metadata by the keys of `routellm_core.policy.capability`; what it does not state is absent."""
     if metadata is None:
         return {}
     found: dict[str, Any] = {TOOL_CALLING: metadata.is_function_calling_model}
@@ -158,7 +158,7 @@ def profile(metadata: LLMMetadata | None) -> dict[str, Any]:
 
 
 def joint_metadata(strong: SideMetadata, weak: SideMetadata) -> LLMMetadata | None:
-    """What holds whichever model answers; where one cannot say what it is, the other's word; None where neither can.
+    """What holds whichever model answers; the other side's metadata if one side's is unknown; None if both are.
 
     LlamaIndex fits prompts into ``context_window - num_output``, so that never exceeds the room of either side.
     """
@@ -182,14 +182,15 @@ def joint_metadata(strong: SideMetadata, weak: SideMetadata) -> LLMMetadata | No
 
 
 def _stated(tokens: int | None) -> int:
-    """A number of tokens, 0 where a model says by None, -1 or 0 that it does not know."""
+    """A number of tokens; 0 if the model states None, -1 or 0, which all mean unknown."""
     return tokens if tokens is not None and tokens > 0 else 0
 
 
 def count_tokens(messages: Sequence[ChatMessage], limit: int) -> int:
     """Tokens of the texts, by the tokenizer with which LlamaIndex fits prompts into a window.
 
-    Where they cannot be more than `limit` they are not counted, since a token has a byte at least: the bound is given.
+    Texts that cannot have more than `limit` tokens, since a token has at least one byte, are not counted; the result is
+    then their number of bytes.
     """
     texts = [message.content or "" for message in messages]
     most = sum(len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts)

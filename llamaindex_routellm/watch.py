@@ -1,4 +1,4 @@
-"""What LlamaIndex's own spans tell: the question that is being answered, and where its decision can be shown."""
+"""What LlamaIndex's own spans reveal: the question being answered, and the answer that can carry the decision."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from llama_index_instrumentation import get_dispatcher
 
 from llamaindex_routellm.events import DECISION_KEY
 
-# What is asked a question and may hand an LLM a finished prompt, with the question somewhere inside.
+# Classes that answer a question and may hand an LLM a finished prompt, with the question somewhere inside.
 _ASKED = (
     BaseQueryEngine,
     BaseChatEngine,
@@ -42,15 +42,15 @@ _ASKED = (
     BaseQueryTransform,
     BaseQuestionGenerator,
 )
-# The names that their methods have for it.
+# The names of the question among the arguments of their methods.
 _QUESTION_ARGUMENTS = ("query", "query_bundle", "str_or_query_bundle", "query_str", "message")
-# What they return that has a place for a decision.
+# Their results that have a place for a decision.
 _WITH_METADATA = (Response, PydanticResponse, StreamingResponse, AsyncStreamingResponse, AgentChatResponse)
 
 
 @dataclass(slots=True)
 class _Shown:
-    """The decision of the call that answered last, and the answer on which it is shown once there is one."""
+    """The decision of the latest call, and the answer that carries it once there is one."""
 
     decision: dict[str, Any] | None = None
     answer: Any = None
@@ -66,16 +66,17 @@ class _Shown:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a part of LlamaIndex is, or was last, asked in this context.
+    """A question that a part of LlamaIndex is working on, or was the last to work on, in this context.
 
     Attributes:
-        question: The question; "" where it is not one, as in the step of an agent.
-        best_score: Highest score of what it was given to answer from, or has retrieved.
-        span_id: Of the call in which it is asked.
-        outer: What was being asked when this was.
-        ended: What was asked last within it. A streaming answer asks the LLM after all of its parts have ended.
-        running: Whether the call still runs.
-        shown: Where the decision of its answer is shown.
+        question: The question; "" for the step of an agent, which has none.
+        best_score: Highest score of the nodes that were passed in or retrieved.
+        span_id: Span of the call.
+        outer: The question during which this one came up.
+        ended: The question that came up last within this one. A streaming answer calls the LLM after all of its parts
+            have ended.
+        running: Whether the call is still running.
+        shown: The answer, and the decision that goes on it.
     """
 
     question: str
@@ -91,13 +92,13 @@ _CURRENT: ContextVar[Asked | None] = ContextVar("routellm_asked", default=None)
 
 
 def running() -> Asked | None:
-    """The innermost question that is being answered; what ended last may lie over it."""
+    """The innermost question that is still being answered."""
     asked = _CURRENT.get()
     return asked if asked is None or asked.running else asked.outer
 
 
 def best_score_for(question: str) -> float | None:
-    """Highest score of what was retrieved for a question; of several, that of the innermost call."""
+    """Highest score of the nodes for a question; if several calls have it, that of the innermost."""
     call = _CURRENT.get()
     while call is not None:
         asked: Asked | None = call
@@ -110,12 +111,12 @@ def best_score_for(question: str) -> float | None:
 
 
 def show_decision(decision: dict[str, Any], question: str | None) -> None:
-    """Note a decision for the answers of all that is being asked.
+    """Put a decision on the answers to all the questions that are being worked on.
 
     Args:
         decision: The decision as a dict.
-        question: What the call was routed on, where that is the question of an engine. The answer of an engine that
-            streams is made after the engine has returned it.
+        question: What the call was routed on, if that is an engine's question. An engine that streams has returned its
+            answer before the model is called.
     """
     last, asked = _CURRENT.get(), running()
     places = [last.shown] if last is not None and last is not asked and last.question == question else []
@@ -133,7 +134,7 @@ def _is_asked(cls: type) -> bool:
 
 
 class _Watch(BaseSpanHandler[BaseSpan]):
-    """Sees what LlamaIndex is asked, what it retrieves for it, and what it returns; keeps no spans."""
+    """Observes the questions, the retrieved nodes and the answers of LlamaIndex's components; keeps no spans."""
 
     @classmethod
     def class_name(cls) -> str:
@@ -173,7 +174,7 @@ class _Watch(BaseSpanHandler[BaseSpan]):
             return
         score = _best_score(result) if isinstance(instance, BaseRetriever) else asked.best_score
         ended = None if last is asked else last
-        # kept, not removed: a streaming answer asks the LLM after its synthesizer has returned
+        # not removed yet: a streaming answer calls the LLM after its synthesizer has returned
         _CURRENT.set(replace(asked, best_score=score, ended=ended, running=False))
         asked.shown.answer = result
         asked.shown.show()
@@ -189,22 +190,22 @@ class _Watch(BaseSpanHandler[BaseSpan]):
         self.span_exit(id_, bound_args)
 
     def new_span(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing to keep."""
+        """Keep nothing."""
 
     def prepare_to_exit_span(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing was kept."""
+        """Nothing was kept, so there is nothing to do."""
 
     def prepare_to_drop_span(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing was kept."""
+        """Nothing was kept, so there is nothing to do."""
 
 
 _WATCH = _Watch()
 
 
 def watch() -> None:
-    """See from now on what is asked; again is no change.
+    """Start observing; calling it again changes nothing.
 
-    Classes of users have the dispatcher of their own module, so only the root sees them all.
+    A user's own classes use the dispatcher of their own module, so only the root dispatcher sees all of them.
     """
     root = get_dispatcher()
     if not any(handler is _WATCH for handler in root.span_handlers):

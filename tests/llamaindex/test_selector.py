@@ -139,7 +139,7 @@ class TestSelect:
     @pytest.mark.parametrize("count", [0, 1, 3])
     async def test_other_than_two_choices(self, count: int, router: ScriptedRouter) -> None:
         choices = [ToolMetadata(description="x", name=f"tool{i}") for i in range(count)]
-        message = f"got {count} choices.*wants exactly 2"
+        message = f"got {count} choices.*needs exactly 2"
         with pytest.raises(ConfigurationError, match=message):
             selector(router).select(choices, EASY)
         with pytest.raises(ConfigurationError, match=message):
