@@ -39,6 +39,7 @@ from open_models import minilm
 
 from routellm_core.calibration import Calibration
 from routellm_core.data import ContaminationIndex
+from routellm_core.data.seen_prompts import SeenPrompts
 from routellm_core.embedders.static import SURFACE_NAMES, StaticEmbedder, surface_features, window, words_of
 from routellm_core.evaluation import apgr, evaluate_router
 from routellm_core.report.escaping import Markdown
@@ -253,6 +254,12 @@ def training_mixture() -> tuple[dict[str, Source], list[str]]:
     short = [" ".join(p.split()[: rng.integers(0, 4)]) for p in used[:1500]]
     mixture["short"] = Source(short, np.full(len(short), SHORT_GAIN))
     return mixture, held
+
+
+def seen_prompts(mixture: Mapping[str, Source]) -> SeenPrompts:
+    """Fingerprints of all that the head is fitted on; of MMLU-Pro also as the questions stand in the data."""
+    whole = [r["prompt"] for r in read_rows("outcomes/mmlu_pro.jsonl.gz")]
+    return SeenPrompts.of([*whole, *(prompt for source in mixture.values() for prompt in source.prompts)])
 
 
 # ------------------------------------------------------------------------------------------------ head
@@ -525,6 +532,7 @@ def build(out: Path, cache: Path) -> None:
         router=router.name,
         fingerprint=router.fingerprint,
     )
+    router.trained_on = seen_prompts(mixture)
     shutil.rmtree(out / "mf", ignore_errors=True)
     router.save_pretrained(out / "mf")
     for file in out.glob("*/*.safetensors"):

@@ -93,6 +93,7 @@ def evaluate(
     from routellm_core.data.joining import JoinReport
     from routellm_core.data.reading import joined_together
     from routellm_core.evaluation.benchmarks import STRONG, WEAK, load_benchmark, load_outcomes
+    from routellm_core.evaluation.overlap import leave_out_seen
     from routellm_core.report.figures import save_figures
     from routellm_core.report.page import render_html
     from routellm_core.report.rendering import check_templates
@@ -135,9 +136,12 @@ def evaluate(
         out.mkdir(parents=True, exist_ok=True)  # before minutes of work: it may not be allowed
     except OSError as exc:
         raise ConfigurationError(f"--out {out}: the folder cannot be created ({exc.strerror})") from exc
-    sources, routers = _routers(_several(router) or ["mf"])
+    specs = _several(router)
+    if not specs:
+        print("no --router: this judges the bundled router (mf)", file=sys.stderr if as_json else sys.stdout)
+    sources, routers = _routers(specs or ["mf"])
     results = []
-    for found in loaded:
+    for found in [leave_out_seen(found, routers) for found in loaded]:
         rates = _win_rates(routers, found)
         others = {model: cost for model, cost in costs.items() if model not in (found.strong, found.weak)}
         pair: dict[str, Any] = {}
@@ -247,6 +251,7 @@ def _print(results: Sequence[Mapping[str, Any]], written: str, *, guessed: int) 
         difference_text,
         notes_of,
         score_text,
+        seen_notes,
         table_rows,
         threshold_cost,
         unpriced_note,
@@ -302,7 +307,7 @@ def _print(results: Sequence[Mapping[str, Any]], written: str, *, guessed: int) 
                 "--strong and --weak say which is which",
                 "yellow",
             )
-        if unpriced := unpriced_note(result):
-            show(f"note: {unpriced}", "yellow")
+        for note in filter(None, (*seen_notes(result), unpriced_note(result))):
+            show(f"note: {note}", "yellow")
         console.print()
     show(f"written: {written}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from routellm_core.calibration.targets import Target, budget_target, quality_target, share_target
 from routellm_core.evaluation.benchmarks import Benchmark, load_benchmark, load_outcomes
 from routellm_core.evaluation.explanation import Explanation, explain_prompt
+from routellm_core.evaluation.overlap import leave_out_seen
 from routellm_core.evaluation.router_evaluation import RouterEvaluation, evaluate_router
 from routellm_core.evaluation.verdict import Verdict, verdict
 from routellm_core.statistics.intervals import Comparison, Estimate, bootstrap, compare_routers
@@ -32,6 +33,7 @@ __all__ = [
     "evaluate_router",
     "explain_prompt",
     "hull_area",
+    "leave_out_seen",
     "load_benchmark",
     "load_outcomes",
     "pgr",

@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,8 @@ class Benchmark:
         weak: Name of the weak model.
         split: ``"test"``, ``"gold"`` or ``"all"``.
         dropped: How many rows were left out as contaminated.
+        seen: How many rows were left out because a router was trained on their prompts, by its name; see
+            `leave_out_seen`.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Benchmark:
     weak: str
     split: str = "all"
     dropped: int = 0
+    seen: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def strong_scores(self) -> Floats:

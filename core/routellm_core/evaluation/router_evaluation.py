@@ -12,6 +12,7 @@ import numpy.typing as npt
 from routellm_core.calibration.scoring import RouterLike, Scorer, is_router_like
 from routellm_core.checks import checked_fraction
 from routellm_core.errors import ConfigurationError, DataError
+from routellm_core.routers.base import Router
 from routellm_core.statistics.intervals import BLOCK_CELLS, LEVELS, Estimate, Resampling, bootstrap
 from routellm_core.statistics.metrics import (
     Curve,
@@ -137,6 +138,9 @@ def evaluate_router(
         raise DataError(f"prompts has {len(prompts)} items but there are {n} scores; expected one prompt per score")
     levels = [checked_fraction(level, "levels") for level in levels]
 
+    seen = 0
+    if prompts is not None and isinstance(router, Router) and router.trained_on is not None:
+        seen = int(router.trained_on.marks(prompts).sum())
     orders = {"router": rates, "oracle": strong - weak}
     if prompts is not None:
         orders["prompt_length"] = prompt_length(prompts)
@@ -164,8 +168,17 @@ def evaluate_router(
         curve=curve(rates, strong, weak),
         oracle=curve(strong - weak, strong, weak),
         length=curve(prompt_length(prompts), strong, weak) if prompts is not None else None,
-        notes=_notes(rates, strong, weak, undefined),
+        notes=(*_seen_note(seen, n), *_notes(rates, strong, weak, undefined)),
         confidence=confidence,
+    )
+
+
+def _seen_note(seen: int, count: int) -> tuple[str, ...]:
+    if not seen:
+        return ()
+    return (
+        f"The router was trained on {seen:,} of these {count:,} prompts, so the numbers flatter it: leave them out "
+        "(leave_out_seen).",
     )
 
 

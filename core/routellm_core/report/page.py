@@ -25,6 +25,7 @@ from routellm_core.report.results import (
     is_clear,
     notes_of,
     score_text,
+    seen_notes,
     table_rows,
     threshold_cost,
     unpriced_note,
@@ -151,7 +152,11 @@ def _models(result: Mapping[str, Any]) -> list[dict[str, str]]:
 def _facts(result: Mapping[str, Any]) -> list[str]:
     """What was left out of the evaluation."""
     left_out = result["contaminated_left_out"]
-    facts = [unpriced_note(result), f"{left_out} contaminated prompts left out" if left_out else ""]
+    facts = [
+        *seen_notes(result),
+        unpriced_note(result),
+        f"{left_out} contaminated prompts left out" if left_out else "",
+    ]
     return [fact for fact in facts if fact]
 
 

@@ -87,6 +87,7 @@ def evaluate_benchmark(
             "split": benchmark.split,
             "count": len(benchmark.prompts),
             "contaminated_left_out": benchmark.dropped,
+            "seen_left_out": dict(benchmark.seen),
             "strong": benchmark.strong,
             "weak": benchmark.weak,
             "strong_quality": float(benchmark.strong_scores.mean()),
@@ -328,6 +329,16 @@ def unpriced_note(result: Mapping[str, Any]) -> str:
     names = [m["name"] for m in result["models"] if m["role"] == "other" and m["cost"] is None]
     listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
     return f"skipped in the comparison (no --price given): {listed}" if names else ""
+
+
+def seen_notes(result: Mapping[str, Any]) -> list[str]:
+    """Which prompts were left out because a router was trained on them, a note for each such router."""
+    return [
+        f"{count:,} prompts left out, because {name} was trained on them"
+        if count != 1
+        else f"1 prompt left out, because {name} was trained on it"
+        for name, count in result["seen_left_out"].items()
+    ]
 
 
 def difference_text(difference: Mapping[str, float]) -> str:

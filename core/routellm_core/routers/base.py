@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from routellm_core.calibration.distribution import Calibration
 from routellm_core.checks import check_format, checked_prompts, checked_win_rates, damage_named, read_json_object, shown
+from routellm_core.data.seen_prompts import SeenPrompts
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError
 from routellm_core.routers.background import run_sync
 
@@ -23,6 +24,7 @@ WinRates = npt.NDArray[np.float64]
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CALIBRATION_FILE = "calibration.json"
+TRAINED_ON_FILE = "trained_on.safetensors"
 FORMAT = 1
 
 
@@ -54,6 +56,8 @@ class Router:
             weights behind it or the arguments it was made with. It is part of the default `fingerprint`.
         calibration: Distribution of this router's win rates on a prompt sample, used by ``strong_fraction=``; None
             without one.
+        trained_on: Fingerprints of the prompts that it was trained on, so that no evaluation takes them for new ones;
+            None where that is not known.
 
     Raises:
         ConfigurationError: At construction: the class has neither of the two methods.
@@ -62,6 +66,7 @@ class Router:
     name: str = _ClassName()  # type: ignore[assignment]  # a str on every class and instance
     version: str | int | float | None = None
     calibration: Calibration | None = None
+    trained_on: SeenPrompts | None = None
     # Finds the class that a saved config names, if any is registered. The registry, which imports this module, sets it.
     _saved_class: ClassVar[Callable[[str], type[Router] | None]]
 
@@ -123,7 +128,9 @@ class Router:
         return identity_parts(f"{cls.__module__}.{cls.__qualname__}", self.version)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write the router to `directory` as config.json + safetensors (+ calibration.json), never a pickle.
+        """Write the router to `directory` as config.json + safetensors, never a pickle.
+
+        `calibration` and `trained_on`, where it has them, are files beside these.
 
         `from_pretrained` gives back a router with bit for bit the same win rates.
 
@@ -137,6 +144,8 @@ class Router:
         (path / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if self.calibration is not None:
             self.calibration.save(path / CALIBRATION_FILE)
+        if self.trained_on:
+            self.trained_on.save(path / TRAINED_ON_FILE)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, **options: Any) -> Self:
@@ -185,6 +194,8 @@ class Router:
             # with another pair or embedder than it was saved with, the win rates are others and it does not hold
             if not options or saved_calibration.fingerprint in (None, router.fingerprint):
                 router.calibration = saved_calibration
+        if os.path.lexists(path / TRAINED_ON_FILE):
+            router.trained_on = SeenPrompts.load(path / TRAINED_ON_FILE)
         return router  # type: ignore[return-value]  # on Router itself, target is the subclass the config names
 
     def _save(self, path: Path) -> dict[str, Any]:

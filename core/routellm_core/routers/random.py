@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from routellm_core.calibration.distribution import Calibration
+from routellm_core.data.seen_prompts import SeenPrompts
 from routellm_core.errors import ConfigurationError
 from routellm_core.routers.base import Router, WinRates
 
@@ -25,6 +26,7 @@ class RandomRouter(Router):
     """
 
     name = "random"
+    trained_on = SeenPrompts()  # on none
 
     def __init__(self, seed: int = 0) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int):

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, Unpack
 
 from routellm_core.data.convert import check_margin
 from routellm_core.data.records import Record
+from routellm_core.data.seen_prompts import SeenPrompts
 from routellm_core.embedders import bundled_embedder
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.options import check_options
@@ -104,5 +105,6 @@ def train_embedding_router(
         settings=settings,
         unseen=unseen,
         folds=folds,
+        trained_on=SeenPrompts.of(record.prompt for record in data.train),
     )
     return finish_training(trained, path, started=started, draws=opts["draws"])

@@ -6,6 +6,7 @@ import math
 import random
 import shutil
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from routellm_core.checks import MAX_STATE_BYTES, Progress, checked_count, damage_named, read_json_object
 from routellm_core.data.convert import STRONG_WINS, TIE, WEAK_WINS, PairLabel, label_pair, no_pair
 from routellm_core.data.records import Outcome, Record
+from routellm_core.data.seen_prompts import SeenPrompts, prompt_fingerprint
 from routellm_core.errors import DataError, MissingExtraError
 from routellm_core.policy.options import check_options
 from routellm_core.routers.base import Router
@@ -37,7 +39,7 @@ _CALIBRATION_PROMPTS = 1_000
 
 @dataclass
 class Survey:
-    """What one pass over the data found; its memory is bounded, however large the data are.
+    """What one pass over the data found; of most rows it keeps eight bytes, so the data may be larger than memory.
 
     Attributes:
         train: Training rows of each label (0 strong wins, 1 tie, 2 weak wins).
@@ -46,6 +48,7 @@ class Survey:
         held_out: Records for the metrics (the first 10,000).
         rows: Rows in each part.
         sources: Rows of each source.
+        trained_on: Fingerprints of the prompts for training and for early stopping.
     """
 
     train: Counter[int] = field(default_factory=Counter)
@@ -54,6 +57,7 @@ class Survey:
     held_out: list[Record] = field(default_factory=list)
     rows: Counter[str] = field(default_factory=Counter)
     sources: Counter[str | None] = field(default_factory=Counter)
+    trained_on: array[int] = field(default_factory=lambda: array("Q"))
 
 
 def weighted(records: Iterable[Record], source_weights: Mapping[str, float] | None) -> Iterator[Record]:
@@ -80,6 +84,8 @@ def survey(source: Source, split: Split, *, strong: list[str], weak: list[str], 
             continue
         out.sources[record.source] += 1
         out.rows[part] += 1
+        if part != "held_out":
+            out.trained_on.append(prompt_fingerprint(record.prompt))
         if part == "train":
             for label in labels:
                 out.train[label.label] += 1
@@ -261,6 +267,7 @@ def fine_tune_router(
         calibrate_on=calibrate_on or [record.prompt for record in islice(records(), _CALIBRATION_PROMPTS)],
         rows={**found.rows, "skipped": opts["skipped"]()},
         sources=found.sources,
+        trained_on=SeenPrompts(found.trained_on),
         settings={
             "base": str(base),
             "strong_models": strongs,

@@ -13,6 +13,7 @@ import numpy as np
 
 from routellm_core.calibration.distribution import Calibration
 from routellm_core.data.records import Record
+from routellm_core.data.seen_prompts import SeenPrompts
 from routellm_core.errors import ConfigurationError
 from routellm_core.evaluation import Comparison, Estimate, RouterEvaluation
 from routellm_core.report.model_card import measured_on, metrics_table, model_card
@@ -40,6 +41,7 @@ class Trained:
         unseen: Win rate of each of those prompts by a router that was not trained on it, to measure and calibrate by;
             None takes those of `router`.
         folds: Number of folds that `unseen` comes from; 0 where prompts were held out.
+        trained_on: Fingerprints of the prompts that decided anything about it, those of early stopping included.
     """
 
     router: Router
@@ -52,6 +54,7 @@ class Trained:
     settings: Mapping[str, Any]
     unseen: Mapping[str, float] | None = None
     folds: int = 0
+    trained_on: SeenPrompts | None = None
 
     def win_rates(self, prompts: Sequence[str]) -> WinRates:
         """Win rates (n,) of prompts, by routers that were not trained on them where `unseen` has them."""
@@ -131,6 +134,7 @@ def finish_training(trained: Trained, directory: str | Path, *, started: float, 
     win_rates = trained.win_rates(trained.calibrate_on)
     calibration = Calibration.from_win_rates(win_rates, router=router.name, fingerprint=router.fingerprint)
     router.calibration = calibration.condensed()
+    router.trained_on = trained.trained_on
     strong, weak = trained.strong, trained.weak
     proof = prove(trained.win_rates, trained.measure_on, name=router.name, strong=strong, weak=weak, draws=draws)
     summary = TrainingSummary(
