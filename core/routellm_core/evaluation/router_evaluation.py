@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,12 @@ from routellm_core.calibration.scoring import RouterLike, Scorer, is_router_like
 from routellm_core.checks import checked_fraction
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.routers.base import Router
-from routellm_core.statistics.intervals import BLOCK_CELLS, LEVELS, Estimate, Resampling, bootstrap
+from routellm_core.statistics.intervals import BLOCK_CELLS, LEVELS, Estimate, Resampling, bootstrap, has_clear_gap
 from routellm_core.statistics.metrics import (
     Curve,
     Floats,
     checked_rows,
+    complementary,
     curve,
     curve_metrics,
     gains,
@@ -26,6 +27,9 @@ from routellm_core.statistics.metrics import (
     ratio,
     tolerance,
 )
+
+# Metrics that divide by the gap between the models.
+_RATIOS = ("apgr", "cpt_", "saving_", "pgr")
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,8 @@ def evaluate_router(
 ) -> RouterEvaluation:
     """Metrics of one router with bootstrap intervals, beside random, prompt length and the oracle.
 
-    Where the strong model is not better than the weak one on these prompts, PGR has no meaning: the metrics that
-    need it are NaN, and `notes` says so; quality and shares are still computed.
+    Where the strong model is not clearly better than the weak one on these prompts (see `has_clear_gap`), PGR has no
+    meaning: the metrics that need it are NaN, and `notes` says so; quality and shares are still computed.
 
     Args:
         router: A router or the name of one, an object with ``win_rates(prompts)``, a function ``list[str] -> numbers``,
@@ -145,12 +149,10 @@ def evaluate_router(
     if prompts is not None:
         orders["prompt_length"] = prompt_length(prompts)
     measured: dict[str, dict[str, Estimate]] = {}
-    undefined = 0.0
     for key, order in orders.items():
         samples = bootstrap(order, strong, weak, levels=levels, draws=draws, seed=seed)
         points = point_metrics(order, strong, weak, levels)
         measured[key] = {m: how.interval(samples[m], points[m]) for m in points}
-        undefined = float(np.isnan(samples["apgr"]).mean())
     metrics = measured.pop("router")
     baselines = {"random": _random_baseline(strong, weak, levels, how), **measured}
     if threshold is not None:
@@ -158,6 +160,9 @@ def evaluate_router(
     elif strong_fraction is not None:
         chance = strong_chance(rates, checked_fraction(strong_fraction, "strong_fraction"))
         metrics |= _policy_metrics(chance, strong, weak, how)
+    if not has_clear_gap(strong, weak, confidence):
+        metrics, *others = (_without_ratios(found) for found in (metrics, *baselines.values()))
+        baselines = dict(zip(baselines, others, strict=True))
     return RouterEvaluation(
         name=name or "router",
         count=n,
@@ -168,7 +173,7 @@ def evaluate_router(
         curve=curve(rates, strong, weak),
         oracle=curve(strong - weak, strong, weak),
         length=curve(prompt_length(prompts), strong, weak) if prompts is not None else None,
-        notes=(*_seen_note(seen, n), *_notes(rates, strong, weak, undefined)),
+        notes=(*_seen_note(seen, n), *_notes(rates, strong, weak, confidence)),
         confidence=confidence,
     )
 
@@ -182,24 +187,36 @@ def _seen_note(seen: int, count: int) -> tuple[str, ...]:
     )
 
 
-def _notes(rates: Floats, strong: Floats, weak: Floats, undefined: float) -> tuple[str, ...]:
+def _without_ratios(metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """Metrics with NaN for those that divide by the gap between the models."""
+    undefined = Estimate(np.nan, np.nan, np.nan)
+    return {name: undefined if name.startswith(_RATIOS) else found for name, found in metrics.items()}
+
+
+def _notes(rates: Floats, strong: Floats, weak: Floats, confidence: float) -> tuple[str, ...]:
     notes = []
     if rates.size < 30:
         notes.append(f"Only {rates.size} prompts: the intervals are too narrow to trust below about 30.")
     if np.unique(rates).size == 1:
         notes.append("Every prompt has the same win rate: this router cannot tell prompts apart.")
     gap = strong.mean() - weak.mean()
+    undefined = "PGR, APGR and CPT are ratios over the gap between the models, so they are not shown."
     if abs(gap) <= tolerance(strong, weak):
-        notes.append("Strong and weak score the same on average: PGR, APGR and CPT are undefined.")
+        notes.append(f"Strong and weak score the same on average. {undefined}")
+    elif complementary(strong, weak):
+        notes.append(
+            "Strong and weak score nearly the same on average, although each does well where the other fails. "
+            f"{undefined} What counts is the gain over the better single model."
+        )
     elif gap < 0:
         notes.append(
-            "The weak model scores higher than the strong one: there is no gap to recover. Always use it, or name it "
-            "as the strong one if it is the more expensive."
+            f"The weak model scores higher than the strong one. {undefined} Use the weak model alone, or name it as the "
+            "strong one if it is the more expensive."
         )
-    elif undefined > 0.01:
+    elif not has_clear_gap(strong, weak, confidence):
         notes.append(
-            f"In {undefined:.0%} of the bootstrap draws the strong model is not better; those are left out, "
-            "so the intervals of PGR, APGR and CPT are too narrow."
+            f"The strong model is not clearly better on these prompts: the {confidence:.0%} interval of the gap includes "
+            f"zero. {undefined}"
         )
     return tuple(notes)
 

@@ -1,12 +1,13 @@
 """The verdict: should this traffic be routed at all, at which threshold, and what does it gain or risk.
 
 The bar is not always strong but the cost-matched static mix: sending the same share of calls to the strong model
-blindly costs the same, so a router is worth its place only where it scores above that.
+blindly costs the same, so a router is worth its place only where it scores above that. Where no other model is cheaper
+than the better one, the mix is that model alone, and the bar is the better single model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -19,17 +20,23 @@ from routellm_core.calibration.thresholds import WinRateDistribution, threshold_
 from routellm_core.checks import checked_fraction
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.statistics.intervals import Estimate, Resampling, mean_interval, shown_digits
-from routellm_core.statistics.metrics import Floats, check_costs, checked_rates, checked_scores, curve, static_hull
+from routellm_core.statistics.metrics import (
+    Floats,
+    checked_rates,
+    checked_scores,
+    complementary,
+    curve,
+    static_hull,
+)
 
 Finding = Literal["gains", "loses", "undecided"]
+Basis = Literal["static_mix", "best_single"]
 
 MIN_PROMPTS = 30
 # Each half is measured with a threshold that leans towards what pays on the other half, so their errors are correlated
 # and the plain bootstrap is too narrow: by 5 % where a router knows nothing (simulated; less where it does).
 # More folds make it worse: 15 % at five folds, 30 % at ten.
 _CROSS_FIT_WIDENING = 1.1
-# Policies whose shares of strong calls differ by more than this should not be taken for one another.
-_DISAGREE = 0.05
 # A saving below this would be shown as 0.0 %.
 _LEAST_SAVING = 0.0005
 # Thresholds that send nearly everything one way are a static policy by another name.
@@ -50,18 +57,21 @@ class Verdict:
         measured_at: Share of strong calls at which `quality`, `gain` and the rest were measured: each half of the
             prompts with the threshold chosen on the other. Far from `strong_fraction` where the halves disagree.
         quality: Mean score of the routed policy, measured so.
+        cost: Mean cost of one of its calls, measured so.
         gain: Quality of the routed policy minus that of the best static mix of the same cost.
+        basis: What that mix is: ``"best_single"`` where no model is cheaper than the one with the best mean score, so
+            that the best mix is this model alone; else ``"static_mix"``.
         saving: Share of cost saved against the cheapest static mix of the same quality. None unless the outcome is
             ``"gains"`` and the whole interval shows one: a saving that may not exist is not promised.
-        saving_vs_strong: Share of cost saved against always strong, whatever the quality.
+        saving_vs_strong: Share of cost saved against always strong, whatever the quality; NaN where that costs nothing.
         worst_loss: With the confidence of `confidence` (one-sided), the routed policy loses at most this much quality
             against always strong; 0 when it cannot lose any. Losses too rare to appear in the sample are allowed for:
             with no lost prompt among n, their rate may still be about 3 / n (at 95 %).
         differences: Quality of the routed policy minus that of ``always_weak``, ``always_strong``, ``best_single``
             and ``static_mix``, with intervals; and of ``"always NAME"`` for each further model.
         best_single: Name of the single model with the best mean score; the cheaper one of equals.
-        instead: The best single model, where it is cheaper than the strong one and nothing suggests that routing
-            beats it: the answer, whatever the router. Else None.
+        instead: The best single model, where it is cheaper than the strong one, or no model is cheaper than it, and
+            nothing suggests that routing beats it: use it alone. Else None.
         count: Number of prompts.
         needed: Number of prompts that would distinguish a gain of this size from zero; None when these already do, or
             when there is no sign of a gain.
@@ -75,7 +85,9 @@ class Verdict:
     strong_fraction: Estimate
     measured_at: Estimate
     quality: Estimate
+    cost: Estimate
     gain: Estimate
+    basis: Basis
     saving: Estimate | None
     saving_vs_strong: Estimate
     worst_loss: float
@@ -97,8 +109,8 @@ def verdict(
     strong_scores: npt.ArrayLike,
     weak_scores: npt.ArrayLike,
     *,
-    strong_cost: npt.ArrayLike = 1.0,
-    weak_cost: npt.ArrayLike = 0.0,
+    strong_cost: npt.ArrayLike | None = None,
+    weak_cost: npt.ArrayLike | None = None,
     others: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]] | None = None,
     threshold: float | None = None,
     strong: str = "strong",
@@ -109,6 +121,10 @@ def verdict(
 ) -> Verdict:
     """Compare the routed policy with always weak, always strong, the best single model and the cost-matched mix.
 
+    Nothing depends on which model is called strong, except without costs: then calls of the strong model are what is
+    saved. Of `complementary` models neither is the strong one; without costs a call of either counts as much, and the
+    better single model is what routing has to beat.
+
     The threshold is the one that gains most over the static mix. So that luck in choosing it does not count as a
     gain, it is cross-fitted: each random half of the prompts is routed with the threshold chosen on the other. The
     intervals are bootstrapped over prompts, and widened by a tenth because the halves are not independent. A
@@ -118,8 +134,8 @@ def verdict(
         win_rates: (n,) win rates in [0, 1].
         strong_scores: (n,) scores of the strong model, higher is better.
         weak_scores: (n,) scores of the weak model.
-        strong_cost: Cost of a call of the strong model, a mean or (n,), in any currency. The default counts strong
-            calls alone.
+        strong_cost: Cost of a call of the strong model, a mean or (n,), in any currency. None for both models counts
+            strong calls.
         weak_cost: The same for the weak model.
         others: Further single models: name -> (scores (n,), cost); they too can be part of a static mix.
         threshold: Judge this threshold instead of choosing one.
@@ -131,7 +147,7 @@ def verdict(
 
     Raises:
         DataError: Malformed arrays or costs that are not one per prompt.
-        ConfigurationError: The strong model is not more expensive than the weak one, or a parameter is not allowed.
+        ConfigurationError: A parameter is not allowed.
     """
     how = Resampling(draws, confidence, seed)
     if confidence <= 0.5:
@@ -139,13 +155,18 @@ def verdict(
     if threshold is not None:
         checked_fraction(threshold, "threshold")
     rates = checked_rates(win_rates)
-    given = {strong: (strong_scores, strong_cost), weak: (weak_scores, weak_cost), **(others or {})}
+    # without costs the sentence speaks of strong calls and not of money
+    priced = strong_cost is not None or weak_cost is not None
+    counted = (1.0 if strong_cost is None else strong_cost, 0.0 if weak_cost is None else weak_cost)
+    given = {strong: (strong_scores, counted[0]), weak: (weak_scores, counted[1]), **(others or {})}
     if len(given) != 2 + len(others or {}):
         raise ConfigurationError(
             f"strong={strong!r}, weak={weak!r} and others={list(others or {})} must differ in name"
         )
-    case = _Case(rates, {name: _column(name, pair, rates.size) for name, pair in given.items()}, strong, weak)
-    check_costs(case.means[strong][1], case.means[weak][1])
+    models = {name: _column(name, pair, rates.size) for name, pair in given.items()}
+    if not priced and not others and complementary(models[strong][0], models[weak][0]):
+        models = {name: (scores, np.ones(rates.size)) for name, (scores, _) in models.items()}
+    case = _Case(rates, models, strong, weak)
 
     chosen, is_strong = case.policy(threshold, how)
     estimates, sampled = case.estimates(is_strong, how, widen=_CROSS_FIT_WIDENING if threshold is None else 1.0)
@@ -154,6 +175,7 @@ def verdict(
     best = case.best_single
     # not where more prompts may still show that routing beats the best single model
     settled = outcome == "loses" or (outcome == "undecided" and needed is None and rates.size >= MIN_PROMPTS)
+    cheaper = case.means[best][1] < case.means[strong][1] or case.basis == "best_single"
     result = Verdict(
         outcome=outcome,
         sentence="",
@@ -163,7 +185,9 @@ def verdict(
         ),
         measured_at=estimates["measured_at"],
         quality=estimates["quality"],
+        cost=estimates["cost"],
         gain=estimates["gain"],
+        basis=case.basis,
         saving=saving,
         saving_vs_strong=estimates["saving_vs_strong"],
         worst_loss=case.worst_loss(sampled[f"vs:{strong}"], (is_strong, rates >= chosen), how),
@@ -175,7 +199,7 @@ def verdict(
             **{f"always {name}": estimates[f"vs:{name}"] for name in others or {}},
         },
         best_single=best,
-        instead=best if settled and case.means[best][1] < case.means[strong][1] else None,
+        instead=best if settled and cheaper else None,
         count=rates.size,
         needed=needed,
         confidence=confidence,
@@ -184,8 +208,6 @@ def verdict(
             *_better_weak(weak, case.means, list(others or {})),
         ),
     )
-    # With the default costs nothing but strong calls is counted, and the sentence must not speak of money.
-    priced = not (np.ndim(strong_cost) == np.ndim(weak_cost) == 0 and strong_cost == 1.0 and weak_cost == 0.0)
     return replace(result, sentence=_sentence(result, case, priced=priced))
 
 
@@ -216,6 +238,18 @@ class _Case:
         return max(self.means, key=lambda name: (self.means[name][0], -self.means[name][1]))
 
     @property
+    def basis(self) -> Basis:
+        """What the best static mix is made of."""
+        corners, _ = static_hull([(cost, quality) for quality, cost in self.means.values()])
+        return "best_single" if len(corners) == 1 else "static_mix"
+
+    @property
+    def one_cost(self) -> bool:
+        """Whether a call of every model costs the same on average."""
+        costs = [cost for _, cost in self.means.values()]
+        return max(costs) - min(costs) <= 1e-12 * max(costs)
+
+    @property
     def as_shares(self) -> bool:
         """Whether all scores lie in [0, 1]."""
         return all(is_share(quality) for quality, _ in self.models.values())
@@ -231,7 +265,11 @@ class _Case:
         above = quality.quality - np.interp(cost.quality, hull_cost, hull_quality)
         inside = (quality.strong_fraction >= _SHARES[0]) & (quality.strong_fraction <= _SHARES[1])
         inside = inside if inside.any() else np.ones_like(inside)
-        return threshold_after(quality.threshold[1:], int(np.argmax(np.where(inside, above, -np.inf))))
+        above = np.where(inside, above, -np.inf)
+        # of equals the cheapest, and then the one nearest to half: the same policy whichever model is called strong
+        equal = np.flatnonzero(above >= above.max() - 1e-12 * np.abs(quality.quality).max())
+        at = min(equal, key=lambda i: (round(cost.quality[i], 12), abs(quality.strong_fraction[i] - 0.5), i))
+        return threshold_after(quality.threshold[1:], int(at))
 
     def policy(self, threshold: float | None, how: Resampling) -> tuple[float, npt.NDArray[np.bool_]]:
         """The threshold to use, and which prompts (n,) are strong in the policy that is measured.
@@ -261,7 +299,13 @@ class _Case:
         point = _compare(rows.mean(axis=0)[None], names)
         drawn = _compare(np.concatenate([counts @ rows for counts in how.resample(len(rows))]) / len(rows), names)
         sampled = {k: point[k] + (values - point[k]) * widen for k, values in drawn.items()}
-        return {k: how.interval(sampled[k], float(point[k][0])) for k in point}, sampled
+        found = {k: how.interval(sampled[k], float(point[k][0])) for k in point}
+        if self.one_cost:
+            # The best mix is the best model. Which one that is may be chance, and the best of each draw would seem
+            # better than any is: so the gain over the best is the least of the gains over each.
+            over = [found[f"vs:{name}"] for name in self.models]
+            found["gain"] = Estimate(found["gain"].value, min(e.low for e in over), min(e.high for e in over))
+        return found, sampled
 
     def worst_loss(self, against_strong: Floats, policies: Sequence[npt.NDArray[np.bool_]], how: Resampling) -> float:
         """The bound on the loss against always strong: of the policy that was measured, and of the one to be used.
@@ -354,9 +398,10 @@ def _compare(means: Floats, names: list[str]) -> dict[str, Floats]:
     out = {
         "measured_at": share,
         "quality": quality,
+        "cost": cost,
         "gain": quality - mix,
         "saving": 1.0 - cost / np.where(mix_cost > 0, mix_cost, np.nan),
-        "saving_vs_strong": 1.0 - cost / model_cost[:, 0],
+        "saving_vs_strong": 1.0 - cost / np.where(model_cost[:, 0] > 0, model_cost[:, 0], np.nan),
     }
     for j, name in enumerate(names):
         out[f"vs:{name}"] = quality - model_quality[:, j]
@@ -368,10 +413,11 @@ def _compare(means: Floats, names: list[str]) -> dict[str, Floats]:
 
 def _notes(rates: Floats, share: float, measured: float) -> tuple[str, ...]:
     notes = []
-    if rates.size >= MIN_PROMPTS and abs(share - measured) > _DISAGREE:
+    if rates.size >= MIN_PROMPTS and share_text(share) != share_text(measured):
         notes.append(
-            f"The two halves of the prompts chose thresholds that differ from the one for all of them: the gain was "
-            f"measured at {measured:.0%} strong calls, and the threshold for {share:.0%} is only approximate."
+            f"Each half of the prompts was routed with the threshold that the other half chose, so that luck in "
+            f"choosing it does not count. That made {share_text(measured)} strong calls, at which the gain was "
+            f"measured; the threshold that all prompts choose makes {share_text(share)}."
         )
     if rates.size < MIN_PROMPTS:
         notes.append(f"A verdict needs at least {MIN_PROMPTS} prompts; 500 or more are better.")
@@ -394,11 +440,6 @@ def _sentence(v: Verdict, case: _Case, *, priced: bool) -> str:
     if v.outcome != "gains" and v.count < MIN_PROMPTS:
         prompts = "1 prompt is" if v.count == 1 else f"{v.count} prompts are"
         return f"Routing cannot be judged: {prompts} too few, at least {MIN_PROMPTS} are needed."
-    if v.instead is not None:
-        both = (case.means[m][0] for m in (v.instead, case.strong))
-        scored = " against ".join(f"{mean:.1%}" if case.as_shares else f"{mean:.4g}" for mean in both)
-        lost = " and routing loses against a static mix" if v.outcome == "loses" else ""
-        return f"Do not route: always {v.instead} is cheaper and scores no worse than {case.strong} ({scored}){lost}."
     # Digits by the width of the interval, so that no finding is rounded away; of shares, percentage points.
     unit, name = (100.0, " points") if case.as_shares else (1.0, "")
     digits = shown_digits((v.gain.high - v.gain.low) * unit, least=1 if case.as_shares else 3)
@@ -406,25 +447,55 @@ def _sentence(v: Verdict, case: _Case, *, priced: bool) -> str:
     def number(value: float, form: str = "") -> str:
         return f"{value * unit + 0.0:{form}.{digits}f}"
 
-    gain = f"{number(v.gain.value, '+')}{name} (interval {number(v.gain.low, '+')} to {number(v.gain.high, '+')})"
-    loss = f"at most {number(v.worst_loss)}{name} below" if v.worst_loss > 0 else "no lower than"
-    risk = f"at {100 * v.confidence:g}% confidence it scores {loss} always {case.strong}"
-    at = f"at threshold {threshold_text(v.threshold, case.rates)} ({v.strong_fraction.value:.0%} strong calls)"
+    def difference(estimate: Estimate) -> str:
+        value, low, high = (number(part, "+") for part in (estimate.value, estimate.low, estimate.high))
+        return f"{value}{name} (interval {low} to {high})"
+
+    def mean(model: str) -> str:
+        return f"{case.means[model][0]:.1%}" if case.as_shares else f"{case.means[model][0]:.4g}"
+
+    if v.instead is not None:
+        other = case.strong if v.instead != case.strong else case.weak
+        saved = case.means[v.instead][1] < case.means[other][1]
+        cheaper = "is cheaper and scores no worse" if saved else "scores no worse"
+        against = v.differences["best_single"] if v.basis == "static_mix" else v.gain
+        return (
+            f"Do not route: always {v.instead} {cheaper} than {other} ({mean(v.instead)} against {mean(other)}), and "
+            f"routing scores {difference(against)} against it."
+        )
+    if v.basis == "best_single":
+        bar = f"always {v.best_single}, the better single model ({mean(v.best_single)})"
+    else:
+        bar = "a static mix of the same cost"
+    share, measured = share_text(v.strong_fraction.value), share_text(v.measured_at.value)
+    calls = f"{share} strong calls" + (f", measured at {measured}" if share != measured else "")
+    at = f"at threshold {threshold_text(v.threshold, case.rates)} ({calls})"
+    risk = _risk_text(v, case, number, name)
     if v.outcome == "gains":
-        saves = _saving_text(v.saving, priced=priced) if v.saving is not None else ""
-        return f"Routing gains: {at} it scores {gain} over a static mix of the same cost{saves}; {risk}."
+        saves = _saving_text(v.saving, priced=priced) if v.saving is not None and v.basis == "static_mix" else ""
+        return f"Routing gains: {at} it scores {difference(v.gain)} over {bar}{saves}{risk}."
     if v.outcome == "loses":
         return (
-            f"Routing loses: {at} it scores {gain} against a static mix of the same cost, so do not route with this "
-            f"router; {risk}."
+            f"Routing loses: {at} it scores {difference(v.gain)} against {bar}, so do not route with this router{risk}."
         )
     needed = ""
     if v.needed is not None:
         needed = f"; about {round_up(v.needed):,} prompts would settle it, if the gain is as large as it seems"
-    return (
-        f"Routing cannot be told apart from a static mix of the same cost: {at} the difference is {gain}{needed}; "
-        f"{risk}."
-    )
+    return f"Routing cannot be told apart from {bar}: {at} the difference is {difference(v.gain)}{needed}{risk}."
+
+
+def _risk_text(v: Verdict, case: _Case, number: Callable[[float], str], unit: str) -> str:
+    """The bound on the loss against always strong, where that is a risk to be named, and the bound says something."""
+    scores = [case.models[name][0] for name in (case.strong, case.weak)]
+    if v.best_single != case.strong or v.worst_loss >= float(np.ptp(scores)):
+        return ""
+    loss = f"at most {number(v.worst_loss)}{unit} below" if v.worst_loss > 0 else "no lower than"
+    return f"; at {100 * v.confidence:g}% confidence it scores {loss} always {case.strong}"
+
+
+def share_text(share: float) -> str:
+    """A share of calls as the verdict, the tables and the notes give it."""
+    return f"{share:.0%}"
 
 
 def _saving_text(saving: Estimate, *, priced: bool) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,11 @@ from routellm_core.statistics.metrics import (
     Ranked,
     checked_gap,
     checked_rows,
+    complementary,
     curve_metrics,
     gains,
     point_metrics,
+    tolerance,
 )
 
 LEVELS = (0.5, 0.8)
@@ -143,6 +146,21 @@ def ratio_interval(top: Floats, bottom: Floats, how: Resampling) -> Estimate:
     drawn = np.concatenate([counts @ both for counts in how.resample(top.size)])
     drawn = drawn[drawn[:, 1] > 0]
     return how.interval(drawn[:, 0] / drawn[:, 1], float(top.sum() / bottom.sum()))
+
+
+def has_clear_gap(strong: Floats, weak: Floats, confidence: float) -> bool:
+    """Whether the strong model is better by so much that ratios over the gap (PGR, APGR, CPT) say something.
+
+    The gap's interval has to leave out zero, and the models must not be `complementary`.
+
+    Args:
+        strong: (n,) scores of the strong model.
+        weak: (n,) scores of the weak model.
+        confidence: Level of the interval.
+    """
+    gap = gains(strong, weak)
+    error = NormalDist().inv_cdf((1.0 + confidence) / 2.0) * float(gap.std()) / math.sqrt(gap.size)
+    return bool(gap.mean() > max(error, tolerance(strong, weak))) and not complementary(strong, weak)
 
 
 def bootstrap(

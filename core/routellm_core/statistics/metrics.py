@@ -358,6 +358,16 @@ def _trapezoid(y: Floats, x: Floats) -> float:
     return float((np.diff(x) * (y[1:] + y[:-1])).sum() / 2.0)
 
 
+def complementary(strong: Floats, weak: Floats) -> bool:
+    """Whether the models differ little on average although each does well where the other fails.
+
+    That is, whether the gap between their mean scores is less than a quarter of what the better answer to each prompt
+    scores above the better model. Ratios over such a gap, as PGR, APGR and CPT are, say nothing.
+    """
+    means = float(strong.mean()), float(weak.mean())
+    return bool(abs(means[0] - means[1]) < (float(np.maximum(strong, weak).mean()) - max(means)) / 4.0)
+
+
 def gains(strong: Floats, weak: Floats) -> Floats:
     """Strong minus weak score of each prompt; scores that differ by rounding alone (0.1 + 0.2 and 0.3) are equal."""
     gain = strong - weak
