@@ -4,38 +4,41 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from routellm_core.checks import same_file
 from routellm_core.commands.options import (
     AsJson,
+    Currency,
     From,
     Prices,
     SkipBad,
     TokensOfACall,
-    console_for_tables,
+    command_line,
     parse_prices,
     parse_tokens,
     report_bad,
     report_joined,
 )
 from routellm_core.commands.progress import progress_bar
+from routellm_core.commands.verdicts import show_results
 from routellm_core.errors import ConfigurationError, MissingExtraError
+from routellm_core.report.escaping import printable
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from routellm_core.evaluation.benchmarks import Benchmark
+    from routellm_core.policy.savings import Price
     from routellm_core.routers.base import Router
 
 _BATCH = 512
-_RESULTS, _REPORT = "results.json", "report.html"
 
 
 def evaluate(
@@ -72,6 +75,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Rows of a benchmark: test, gold or all.")] = "test",
     price: Prices = None,
     tokens: TokensOfACall = None,
+    currency: Currency = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for results.json, report.html and the figures.")
     ] = Path("evaluation"),
@@ -88,16 +92,16 @@ def evaluate(
     Example: routellm evaluate --data results.jsonl --strong gpt-4.1 --weak gpt-4.1-mini --price gpt-4.1=2/8 --price
     gpt-4.1-mini=.4/1.6
     """
-    from routellm_core.calibration.targets import call_cost
     from routellm_core.data.files import SkippedRows
     from routellm_core.data.joining import JoinReport
     from routellm_core.data.reading import joined_together
     from routellm_core.evaluation.benchmarks import STRONG, WEAK, load_benchmark, load_outcomes
+    from routellm_core.evaluation.costs import Money, call_costs
     from routellm_core.evaluation.overlap import leave_out_seen
     from routellm_core.report.figures import save_figures
-    from routellm_core.report.page import render_html
+    from routellm_core.report.files import REPORT_FILE, RESULTS_FILE, save_evaluation
     from routellm_core.report.rendering import check_templates
-    from routellm_core.report.results import evaluate_benchmark
+    from routellm_core.report.results import evaluate_priced
 
     check_templates()  # before minutes of work
     benchmarks, files = _several(benchmark), list({file.resolve(): file for file in data or []}.values())
@@ -107,8 +111,8 @@ def evaluate(
             f"{what}: give --data FILE with outcomes, or --benchmark NAME with --data FOLDER of tidy JSON lines or a "
             "checkout of lm-sys/RouteLLM"
         )
-    prices, mean_tokens = parse_prices(price), parse_tokens(tokens) or (500.0, 500.0)
-    if tokens is not None and not prices:
+    money = Money(parse_prices(price), parse_tokens(tokens), currency or "")
+    if tokens is not None and not money.prices:
         raise ConfigurationError("--tokens is of use with prices only: give --price MODEL=IN/OUT for both models")
     source = files.pop(0) if benchmarks else None
     loaded = [
@@ -126,10 +130,11 @@ def evaluate(
     report_joined(joined)
     if bad is not None:
         report_bad(bad)
-    costs = {model: float(call_cost(amount, mean_tokens)) for model, amount in prices.items()}
-    _check_costs(costs, loaded)
+    _check_prices(money.prices, loaded)
+    for found in loaded:
+        call_costs(found, money)  # before minutes of work: a price may be missing
     for file in (*files, *([source] if source is not None else [])):
-        for name in (_RESULTS, _REPORT):
+        for name in (RESULTS_FILE, REPORT_FILE):
             if same_file(out / name, file):
                 raise ConfigurationError(f"--out {out} would replace {file}: give another folder")
     try:
@@ -138,33 +143,33 @@ def evaluate(
         raise ConfigurationError(f"--out {out}: the folder cannot be created ({exc.strerror})") from exc
     specs = _several(router)
     if not specs:
-        print("no --router: this judges the bundled router (mf)", file=sys.stderr if as_json else sys.stdout)
+        print("no --router given: this judges the bundled router (mf)", file=sys.stderr if as_json else sys.stdout)
     sources, routers = _routers(specs or ["mf"])
-    results = []
-    for found in [leave_out_seen(found, routers) for found in loaded]:
-        rates = _win_rates(routers, found)
-        others = {model: cost for model, cost in costs.items() if model not in (found.strong, found.weak)}
-        pair: dict[str, Any] = {}
-        if costs:
-            pair = {"strong_cost": costs[found.strong], "weak_cost": costs[found.weak]}
-        results.append(
-            evaluate_benchmark(found, rates, **pair, other_costs=others, sources=sources, draws=draws, seed=seed)
+    results = [
+        evaluate_priced(
+            found,
+            _win_rates(routers, found),
+            money=money,
+            routers=routers,
+            command=command_line(),
+            sources=sources,
+            draws=draws,
+            seed=seed,
         )
-
-    text = json.dumps(results, indent=1, allow_nan=False)
-    (out / _RESULTS).write_text(text + "\n", encoding="utf-8")
-    (out / _REPORT).write_text(render_html(results), encoding="utf-8")
-    written = f"{out / _REPORT}, {out / _RESULTS}"
+        for found in [leave_out_seen(found, routers) for found in loaded]
+    ]
+    written = ", ".join(map(str, save_evaluation(results, out)))
     try:
         save_figures(results, out)
         written += " and the figures beside them"
     except MissingExtraError as exc:
         print(f"routellm: no figures written. {exc}", file=sys.stderr)
     if as_json:
-        print(text)
+        print(json.dumps(results, indent=1, allow_nan=False))
     else:
         guessed = len(benchmarks) if strong is None and files else len(results)
-        _print(results, written, guessed=guessed)
+        show_results(results, guessed=guessed)
+        print(f"written: {printable(written)}")
 
 
 def _several(values: Sequence[str] | None) -> list[str]:
@@ -183,26 +188,14 @@ def _told_apart(files: Sequence[Path], loaded: Sequence[Benchmark]) -> list[Benc
     return out
 
 
-def _check_costs(costs: Mapping[str, float], loaded: Sequence[Benchmark]) -> None:
-    """Refuse prices that leave a pair's cost unknown, or that no row can be weighed by."""
-    if not costs:
-        return
+def _check_prices(prices: Mapping[str, Price], loaded: Sequence[Benchmark]) -> None:
+    """Refuse a price of a model that no row can be weighed by."""
     known = list(dict.fromkeys(model for found in loaded for model in found.scores))
-    if unknown := sorted(costs.keys() - set(known)):
+    if unknown := sorted(prices.keys() - set(known)):
         raise ConfigurationError(
             f"--price {unknown[0]}=...: no outcomes have scores of this model in every row; they have: "
             f"{', '.join(known)}"
         )
-    for found in loaded:
-        if lacking := [model for model in (found.strong, found.weak) if model not in costs]:
-            raise ConfigurationError(
-                f"--price {lacking[0]}=IN/OUT is missing: costs need the prices of both models of the pair"
-            )
-        if not costs[found.weak] < costs[found.strong]:
-            raise ConfigurationError(
-                f"--price: a call of {found.strong} (strong) costs {costs[found.strong]:g} and one of {found.weak} "
-                f"(weak) {costs[found.weak]:g}: the strong model is not more expensive, so routing has nothing to save"
-            )
 
 
 def _routers(specs: Sequence[str]) -> tuple[dict[str, str], dict[str, Router]]:
@@ -235,79 +228,3 @@ def _win_rates(routers: Mapping[str, Router], benchmark: Benchmark) -> dict[str,
                 progress(start + len(batch), len(prompts))
         out[name] = np.concatenate(parts)
     return out
-
-
-def _print(results: Sequence[Mapping[str, Any]], written: str, *, guessed: int) -> None:
-    """Tables and verdicts; of the results from number `guessed` on, the scores said which model is the strong one."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from routellm_core.report.escaping import printable
-    from routellm_core.report.results import (
-        HEADER,
-        PAPER,
-        alternatives,
-        alternatives_header,
-        difference_text,
-        notes_of,
-        score_text,
-        seen_notes,
-        table_rows,
-        threshold_cost,
-        unpriced_note,
-        use_text,
-    )
-
-    console = console_for_tables()
-
-    def show(words: str, style: str = "", *, wrap: bool = True) -> None:
-        console.print(Text(printable(words), style), soft_wrap=not wrap)
-
-    def table_of(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], title: str | None = None) -> None:
-        table = Table(
-            title=None if title is None else Text(printable(title)), title_justify="left", box=None, pad_edge=False,
-            header_style="bold",
-        )  # fmt: skip
-        for i, name in enumerate(columns):
-            table.add_column(name, justify="right" if i else "left")
-        for style, row in rows:
-            # an interval on a line of its own, rather than broken anywhere, where there is no room
-            cells = [cell if console.width >= 100 else cell.replace(" [", "\n[") for cell in map(printable, row)]
-            table.add_row(*(Text(cell, style) for cell in cells))
-        console.print(table)
-
-    for i, result in enumerate(results):
-        strong, weak = (
-            f"{side} {result[side]} {score_text(result, result[f'{side}_quality'])}" for side in ("strong", "weak")
-        )
-        ours = len(result["routers"])
-        rows = [
-            ("bold" if j < ours else "dim" if row[0].startswith(PAPER) else "", row)
-            for j, row in enumerate(table_rows(result))
-        ]
-        table_of(HEADER, rows, f"{result['title']}: {strong}, {weak}")
-        for c in result["comparisons"]:
-            show(f"APGR, {c['first']} minus {c['second']}, paired: {difference_text(c['difference'])}")
-        for router in result["routers"]:
-            show(f"{router['name']}: {router['verdict']['sentence']}", wrap=console.is_terminal)
-            if use := use_text(router):
-                cost = threshold_cost(result, router)
-                show(f"to use it: {use}{f'; {cost}' if cost else ''}", wrap=False)
-            for note in notes_of(router):
-                show(f"note: {note}", "yellow")
-        if ours == 1:  # of several routers, the page shows it for each
-            compared = [
-                (name, score, cost, f"{gap} [{low}, {high}]" if gap else "")
-                for name, score, cost, (gap, low, high) in alternatives(result, result["routers"][0])
-            ]
-            table_of(alternatives_header(result), [("", row) for row in compared])
-        if i >= guessed:
-            show(
-                f"note: {result['strong']} was taken as the strong model, by the mean scores; "
-                "--strong and --weak say which is which",
-                "yellow",
-            )
-        for note in filter(None, (*seen_notes(result), unpriced_note(result))):
-            show(f"note: {note}", "yellow")
-        console.print()
-    show(f"written: {written}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,9 @@ Prices = Annotated[
         "both. May be given again.",
     ),
 ]
+Currency = Annotated[
+    str | None, typer.Option("--currency", help="Currency of prices and costs, for the report, such as USD.")
+]
 TokensOfACall = Annotated[
     str | None,
     typer.Option("--tokens", help="Mean tokens of a call: IN/OUT, such as 220/310, or one number for both together."),
@@ -73,6 +77,11 @@ class Command(TyperCommand):
                 raise
             usage_error: Any = typer.BadParameter.__bases__[0]
             raise usage_error(f"Missing options: {', '.join(missing)}.", ctx) from None
+
+
+def command_line() -> str:
+    """The command as it was typed, for a report."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def parse_prices(values: Sequence[str] | None) -> dict[str, Price]:

@@ -6,11 +6,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from routellm_core.data.files import FileReader, SkippedRows, kind_of, shown_names
 from routellm_core.data.sources import sources_of
@@ -30,7 +31,7 @@ MAX_PROMPT_CHARS = 400_000_000
 BENCHMARKS = ("mmlu", "gsm8k", "mt-bench")
 TITLES = {"mmlu": "MMLU", "gsm8k": "GSM8K", "mt-bench": "MT-Bench"}
 # All that is kept of a row, so that answers stored beside the scores cost no memory.
-_FIELDS = ("prompt", "turns", "scores", "contaminated", "split")
+_FIELDS = ("prompt", "turns", "scores", "contaminated", "split", "_costs", "_tokens")
 # A row with its place, for messages.
 Located = tuple[str, "Row"]
 _TIDY_FILES = {"mmlu": "mmlu.jsonl", "gsm8k": "gsm8k.jsonl", "mt-bench": "mt_bench.jsonl"}
@@ -85,6 +86,10 @@ class Benchmark:
         weak: Name of the weak model.
         split: ``"test"``, ``"gold"`` or ``"all"``.
         dropped: How many rows were left out as contaminated.
+        incomplete: How many rows were left out because they lack a score of the strong or the weak model.
+        first_incomplete: The place of the first of them.
+        costs: Cost of the call (n,) of each model whose costs are known in some rows; NaN where it is not.
+        tokens: Input and output tokens of the call (n, 2), likewise.
         seen: How many rows were left out because a router was trained on their prompts, by its name; see
             `leave_out_seen`.
     """
@@ -96,6 +101,10 @@ class Benchmark:
     weak: str
     split: str = "all"
     dropped: int = 0
+    incomplete: int = 0
+    first_incomplete: str = ""
+    costs: Mapping[str, Floats] = field(default_factory=dict)
+    tokens: Mapping[str, Floats] = field(default_factory=dict)
     seen: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -107,6 +116,15 @@ class Benchmark:
     def weak_scores(self) -> Floats:
         """Scores (n,) of the weak model."""
         return self.scores[self.weak]
+
+    def only(self, keep: npt.NDArray[np.bool_], **changes: Any) -> Benchmark:
+        """The benchmark with the prompts that `keep` (n,) marks, and other changes of its attributes."""
+        parts = {
+            name: {model: values[keep] for model, values in getattr(self, name).items()}
+            for name in ("scores", "costs", "tokens")
+        }
+        prompts = tuple(prompt for prompt, kept in zip(self.prompts, keep, strict=True) if kept)
+        return replace(self, prompts=prompts, **parts, **changes)
 
     @property
     def title(self) -> str:
@@ -167,20 +185,22 @@ def load_outcomes(
     """Load outcomes of your own: whatever `routellm_core.data.read_preferences` reads.
 
     Rows hold ``prompt`` and ``scores`` {model: number}, or are battles, which count as 1 for the winner and 0 for the
-    loser, a tie as 0.5 each. Rows that are marked ``"contaminated": true`` are left out. With more than two models,
-    name the pair; the others that have a score in every row stand as alternatives in the verdict.
+    loser, a tie as 0.5 each. Rows that are marked ``"contaminated": true`` are left out, and so are rows without a
+    score of both models; both are counted. With more than two models, name the pair; the others that have a score in
+    every row stand as alternatives in the verdict. Costs and tokens of calls are kept where rows have them.
 
     Args:
         data: The file: JSON lines, JSON, CSV, TSV or parquet, plain or gzip; or several that are about one model each,
             as for `routellm_core.data.read_preferences`.
-        strong: Name of the strong model; may be left out with exactly two models (then the better one on average).
+        strong: Name of the strong model; may be left out where exactly two models have a score in most rows (then it
+            is the better one on average).
         weak: Name of the weak model.
         form: Name of the foreign form of its rows; None finds it out by the content.
         skip_bad: Where to count malformed rows; None raises at the first.
         joined: Notes how rows about one model each were joined.
 
     Raises:
-        DataError: No such file, an empty one, a malformed row (named by its place), a row without the pair's scores.
+        DataError: No such file, an empty one, a malformed row (named by its place), or no row with the pair's scores.
         ConfigurationError: `strong` or `weak` is needed, or is not in the file.
     """
     from routellm_core.data.convert import scores_of  # these load pydantic
@@ -206,14 +226,14 @@ def load_outcomes(
         """Whether a record is a battle of other models: such data hold many pairs."""
         return asked is not None and isinstance(record, Battle) and {*map(_bare, scores_of(record))} != asked
 
-    scored = ((where, {"prompt": r.prompt, "scores": scores_of(r)}) for where, r in found if not of_others(r))
-    rows = _bounded(file, scored)
-    # joined rows are expected to lack models: they count like those that only one model has
-    lost = SkippedRows() if report.joined else skip_bad
-    rows = _with_both(rows, file, pair, lost)
-    if report.joined and lost is not None:
-        report.matched -= lost.count
-        report.dropped += lost.count
+    scored = ((where, _outcome_row(record, scores_of(record))) for where, record in found if not of_others(record))
+    rows, lacking = _with_both(_bounded(file, scored), pair)
+    if report.joined:  # joined rows are expected to lack models: they count like those that only one model has
+        report.matched -= len(lacking)
+        report.dropped += len(lacking)
+    elif skip_bad is not None:
+        for where, model in lacking:
+            skip_bad.add(f"{file}, {where}: no score of {shown_names([model])}; every row needs one of both models")
     if not rows:
         raise DataError(f"{file}: no rows left ({dropped} contaminated, {skip_bad.count if skip_bad else 0} malformed)")
     models = _models(rows, file)
@@ -230,38 +250,41 @@ def load_outcomes(
         means = {m: float(np.mean([row["scores"][m] for _, row in rows])) for m in models}
         strong, weak = sorted(models, key=lambda m: -means[m])
     stem = re.sub(r"(\.(jsonl|json|ndjson|csv|tsv|parquet))?(\.gz)?$", "", file.name, flags=re.IGNORECASE)
-    return _benchmark(stem, rows, file, (strong, weak), "all", dropped)
+    benchmark = _benchmark(stem, rows, file, (strong, weak), "all", dropped)
+    if report.joined or not lacking:
+        return benchmark
+    return replace(benchmark, incomplete=len(lacking), first_incomplete=lacking[0][0])
 
 
-def _with_both(
-    rows: list[Located], file: Path, pair: tuple[str, str] | None, skip_bad: SkippedRows | None
-) -> list[Located]:
-    """The rows with a score of both models, which are those of most rows if `pair` is None; others are malformed."""
+def _outcome_row(record: Any, scores: dict[str, float]) -> Row:
+    """What is kept of a record; tokens as pairs, NaN where one of the two is not known."""
+    tokens = {
+        model: tuple(math.nan if count is None else count for count in (used.input, used.output))
+        for model, used in record.tokens.items()
+    }
+    return {"prompt": record.prompt, "scores": scores, "_costs": record.costs, "_tokens": tokens}
+
+
+def _with_both(rows: list[Located], pair: tuple[str, str] | None) -> tuple[list[Located], list[tuple[str, str]]]:
+    """The rows with a score of both models, which are those of most rows if `pair` is None; and what others lack.
+
+    Returns:
+        The rows; and the place of each other row, with a model that it lacks. All rows are kept where none has both, as
+        it is said elsewhere which models there are.
+    """
     counts = Counter(model for _, row in rows for model in row["scores"])
     models = pair or tuple(model for model, count in counts.items() if 2 * count >= len(rows))
     if len(models) != 2:
-        return rows
-    kept, problems = [], []
+        return rows, []
+    kept, lacking = [], []
     for where, row in rows:
         has = {*map(_bare, row["scores"])}
         missing = next((model for model in models if _bare(model) not in has), None)
         if missing is None:
             kept.append((where, row))
         else:
-            problems.append(
-                f"{file}, {where}: no score of {shown_names([missing])}; every row needs one of both models"
-            )
-    if not kept:
-        return rows  # it is said elsewhere which models there are
-    if skip_bad is not None:
-        for problem in problems:
-            skip_bad.add(problem)
-    elif problems:
-        raise DataError(
-            f"{problems[0]} ({len(problems):,} of {len(rows):,} rows lack one); --skip-bad (in Python skip_bad=) skips "
-            "such rows"
-        )
-    return kept
+            lacking.append((where, missing))
+    return (kept, lacking) if kept else (rows, [])
 
 
 def _is_marked(row: Row) -> bool:
@@ -319,7 +342,18 @@ def _benchmark(
         raise ConfigurationError(f"strong={pair[0]!r} and weak={pair[1]!r} are the same model")
     scores = {m: np.array([_score(row, m, where, file) for where, row in rows], dtype=np.float64) for m in models}
     prompts = tuple(_prompt(row, where, file) for where, row in rows)
-    return Benchmark(name, prompts, scores, strong, weak, split, dropped)
+    costs, tokens = (_known(rows, models, kind, shape) for kind, shape in (("_costs", ()), ("_tokens", (2,))))
+    return Benchmark(name, prompts, scores, strong, weak, split, dropped, costs=costs, tokens=tokens)
+
+
+def _known(rows: Sequence[Located], models: Sequence[str], field: str, shape: tuple[int, ...]) -> dict[str, Floats]:
+    """The numbers (n, *shape) of each model that has any, NaN where they are not known."""
+    out = {}
+    for model in models:
+        if any(model in row.get(field, ()) for _, row in rows):
+            unknown = np.full(shape, np.nan)
+            out[model] = np.array([row.get(field, {}).get(model, unknown) for _, row in rows], dtype=np.float64)
+    return out
 
 
 def _prompt(row: Row, where: str, file: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,9 +48,4 @@ def leave_out_seen(benchmark: Benchmark, routers: Mapping[str, Router]) -> Bench
             "prompts. For its own data, routellm train has written a verdict on prompts that were held out, or scored "
             "out of fold with --folds, to the folder evaluation beside the router"
         )
-    return replace(
-        benchmark,
-        prompts=tuple(prompt for prompt, kept in zip(benchmark.prompts, keep, strict=True) if kept),
-        scores={model: scores[keep] for model, scores in benchmark.scores.items()},
-        seen=seen,
-    )
+    return benchmark.only(keep, seen=seen)

@@ -210,13 +210,13 @@ def _notes(rates: Floats, strong: Floats, weak: Floats, confidence: float) -> tu
         )
     elif gap < 0:
         notes.append(
-            f"The weak model scores higher than the strong one. {undefined} Use the weak model alone, or name it as the "
-            "strong one if it is the more expensive."
+            f"The weak model scores higher than the strong one. {undefined} Use the weak model alone, or name it as "
+            "the strong one if it is the more expensive."
         )
     elif not has_clear_gap(strong, weak, confidence):
         notes.append(
-            f"The strong model is not clearly better on these prompts: the {confidence:.0%} interval of the gap includes "
-            f"zero. {undefined}"
+            f"The strong model is not clearly better on these prompts: the {confidence:.0%} interval of the gap "
+            f"includes zero. {undefined}"
         )
     return tuple(notes)
 

@@ -157,15 +157,19 @@ def verdict(
     rates = checked_rates(win_rates)
     # without costs the sentence speaks of strong calls and not of money
     priced = strong_cost is not None or weak_cost is not None
-    counted = (1.0 if strong_cost is None else strong_cost, 0.0 if weak_cost is None else weak_cost)
+    counted: tuple[npt.ArrayLike, npt.ArrayLike] = (
+        1.0 if strong_cost is None else strong_cost,
+        0.0 if weak_cost is None else weak_cost,
+    )
     given = {strong: (strong_scores, counted[0]), weak: (weak_scores, counted[1]), **(others or {})}
     if len(given) != 2 + len(others or {}):
         raise ConfigurationError(
             f"strong={strong!r}, weak={weak!r} and others={list(others or {})} must differ in name"
         )
     models = {name: _column(name, pair, rates.size) for name, pair in given.items()}
-    if not priced and not others and complementary(models[strong][0], models[weak][0]):
-        models = {name: (scores, np.ones(rates.size)) for name, (scores, _) in models.items()}
+    if not priced and not others:
+        counted = costs_in_calls(models[strong][0], models[weak][0])
+        models = {m: _column(m, (models[m][0], c), rates.size) for m, c in zip((strong, weak), counted, strict=True)}
     case = _Case(rates, models, strong, weak)
 
     chosen, is_strong = case.policy(threshold, how)
@@ -205,6 +209,7 @@ def verdict(
         confidence=confidence,
         notes=(
             *_notes(rates, float((rates >= chosen).mean()), float(is_strong.mean())),
+            *_cheaper_strong(case),
             *_better_weak(weak, case.means, list(others or {})),
         ),
     )
@@ -242,12 +247,6 @@ class _Case:
         """What the best static mix is made of."""
         corners, _ = static_hull([(cost, quality) for quality, cost in self.means.values()])
         return "best_single" if len(corners) == 1 else "static_mix"
-
-    @property
-    def one_cost(self) -> bool:
-        """Whether a call of every model costs the same on average."""
-        costs = [cost for _, cost in self.means.values()]
-        return max(costs) - min(costs) <= 1e-12 * max(costs)
 
     @property
     def as_shares(self) -> bool:
@@ -296,15 +295,20 @@ class _Case:
             columns += [quality, cost]
         rows = np.stack([np.asarray(c, dtype=np.float64) for c in columns], axis=1)
         names = list(self.models)
-        point = _compare(rows.mean(axis=0)[None], names)
-        drawn = _compare(np.concatenate([counts @ rows for counts in how.resample(len(rows))]) / len(rows), names)
-        sampled = {k: point[k] + (values - point[k]) * widen for k, values in drawn.items()}
+        means = rows.mean(axis=0)[None]
+        drawn = np.concatenate([counts @ rows for counts in how.resample(len(rows))]) / len(rows)
+
+        def spread(draws: Floats, value: Floats) -> Floats:
+            return value + (draws - value) * widen
+
+        point = _compare(means, names)
+        sampled = {k: spread(draws, point[k]) for k, draws in _compare(drawn, names).items()}
         found = {k: how.interval(sampled[k], float(point[k][0])) for k in point}
-        if self.one_cost:
-            # The best mix is the best model. Which one that is may be chance, and the best of each draw would seem
-            # better than any is: so the gain over the best is the least of the gains over each.
-            over = [found[f"vs:{name}"] for name in self.models]
-            found["gain"] = Estimate(found["gain"].value, min(e.low for e in over), min(e.high for e in over))
+        # Which static mix is the best of its cost may be chance, and the best of each draw would seem better than any
+        # is. So the gain over the best is the least of the gains over each, and so are the ends of its interval.
+        over = zip(_over_mixes(means, means[0]), _over_mixes(drawn, means[0]), strict=True)
+        ends = [how.interval(spread(draws, value), float(value[0])) for value, draws in over]
+        found["gain"] = Estimate(found["gain"].value, min(e.low for e in ends), min(e.high for e in ends))
         return found, sampled
 
     def worst_loss(self, against_strong: Floats, policies: Sequence[npt.NDArray[np.bool_]], how: Resampling) -> float:
@@ -352,6 +356,14 @@ def _worst_loss(lost: Floats, is_strong: npt.NDArray[np.bool_], span: float, how
     rate = float(np.quantile(how.rng(4).beta(k + 1, n - k, size=200_000), how.confidence)) if k < n else 1.0
     rare = rate * (float(lost[losing].mean()) if k else span) + float(lost[~losing].sum()) / n
     return max(rare, mean_interval(lost, Resampling(1000, 2.0 * how.confidence - 1.0, how.seed)).high)
+
+
+def costs_in_calls(strong: Floats, weak: Floats) -> tuple[float, float]:
+    """What a call of the strong and the weak model counts as where no costs are known.
+
+    Strong calls are counted; of `complementary` models, calls of either, because neither is the strong one.
+    """
+    return (1.0, 1.0) if complementary(strong, weak) else (1.0, 0.0)
 
 
 def is_share(scores: Floats) -> bool:
@@ -411,6 +423,29 @@ def _compare(means: Floats, names: list[str]) -> dict[str, Floats]:
     return out
 
 
+def _over_mixes(means: Floats, sample: Floats) -> list[Floats]:
+    """The routed score minus that of every static mix, (b,) each, that may be the best one of the routed cost.
+
+    These are the single models that cost no more, and of each cheaper with each more expensive model the mix that costs
+    as much.
+
+    Args:
+        means: As for `_compare`.
+        sample: The means of the sample (3 + 2 * models,), which decide which mixes these are.
+    """
+    quality, cost = means[:, 1], means[:, 2]
+    models = list(zip(means[:, 3::2].T, means[:, 4::2].T, strict=True))
+    prices = sample[4::2]
+    spent = max(sample[2], prices.min()) * (1.0 + 1e-12)
+    mixes = [q for (q, _), price in zip(models, prices, strict=True) if price <= spent]
+    for (cheap, low), price in zip(models, prices, strict=True):
+        for (expensive, high), other in zip(models, prices, strict=True):
+            if price <= spent < other:
+                share = np.clip((cost - low) / np.where(high > low, high - low, np.inf), 0.0, 1.0)
+                mixes.append(cheap + share * (expensive - cheap))
+    return [quality - mix for mix in mixes]
+
+
 def _notes(rates: Floats, share: float, measured: float) -> tuple[str, ...]:
     notes = []
     if rates.size >= MIN_PROMPTS and share_text(share) != share_text(measured):
@@ -424,6 +459,16 @@ def _notes(rates: Floats, share: float, measured: float) -> tuple[str, ...]:
     if np.unique(rates).size == 1:
         notes.append("Every prompt has the same win rate: this router cannot tell prompts apart.")
     return tuple(notes)
+
+
+def _cheaper_strong(case: _Case) -> tuple[str, ...]:
+    """A note where the names of the pair seem to be swapped."""
+    if case.means[case.strong][1] >= case.means[case.weak][1]:
+        return ()
+    return (
+        f"A call of {case.strong} costs less than one of {case.weak}, although {case.strong} is named as the strong "
+        "model.",
+    )
 
 
 def _better_weak(weak: str, means: Mapping[str, tuple[float, float]], others: Sequence[str]) -> tuple[str, ...]:

@@ -10,19 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from routellm_core.report.figures import save_figures
+    from routellm_core.report.files import save_evaluation
     from routellm_core.report.page import render_html
-    from routellm_core.report.results import evaluate_benchmark, markdown_table
+    from routellm_core.report.results import evaluate_benchmark, evaluate_priced, markdown_table
 
 _MODULES = {
     "evaluate_benchmark": "results",
+    "evaluate_priced": "results",
     "markdown_table": "results",
     "render_html": "page",
+    "save_evaluation": "files",
     "save_figures": "figures",
 }
 __all__ = [  # the keys of _MODULES, written out for type checkers
     "evaluate_benchmark",
+    "evaluate_priced",
     "markdown_table",
     "render_html",
+    "save_evaluation",
     "save_figures",
 ]
 

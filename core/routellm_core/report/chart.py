@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from routellm_core.report.results import COST_LABEL, best_router, cost_texts
+from routellm_core.report.results import bar_text, best_router, cost_label, cost_texts
 from routellm_core.statistics.metrics import static_hull
 
 SHARE_LABEL = "share of strong calls"
@@ -109,10 +109,7 @@ def chart_lines(result: Mapping[str, Any]) -> list[Line]:
         )
     if routers:
         curves = routers[0]["curves"]
-        mix = _mix(result)
-        lines.append(
-            Line("static mix of the models" if mix else "random routing", *(mix or _ends(result)), GRAY, (6, 3))
-        )
+        lines.append(_bar(result))
         if "prompt_length" in curves:
             lines.append(Line("prompt length", curves["strong_fraction"], curves["prompt_length"], _BROWN, (2, 2)))
         lines.append(Line("oracle", curves["strong_fraction"], curves["oracle"], GRAY, (8, 3, 2, 3)))
@@ -145,7 +142,17 @@ def _priced_others(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _share_of_cost(result: Mapping[str, Any], cost: float) -> float:
     strong, weak = result["models"][0]["cost"], result["models"][1]["cost"]
-    return float((cost - weak) / (strong - weak))
+    return float((cost - weak) / (strong - weak)) if strong != weak else float("nan")
+
+
+def _bar(result: Mapping[str, Any]) -> Line:
+    """What routing has to beat: the best single model, the best static mix, or a random mix of the pair."""
+    judged = result["routers"][0]["verdict"]
+    if judged["basis"] == "best_single":
+        best = next(model["quality"] for model in result["models"] if model["name"] == judged["best_single"])
+        return Line(bar_text(result), [0.0, 1.0], [best, best], GRAY, (6, 3))
+    mix = _mix(result)
+    return Line("static mix of the models" if mix else "random routing", *(mix or _ends(result)), GRAY, (6, 3))
 
 
 def _ends(result: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
@@ -296,7 +303,7 @@ def _share_axis(result: Mapping[str, Any], scale: _Scale) -> tuple[list[Text], i
             inside = _WIDTH - 0.3 * _TYPE * len(cost)  # half of a long number would stick out on the right
             texts.append(_text(min(scale.x(share), inside), height + 22, cost))
         height += 46
-        texts.append(_text(middle, height - 4, COST_LABEL))
+        texts.append(_text(middle, height - 4, cost_label(result)))
     return texts, height
 
 

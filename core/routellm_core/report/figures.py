@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from routellm_core.errors import MissingExtraError
 from routellm_core.report.chart import GRAY, SHARE_LABEL, Line, Model, chart_lines, chart_models, cost_at
 from routellm_core.report.escaping import printable
-from routellm_core.report.results import COST_LABEL
+from routellm_core.report.results import cost_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,7 @@ def _draw(figure: Figure, result: Mapping[str, Any]) -> None:
         ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
         top = axes.secondary_xaxis("top")
         top.set_xticks(ticks, cost_at(result, ticks))
-        top.set_xlabel(COST_LABEL)
+        top.set_xlabel(cost_label(result))
     axes.set_ylabel("mean score")
     heading = (result["title"], f"strong {result['strong']}, weak {result['weak']}")
     axes.set_title("\n".join(_wrapped(part, 80) for part in heading), loc="left", fontsize=10)

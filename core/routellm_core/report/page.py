@@ -12,20 +12,22 @@ from typing import Any, NamedTuple
 from routellm_core.report.chart import draw
 from routellm_core.report.rendering import render
 from routellm_core.report.results import (
-    COST_LABEL,
     HEADER,
     PAPER,
     alternatives,
     alternatives_header,
+    bar_text,
     best_router,
+    cost_label,
+    cost_notes,
     cost_texts,
     difference_text,
     gap_text,
     gap_unit,
     is_clear,
+    left_out_notes,
     notes_of,
     score_text,
-    seen_notes,
     table_rows,
     threshold_cost,
     unpriced_note,
@@ -80,6 +82,7 @@ def render_html(results: Sequence[Mapping[str, Any]], *, title: str = "Router ev
     return render(
         "evaluation.html.jinja",
         title=title,
+        about=_about(results),
         summary=_summary(results) if several else None,
         sections=[_section(result, f"b{i}") for i, result in enumerate(results)],
     )
@@ -102,7 +105,7 @@ def _summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 Cell(number_text(verdict["threshold"])),
             ]
             rows.append(Row(router["name"], cells, "ours" if kind == "gains" and j == best_router(result) else ""))
-    return {"header": ("router", "verdict", "over a static mix", "strong calls", "threshold"), "rows": rows}
+    return {"header": ("router", "verdict", "gain", "strong calls", "threshold"), "rows": rows}
 
 
 def _section(result: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -150,14 +153,16 @@ def _models(result: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _facts(result: Mapping[str, Any]) -> list[str]:
-    """What was left out of the evaluation."""
-    left_out = result["contaminated_left_out"]
-    facts = [
-        *seen_notes(result),
-        unpriced_note(result),
-        f"{left_out} contaminated prompts left out" if left_out else "",
-    ]
-    return [fact for fact in facts if fact]
+    """What the costs rest on, and what was left out of the evaluation."""
+    return list(filter(None, (*cost_notes(result), unpriced_note(result), *left_out_notes(result))))
+
+
+def _about(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """When and how the evaluation was made, and what each router was trained on."""
+    about: Mapping[str, Any] = results[0]["about"] if results else {}
+    lines = [("Date", about.get("date", "")), ("Command", about.get("command", ""))]
+    lines += [(f"Router {name}", words) for name, words in about.get("trained_on", {}).items()]
+    return [line for line in lines if line[1]]
 
 
 def _kind(verdict: Mapping[str, Any]) -> str:
@@ -179,6 +184,7 @@ def _verdict_box(result: Mapping[str, Any], router: Mapping[str, Any], notes: Se
         "cost": threshold_cost(result, router) if use else "",
         "notes": notes,
         "open": single,
+        "unseen": router["unseen"],
         "label": f"compared with: {router['name']}, {result['title']}",
         "header": alternatives_header(result),
         "rows": [
@@ -227,13 +233,14 @@ def _comparisons(result: Mapping[str, Any]) -> dict[str, Any] | None:
 def _thresholds(result: Mapping[str, Any], router: Mapping[str, Any]) -> dict[str, Any]:
     """The table of thresholds to choose from, between always weak and always strong."""
     gains = router["verdict"]["outcome"] == "gains"
-    over_mix = with_gap_unit(result, "over a static mix")
+    over_mix = with_gap_unit(result, f"over {bar_text(result)}")
     return {
         "router": router["name"],
         "label": f"thresholds: {router['name']}, {result['title']}",
         "open": gains and router is result["routers"][best_router(result)],
         "gains": gains,
-        "header": ["threshold", "strong calls", "mean score", over_mix, "PGR"] + [COST_LABEL] * result["priced"],
+        "header": ["threshold", "strong calls", "mean score", over_mix, "PGR"]
+        + [cost_label(result)] * result["priced"],
         "rows": list(_threshold_rows(result, router)),
     }
 

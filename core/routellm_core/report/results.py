@@ -7,7 +7,8 @@ from the saved JSON.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date
 from itertools import combinations
 from typing import Any, TypedDict
 
@@ -18,16 +19,17 @@ from routellm_core.calibration.distribution import Calibration
 from routellm_core.calibration.targets import share_interval
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.evaluation.benchmarks import PUBLISHED, Benchmark
+from routellm_core.evaluation.costs import Money, call_costs
 from routellm_core.evaluation.router_evaluation import evaluate_router
-from routellm_core.evaluation.verdict import is_share, threshold_text, verdict
+from routellm_core.evaluation.verdict import costs_in_calls, is_share, share_text, threshold_text, verdict
 from routellm_core.report.escaping import pipe_table
-from routellm_core.statistics.intervals import compare_routers, curve_band, number_text, shown_digits
-from routellm_core.statistics.metrics import Floats, checked_gap, prompt_length, static_hull
+from routellm_core.routers.base import Router
+from routellm_core.statistics.intervals import compare_routers, curve_band, has_clear_gap, number_text, shown_digits
+from routellm_core.statistics.metrics import Floats, prompt_length, static_hull
 
-FORMAT = 2
+FORMAT = 3
 HEADER = ("router", "APGR", "CPT(50%)", "CPT(80%)", "saving at CPT(50%)")
 PAPER = "paper: "
-COST_LABEL = "cost of 1,000 calls"
 _COLUMNS = {"apgr": "{:.3f}", "cpt_50": "{:.1%}", "cpt_80": "{:.1%}", "saving_50": "{:.2f}×"}
 _BASELINES = {"random": "random routing", "prompt_length": "prompt length", "oracle": "oracle"}
 _BAND_POINTS = 41
@@ -41,8 +43,10 @@ def evaluate_benchmark(
     *,
     strong_cost: npt.ArrayLike | None = None,
     weak_cost: npt.ArrayLike | None = None,
-    other_costs: Mapping[str, float] | None = None,
+    other_costs: Mapping[str, npt.ArrayLike] | None = None,
     sources: Mapping[str, str] | None = None,
+    unseen: Collection[str] = (),
+    about: Mapping[str, Any] | None = None,
     draws: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -55,7 +59,11 @@ def evaluate_benchmark(
         strong_cost: Mean cost of a call of the strong model, or (n,); None counts strong calls only.
         weak_cost: The same for the weak model.
         other_costs: Costs of further models of the benchmark, which makes them alternatives in the verdict.
+        about: Where the numbers come from, as JSON values: ``date``, ``command``, ``currency``, ``prices``
+            {model: [input, output]}, ``costs`` {model: `CallCosts.to_dict`}, ``trained_on`` {router: words}; any of
+            them may be absent.
         sources: What `load_router` takes for each router, for the line that says how to use it.
+        unseen: Names of the routers that are known to have been trained on none of the prompts.
         draws: Bootstrap draws.
         confidence: Level of the intervals.
         seed: Seed of the draws.
@@ -65,7 +73,7 @@ def evaluate_benchmark(
 
     Raises:
         DataError: Malformed win rates or costs.
-        ConfigurationError: The strong model is not more expensive than the weak one, or one of their costs is missing.
+        ConfigurationError: One of the costs of the pair is missing.
     """
     others = dict(other_costs or {})
     if (strong_cost is None) != (weak_cost is None) or (others and strong_cost is None):
@@ -76,7 +84,10 @@ def evaluate_benchmark(
     costs = None if strong_cost is None or weak_cost is None else (strong_cost, weak_cost)
     how = _Bootstrap(draws=draws, confidence=confidence, seed=seed)
     measured = _Measurement(benchmark, costs, others, how)
-    routers = [measured.router(name, rates, (sources or {}).get(name)) for name, rates in win_rates.items()]
+    routers = [
+        measured.router(name, rates, (sources or {}).get(name), unseen=name in unseen)
+        for name, rates in win_rates.items()
+    ]
     baselines = [router.pop("baselines") for router in routers]  # the same for every router
     models = _models(benchmark, dict(zip((benchmark.strong, benchmark.weak), costs or (), strict=False)) | others)
     plain: dict[str, Any] = _plain(
@@ -88,6 +99,9 @@ def evaluate_benchmark(
             "count": len(benchmark.prompts),
             "contaminated_left_out": benchmark.dropped,
             "seen_left_out": dict(benchmark.seen),
+            "incomplete_left_out": benchmark.incomplete,
+            "first_incomplete": benchmark.first_incomplete,
+            "about": dict(about or {}),
             "strong": benchmark.strong,
             "weak": benchmark.weak,
             "strong_quality": float(benchmark.strong_scores.mean()),
@@ -108,6 +122,64 @@ def evaluate_benchmark(
     return plain
 
 
+def evaluate_priced(
+    benchmark: Benchmark,
+    win_rates: Mapping[str, npt.ArrayLike],
+    *,
+    money: Money | None = None,
+    routers: Mapping[str, Router] | None = None,
+    command: str = "",
+    sources: Mapping[str, str] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Evaluate routers as `evaluate_benchmark` does, with the costs that are known, and say where all of it comes from.
+
+    Args:
+        benchmark: As for `evaluate_benchmark`, without the prompts that a router was trained on (`leave_out_seen`).
+        win_rates: As for `evaluate_benchmark`.
+        money: Prices, mean tokens and currency.
+        routers: The routers by name; those that know what they were trained on say so in the report.
+        command: The command line, for the report.
+        sources: As for `evaluate_benchmark`.
+        draws: Bootstrap draws.
+        seed: Seed of the draws.
+
+    Raises:
+        ConfigurationError: There is a price for one model of the pair, and no cost of the other.
+        DataError: Malformed win rates.
+    """
+    money, routers = money or Money(), routers or {}
+    costs = call_costs(benchmark, money)
+    pair = [costs[model].costs for model in (benchmark.strong, benchmark.weak)] if costs else [None, None]
+    return evaluate_benchmark(
+        benchmark,
+        win_rates,
+        strong_cost=pair[0],
+        weak_cost=pair[1],
+        other_costs={m: c.costs for m, c in costs.items() if m not in (benchmark.strong, benchmark.weak)},
+        sources=sources,
+        unseen=[name for name, router in routers.items() if router.trained_on is not None],
+        about={
+            "date": date.today().isoformat(),
+            "command": command,
+            "currency": money.currency,
+            "prices": {model: [price.input, price.output] for model, price in money.prices.items()},
+            "costs": {model: cost.to_dict() for model, cost in costs.items()},
+            "trained_on": {name: trained_on_text(router) for name, router in routers.items()},
+        },
+        draws=draws,
+        seed=seed,
+    )
+
+
+def trained_on_text(router: Router) -> str:
+    """How many prompts a router was trained on, in words."""
+    if router.trained_on is None:
+        return "it is not known which prompts it was trained on"
+    return f"trained on {len(router.trained_on):,} prompts" if router.trained_on else "not trained on any prompt"
+
+
 class _Bootstrap(TypedDict):
     draws: int
     confidence: float
@@ -121,25 +193,26 @@ class _Measurement:
         self,
         benchmark: Benchmark,
         costs: tuple[npt.ArrayLike, npt.ArrayLike] | None,
-        others: Mapping[str, float],
+        others: Mapping[str, npt.ArrayLike],
         how: _Bootstrap,
     ) -> None:
         self._benchmark = benchmark
         self._how = how
         self._strong, self._weak = benchmark.strong_scores, benchmark.weak_scores
-        # without prices a call of the strong model costs 1 and one of the weak model nothing
-        self._costs = costs or (1.0, 0.0)
+        self._costs = costs or (None, None)
         self._others = {name: (benchmark.scores[name], c) for name, c in others.items() if name in benchmark.scores}
         try:
-            self._paid = [np.broadcast_to(np.asarray(c, dtype=np.float64), self._strong.shape) for c in self._costs]
+            counted = costs or costs_in_calls(self._strong, self._weak)
+            self._paid = [np.broadcast_to(np.asarray(c, dtype=np.float64), self._strong.shape) for c in counted]
         except (TypeError, ValueError):
             raise DataError(
                 f"strong_cost and weak_cost: expected two numbers, or one for each of the {self._strong.size:,} prompts"
             ) from None
         singles = [(self._paid[0].mean(), self._strong.mean()), (self._paid[1].mean(), self._weak.mean())]
-        self._mix = static_hull(singles + [(cost, scores.mean()) for scores, cost in self._others.values()])
+        singles += [(np.mean(np.asarray(cost)), scores.mean()) for scores, cost in self._others.values()]
+        self._mix = static_hull([(float(cost), float(quality)) for cost, quality in singles])
 
-    def router(self, name: str, win_rates: npt.ArrayLike, source: str | None) -> dict[str, Any]:
+    def router(self, name: str, win_rates: npt.ArrayLike, source: str | None, *, unseen: bool) -> dict[str, Any]:
         """The metrics, band, verdict and thresholds of one router, and the baselines."""
         rates = np.asarray(win_rates, dtype=np.float64)
         strong, weak = self._strong, self._weak
@@ -153,6 +226,7 @@ class _Measurement:
             "band": self._band(rates),
             "thresholds": thresholds,
             "source": source,
+            "unseen": unseen,
             "verdict": judged.to_dict() | {"threshold": own},
         }
 
@@ -187,7 +261,7 @@ class _Measurement:
             "over_mix": quality - float(np.interp(cost, *self._mix)),
             "pgr": (quality - weak) / gap if gap > 0 else None,
             "cost": cost,
-            "saving_vs_strong": 1.0 - cost / float(self._paid[0].mean()),
+            "saving_vs_strong": 1.0 - cost / always if (always := float(self._paid[0].mean())) > 0 else None,
         }
 
 
@@ -208,9 +282,7 @@ def _models(benchmark: Benchmark, costs: Mapping[str, npt.ArrayLike]) -> list[di
 def _comparisons(benchmark: Benchmark, win_rates: Mapping[str, npt.ArrayLike], how: _Bootstrap) -> list[dict[str, Any]]:
     """Each router against those after it, and against the baseline that costs nothing to run."""
     strong, weak = benchmark.strong_scores, benchmark.weak_scores
-    try:
-        checked_gap(strong, weak)
-    except DataError:
+    if not has_clear_gap(strong, weak, how["confidence"]):
         return []  # no gap, no APGR; the notes of each router say so
     lengths = {_BASELINES["prompt_length"]: prompt_length(benchmark.prompts)}
     comparisons = []
@@ -268,19 +340,30 @@ def alternatives(
     share, quality = judged["measured_at"]["value"], judged["quality"]["value"]
     # without prices costs are counted in strong calls
     expensive, cheap = (strong["cost"], weak["cost"]) if result["priced"] else (1.0, 0.0)
-    paid = (1.0 - judged["saving_vs_strong"]["value"]) * expensive
-    differences = judged["differences"]
+    paid = judged["cost"]["value"] if result["priced"] else share
+    single = judged["basis"] == "best_single"
+    differences = dict(judged["differences"])
+    if single:  # the gain is over this model, with the interval that the verdict gives
+        best_key = {strong["name"]: "always_strong", weak["name"]: "always_weak"}
+        differences[best_key.get(judged["best_single"], f"always {judged['best_single']}")] = judged["gain"]
+    at = share_text(judged["strong_fraction"]["value"])
+    elsewhere = f" ({at} at the threshold)" if at != share_text(share) else ""
+
+    def always(name: str) -> str:
+        best = single or name not in (strong["name"], weak["name"])
+        return f"always {name}" + (", the best single model" if best and name == judged["best_single"] else "")
+
     rows: list[tuple[str, float, float, Mapping[str, float] | None]] = [
-        (f"routed, {share:.0%} strong calls", quality, paid, None),
-        (f"always {weak['name']}", weak["quality"], cheap, differences["always_weak"]),
-        (f"always {strong['name']}", strong["quality"], expensive, differences["always_strong"]),
+        (f"routed, {share_text(share)} strong calls{elsewhere}", quality, paid, None),
+        (always(weak["name"]), weak["quality"], cheap, differences["always_weak"]),
+        (always(strong["name"]), strong["quality"], expensive, differences["always_strong"]),
     ]
     for model in result["models"]:
         if model["role"] == "other" and model["cost"] is not None:
-            best = ", the best single model" if model["name"] == judged["best_single"] else ""
-            name = f"always {model['name']}"
-            rows.append((f"{name}{best}", model["quality"], model["cost"], differences[name]))
-    rows.append(("static mix of the same cost", quality - judged["gain"]["value"], paid, judged["gain"]))
+            difference = differences[f"always {model['name']}"]
+            rows.append((always(model["name"]), model["quality"], model["cost"], difference))
+    if not single:
+        rows.append(("static mix of the same cost", quality - judged["gain"]["value"], paid, judged["gain"]))
     costs = [row[2] for row in rows]
     spent = cost_texts([1000 * c for c in costs]) if result["priced"] else [f"{c:.0%}" for c in costs]
 
@@ -298,8 +381,55 @@ def alternatives(
 
 def alternatives_header(result: Mapping[str, Any]) -> tuple[str, ...]:
     """The columns of `alternatives`."""
-    spent = COST_LABEL if result["priced"] else "strong calls"
+    spent = cost_label(result) if result["priced"] else "strong calls"
     return "policy", "mean score", spent, with_gap_unit(result, "routed minus this")
+
+
+def cost_label(result: Mapping[str, Any]) -> str:
+    """The heading of costs, with the currency where it was named."""
+    currency = result["about"].get("currency")
+    return "cost of 1,000 calls" + (f", {currency}" if currency else "")
+
+
+def bar_text(result: Mapping[str, Any]) -> str:
+    """What routing has to beat: the best single model, where no model is cheaper, else the static mix."""
+    judged = [router["verdict"] for router in result["routers"]]
+    single = judged and judged[0]["basis"] == "best_single"
+    return f"always {judged[0]['best_single']}" if single else "a static mix"
+
+
+def left_out_notes(result: Mapping[str, Any]) -> list[str]:
+    """Which rows were left out, and why; a note for each reason."""
+    notes = []
+    for name, count in result["seen_left_out"].items():
+        what = f"{count:,} prompts were" if count != 1 else "1 prompt was"
+        notes.append(f"{what} left out because the router {name} was trained on {'them' if count != 1 else 'it'}")
+    incomplete = result["incomplete_left_out"]
+    if incomplete:
+        what = f"{incomplete:,} rows were" if incomplete != 1 else "1 row was"
+        first = result["first_incomplete"]
+        notes.append(f"{what} left out for lack of a score of {result['strong']} or {result['weak']}; first: {first}")
+    if contaminated := result["contaminated_left_out"]:
+        notes.append(f"{contaminated:,} contaminated prompts were left out")
+    return notes
+
+
+def cost_notes(result: Mapping[str, Any]) -> list[str]:
+    """What the costs of the models rest on, a note for each model that has one."""
+    count, currency = result["count"], result["about"].get("currency")
+    prices, notes = result["about"].get("prices", {}), []
+    for model, cost in result["about"].get("costs", {}).items():
+        measured, assumed = cost["measured"], cost["assumed"]
+        rest = f"estimated from {assumed}"
+        if measured:
+            known = f"measured for {measured:,} of {count:,} prompts"
+            rest = f"{known}; for the others {rest}" if assumed else known
+        price = ""
+        if model in prices:
+            unit = f" {currency}" if currency else ""
+            price = f"price {prices[model][0]:g} in / {prices[model][1]:g} out{unit} per million tokens; "
+        notes.append(f"cost of {model}: {price}{rest}")
+    return notes
 
 
 def notes_of(router: Mapping[str, Any]) -> list[str]:
@@ -329,16 +459,6 @@ def unpriced_note(result: Mapping[str, Any]) -> str:
     names = [m["name"] for m in result["models"] if m["role"] == "other" and m["cost"] is None]
     listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
     return f"skipped in the comparison (no --price given): {listed}" if names else ""
-
-
-def seen_notes(result: Mapping[str, Any]) -> list[str]:
-    """Which prompts were left out because a router was trained on them, a note for each such router."""
-    return [
-        f"{count:,} prompts left out, because {name} was trained on them"
-        if count != 1
-        else f"1 prompt left out, because {name} was trained on it"
-        for name, count in result["seen_left_out"].items()
-    ]
 
 
 def difference_text(difference: Mapping[str, float]) -> str:

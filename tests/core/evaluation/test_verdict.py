@@ -297,8 +297,6 @@ def test_the_threshold_in_words_sends_the_same_prompts():
 
 def test_bad_input_is_named():
     rates, strong, weak = outcomes(50, 0.2)
-    with pytest.raises(ConfigurationError, match="strong model is not more expensive"):
-        verdict(rates, strong, weak, strong_cost=1, weak_cost=1)
     with pytest.raises(DataError, match="strong scores"):
         verdict(rates, np.append(strong[1:], np.nan), weak)
     with pytest.raises(DataError, match="49 scores for 50"):

@@ -204,7 +204,13 @@ def test_alternatives_are_the_measured_policy_against_each_way_to_do_without_it(
     rows = {name: (score, cost, gap) for name, score, cost, gap in alternatives(plain, plain["routers"][0])}
     verdict = plain["routers"][0]["verdict"]
     share = f"{verdict['measured_at']['value']:.0%}"
-    assert list(rows) == [f"routed, {share} strong calls", "always small", "always big", "static mix of the same cost"]
+    at = f"{verdict['strong_fraction']['value']:.0%}"
+    assert at != share
+    routed = f"routed, {share} strong calls ({at} at the threshold)"
+    assert list(rows) == [routed, "always small", "always big", "static mix of the same cost"]
+    # the shares of the sentence, the table and the marked point agree, or each says what the other is
+    assert f"({at} strong calls, measured at {share})" in verdict["sentence"]
+    assert draw(plain).legend[0].dot[0] == verdict["measured_at"]["value"]
     assert [cost for _, cost, _ in rows.values()] == [share, "0%", "100%", share]
     assert rows["always small"][0] == f"{found.weak_scores.mean():.1%}"
     assert rows["static mix of the same cost"][2][0] == f"{100 * verdict['gain']['value']:+.1f}"
