@@ -119,7 +119,7 @@ class Benchmark:
 
     def only(self, keep: npt.NDArray[np.bool_], **changes: Any) -> Benchmark:
         """The benchmark with the prompts that `keep` (n,) marks, and other changes of its attributes."""
-        parts = {
+        parts: dict[str, Any] = {
             name: {model: values[keep] for model, values in getattr(self, name).items()}
             for name in ("scores", "costs", "tokens")
         }

@@ -239,8 +239,8 @@ class _Case:
 
     @property
     def best_single(self) -> str:
-        """The model with the best mean score; the cheaper one of equals."""
-        return max(self.means, key=lambda name: (self.means[name][0], -self.means[name][1]))
+        """The model with the best mean score; the cheaper one of equals, and then the first by name."""
+        return min(self.means, key=lambda name: (-self.means[name][0], self.means[name][1], name))
 
     @property
     def basis(self) -> Basis:
@@ -265,9 +265,10 @@ class _Case:
         inside = (quality.strong_fraction >= _SHARES[0]) & (quality.strong_fraction <= _SHARES[1])
         inside = inside if inside.any() else np.ones_like(inside)
         above = np.where(inside, above, -np.inf)
-        # of equals the cheapest, and then the one nearest to half: the same policy whichever model is called strong
+        # of equals the cheapest, and then one that does not depend on which model is called strong
         equal = np.flatnonzero(above >= above.max() - 1e-12 * np.abs(quality.quality).max())
-        at = min(equal, key=lambda i: (round(cost.quality[i], 12), abs(quality.strong_fraction[i] - 0.5), i))
+        to_first = quality.strong_fraction if self.strong < self.weak else 1.0 - quality.strong_fraction
+        at = min(equal, key=lambda i: (round(float(cost.quality[i]), 12), to_first[i]))
         return threshold_after(quality.threshold[1:], int(at))
 
     def policy(self, threshold: float | None, how: Resampling) -> tuple[float, npt.NDArray[np.bool_]]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routellm_core import ConfigurationError, DataError
+from routellm_core.evaluation.router_evaluation import evaluate_router
 from routellm_core.evaluation.verdict import round_up, verdict
+from routellm_core.statistics.metrics import complementary
 
 
 def outcomes(n, skill, seed=0, gap=0.15):
@@ -96,6 +99,106 @@ def test_a_saving_is_promised_only_when_its_whole_interval_is_one(seed, n, skill
     else:
         assert "than the static mix" not in found.sentence
     assert (found.outcome == "gains") == (found.gain.low > 0)
+
+
+def complementary_pair(n, seed=0, skill=0.1, right=(0.55, 0.53)):
+    """Two models that are right on one kind of prompts each, and win rates that know a little about the kind."""
+    rng = np.random.default_rng(seed)
+    first = rng.random(n) < 0.5
+    rates = np.clip(np.where(first, 0.5 + skill, 0.5 - skill) + rng.normal(0, 0.25, n), 0.001, 0.999)
+    a = (rng.random(n) < np.where(first, right[0], 0.15)).astype(float)
+    b = (rng.random(n) < np.where(first, 0.15, right[1])).astype(float)
+    return rates, a, b
+
+
+def test_of_complementary_models_the_better_single_one_is_the_bar():
+    rates, a, b = complementary_pair(3000)
+    assert abs(a.mean() - b.mean()) < 0.05
+    assert np.maximum(a, b).mean() > max(a.mean(), b.mean()) + 0.1
+    found = verdict(rates, a, b, strong="a", weak="b")
+    best = max((a.mean(), "a"), (b.mean(), "b"))[1]
+    assert (found.outcome, found.basis, found.best_single) == ("gains", "best_single", best)
+    assert found.gain.value == pytest.approx(found.quality.value - max(a.mean(), b.mean()))
+    assert found.gain.low > 0
+    assert re.search(rf"over always {best}, the better single model \(\d\d\.\d%\)", found.sentence)
+    assert found.saving is None or "static mix" not in found.sentence
+    guessing = verdict(np.random.default_rng(0).random(3000), a, b, strong="a", weak="b")
+    assert guessing.outcome in {"undecided", "loses"}
+    if guessing.instead is not None:
+        assert re.search(rf"Do not route: always {best} .* against it\.", guessing.sentence)
+        assert "interval" in guessing.sentence
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    n=st.sampled_from([40, 150]),
+    right=st.sampled_from([(0.55, 0.53), (0.53, 0.55), (0.9, 0.3), (0.5, 0.5)]),
+    costs=st.sampled_from([None, (10.0, 1.0), (1.0, 10.0), (2.0, 2.0)]),
+    threshold=st.sampled_from([None, 0.37]),
+)
+@settings(max_examples=30)
+def test_swapping_the_names_changes_nothing(seed, n, right, costs, threshold):
+    rates, a, b = complementary_pair(n, seed, right=right)
+    if costs is None and not complementary(a, b):
+        return  # without prices, the names say which model's calls are to be saved
+    options = {"draws": 50, "threshold": threshold}
+    there = verdict(rates, a, b, strong="a", weak="b", **options, **priced(costs))
+    turned = None if threshold is None else 1.0 - threshold
+    back = verdict(
+        1.0 - rates, b, a, strong="b", weak="a", **{**options, "threshold": turned}, **priced(costs and costs[::-1])
+    )
+    assert (there.outcome, there.basis, there.best_single) == (back.outcome, back.basis, back.best_single)
+    assert (there.instead, there.needed) == (back.instead, back.needed)
+    for part in ("quality", "gain", "cost"):
+        first, second = getattr(there, part), getattr(back, part)
+        np.testing.assert_allclose([*vars_of(first)], [*vars_of(second)], atol=1e-9)
+    assert there.measured_at.value == pytest.approx(1.0 - back.measured_at.value)
+    assert there.sentence.split(":")[0] == back.sentence.split(":")[0]
+
+
+def priced(costs):
+    return {} if costs is None else {"strong_cost": costs[0], "weak_cost": costs[1]}
+
+
+def vars_of(estimate):
+    return estimate.value, estimate.low, estimate.high
+
+
+@pytest.mark.parametrize("n", [40, 2000])
+def test_ratios_over_a_gap_that_may_be_none_are_not_shown(n):
+    rates, a, b = complementary_pair(n)
+    found = evaluate_router(rates, None, a, b, draws=50)
+    assert all(np.isnan(found.metrics[name].value) for name in ("apgr", "cpt_50", "cpt_80", "saving_50", "saving_80"))
+    assert np.isfinite(found.metrics["auc"].value)
+    assert any("ratios over the gap between the models, so they are not shown" in note for note in found.notes)
+    rates, strong, weak = outcomes(2000, 0.3)
+    clear = evaluate_router(rates, None, strong, weak, draws=50)
+    assert np.isfinite(clear.metrics["apgr"].value)
+
+
+def test_a_bound_that_allows_everything_is_not_printed():
+    rates = np.linspace(0, 1, 40)
+    found = verdict(rates, np.ones(40), np.zeros(40), threshold=1.0)  # always weak, which is always wrong
+    assert found.worst_loss == 1.0
+    assert "100.0 points below" not in found.sentence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "costs"), [(80, None), (300, None), (80, (10.0, 1.0))])
+def test_the_interval_covers_the_gain_over_the_better_model(n, costs):
+    """Complementary and equally good models: the hard case, because which one is better is chance."""
+    to_a = [1.0 - NormalDist(mean, 0.25).cdf(0.45) for mean in (0.6, 0.4)]  # on the prompts of either kind
+    truth = (to_a[0] * 0.54 + (1 - to_a[0]) * 0.15 + to_a[1] * 0.15 + (1 - to_a[1]) * 0.54) / 2 - (0.54 + 0.15) / 2
+    covered = total = 0
+    for seed in range(100):
+        rates, a, b = complementary_pair(n, seed, right=(0.54, 0.54))
+        found = verdict(rates, a, b, draws=100, seed=seed, threshold=0.45, **priced(costs))
+        if costs is None and found.basis != "best_single":
+            continue
+        total += 1
+        covered += found.gain.low <= truth <= found.gain.high
+    assert total > 50
+    assert covered / total >= 0.92 - 0.05  # 0.92, less two standard errors of 100 samples
 
 
 def test_a_given_threshold_is_judged_as_it_is():
