@@ -14,9 +14,15 @@ import typer
 from routellm_core.commands.options import (
     AsJson,
     Command,
+    Currency,
     From,
+    Prices,
     SkipBad,
+    TokensOfACall,
+    command_line,
     console_for_tables,
+    parse_prices,
+    parse_tokens,
     report_bad,
     report_joined,
 )
@@ -26,6 +32,7 @@ from routellm_core.errors import ConfigurationError
 if TYPE_CHECKING:
     from routellm_core.data.records import Record
     from routellm_core.embedders.base import Embedder
+    from routellm_core.evaluation.costs import Money
     from routellm_core.training.summary import TrainingSummary
 
 app = typer.Typer(
@@ -105,6 +112,9 @@ def _embedding_router(
     held_out: HeldOut = 0.2,
     folds: Folds = 0,
     seed: Seed = 0,
+    price: Prices = None,
+    tokens: TokensOfACall = None,
+    currency: Currency = None,
     form: From = None,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
@@ -113,6 +123,7 @@ def _embedding_router(
     """Train a router over embeddings: what its commands share; `own` is what one of them adds."""
     from routellm_core.training.embedding_routers import train_embedding_router
 
+    money = _money(price, tokens, currency, strong, weak)
     encoder, reader = _embedder(embedder, embedding_cache), _Reader(data, form, skip_bad)
     with progress_bar("embedding") as progress:
         summary = train_embedding_router(
@@ -128,6 +139,8 @@ def _embedding_router(
             held_out=held_out,
             folds=folds,
             seed=seed,
+            money=money,
+            command=command_line(),
             overwrite=overwrite,
             **own,
         )
@@ -158,6 +171,9 @@ def _fine_tuned(
     source_weight: SourceWeight = None,
     seed: Seed = 0,
     restart: Restart = False,
+    price: Prices = None,
+    tokens: TokensOfACall = None,
+    currency: Currency = None,
     form: From = None,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
@@ -166,6 +182,7 @@ def _fine_tuned(
     """Fine-tune a router: what its commands share; `how` and `own` are what one of them adds."""
     from routellm_core.training.options import FineTuning
 
+    money = _money(price, tokens, currency, strong[0], weak[0])
     _quiet_transformers()
     reader = _Reader(data, form, skip_bad)
     with progress_bar("training") as progress:
@@ -193,6 +210,8 @@ def _fine_tuned(
             validation=validation,
             held_out=held_out,
             source_weights=_weights(source_weight),
+            money=money,
+            command=command_line(),
             overwrite=overwrite,
             resume=not restart,
             **own,
@@ -391,6 +410,20 @@ def _weights(given: list[str] | None) -> dict[str, float]:
     return out
 
 
+def _money(price: list[str] | None, tokens: str | None, currency: str | None, strong: str, weak: str) -> Money:
+    """The prices for the verdict, checked before minutes of work."""
+    from routellm_core.evaluation.costs import Money
+
+    prices = parse_prices(price)
+    if unknown := sorted(prices.keys() - {strong, weak}):
+        raise ConfigurationError(
+            f"--price {unknown[0]}=...: the router chooses between {strong} and {weak}; give the prices of these"
+        )
+    if tokens is not None and not prices:
+        raise ConfigurationError("--tokens is of use with prices only: give --price MODEL=IN/OUT for both models")
+    return Money(prices, parse_tokens(tokens), currency or "")
+
+
 def _report(summary: TrainingSummary, reader: _Reader, as_json: bool) -> None:
     report_bad(reader.bad)
     report_joined(reader.joined)
@@ -399,6 +432,7 @@ def _report(summary: TrainingSummary, reader: _Reader, as_json: bool) -> None:
         return
     from rich.table import Table
 
+    from routellm_core.commands.verdicts import show_verdict
     from routellm_core.report.escaping import printable
 
     console = console_for_tables()
@@ -421,10 +455,12 @@ def _report(summary: TrainingSummary, reader: _Reader, as_json: bool) -> None:
             f"{evaluation.strong_quality:.4g}, weak alone {evaluation.weak_quality:.4g}.",
             markup=False,
         )
-        for note in evaluation.notes:
-            console.print(printable(note), markup=False)
     if summary.gain is not None:
         console.print(f"APGR over the bundled default: {summary.gain.difference}", markup=False)
+    if summary.result is not None:
+        print()
+        show_verdict(summary.result)
+        console.print(f"report: {printable(str(summary.report))}", markup=False, soft_wrap=True)
     console.print(
         f"\nsaved to {printable(str(summary.directory))}; use it with load_router({str(summary.directory)!r})",
         markup=False,

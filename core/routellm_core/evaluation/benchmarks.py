@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.data.files import FileReader, SkippedRows, kind_of, shown_names
+from routellm_core.data.files import FileReader, kind_of, shown_names
 from routellm_core.data.sources import sources_of
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.statistics.metrics import Floats
 
 if TYPE_CHECKING:
-    from routellm_core.data.files import FileFormat, Row
+    from routellm_core.data.files import FileFormat, Row, SkippedRows
     from routellm_core.data.joining import JoinReport
     from routellm_core.data.records import Record
     from routellm_core.data.sources import Data
@@ -254,6 +254,27 @@ def load_outcomes(
     if report.joined or not lacking:
         return benchmark
     return replace(benchmark, incomplete=len(lacking), first_incomplete=lacking[0][0])
+
+
+def benchmark_of(records: Iterable[Record], *, name: str, strong: str, weak: str) -> Benchmark:
+    """Records in memory as a benchmark; each has to score both models.
+
+    Args:
+        records: Outcomes or battles, as `load_outcomes` counts them.
+        name: What a report calls them.
+        strong: Name of the strong model.
+        weak: Name of the weak model.
+
+    Raises:
+        DataError: There is no record, or one without the pair's scores.
+    """
+    from routellm_core.data.convert import scores_of
+
+    rows = [(f"record {i}", _outcome_row(record, scores_of(record))) for i, record in enumerate(records)]
+    pair = (strong, weak)
+    for _, row in rows:
+        row["scores"] = {model: score for model, score in row["scores"].items() if model in pair}
+    return _benchmark(name, rows, Path(name), pair, "all", 0)
 
 
 def _outcome_row(record: Any, scores: dict[str, float]) -> Row:

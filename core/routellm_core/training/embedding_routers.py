@@ -107,4 +107,6 @@ def train_embedding_router(
         folds=folds,
         trained_on=SeenPrompts.of(record.prompt for record in data.train),
     )
-    return finish_training(trained, path, started=started, draws=opts["draws"])
+    return finish_training(
+        trained, path, started=started, draws=opts["draws"], money=opts["money"], command=opts["command"]
+    )

@@ -280,7 +280,9 @@ def fine_tune_router(
             **report,
         },
     )
-    summary = finish_training(trained, path, started=started, draws=opts["draws"])
+    summary = finish_training(
+        trained, path, started=started, draws=opts["draws"], money=opts["money"], command=opts["command"]
+    )
     shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
     return summary
 

@@ -11,6 +11,7 @@ from routellm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from routellm_core.embedders.base import Embedder
+    from routellm_core.evaluation.costs import Money
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ class TrainingOptions(TypedDict, total=False):
     draws: int
     """Bootstrap draws of the intervals, 1,000 by default."""
 
+    money: Money | None
+    """Prices, for the verdict; without them, costs and tokens of the records count where they are known."""
+
+    command: str
+    """The command line, for the report."""
+
     progress: Progress | None
     """Called with (prompts embedded, prompts in all), or (optimizer steps done, steps in all)."""
 
@@ -160,6 +167,8 @@ _DEFAULTS: Final[TrainingOptions] = {
     "skipped": lambda: 0,
     "overwrite": False,
     "draws": 1000,
+    "money": None,
+    "command": "",
     "progress": None,
 }
 # The options that belong to one kind of router have their defaults where they are used.

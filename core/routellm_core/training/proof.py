@@ -16,10 +16,11 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 
 from routellm_core.data.contamination import prompt_key
-from routellm_core.data.convert import no_pair, pair_scores
+from routellm_core.data.convert import no_pair, scores_of
 from routellm_core.data.records import Outcome, Record
 from routellm_core.errors import ConfigurationError, DataError, RouteLLMError
-from routellm_core.evaluation import Comparison, Estimate, RouterEvaluation, compare_routers, evaluate_router
+from routellm_core.evaluation import Benchmark, Comparison, Estimate, RouterEvaluation, compare_routers, evaluate_router
+from routellm_core.evaluation.benchmarks import benchmark_of
 from routellm_core.routers import load_router
 from routellm_core.routers.base import WinRates
 
@@ -217,11 +218,15 @@ class Proof:
     """How a router did on prompts that it was not trained on, beside the bundled router.
 
     Attributes:
+        benchmark: The prompts that it was measured on, with the pair's scores.
+        win_rates: Its win rates (n,) of these prompts.
         evaluation: Its metrics with the baselines.
         bundled: Metrics of the bundled router on the same prompts; None in a build without it.
         gain: APGR of this router minus the bundled one's, paired; None where there is no such number.
     """
 
+    benchmark: Benchmark
+    win_rates: WinRates
     evaluation: RouterEvaluation
     bundled: dict[str, Estimate] | None = None
     gain: Comparison | None = None
@@ -234,6 +239,7 @@ def prove(
     name: str,
     strong: str,
     weak: str,
+    measured_on: str = "unseen prompts",
     draws: int = 1000,
 ) -> Proof | None:
     """Measure win rates on records that they were not learned from.
@@ -244,23 +250,25 @@ def prove(
         name: Name of the router in tables.
         strong: The strong model.
         weak: The weak model.
+        measured_on: What the prompts are, as a report names them.
         draws: Bootstrap draws of the intervals.
 
     Returns:
         The proof; None if no record compares the pair.
     """
-    try:
-        pair = pair_scores(records, strong=strong, weak=weak)
-    except DataError:
+    kept = [record for record in records if {strong, weak} <= scores_of(record).keys()]
+    if not kept:
         return None
-    rates = win_rates(pair.prompts)
-    evaluation = evaluate_router(rates, pair.prompts, pair.strong, pair.weak, name=name, draws=draws)
+    benchmark = benchmark_of(kept, name=measured_on, strong=strong, weak=weak)
+    scores = benchmark.strong_scores, benchmark.weak_scores
+    rates = win_rates(benchmark.prompts)
+    evaluation = evaluate_router(rates, benchmark.prompts, *scores, name=name, draws=draws)
     try:
-        default = load_router().win_rates(pair.prompts)
+        default = load_router().win_rates(benchmark.prompts)
     except RouteLLMError:  # a build without the bundled checkpoint
-        return Proof(evaluation)
-    bundled = evaluate_router(default, pair.prompts, pair.strong, pair.weak, draws=draws).metrics
+        return Proof(benchmark, rates, evaluation)
+    bundled = evaluate_router(default, benchmark.prompts, *scores, draws=draws).metrics
     gain = None
     if np.isfinite(evaluation.metrics["apgr"].value):
-        gain = compare_routers(rates, default, pair.strong, pair.weak, draws=draws)
-    return Proof(evaluation, bundled, gain)
+        gain = compare_routers(rates, default, *scores, draws=draws)
+    return Proof(benchmark, rates, evaluation, bundled, gain)

@@ -16,13 +16,17 @@ from routellm_core.data.records import Record
 from routellm_core.data.seen_prompts import SeenPrompts
 from routellm_core.errors import ConfigurationError
 from routellm_core.evaluation import Comparison, Estimate, RouterEvaluation
+from routellm_core.evaluation.costs import Money
+from routellm_core.report.files import REPORT_FILE, save_evaluation
 from routellm_core.report.model_card import measured_on, metrics_table, model_card
 from routellm_core.report.rendering import check_templates
+from routellm_core.report.results import evaluate_priced
 from routellm_core.routers.base import CONFIG_FILE, Router, WinRates
 from routellm_core.training.proof import prove
 
 METRICS_FILE = "metrics.json"
 CARD_FILE = "README.md"
+EVALUATION_FOLDER = "evaluation"
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class TrainingSummary:
         bundled: Metrics of the bundled default on the same prompts; None where it could not be asked.
         gain: APGR of this router minus the bundled default's, paired; None where there is no such number.
         folds: Number of folds where the metrics are cross-validated; 0 where they are of prompts held out.
+        result: What `evaluate_benchmark` says of the same prompts, with the verdict; None without any.
+        report: The page that shows it; None without any.
     """
 
     router: str
@@ -94,6 +100,8 @@ class TrainingSummary:
     bundled: dict[str, Estimate] | None = None
     gain: Comparison | None = None
     folds: int = 0
+    result: dict[str, Any] | None = None
+    report: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: what metrics.json holds."""
@@ -121,14 +129,30 @@ class TrainingSummary:
         return metrics_table(self.to_dict())
 
 
-def finish_training(trained: Trained, directory: str | Path, *, started: float, draws: int = 1000) -> TrainingSummary:
+def finish_training(
+    trained: Trained,
+    directory: str | Path,
+    *,
+    started: float,
+    draws: int = 1000,
+    money: Money | None = None,
+    command: str = "",
+) -> TrainingSummary:
     """Calibrate, measure and save a router: its directory is complete when this returns.
+
+    Besides the router it holds calibration.json, metrics.json, README.md (the model card) and, where prompts were left
+    to measure on, the folder evaluation with the verdict on them (results.json, report.html).
 
     Args:
         trained: The router and what it was trained on.
-        directory: Where to save it, with calibration.json, metrics.json and README.md (the model card).
+        directory: Where to save it.
         started: ``time.monotonic()`` at the start of the training.
         draws: Bootstrap draws of the intervals.
+        money: Prices, for the verdict; costs and tokens of the records are used in any case.
+        command: The command line, for the report.
+
+    Raises:
+        ConfigurationError: There is a price for one model of the pair, and no cost of the other.
     """
     path, router = Path(directory), trained.router
     win_rates = trained.win_rates(trained.calibrate_on)
@@ -136,7 +160,27 @@ def finish_training(trained: Trained, directory: str | Path, *, started: float, 
     router.calibration = calibration.condensed()
     router.trained_on = trained.trained_on
     strong, weak = trained.strong, trained.weak
-    proof = prove(trained.win_rates, trained.measure_on, name=router.name, strong=strong, weak=weak, draws=draws)
+    measured_on = f"{trained.folds}-fold cross-validation" if trained.folds else "held-out prompts"
+    proof = prove(
+        trained.win_rates,
+        trained.measure_on,
+        name=router.name,
+        strong=strong,
+        weak=weak,
+        measured_on=measured_on,
+        draws=draws,
+    )
+    result = None
+    if proof is not None:
+        result = evaluate_priced(
+            proof.benchmark,
+            {router.name: proof.win_rates},
+            money=money,
+            routers={router.name: router},
+            command=command,
+            sources={router.name: str(path)},
+            draws=draws,
+        )
     summary = TrainingSummary(
         router=router.name,
         strong=strong,
@@ -150,10 +194,14 @@ def finish_training(trained: Trained, directory: str | Path, *, started: float, 
         bundled=None if proof is None else proof.bundled,
         gain=None if proof is None else proof.gain,
         folds=trained.folds,
+        result=result,
+        report=None if result is None else path / EVALUATION_FOLDER / REPORT_FILE,
     )
     router.save_pretrained(path)
     (path / METRICS_FILE).write_text(json.dumps(summary.to_dict(), indent=2) + "\n", encoding="utf-8")
     (path / CARD_FILE).write_text(model_card(summary.to_dict()), encoding="utf-8")
+    if result is not None:
+        save_evaluation([result], path / EVALUATION_FOLDER)
     return summary
 
 

@@ -16,6 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from routellm_core import ConfigurationError, DataError, RoutingPolicy, load_router
+from routellm_core.cli import build_app
 from routellm_core.commands import data, train
 from routellm_core.data import Battle, Outcome, read_preferences, write_records
 
@@ -97,13 +98,15 @@ def test_outcomes_become_a_router_that_serves(tmp_path: Path, outcomes: Path, ki
     assert report["held_out"]["baselines"].keys() == {"random", "prompt_length", "oracle"}
     gain = report["gain_over_bundled_default"]
     assert gain["low"] < gain["value"] < gain["high"]
-    assert sorted(p.name for p in (tmp_path / "r").iterdir() if p.suffix != ".npy") >= [
+    assert {p.name for p in (tmp_path / "r").iterdir()} >= {
         "README.md",
         "calibration.json",
         "config.json",
+        "evaluation",
         "metrics.json",
         "model.safetensors",
-    ]
+        "trained_on.safetensors",
+    }
     router = load_router(kind, tmp_path / "r")
     learned, true = topic_rates(router)
     # sw_ranking's few-word prompts are all alike to its weights of base 10
@@ -347,3 +350,41 @@ def test_nothing_to_convert_leaves_the_file_that_was_there(tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"o\.jsonl: there is no row to write; the existing file is unchanged"):
         run("data", "convert", "--data", tmp_path / "a.jsonl", "--skip-bad", "--out", out)
     assert out.read_text() == "yesterday's\n"
+
+
+@pytest.mark.parametrize("folds", [0, 5])
+def test_training_ends_with_the_verdict_on_prompts_that_were_not_learned(
+    tmp_path: Path, outcomes: Path, folds: int
+) -> None:
+    money = ("--price", f"{PAIR[1]}=10", "--price", f"{PAIR[3]}=1", "--currency", "EUR", "--tokens", "300/200")
+    result = run("train", "mf", "--data", outcomes, *PAIR, "--out", tmp_path / "r", "--folds", folds, *money)
+    text = " ".join(result.stdout.split())
+    count = 600 if folds else json.loads((tmp_path / "r" / "metrics.json").read_text())["held_out"]["count"]
+    assert "mf: Routing gains: at threshold" in text
+    assert "cost of 1,000 calls, EUR" in text
+    assert "static mix of the same cost" in text
+    assert "300 + 200 tokens a call" in text
+    assert f"report: {tmp_path / 'r' / 'evaluation' / 'report.html'}" in text
+    (saved,) = json.loads((tmp_path / "r" / "evaluation" / "results.json").read_text())
+    assert saved["count"] == count
+    assert saved["title"].startswith("5-fold cross-validation" if folds else "held-out prompts")
+    assert saved["routers"][0]["verdict"]["sentence"] in " ".join(result.stdout.split())
+    assert saved["about"]["trained_on"]["mf"].startswith("trained on ")
+    # the natural next command measures on what is left, or refuses
+    again = CliRunner().invoke(
+        build_app(),
+        [*map(str, ("evaluate", "-r", tmp_path / "r", "-d", outcomes, *PAIR, "--out", tmp_path / "e", "--draws", 20))],
+    )
+    if folds:
+        assert isinstance(again.exception, DataError)
+        assert "the router mf was trained on 600 of these 600 prompts" in str(again.exception)
+    else:
+        assert f"{600 - count} prompts were left out because the router mf was trained on them" in " ".join(
+            again.stdout.split()
+        )
+
+
+def test_a_price_of_another_model_is_refused_before_training(tmp_path: Path, outcomes: Path) -> None:
+    with pytest.raises(ConfigurationError, match="the router chooses between"):
+        run("train", "mf", "--data", outcomes, *PAIR, "--out", tmp_path / "r", "--price", "other=3")
+    assert not (tmp_path / "r").exists()

@@ -192,6 +192,7 @@ def test_what_ships_is_small_and_is_no_pickle_and_no_row_of_data() -> None:
         "mf/calibration.json",
         "mf/config.json",
         "mf/model.safetensors",
+        "mf/trained_on.safetensors",
     }
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -285,3 +286,13 @@ def test_own_labels_beat_the_default_on_their_benchmark(
     value = apgr(trained.win_rates(prompts), strong, weak)
     assert value >= lowest
     assert value > apgr(router.win_rates(prompts), strong, weak)
+
+
+@needs_data
+def test_it_knows_the_prompts_that_it_was_trained_on() -> None:
+    router = load_router()
+    assert router.trained_on is not None
+    for split, seen in (("gold", True), ("test", False)):
+        prompts = [row["prompt"] for row in rows("benchmarks/mmlu") if row["split"] == split][:300]
+        marked = router.trained_on.marks(prompts)
+        assert marked.mean() > 0.95 if seen else not marked.any()
