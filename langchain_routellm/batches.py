@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, get_config_list, get_executor_for_config
@@ -14,22 +14,11 @@ from routellm_core import RoutingDecision, RoutingRequest
 from routellm_core.checks import Side
 from routellm_core.errors import EmptyAnswerError
 from routellm_core.policy.route import Route
-from routellm_core.policy.routing import CallSettings
+from routellm_core.policy.routing import CallSettings, Decided
 
 if TYPE_CHECKING:
     from langchain_routellm.dispatch import Dispatch, Planned
-
-
-class Decided(NamedTuple):
-    """A decided call.
-
-    Attributes:
-        request: What was decided on.
-        decision: What was decided.
-    """
-
-    request: RoutingRequest
-    decision: RoutingDecision
+    from langchain_routellm.recording import CallRecord
 
 
 class Plan:
@@ -90,7 +79,7 @@ class Plan:
         ]
 
     def _noted(self, request: RoutingRequest, decision: RoutingDecision, settings: CallSettings) -> Decided:
-        return Decided(request, self._routing.noted(request, decision, settings))
+        return Decided(self._routing.noted(request, decision, settings), request, settings)
 
 
 # numbers of the calls, what to call, its inputs and configs, and the arguments of all of them
@@ -106,14 +95,18 @@ class BatchWork:
         values: list[Any],
         started: Sequence[tuple[RunnableConfig, Any]],
         kwargs: Mapping[str, Any],
+        *,
+        is_async: bool,
     ) -> None:
         self._dispatch = dispatch
         self._values = values
         self._kwargs = kwargs
+        self._is_async = is_async
         self.configs = [config for config, _ in started]
         self.runs = [run for _, run in started]
         self.outputs: list[Any] = [None] * len(values)
         self._routes: dict[int, Route[Any]] = {}
+        self._records: dict[int, CallRecord] = {}  # of calls that have not ended, where there is a log
         self._again: list[int] = []
 
     def rounds(self, plan: list[Planned]) -> Iterator[list[tuple[Side, list[int]]]]:
@@ -123,6 +116,9 @@ class BatchWork:
                 self.outputs[i] = planned
             else:
                 self._routes[i] = self._dispatch.route(planned)
+                record = self._dispatch.record(planned, self._values[i], self._kwargs, is_async=self._is_async)
+                if record is not None:
+                    self._records[i] = record
         todo = list(self._routes)
         while todo:
             sides: dict[Side, list[int]] = {}
@@ -166,7 +162,10 @@ class BatchWork:
         for share in (usual, *([call] for call in calls if call[1] is not model)):
             if share:
                 numbers, values = [call[0] for call in share], [call[2] for call in share]
-                configs = [self._dispatch.child(self.configs[i], self.runs[i], self._routes[i]) for i in numbers]
+                configs = [
+                    self._dispatch.child(self.configs[i], self.runs[i], self._routes[i], self._records.get(i))
+                    for i in numbers
+                ]
                 yield numbers, share[0][1], values, configs, share[0][3]
 
     def collect(self, groups: list[tuple[Side, list[int]]], results: list[list[Any]]) -> None:
@@ -182,13 +181,25 @@ class BatchWork:
                 if not isinstance(output, BaseException):
                     route.answered()
                     self.outputs[i] = stamped(output, route.decision)
+                    if i in self._records:
+                        self._records.pop(i).answered(output, route.decision)
                     continue
                 try:
                     route.failed(output)
                 except BaseException:
                     self.outputs[i] = output
+                    self._log_failure(i, output)
                 else:
                     self._again.append(i)
+
+    def broken_off(self, exc: BaseException) -> None:
+        """Log the calls that an error of the batch as a whole has ended."""
+        for i in list(self._records):
+            self._log_failure(i, exc)
+
+    def _log_failure(self, i: int, exc: BaseException) -> None:
+        if i in self._records:
+            self._records.pop(i).failed(exc, self._routes[i].decision)
 
     def result(self, *, return_exceptions: bool) -> list[Any]:
         """The outputs in order; the first error is raised unless they are returned."""
@@ -212,7 +223,7 @@ def batch(
         return []
     # one router run per input, as RunnableWithFallbacks has it
     started = [dispatch.start(v, c) for v, c in zip(values, get_config_list(config, len(values)), strict=True)]
-    work = BatchWork(dispatch, values, started, kwargs)
+    work = BatchWork(dispatch, values, started, kwargs, is_async=False)
     try:
         for groups in work.rounds(dispatch.plan(values, work.configs, kwargs, keep_errors=return_exceptions)):
             if work.at_once(groups):
@@ -222,6 +233,7 @@ def batch(
                 results = [work.run(group) for group in groups]
             work.collect(groups, results)
     except BaseException as exc:
+        work.broken_off(exc)
         for run in work.runs:
             run.on_chain_error(exc)
         raise
@@ -246,7 +258,7 @@ async def abatch(
         return []
     configs = get_config_list(config, len(values))
     started = await asyncio.gather(*(dispatch.astart(v, c) for v, c in zip(values, configs, strict=True)))
-    work = BatchWork(dispatch, values, started, kwargs)
+    work = BatchWork(dispatch, values, started, kwargs, is_async=True)
     try:
         for groups in work.rounds(await dispatch.aplan(values, work.configs, kwargs, keep_errors=return_exceptions)):
             if work.at_once(groups):
@@ -255,6 +267,7 @@ async def abatch(
                 results = [await work.arun(group) for group in groups]
             work.collect(groups, results)
     except BaseException as exc:
+        work.broken_off(exc)
         await asyncio.gather(*(run.on_chain_error(exc) for run in work.runs))
         raise
     await asyncio.gather(

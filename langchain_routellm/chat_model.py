@@ -341,6 +341,10 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
             if event is None:
                 return False
             stream.dispatch(event)
+            if event.get("event") == "message-finish":
+                # nobody pumps any more once the message is there, and the run has to end
+                for event in events:
+                    stream.dispatch(event)
             return True
 
         stream.bind_pump(pump)

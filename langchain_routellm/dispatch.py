@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.callbacks.manager import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
@@ -19,12 +19,15 @@ from langchain_core.runnables.config import (
 )
 
 from langchain_routellm.answers import KEY, TokenWatch, is_broken, is_empty, merged, stamped
-from langchain_routellm.batches import Decided, Plan
+from langchain_routellm.batches import Plan
 from langchain_routellm.usage import UsageWatch
 from routellm_core import RoutingDecision, RoutingRequest
 from routellm_core.checks import Side
 from routellm_core.policy.route import Route
-from routellm_core.policy.routing import FORCE_SETTING, THRESHOLD_SETTING, CallSettings, RoutedOn, Routing
+from routellm_core.policy.routing import FORCE_SETTING, THRESHOLD_SETTING, CallSettings, Decided, RoutedOn, Routing
+
+if TYPE_CHECKING:
+    from langchain_routellm.recording import CallRecord
 
 CONFIG_SPECS = [
     ConfigurableFieldSpec(
@@ -124,13 +127,13 @@ class Dispatch:
         """Decide one call."""
         settings = self.settings(config)
         request = self.request(value, settings, kwargs)
-        return Decided(request, self.routing.decide(request, settings))
+        return Decided(self.routing.decide(request, settings), request, settings)
 
     async def adecide(self, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Decided:
         """Like `decide`, without blocking the event loop."""
         settings = self.settings(config)
         request = self.request(value, settings, kwargs)
-        return Decided(request, await self.routing.adecide(request, settings))
+        return Decided(await self.routing.adecide(request, settings), request, settings)
 
     def plan(
         self,
@@ -164,7 +167,26 @@ class Dispatch:
 
     def route(self, decided: Decided) -> Route[Any]:
         """The way of one call from its decision on."""
-        return self.routing.route(*decided, is_broken=is_broken)
+        return self.routing.route(decided.request, decided.decision, is_broken=is_broken)
+
+    # --- recording ---
+
+    def record(self, decided: Decided, value: Any, kwargs: Mapping[str, Any], *, is_async: bool) -> CallRecord | None:
+        """Begin to record a call in the log; None without one."""
+        recording = self.routing.recording(decided)
+        if recording is None:
+            return None
+        from langchain_routellm.recording import CallRecord, aask, ask, silenced, snapshot
+
+        if not recording.is_drawn:
+            return CallRecord(recording, None, is_async=is_async)
+        before, arguments = snapshot(value), dict(kwargs)
+
+        def of_side(side: Side) -> Any:
+            runnable, item, fitting = self.fitting(side, before, arguments)
+            return (aask if is_async else ask)(silenced(runnable), item, fitting)
+
+        return CallRecord(recording, of_side, is_async=is_async)
 
     # --- running one call ---
 
@@ -178,18 +200,24 @@ class Dispatch:
     ) -> Any:
         """Decide (unless planned), run the chosen side through `call`, and return its answer with the decision."""
         config, run = self.start(value, config)
+        route, record = None, None
         try:
             if isinstance(planned, Exception):
                 raise planned
-            route = self.route(planned or self.decide(value, config, kwargs))
+            decided = planned or self.decide(value, config, kwargs)
+            route = self.route(decided)
+            record = self.record(decided, value, kwargs, is_async=False)
 
             def attempt(side: Side) -> Any:
                 runnable, item, arguments = self.fitting(side, value, kwargs)
-                return call(runnable, item, self.child(config, run, route), arguments)
+                return call(runnable, item, self.child(config, run, route, record), arguments)
 
             output = route.run(attempt)
+            if record is not None:
+                record.answered(output, route.decision)
             output = stamped(output, route.decision)
         except BaseException as exc:
+            self._log_failure(record, route, exc)
             run.on_chain_error(exc)
             raise
         run.on_chain_end(output)
@@ -205,18 +233,24 @@ class Dispatch:
     ) -> Any:
         """Async twin of `run`."""
         config, run = await self.astart(value, config)
+        route, record = None, None
         try:
             if isinstance(planned, Exception):
                 raise planned
-            route = self.route(planned or await self.adecide(value, config, kwargs))
+            decided = planned or await self.adecide(value, config, kwargs)
+            route = self.route(decided)
+            record = self.record(decided, value, kwargs, is_async=True)
 
             def attempt(side: Side) -> Awaitable[Any]:
                 runnable, item, arguments = self.fitting(side, value, kwargs)
-                return call(runnable, item, self.child(config, run, route), arguments)
+                return call(runnable, item, self.child(config, run, route, record), arguments)
 
             output = await route.arun(attempt)
+            if record is not None:
+                record.answered(output, route.decision)
             output = stamped(output, route.decision)
         except BaseException as exc:
+            self._log_failure(record, route, exc)
             await run.on_chain_error(exc)
             raise
         await run.on_chain_end(output)
@@ -251,24 +285,31 @@ class Dispatch:
         source = source or _stream
         config, run = self.start(value, config)
         given: list[Any] = []
+        route, record = None, None
         try:
-            route = self.route(self.decide(value, config, kwargs))
+            decided = self.decide(value, config, kwargs)
+            route = self.route(decided)
+            record = self.record(decided, value, kwargs, is_async=False)
 
             def open_(side: Side) -> Iterator[Any]:
                 runnable, item, arguments = self.fitting(side, value, kwargs)
-                child = self.child(config, run, route)
+                child = self.child(config, run, route, record)
                 return iter(source(runnable, item, child, arguments, route.decision))
 
             with closing(route.stream(open_, is_empty)) as chunks:
                 for chunk in chunks:
                     given.append(chunk if given else stamped(chunk, route.decision))
                     yield given[-1]
-        except GeneratorExit:  # the reader has had enough, which is not an error
+        except GeneratorExit as exc:  # the reader has had enough, which is not an error
+            self._log_failure(record, route, exc)
             run.on_chain_end(output(given) if run.handlers else None)
             raise
         except BaseException as exc:
+            self._log_failure(record, route, exc)
             run.on_chain_error(exc)
             raise
+        if record is not None:
+            record.answered(output(given), route.decision)
         run.on_chain_end(output(given) if run.handlers else None)
 
     async def astream(
@@ -283,25 +324,36 @@ class Dispatch:
         source = source or _astream
         config, run = await self.astart(value, config)
         given: list[Any] = []
+        route, record = None, None
         try:
-            route = self.route(await self.adecide(value, config, kwargs))
+            decided = await self.adecide(value, config, kwargs)
+            route = self.route(decided)
+            record = self.record(decided, value, kwargs, is_async=True)
 
             async def open_(side: Side) -> AsyncIterator[Any]:
                 runnable, item, arguments = self.fitting(side, value, kwargs)
-                child = self.child(config, run, route)
+                child = self.child(config, run, route, record)
                 return aiter(source(runnable, item, child, arguments, route.decision))
 
             async with aclosing(route.astream(open_, is_empty)) as chunks:
                 async for chunk in chunks:
                     given.append(chunk if given else stamped(chunk, route.decision))
                     yield given[-1]
-        except GeneratorExit:
+        except GeneratorExit as exc:
+            self._log_failure(record, route, exc)
             await run.on_chain_end(output(given) if run.handlers else None)
             raise
         except BaseException as exc:
+            self._log_failure(record, route, exc)
             await run.on_chain_error(exc)
             raise
+        if record is not None:
+            record.answered(output(given), route.decision)
         await run.on_chain_end(output(given) if run.handlers else None)
+
+    def _log_failure(self, record: CallRecord | None, route: Route[Any] | None, exc: BaseException) -> None:
+        if record is not None and route is not None:
+            record.failed(exc, route.decision)
 
     # --- runs ---
 
@@ -344,10 +396,13 @@ class Dispatch:
         config: RunnableConfig,
         run: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun,
         route: Route[Any],
+        record: CallRecord | None = None,
     ) -> RunnableConfig:
         """The config of the chosen side's run, which carries the decision in its metadata and tags."""
         decision = route.decision
         side = self.side(decision.model)
+        if record is not None:
+            record.calls(side)
         unwatched = isinstance(run, _UnseenRun) and route.on_usage is None
         if unwatched and isinstance(side, BaseChatModel) and side.callbacks is None:
             return config  # no handler here and none on the model: there is nobody to tell
@@ -363,6 +418,8 @@ class Dispatch:
         child = config.copy()
         child["callbacks"] = manager
         child.pop("run_name", None)
+        if record is not None:
+            child["run_id"] = record.runs_under(side, manager)
         return child
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Literal, NotRequired, Unpack, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, Unpack, get_args
 from weakref import WeakKeyDictionary
 
 from langchain.agents.middleware.types import (
@@ -20,12 +20,12 @@ from langchain.agents.middleware.types import (
 from langchain.agents.structured_output import ProviderStrategy
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langgraph.types import Command
 
-from langchain_routellm.answers import KEY, TokenWatch, is_broken, stamped
-from langchain_routellm.batches import Decided
+from langchain_routellm.answers import KEY, TokenWatch, is_broken, routing_decision, stamped
 from langchain_routellm.dispatch import Dispatch, RunSettings
 from langchain_routellm.readers import ChatReader
 from langchain_routellm.sides import checked_chat_side
@@ -40,10 +40,14 @@ from langchain_routellm.switching import (
 )
 from langchain_routellm.usage import UsageWatch
 from routellm_core import RoutingDecision, RoutingPolicy, RoutingRequest
+from routellm_core.checks import Side, other_side
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.options import RoutingOptions
 from routellm_core.policy.route import Route
-from routellm_core.policy.routing import Routing
+from routellm_core.policy.routing import Decided, Routing
+
+if TYPE_CHECKING:
+    from langchain_routellm.agent_recording import AgentCallRecord
 
 logger = logging.getLogger("langchain_routellm")
 
@@ -145,12 +149,18 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         decided = self._of_run(request, arguments) or self._dispatch.decide(
             request.messages, ensure_config(), arguments
         )
-        route: Route[Any] = self._dispatch.routing.route(*decided, is_broken=_is_broken)
+        route: Route[Any] = self._dispatch.routing.route(decided.request, decided.decision, is_broken=_is_broken)
+        record = self._record(decided, request, is_async=False)
         try:
-            response = route.run(lambda side: handler(self._routed(request, route)))
-        except Exception:
-            self._note_failure(request)
+            response = route.run(lambda side: handler(self._routed(request, route, record)))
+        except BaseException as exc:
+            if record is not None:
+                record.failed(exc, route.decision)
+            if isinstance(exc, Exception):
+                self._note_failure(request)
             raise
+        if record is not None:
+            record.answered(response, route.decision)
         return self._response(request, response, route.decision)
 
     async def awrap_model_call(
@@ -163,12 +173,18 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         decided = self._of_run(request, arguments) or await self._dispatch.adecide(
             request.messages, ensure_config(), arguments
         )
-        route: Route[Any] = self._dispatch.routing.route(*decided, is_broken=_is_broken)
+        route: Route[Any] = self._dispatch.routing.route(decided.request, decided.decision, is_broken=_is_broken)
+        record = self._record(decided, request, is_async=True)
         try:
-            response = await route.arun(lambda side: handler(self._routed(request, route)))
-        except Exception:
-            self._note_failure(request)
+            response = await route.arun(lambda side: handler(self._routed(request, route, record)))
+        except BaseException as exc:
+            if record is not None:
+                record.failed(exc, route.decision)
+            if isinstance(exc, Exception):
+                self._note_failure(request)
             raise
+        if record is not None:
+            record.answered(response, route.decision)
         return self._response(request, response, route.decision)
 
     def _of_run(self, request: ModelRequest[Any], arguments: Mapping[str, Any]) -> Decided | None:
@@ -178,15 +194,35 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
             return None
         settings = self._dispatch.settings(ensure_config())
         asked = RoutingRequest(())
-        if self.policy.limits:  # they want to know whose call it is
+        # limits want to know whose call it is, and the log what it was decided on
+        if self.policy.limits or self._dispatch.routing.log is not None:
             asked = self._dispatch.request(request.messages, settings, arguments)
         # tools, schema and tool results are known only now
         if decision.model == "weak" and decision.reason != "forced" and decision.failover is None:
             gap = self._dispatch.reader.gap(request.messages, arguments)
             if gap is not None:
-                decision = replace(decision, model="strong", reason="capability", detail=gap)
+                decision = replace(decision, model="strong", reason="capability", detail=gap, p_strong=1.0)
                 decision = self._dispatch.routing.noted(asked, decision, settings)
-        return Decided(asked, decision)
+        return Decided(decision, asked, settings)
+
+    # --- recording ---
+
+    def _record(self, decided: Decided, request: ModelRequest[Any], *, is_async: bool) -> AgentCallRecord | None:
+        routing, decision = self._dispatch.routing, decided.decision
+        if routing.log is None:
+            return None
+        from langchain_routellm.agent_recording import AgentCallRecord
+
+        # with scope="run" one decision holds for several calls: those before this one stand in the conversation
+        step = 0
+        if self.scope == "run":
+            step = sum(_decision_id(message) == decision.id for message in request.messages)
+        return AgentCallRecord(
+            routing.recording(decided, step=step),
+            request,
+            lambda side, messages: self._for_side(request, side, messages),
+            is_async=is_async,
+        )
 
     def _note_failure(self, request: ModelRequest[Any]) -> None:
         step = _step()
@@ -203,19 +239,29 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
 
     # --- running ---
 
-    def _routed(self, request: ModelRequest[Any], route: Route[Any]) -> ModelRequest[Any]:
-        dispatch, decision = self._dispatch, route.decision
-        model: Any = dispatch.side(decision.model)
-        other = dispatch.weak if decision.model == "strong" else dispatch.strong
+    def _for_side(
+        self, request: ModelRequest[Any], side: Side, messages: Sequence[BaseMessage] | None = None
+    ) -> ModelRequest[Any]:
+        """The request as a side takes it, with `messages` in the place of its own where they are given."""
+        model: Any = self._dispatch.side(side)
+        other = self._dispatch.side(other_side(side))
         overrides: dict[str, Any] = {}
         if drops_cache_markers(model, other):
             if request.system_message is not None:
                 overrides["system_message"] = without_cache_markers(request.system_message)
             overrides["tools"] = [tool_without_cache_markers(tool) for tool in request.tools]
             overrides["model_settings"] = arguments_without_cache_markers(request.model_settings)
-        overrides["messages"] = adapted(request.messages, decision.model, model, other)
+        overrides["messages"] = adapted(request.messages if messages is None else messages, side, model, other)
         if must_not_think(overrides["messages"], model):
             model = without_thinking(model)
+        return request.override(model=model, **overrides)
+
+    def _routed(
+        self, request: ModelRequest[Any], route: Route[Any], record: AgentCallRecord | None
+    ) -> ModelRequest[Any]:
+        decision = route.decision
+        routed = self._for_side(request, decision.model)
+        model: Any = routed.model
         if isinstance(model, BaseChatModel):
             # the agent opens the model's run itself: what the run shall carry has to be on the model
             update: dict[str, Any] = {
@@ -227,12 +273,14 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
                 watches.append(TokenWatch(route))
             if route.on_usage is not None:
                 watches.append(UsageWatch(partial(route.on_usage, decision.model)))
+            if record is not None:
+                watches.append(record.watching(routed))
             if watches:
                 own = model.callbacks
                 handlers = (own.handlers if isinstance(own, BaseCallbackManager) else own) or ()
                 update["callbacks"] = [*handlers, *watches]
             model = model.model_copy(update=update)
-        return request.override(model=model, **overrides)
+        return routed.override(model=model)
 
     def _response(
         self, request: ModelRequest[Any], response: ModelResponse[Any], decision: RoutingDecision
@@ -243,6 +291,11 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         if request.state.get(KEY) == state:
             return response
         return ExtendedModelResponse(model_response=response, command=Command(update={KEY: state}))
+
+
+def _decision_id(message: BaseMessage) -> str | None:
+    decision = routing_decision(message)
+    return None if decision is None else decision.id
 
 
 def _is_broken(response: ModelResponse[Any]) -> bool:

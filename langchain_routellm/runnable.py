@@ -51,6 +51,11 @@ class RouteLLMRunnable(RoutedFields, RunnableSerializable[Any, Any]):
     def __init__(self, *, strong: Any, weak: Any, **options: Unpack[RunnableOptions]) -> None:
         sides: dict[str, Any] = {"strong": checked_side(strong, "strong"), "weak": checked_side(weak, "weak")}
         fields, routing = option_fields(type(self), options)
+        if routing.shadow is not None:
+            from langchain_routellm.recording import check_side
+
+            for name, side in sides.items():
+                check_side(side, name)
         super().__init__(**sides, **fields)
         self.__dict__["_routing"] = routing
 

@@ -83,7 +83,7 @@ class SavingsCallbackHandler(BaseCallbackHandler):
             started = self._running.pop(run_id, None)
         if started is not None:
             side, failover = started
-            self._ledger.record(side, *_tokens(response), failover=failover)
+            self._ledger.record(side, *used_tokens(response), failover=failover)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Forget a run that gave no answer."""
@@ -111,15 +111,15 @@ class UsageWatch(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
         """Tell what an answer used."""
-        self._spent(*_tokens(response))
+        self._spent(*used_tokens(response))
 
     def on_llm_error(self, error: BaseException, *, response: LLMResult | None = None, **kwargs: Any) -> None:
         """Tell what a stream used that was cut off, or left by its reader; a call without any answer cost nothing."""
         if response is not None and any(response.generations):
-            self._spent(*_tokens(response))
+            self._spent(*used_tokens(response))
 
 
-def _tokens(response: LLMResult) -> tuple[int | None, int | None]:
+def used_tokens(response: LLMResult) -> tuple[int | None, int | None]:
     """Input and output tokens of an answer; None where the model reported none."""
     generation = response.generations[0][0] if response.generations and response.generations[0] else None
     if isinstance(generation, ChatGeneration):

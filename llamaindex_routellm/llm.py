@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
 
 from llama_index.core.base.llms.types import (
     AudioBlock,
@@ -85,7 +86,10 @@ from routellm_core.policy.capability import (
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 from routellm_core.policy.options import RoutingOptions
 from routellm_core.policy.route import Route
-from routellm_core.policy.routing import CallSettings, Routing
+from routellm_core.policy.routing import CallSettings, Decided, Routing
+
+if TYPE_CHECKING:
+    from llamaindex_routellm.recording import CallRecord
 
 dispatcher = get_dispatcher(__name__)
 # here, too: an unpickled model is made by no constructor
@@ -130,16 +134,23 @@ class _Ask:
 class _Call:
     """One decided call: how its chosen model is run, and how its decision shows on everything that comes of it."""
 
-    __slots__ = ("_ask", "_llm", "_method", "_span_id", "_stamp", "route")
+    __slots__ = ("_ask", "_llm", "_method", "_record", "_span_id", "_stamp", "route")
 
     def __init__(
-        self, llm: RouteLLM, method: str, ask: _Ask, request: RoutingRequest, decision: RoutingDecision, span_id: str
+        self,
+        llm: RouteLLM,
+        method: str,
+        ask: _Ask,
+        request: RoutingRequest,
+        decision: RoutingDecision,
+        span: RoutingSpan,
     ) -> None:
         self._llm = llm
         self._method = method
         self._ask = ask
         self._stamp = Stamp({})
-        self._span_id = span_id
+        self._span_id = span.id
+        self._record = self._recorded(decision, request, span)
         # an object that is filled in may well be empty
         is_broken = _is_never_broken if "structured" in method else _is_broken
         self.route: Route[Any] = llm._routing.route(request, decision, is_broken=is_broken, on_settled=self._tell)
@@ -152,13 +163,95 @@ class _Call:
 
     def _run(self, side: Side) -> Any:
         """Call the method on the model of `side`, within tags that put the decision on each of its events."""
-        on_usage = self.route.on_usage
-        spent = None if on_usage is None else partial(on_usage, side)
-        self._stamp = Stamp(self.route.decision.to_dict(), spent)  # once, not for every streamed piece
+        # once, not for every streamed piece
+        self._stamp = Stamp(self.route.decision.to_dict(), self._spent(side), self._begun if self._record else None)
         model = self._llm._model(side)
         method = getattr(_with_tools(model) if self._method.endswith("with_tools") else model, self._method)
         with self._tags():
             return method(*self._ask.args, **self._ask.kwargs)
+
+    def _spent(self, side: Side) -> Callable[[int | None, int | None], None] | None:
+        """Who wants to know what the model of `side` uses: limits, and the log."""
+        record, on_usage = self._record, self.route.on_usage
+        to_limits = None if on_usage is None else partial(on_usage, side)
+        if record is None or to_limits is None:
+            return to_limits if record is None else record.spent
+
+        def spent(read: int | None, written: int | None) -> None:
+            record.spent(read, written)
+            to_limits(read, written)
+
+        return spent
+
+    # what the log is to know
+
+    def _recorded(self, decision: RoutingDecision, request: RoutingRequest, span: RoutingSpan) -> CallRecord | None:
+        routing = self._llm._routing
+        recording = routing.recording(Decided(decision, request, self._ask.settings))
+        if recording is None:
+            return None
+        from llamaindex_routellm.recording import CallRecord, aask, ask, hide_shadows, whole
+
+        is_async = inspect.iscoroutinefunction(getattr(type(self._llm), self._method))
+        method = whole(self._method)
+        # as they are now: a caller may add to a list of messages before the other side reads it
+        args = [list(value) if isinstance(value, list) else value for value in self._ask.args]
+        kwargs = {name: list(v) if isinstance(v, list) else v for name, v in self._ask.kwargs.items()}
+
+        def of_side(side: Side) -> Any:
+            hide_shadows()
+            model = self._llm.strong if side == "strong" else self._llm.weak
+            return (aask if is_async else ask)(model, self._llm._metadata[side].name, method, args, kwargs)
+
+        return CallRecord(recording, span.id, span.parent, of_side, is_async=is_async)
+
+    def _begun(self, span_id: str | None) -> None:
+        if self._record is not None:
+            self._record.model_span = span_id
+
+    def ended(self, output: Any) -> None:
+        """Log the answer."""
+        if self._record is not None:
+            side = self.route.decision.model
+            name = self._llm._metadata[side].name
+            self._record.answered(self._llm._model(side), name, output, self.route.decision)
+
+    def failed(self, error: BaseException) -> None:
+        """Log the error that ended the call."""
+        if self._record is not None:
+            self._record.failed(error, self.route.decision)
+
+    def watched(self, stream: Generator[Any]) -> Generator[Any]:
+        """A stream of answers that is logged when it ends."""
+        return stream if self._record is None else self._watched(stream)
+
+    def _watched(self, stream: Generator[Any]) -> Generator[Any]:
+        pieces: list[Any] = []
+        try:
+            with closing(stream):
+                for piece in stream:
+                    _keep(pieces, piece)
+                    yield piece
+        except BaseException as exc:
+            self.failed(exc)
+            raise
+        self.ended(pieces)
+
+    def awatched(self, stream: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
+        """Async twin of `watched`."""
+        return stream if self._record is None else self._awatched(stream)
+
+    async def _awatched(self, stream: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
+        pieces: list[Any] = []
+        try:
+            async with aclosing(stream):
+                async for piece in stream:
+                    _keep(pieces, piece)
+                    yield piece
+        except BaseException as exc:
+            self.failed(exc)
+            raise
+        self.ended(pieces)
 
     def _tags(self) -> Any:
         return instrument_tags({**active_instrument_tags.get(), DECISION_KEY: self._stamp})
@@ -237,14 +330,14 @@ def _routed(find: Callable[..., _Ask]) -> Callable[[M], M]:
 
             async def method(self: RouteLLM, *args: Any, **kwargs: Any) -> Any:
                 with RoutingSpan(f"{type(self).__name__}.{name}", bind(*args, **kwargs)) as span:
-                    call = await self._adecided(name, find(self, *args, **kwargs), span.id)
+                    call = await self._adecided(name, find(self, *args, **kwargs), span)
                     span.result = await (_astreamed if "stream" in name else _aanswered)(call)
                     return span.result
         else:
 
             def method(self: RouteLLM, *args: Any, **kwargs: Any) -> Any:
                 with RoutingSpan(f"{type(self).__name__}.{name}", bind(*args, **kwargs)) as span:
-                    call = self._decided(name, find(self, *args, **kwargs), span.id)
+                    call = self._decided(name, find(self, *args, **kwargs), span)
                     span.result = (_streamed if "stream" in name else _answered)(call)
                     return span.result
 
@@ -255,20 +348,49 @@ def _routed(find: Callable[..., _Ask]) -> Callable[[M], M]:
     return routed
 
 
+def _keep(pieces: list[Any], piece: Any) -> None:
+    """Keep the pieces of a stream for the log: of texts each, of what grows only the last."""
+    if not isinstance(piece, str):
+        pieces.clear()
+    pieces.append(piece)
+
+
 def _answered(call: _Call) -> Any:
-    return call.route.run(call.answer)
+    try:
+        answer = call.route.run(call.answer)
+    except BaseException as exc:
+        call.failed(exc)
+        raise
+    call.ended(answer)
+    return answer
 
 
 async def _aanswered(call: _Call) -> Any:
-    return await call.route.arun(call.aanswer)
+    try:
+        answer = await call.route.arun(call.aanswer)
+    except BaseException as exc:
+        call.failed(exc)
+        raise
+    call.ended(answer)
+    return answer
 
 
 def _streamed(call: _Call) -> Any:
-    return call.route.stream(call.open, _is_empty, call.route.attempt(call.open))
+    try:
+        source = call.route.attempt(call.open)
+    except BaseException as exc:
+        call.failed(exc)
+        raise
+    return call.watched(call.route.stream(call.open, _is_empty, source))
 
 
 async def _astreamed(call: _Call) -> Any:
-    return call.route.astream(call.aopen, _is_empty, await call.route.aattempt(call.aopen))
+    try:
+        source = await call.route.aattempt(call.aopen)
+    except BaseException as exc:
+        call.failed(exc)
+        raise
+    return call.awatched(call.route.astream(call.aopen, _is_empty, source))
 
 
 # -- what a call asks, one function for each family of methods --
@@ -664,13 +786,13 @@ class RouteLLM(FunctionCallingLLM):
 
     # -- deciding a call --
 
-    def _decided(self, method: str, ask: _Ask, span_id: str) -> _Call:
+    def _decided(self, method: str, ask: _Ask, span: RoutingSpan) -> _Call:
         request = self._request(ask)
-        return _Call(self, method, ask, request, self._routing.decide(request, ask.settings), span_id)
+        return _Call(self, method, ask, request, self._routing.decide(request, ask.settings), span)
 
-    async def _adecided(self, method: str, ask: _Ask, span_id: str) -> _Call:
+    async def _adecided(self, method: str, ask: _Ask, span: RoutingSpan) -> _Call:
         request = self._request(ask)
-        return _Call(self, method, ask, request, await self._routing.adecide(request, ask.settings), span_id)
+        return _Call(self, method, ask, request, await self._routing.adecide(request, ask.settings), span)
 
     def _request(self, ask: _Ask) -> RoutingRequest:
         return self._routing.request(

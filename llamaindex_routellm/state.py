@@ -59,12 +59,15 @@ def described_routing(routing: Routing) -> dict[str, Any]:
         "failover": routing.failover,
         "cooldown": 0.0 if routing.cooldown is None else routing.cooldown.seconds,
         "weak_profile": dict(routing.weak_profile),
+        "log": None if routing.log is None else repr(routing.log),
+        "shadow": None if routing.shadow is None else repr(routing.shadow),
     }
 
 
 _PLAIN = ("lookback", "allow_overrides", "failover", "cooldown", "sticky", "weak_profile")
 # what a dict can name but not hold
-_NOT_IN_A_DICT = ("route_on", "limits", "online")
+_NOT_IN_A_DICT = ("route_on", "limits", "online", "log", "shadow")
+_OF_NO_POLICY = ("route_on", "log", "shadow")
 
 
 def restored(data: Mapping[str, Any], given: Mapping[str, Any], owner: str) -> dict[str, Any]:
@@ -84,7 +87,7 @@ def restored(data: Mapping[str, Any], given: Mapping[str, Any], owner: str) -> d
             options[side] = _restored_model(side, data[side], owner)
     lost = [name for name in _NOT_IN_A_DICT if data.get(name) and name not in given]
     if "policy" in given:
-        lost = [name for name in lost if name == "route_on"]
+        lost = [name for name in lost if name in _OF_NO_POLICY]
     if lost:
         raise _refusal(owner, {name: data[name] for name in lost}, "a dict cannot hold it")
     options |= {name: data[name] for name in _PLAIN}

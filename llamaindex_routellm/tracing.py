@@ -33,18 +33,18 @@ class RoutingSpan:
         arguments: What the method was called with.
     """
 
-    __slots__ = ("_arguments", "_token", "id", "result")
+    __slots__ = ("_arguments", "_token", "id", "parent", "result")
 
     def __init__(self, name: str, arguments: inspect.BoundArguments) -> None:
         self.id = f"{name}-{uuid4()}"
+        self.parent = active_span_id.get()
         self.result: Any = None
         self._arguments = arguments
 
     def __enter__(self) -> Self:
-        parent = active_span_id.get()
         self._token = active_span_id.set(self.id)
         tags = active_instrument_tags.get()
-        dispatcher.span_enter(id_=self.id, bound_args=self._arguments, parent_id=parent, tags=tags)
+        dispatcher.span_enter(id_=self.id, bound_args=self._arguments, parent_id=self.parent, tags=tags)
         return self
 
     def __exit__(
@@ -65,13 +65,20 @@ class Stamp(dict[str, Any]):
         decision: The decision as a dict.
         spent: Called with the tokens read and written, None where the model reports none, after an answer; None where
             nobody asks.
+        begun: Called with the id of the model's span; None where nobody asks.
     """
 
-    __slots__ = ("spent",)
+    __slots__ = ("begun", "spent")
 
-    def __init__(self, decision: dict[str, Any], spent: Callable[[int | None, int | None], None] | None = None) -> None:
+    def __init__(
+        self,
+        decision: dict[str, Any],
+        spent: Callable[[int | None, int | None], None] | None = None,
+        begun: Callable[[str | None], None] | None = None,
+    ) -> None:
         super().__init__(decision)
         self.spent = spent
+        self.begun = begun
 
 
 class _ModelWatch(BaseEventHandler):
@@ -87,6 +94,8 @@ class _ModelWatch(BaseEventHandler):
             return
         if isinstance(event, LLMChatStartEvent | LLMCompletionStartEvent):
             _mark_span(stamp)
+            if stamp.begun is not None:
+                stamp.begun(event.span_id)
         elif stamp.spent is not None and (used := used_tokens(event, stamp)) is not None:
             stamp.spent(*used)
 

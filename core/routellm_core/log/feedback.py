@@ -26,11 +26,11 @@ def feedback_row(id: Any, score: Any, *, key: Any, source: Any, side: Any) -> di
     call = checked_name(id, "id")
     key, source = checked_name(key, "key"), checked_name(source, "source")
     side = None if side is None else checked_side(side, "side")
-    ours = is_call_id(call)
     return {
         "id": feedback_id(call, key, source, side),
-        "call_id": call if ours else None,
-        "external_id": None if ours else call,
+        # traces of OpenTelemetry and Langfuse have ids of our form: such a one may be either
+        "call_id": call if is_call_id(call) else None,
+        "external_id": call,
         "score": checked_fraction(score, "score"),
         "key": key,
         "source": source,

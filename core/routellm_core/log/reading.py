@@ -223,9 +223,10 @@ def feedback(opened: Opened, period: Period) -> Iterator[Feedback]:
     ).where(period.holds(table.c.created)).order_by(table.c.id)  # fmt: skip
     for page in _pages(opened, query, (table.c.id,)):
         rows = [Feedback(*row) for row in page]
-        joined = _calls_of_runs(opened, {r.external_id for r in rows if r.call_id is None and r.external_id})
+        known = _calls_of_ids(opened, {row.call_id for row in rows if row.call_id})
+        joined = _calls_of_runs(opened, {r.external_id for r in rows if r.call_id not in known and r.external_id})
         for row in rows:
-            call = joined.get(row.external_id or "") if row.call_id is None else None
+            call = None if row.call_id in known else joined.get(row.external_id or "")
             yield row if call is None else replace(row, call_id=call)
 
 
@@ -234,7 +235,8 @@ def _external_scores(opened: Opened, key: str, source: str | None) -> dict[str, 
     table = feedback_table
     query = (
         select(table.c.id, table.c.external_id, table.c.side, table.c.score)
-        .where(table.c.call_id.is_(None), table.c.key == key)
+        .where(table.c.external_id.is_not(None), table.c.key == key)
+        .where(~exists().where(calls.c.id == table.c.call_id))
         .order_by(table.c.id)
     )
     if source is not None:
@@ -246,6 +248,10 @@ def _external_scores(opened: Opened, key: str, source: str | None) -> dict[str, 
             if row.external_id in joined:
                 out[joined[row.external_id]].append((row.side, row.score))
     return out
+
+
+def _calls_of_ids(opened: Opened, ids: set[str]) -> set[str]:
+    return {row.id for row in _by_values(opened, select(calls.c.id), calls.c.id, sorted(ids))}
 
 
 def _calls_of_runs(opened: Opened, ids: set[str]) -> dict[str, str]:

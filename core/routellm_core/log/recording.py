@@ -131,7 +131,7 @@ class Recording:
 
     def _ended(self, answer: Answer, decision: RoutingDecision) -> bool:
         """Log call and answer; whether the other side is to answer, too."""
-        turned = decision.failover is not None
+        turned = decision.failover is not None or decision.escalated
         version = f":{decision.router_version}" if decision.router_version else ""
         text = answer.text
         call = {
@@ -146,7 +146,8 @@ class Recording:
             "router": decision.router + version,
             "win_rate": decision.win_rate,
             "threshold": decision.threshold,
-            "reason": decision.reason,
+            # the side that answered was not decided on beforehand
+            "reason": "escalated" if decision.escalated else decision.reason,
             "failover": decision.failover,
             "p_strong": decision.p_strong,
             "p_shadow": 0.0 if turned else self._chance,

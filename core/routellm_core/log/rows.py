@@ -34,7 +34,8 @@ class LoggedCall:
         router: Name of the router and, behind a colon, the first digits of its fingerprint.
         win_rate: In [0, 1]; None where no router ran.
         threshold: The call is strong when ``win_rate >= threshold``.
-        reason: Why it went where it went, as `RoutingDecision.reason`.
+        reason: Why it went where it went, as `RoutingDecision.reason`; ``"escalated"`` where a check refused the weak
+            answer.
         failover: The side that was decided on but failed.
         p_strong: Probability that the call went to the strong side, exploration included.
         p_shadow: Probability that the other side was to answer, too.

@@ -70,5 +70,5 @@ def file_of(url: str) -> Path | None:
 
 
 def shown_url(url: str) -> str:
-    """The address without its password, for messages."""
-    return _PASSWORD.sub(r"\1:***@", url)
+    """The address as a user writes it, without its password, for messages."""
+    return _PASSWORD.sub(r"\1:***@", url).replace("+pysqlite://", "://").replace("+psycopg://", "://")

@@ -75,6 +75,21 @@ _NO_SETTINGS = CallSettings()
 
 
 @dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision with what it was made of.
+
+    Attributes:
+        decision: What was decided.
+        request: What was asked of the policy.
+        settings: Settings of the call.
+    """
+
+    decision: RoutingDecision
+    request: RoutingRequest
+    settings: CallSettings
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
     """The checked options of one routed model, and how a call becomes a decision.
 
@@ -260,22 +275,22 @@ class Routing:
             on_usage=partial(self.policy.spent, request) if self.policy.needs_usage else None,
         )
 
-    def recording(
-        self, decision: RoutingDecision, request: RoutingRequest | None, settings: CallSettings, *, step: int = 0
-    ) -> Any:
+    def recording(self, decided: Decided, *, step: int = 0) -> Any:
         """Begin to record a call in the log; None without one.
 
         Args:
-            decision: What was decided.
-            request: What was asked of the policy; None where that is not known any more.
-            settings: Settings of the call.
+            decided: The decision, and what it was made of.
             step: Which call this is of those that one decision holds for.
         """
         if self.log is None:
             return None
-        prompt = "\n\n".join(request.prompts) if request is not None and request.prompts else None
+        prompts = decided.request.prompts
         return self.log.recording(
-            decision, prompt=prompt, conversation=settings.conversation, shadow=self.shadow, step=step
+            decided.decision,
+            prompt="\n\n".join(prompts) if prompts else None,
+            conversation=decided.settings.conversation,
+            shadow=self.shadow,
+            step=step,
         )
 
     def noted(self, request: RoutingRequest, decision: RoutingDecision, settings: CallSettings) -> RoutingDecision:

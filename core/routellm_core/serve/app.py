@@ -21,7 +21,7 @@ from routellm_core.policy.acceptance import WeakAnswer
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 from routellm_core.policy.options import RoutingOptions
 from routellm_core.policy.route import Route
-from routellm_core.policy.routing import FORCE_SETTING, THRESHOLD_SETTING, CallSettings, Routing
+from routellm_core.policy.routing import FORCE_SETTING, THRESHOLD_SETTING, CallSettings, Decided, Routing
 from routellm_core.serve import requests
 from routellm_core.serve.answers import AnswerReader, BrokenReplyError
 from routellm_core.serve.metrics import CONTENT_TYPE, Metrics
@@ -309,7 +309,7 @@ class App:
                 messages=call.body.get("messages", call.body.get("input", call.body.get("prompt"))),
                 on_settled=self._metrics.settled,
             )
-        record = self.routing.recording(decision, call.request, call.settings)
+        record = self.routing.recording(Decided(decision, call.request, call.settings))
         fails_over = self.routing.failover and not call.asked.is_model
         pieces = route.astream(lambda side: self._opened(call, side, route, fails_over=fails_over), _is_empty)
         try:
