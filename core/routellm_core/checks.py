@@ -1,4 +1,4 @@
-"""What every room shares: checks of parameters and results, imports by name, `Progress`, files read and written."""
+"""Shared by all packages: checks of parameters and results, imports by name, `Progress`, reading and writing files."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from routellm_core.errors import (
 
 Side: TypeAlias = Literal["strong", "weak"]
 
-# Shares of more prompts than this would not be exact in floats; a larger count is a damaged one.
+# Shares of more prompts than this would not be exact in floats; a larger count comes from a damaged file.
 MAX_COUNT = 2**53
-# JSON takes up to twenty times its size once it is parsed.
+# Parsed JSON takes up to twenty times its size in memory.
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 MAX_STATE_BYTES = 256 * 1024 * 1024
 _PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt"})
@@ -46,15 +46,15 @@ _DAMAGE = (
 
 
 class Progress(Protocol):
-    """A function that long work calls after each step to say how far it is; any ``f(done, total)`` will do.
+    """A callback for the progress of a long task, called after each step; any ``f(done, total)`` will do.
 
-    Both numbers count the same unit, which the work names: prompts, calls, optimizer steps, or bytes of a file. `done`
-    never falls, and reaches `total` unless the work stops early; a run that resumes starts from what is already done.
-    An exception that the function raises ends the work. ``commands/progress.py`` draws such calls as a bar.
+    Both numbers count the same unit, which depends on the task: prompts, calls, optimizer steps, or bytes of a file.
+    `done` never decreases, and reaches `total` unless the task stops early; a resumed run starts from what is already
+    done. An exception in the callback ends the task. ``commands/progress.py`` shows such calls as a bar.
     """
 
     def __call__(self, done: int, total: int, /) -> None:
-        """Take note that `done` of `total` steps are done."""
+        """Report that `done` of `total` steps are complete."""
 
 
 def is_number(value: Any) -> bool:
@@ -63,7 +63,7 @@ def is_number(value: Any) -> bool:
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # an integer beyond any float
+    except OverflowError:  # an integer too large for a float
         return False
 
 
@@ -138,7 +138,7 @@ def checked_prompts(prompts: Any) -> list[str]:
     except TypeError:
         raise PromptError(f"prompts={prompts!r:.80}: expected a non-empty sequence of strings") from None
     if not out:
-        raise PromptError("prompts is empty: give at least one prompt")
+        raise PromptError("prompts is empty: pass at least one prompt")
     for i, prompt in enumerate(out):
         if not isinstance(prompt, str):
             raise PromptError(f"prompts[{i}] is {type(prompt).__name__}, expected str; decode or convert it first")
@@ -153,7 +153,7 @@ def checked_win_rates(values: Any, count: int, router: str) -> npt.NDArray[np.fl
 
     Args:
         values: What the router returned.
-        count: Number of prompts that it was asked about.
+        count: Number of prompts that were scored.
         router: Its name, for the message.
     """
     try:
@@ -182,7 +182,7 @@ def checked_win_rates(values: Any, count: int, router: str) -> npt.NDArray[np.fl
 
 
 def _of_known_numbers(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The array, with Decimal, Fraction and other numbers that numpy does not know as floats."""
+    """Convert Decimal, Fraction and other number types that numpy does not support to floats."""
     if array.dtype == object and array.ndim == 1 and all(hasattr(value, "__float__") for value in array):
         return np.array([float(value) for value in array])
     return array
@@ -214,7 +214,7 @@ def checked_names(values: Any, parameter: str) -> tuple[str, ...]:
         raise ConfigurationError(f"{parameter} is a {type(values).__name__}: expected a list of names")
     for i, name in enumerate(values):
         if not isinstance(name, str) or not name:
-            raise ConfigurationError(f"{parameter}[{i}]={shown(name)}: expected a name, a text that is not empty")
+            raise ConfigurationError(f"{parameter}[{i}]={shown(name)}: expected a name, a non-empty string")
     if len(set(values)) != len(values):
         raise ConfigurationError(
             f"{parameter}: {len(values)} names, {len(set(values))} of them distinct; expected distinct names"
@@ -223,25 +223,25 @@ def checked_names(values: Any, parameter: str) -> tuple[str, ...]:
 
 
 def shown(value: Any) -> str:
-    """The beginning of a value's repr for a message, whatever the value is."""
+    """The beginning of a value's repr, for a message; works for any value."""
     try:
         return f"{value!r:.80}"
-    except (RecursionError, ValueError, MemoryError):  # nested too deeply, or an integer of too many digits
+    except (RecursionError, ValueError, MemoryError):  # nested too deeply, or an integer with too many digits
         return f"a {type(value).__name__}"
 
 
 def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A view of `array` that cannot be written to: what callers share must not change under them."""
+    """A read-only view of `array`: what several callers share must not change."""
     view = array.view()
     view.flags.writeable = False
     return view
 
 
 def imported_object(value: str, parameter: str) -> Any:
-    """Return what ``"package.module:attribute"`` names, or raise a `ConfigurationError` that names the parameter.
+    """Import what ``"package.module:attribute"`` names, or raise a `ConfigurationError` that names the parameter.
 
-    The module is looked for wherever Python looks for modules, and then in the working directory, where the script of a
-    command does not look.
+    The module is searched for on Python's path and then in the working directory, which is not on the path of an
+    installed command.
     """
     name, _, attribute = value.partition(":")
     top = name.partition(".")[0]
@@ -269,7 +269,7 @@ def imported_object(value: str, parameter: str) -> Any:
 
 
 def write_json(target: Path, data: Any) -> None:
-    """Write `data` to `target` as one line of JSON; the file appears whole or not at all."""
+    """Write `data` to `target` as one line of JSON; the file is written completely or not at all."""
     part = target.with_name(target.name + ".part")
     part.write_text(json.dumps(data) + "\n", encoding="utf-8")
     part.replace(target)
@@ -280,18 +280,18 @@ def read_file(file: Path, missing: str, *, max_bytes: int) -> bytes:
 
     Args:
         file: The file.
-        missing: What to do where there is none, for the message.
-        max_bytes: A larger file is refused before it is read.
+        missing: What to do if the file does not exist, for the message.
+        max_bytes: A larger file is rejected before it is read.
 
     Raises:
-        CheckpointNotFoundError: There is no such file, or it is a folder.
-        CheckpointError: It is no regular file, too large, or cannot be read.
+        CheckpointNotFoundError: The file does not exist or is a folder.
+        CheckpointError: It is not a regular file, is too large, or cannot be read.
     """
     try:
         mode = file.stat().st_mode
         if stat.S_ISDIR(mode):
             raise CheckpointNotFoundError(f"{file} is a folder: {missing}")
-        if not stat.S_ISREG(mode):  # a pipe would wait for ever
+        if not stat.S_ISREG(mode):  # reading a pipe would block forever
             raise CheckpointError(f"{file} is not a regular file: {missing}")
         with file.open("rb") as handle:
             data = handle.read(max_bytes + 1)
@@ -302,15 +302,15 @@ def read_file(file: Path, missing: str, *, max_bytes: int) -> bytes:
     except (OSError, ValueError, MemoryError) as exc:  # ValueError: a NUL in the name
         raise CheckpointError(f"{str(file)!r} cannot be read: {_reason(exc)}") from exc
     if len(data) > max_bytes:
-        raise CheckpointError(f"{file} is larger than {max_bytes // 2**20} MiB, more than such a file can hold")
+        raise CheckpointError(f"{file} is larger than {max_bytes // 2**20} MiB, the limit for such a file")
     return data
 
 
 def read_json_object(file: Path, missing: str, *, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
-    """Read a file that holds one JSON object, whoever wrote it.
+    """Read a file that holds one JSON object; the file is not trusted.
 
     Raises:
-        CheckpointNotFoundError: There is no such file, or it is a folder.
+        CheckpointNotFoundError: The file does not exist or is a folder.
         CheckpointError: It cannot be read, is too large, or is not one JSON object in UTF-8.
     """
     data = read_file(file, missing, max_bytes=max_bytes)
@@ -328,12 +328,12 @@ def read_tensors(file: Path, names: Sequence[str], *, kinds: str = "f") -> dict[
 
     Args:
         file: The file.
-        names: The tensors that it must hold; others are left out.
-        kinds: The kinds of numbers that they may have, as numpy's letters: f floats, i and u integers.
+        names: The tensors that it must hold; others are ignored.
+        kinds: Allowed kinds of numbers, as numpy's letters: f for floats, i and u for integers.
 
     Raises:
-        CheckpointNotFoundError: No such file; a pickled one beside it is named and refused.
-        CheckpointError: The file is corrupt, lacks one of `names`, or holds it as other numbers.
+        CheckpointNotFoundError: The file does not exist; the message names pickled files beside it, which are rejected.
+        CheckpointError: The file is corrupt, lacks one of `names`, or holds it as another type.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -342,7 +342,7 @@ def read_tensors(file: Path, names: Sequence[str], *, kinds: str = "f") -> dict[
         if not file.is_file():
             pickled = sorted(p.name for p in file.parent.glob("*") if p.suffix in _PICKLED)
             hint = (
-                f" {', '.join(pickled)} is there, but pickled weights can run code when opened and are refused; "
+                f" {', '.join(pickled)} exists, but pickled weights can run code when opened and are rejected; "
                 "convert them to safetensors"
                 if pickled
                 else ""
@@ -351,7 +351,7 @@ def read_tensors(file: Path, names: Sequence[str], *, kinds: str = "f") -> dict[
         try:
             tensors = load_file(file)
         except KeyError as exc:
-            raise CheckpointError(f"{file} holds numbers of type {exc}, which numpy does not have") from exc
+            raise CheckpointError(f"{file} holds numbers of type {exc}, which numpy does not support") from exc
         except SafetensorError as exc:
             raise CheckpointError(f"{file} is not a readable safetensors file: {exc}") from exc
     missing = [name for name in names if name not in tensors]
@@ -360,19 +360,19 @@ def read_tensors(file: Path, names: Sequence[str], *, kinds: str = "f") -> dict[
         raise CheckpointError(f"{file} lacks {', '.join(missing)}; it holds {held[:200]}")
     for name in names:
         if tensors[name].dtype.kind not in kinds:
-            raise CheckpointError(f"{file}: {name} is of type {tensors[name].dtype}, which such weights never are")
+            raise CheckpointError(f"{file}: {name} has type {tensors[name].dtype}, which such weights never have")
     return {name: tensors[name] for name in names}
 
 
 @contextmanager
 def damage_named(place: Path, problem: str) -> Iterator[None]:
-    """Turn what a damaged or hostile file makes Python raise into a `CheckpointError` that names the file.
+    """Turn the exceptions that a damaged or hostile file causes into a `CheckpointError` that names the file.
 
-    The project's own errors pass, except that a `ConfigurationError`, which names a parameter, also gets the name of
-    the file that the parameter is from.
+    The project's own errors pass through, but a `ConfigurationError`, which names a parameter, also gets the name of
+    the file that the parameter comes from.
 
     Args:
-        place: The file, or the directory of several.
+        place: The file, or a directory of files.
         problem: What is wrong with it, for the message.
     """
     try:
@@ -386,7 +386,7 @@ def damage_named(place: Path, problem: str) -> Iterator[None]:
 
 
 def check_format(data: dict[str, Any], known: int, place: str) -> None:
-    """Refuse a saved form that this version does not know.
+    """Reject a saved form that this version does not know.
 
     Raises:
         CheckpointError: ``data["format"]`` is not `known`.
@@ -402,12 +402,12 @@ def _reason(exc: BaseException) -> str:
     if isinstance(exc, RecursionError):
         return "it is nested too deeply"
     if isinstance(exc, MemoryError):
-        return "it needs more memory than there is"
+        return "it needs more memory than is available"
     if isinstance(exc, OSError):
         return exc.strerror or type(exc).__name__
     return f"{type(exc).__name__}: {exc}"[:200]
 
 
 def same_file(first: Path, second: Path) -> bool:
-    """Whether two paths lead to one file, also through a symbolic or a hard link."""
+    """Whether two paths lead to the same file, also through symbolic or hard links."""
     return first.resolve() == second.resolve() or (first.exists() and second.exists() and first.samefile(second))

@@ -1,4 +1,4 @@
-"""Errors that routellm_core raises; each also is the built-in error a caller would expect."""
+"""Errors that routellm_core raises; each is also the built-in error that a caller would expect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ConfigurationError(RouteLLMError, ValueError):
 
 
 class PromptError(RouteLLMError, TypeError, ValueError):
-    """What was given as prompts is not a non-empty sequence of strings."""
+    """The prompts are not a non-empty sequence of strings."""
 
 
 class DataError(RouteLLMError, ValueError):
@@ -24,7 +24,7 @@ class CheckpointError(RouteLLMError, ValueError):
 
 
 class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
-    """A saved router, embedder or calibration is not where it was looked for."""
+    """A saved router, embedder or calibration does not exist at the given place."""
 
 
 class RouterError(RouteLLMError, RuntimeError):
@@ -40,7 +40,7 @@ class EmptyAnswerError(RouteLLMError, RuntimeError):
 
 
 class MissingExtraError(RouteLLMError, ImportError):
-    """A part is used whose optional dependency is not installed; the message gives the command."""
+    """An optional dependency is not installed; the message gives the command that installs it."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(
@@ -50,4 +50,4 @@ class MissingExtraError(RouteLLMError, ImportError):
 
 
 class LimitError(RouteLLMError, RuntimeError):
-    """A limit is reached, and was set to refuse calls."""
+    """A limit that is set to refuse calls has been reached."""

@@ -1,4 +1,4 @@
-"""Forks: a child process never waits for a lock that a thread of its parent held."""
+"""Fork safety: a child process never waits for a lock that a thread of its parent held."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-# Seconds that a fork waits for one lock. In the child it is renewed all the same, and what it guards is repaired.
+# Seconds that a fork waits for one lock. After that, the child replaces the lock and repairs what it guards.
 _PATIENCE = 1.0
 
 
@@ -28,17 +28,17 @@ _missed: list[tuple[int, str]] = []
 def fork_safe_lock(
     owner: Any, attribute: str, *, repair: Callable[[Any], None] | None = None, patience: float | None = None
 ) -> threading.Lock:
-    """Return a new lock for ``owner.attribute`` that is taken around every fork and new in the child.
+    """Return a new lock for ``owner.attribute`` that is acquired around every fork and replaced in the child.
 
-    So what the lock guards is whole in the child, and the child can take it. The lock must be held for moments only,
-    and nobody may take another such lock while holding it.
+    What the lock guards is therefore consistent in the child, and the child can acquire it. The lock must only be held
+    briefly, and nobody may acquire another such lock while holding it.
 
     Args:
-        owner: The object that keeps the lock in `attribute`; it is referenced weakly.
+        owner: The object that stores the lock in `attribute`; it is referenced weakly.
         attribute: Name of the attribute.
-        repair: Called with `owner` in a child whose parent could not get the lock in time (the machine stood still, or
-            the thread that forks holds it): what it guards may be half changed. None where no half change matters.
-        patience: Seconds that a fork waits for the lock; None: a second, which suits one that is held for moments.
+        repair: Called with `owner` in a child whose parent could not acquire the lock in time (the machine was stalled,
+            or the forking thread holds it), because what it guards may be inconsistent. None if that does not matter.
+        patience: Seconds that a fork waits for the lock; None waits a second, which suits a lock that is held briefly.
     """
     key = (id(owner), attribute)
     with _registry_lock:

@@ -1,4 +1,4 @@
-"""Workers: threads of a router's own, bounded in number, which never keep a program from ending."""
+"""Workers: a bounded number of threads per router, which never keep a program from ending."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Threads of one router. A router computes in numpy or torch, which use the cores by themselves.
+# Threads per router. Routers compute in numpy or torch, which use several cores themselves.
 LIMIT = 4
-# A thread without work ends after this many seconds.
+# An idle thread ends after this many seconds.
 _IDLE_SECONDS = 5.0
-# A thread that has worked on one task for this long may hang: another one may be started in its place.
+# A thread that has worked on one task for this long may be hanging: another one may be started in its place.
 _STUCK_SECONDS = 5.0
 
 
 class Workers:
     """Runs functions in a bounded number of daemon threads.
 
-    Unlike the executors of the standard library, nothing waits for these threads when the program or an event loop
-    ends, so a function that never returns holds up nobody else. Threads start when they are needed and end when they
-    have been idle for a while. A thread that seems to hang is replaced, until there are twice as many as `limit`; from
-    then on tasks wait. A forked child starts with no threads.
+    Unlike with the executors of the standard library, nothing waits for these threads when the program or an event loop
+    ends, so a function that never returns does not block the exit. Threads start on demand and end when they have been
+    idle for a while. A thread that seems to hang is replaced, up to twice `limit` threads; beyond that, tasks wait. A
+    forked child starts without threads.
 
     Args:
         name: Name of the threads.
-        limit: How many threads work at the same time.
-        stuck_after: Seconds of work on one task after which a thread seems to hang.
+        limit: Number of threads that work at the same time.
+        stuck_after: Seconds of work on one task after which a thread counts as hanging.
     """
 
     def __init__(self, name: str, limit: int = LIMIT, *, stuck_after: float = _STUCK_SECONDS) -> None:
@@ -50,12 +50,12 @@ class Workers:
     def _renew(self) -> None:
         self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         self._threads = 0
-        self._outstanding = 0  # tasks that were submitted and have not ended
-        self._since: dict[int, float] = {}  # thread -> when it began its task
+        self._outstanding = 0  # tasks that have been submitted and have not ended
+        self._since: dict[int, float] = {}  # thread -> when it started its task
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Run `work` in a thread and return the future of its result; what `work` raises, the future raises."""
-        from concurrent.futures import Future  # at the top it would be a good part of what importing this costs
+        """Run `work` in a thread and return a future of its result or exception."""
+        from concurrent.futures import Future  # imported here because it is slow to import
 
         future: Future[T] = Future()
         with self._lock:
@@ -82,7 +82,7 @@ class Workers:
                 future, work = tasks.get(timeout=_IDLE_SECONDS)
             except Empty:
                 with self._lock:
-                    if tasks.empty():  # else one was submitted just now, counting on this thread
+                    if tasks.empty():  # otherwise a task was submitted just now, counting on this thread
                         self._threads -= 1
                         return
                 continue
@@ -111,9 +111,9 @@ _shared = Workers("routellm-router")
 
 
 def workers_of(router: Any) -> Workers:
-    """The workers of a router; a router that hangs uses up its own and no other's.
+    """Return the workers of a router, so that a router that hangs blocks only its own.
 
-    A router that cannot be a weakly referenced key (it defines equality without a hash) shares its workers.
+    Routers that cannot be a weakly referenced key (they define equality without a hash) share one set of workers.
     """
     try:
         found = _of_routers.get(router)
@@ -126,7 +126,7 @@ def workers_of(router: Any) -> Workers:
 
 async def in_background(router: Any, work: Callable[[], T]) -> T:
     """Run `work` in a worker of `router`, in the context of the calling task, and await its result."""
-    import asyncio  # loaded wherever this runs; at the top it would be most of what importing this package costs
+    import asyncio  # loaded wherever this runs; a top-level import would dominate the import time of this package
 
     context = copy_context()
     return await asyncio.wrap_future(workers_of(router).submit(lambda: context.run(work)))

@@ -1,4 +1,4 @@
-"""Embedders: prompt -> vector. The bundled static one needs nothing but numpy."""
+"""Embedders turn prompts into vectors. The bundled static embedder needs only numpy."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ _MODULES = {
 
 
 def embedder_config(embedder: Embedder) -> dict[str, Any] | None:
-    """What a saved router remembers of its embedder; None for one that cannot be rebuilt from a config."""
+    """Return what a saved router stores about its embedder; None if it cannot be rebuilt from a config."""
     config = getattr(embedder, "config", None)
     return dict(config()) if callable(config) else None
 
 
 def embedder_identity(embedder: Embedder) -> dict[str, Any]:
-    """What tells two embedders apart in a router's fingerprint: its own fingerprint, its config, or its class."""
+    """Return what identifies an embedder in a router's fingerprint: its own fingerprint, its config, or its class."""
     fingerprint = getattr(embedder, "fingerprint", None)
     if isinstance(fingerprint, str):
-        return {"fingerprint": fingerprint}  # not the config: that may hold the path it was loaded from
+        return {"fingerprint": fingerprint}  # not the config, which may contain the path it was loaded from
     config = embedder_config(embedder)
     if config is not None:
         return config
@@ -54,10 +54,10 @@ def embedder_identity(embedder: Embedder) -> dict[str, Any]:
 
 
 def load_embedder(config: Any) -> Embedder:
-    """Build the embedder that `embedder_config` described.
+    """Build the embedder that a config from `embedder_config` describes.
 
     Raises:
-        ConfigurationError: The config names an embedder that cannot be built from it.
+        ConfigurationError: The embedder cannot be built from the config.
         MissingExtraError: Its optional dependency is missing.
     """
     kind = config.get("type") if isinstance(config, dict) else None
@@ -73,15 +73,15 @@ def load_embedder(config: Any) -> Embedder:
 
 
 def embedder_from_name(name: str) -> Embedder:
-    """The embedder that a text names, as the ``--embedder`` option of the command line does.
+    """Return the embedder with this name, as in the ``--embedder`` option of the command line.
 
     Args:
         name: ``"bundled"``; ``"openai:MODEL"``; a directory that a static embedder was saved in; or
-            ``"package.module:Class"`` for one of your own, which is constructed without arguments (an object that is
-            already constructed is taken as it is).
+            ``"package.module:Class"`` for one of your own, which is constructed without arguments (if it names an
+            object, that object is used).
 
     Raises:
-        ConfigurationError: `name` is not one of these, or what it names is not an embedder.
+        ConfigurationError: `name` is not one of these, or it does not name an embedder.
         MissingExtraError: The optional dependency of the embedder is missing.
     """
     if name == "bundled":
@@ -98,8 +98,8 @@ def embedder_from_name(name: str) -> Embedder:
         return StaticEmbedder.from_pretrained(name)
     if ":" not in name:
         raise ConfigurationError(
-            f"embedder={name!r}: expected bundled, openai:MODEL, a directory that a static embedder is saved in, or a "
-            "class of your own as package.module:Class"
+            f"embedder={name!r}: expected bundled, openai:MODEL, the directory of a saved static embedder, or your own "
+            "class as package.module:Class"
         )
     found = imported_object(name, "embedder")
     if isinstance(found, type):
@@ -108,7 +108,7 @@ def embedder_from_name(name: str) -> Embedder:
         except TypeError as exc:
             raise ConfigurationError(
                 f"embedder={name!r} cannot be constructed without arguments: {exc}; construct it in the module and "
-                "name that object"
+                "name the object instead"
             ) from exc
     if not isinstance(found, Embedder):
         raise ConfigurationError(

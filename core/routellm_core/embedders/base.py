@@ -1,4 +1,4 @@
-"""The protocol that turns prompts into vectors, and the checks every result goes through."""
+"""The protocol of embedders, and the checks that every result goes through."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FloatMatrix = npt.NDArray[np.float32]
 class Embedder(Protocol):
     """Anything that maps n texts to a float32 matrix (n, dimension), row i for text i.
 
-    An embedder may also have ``config() -> dict`` (JSON scalars, no secret) from which ``load_embedder`` builds it
-    again; a router saved with such an embedder can be loaded without passing one.
+    An embedder may also have ``config() -> dict`` (JSON scalars, no secrets), from which ``load_embedder`` rebuilds it;
+    a router that is saved with such an embedder can be loaded without passing one.
     """
 
     @property
     def dimension(self) -> int | None:
-        """Length of a vector; None when it is known only after the first call."""
+        """Length of a vector; None if it is only known after the first call."""
         ...
 
     def embed(self, texts: Sequence[str]) -> FloatMatrix:
@@ -42,24 +42,22 @@ def checked_embeddings(matrix: Any, count: int, dimension: int | None, source: s
     Args:
         matrix: What an embedder returned.
         count: Number of texts that were embedded.
-        dimension: Wanted vector length; None accepts any.
+        dimension: Expected vector length; None accepts any.
         source: Name of the embedder, for the message.
 
     Raises:
-        RouterError: Wrong number of vectors, wrong length, or a value that is NaN or infinite.
+        RouterError: The number or the length of the vectors is wrong, or a value is NaN or infinite.
     """
     try:
         out = np.asarray(matrix, dtype=np.float32)
     except (TypeError, ValueError) as exc:
-        raise RouterError(
-            f"{source} returned something that is not a matrix of numbers: {type(matrix).__name__}"
-        ) from exc
+        raise RouterError(f"{source} returned a {type(matrix).__name__} that is not a matrix of numbers") from exc
     if out.ndim != 2 or out.shape[0] != count or (dimension is not None and out.shape[1] != dimension):
         wanted = f"({count}, {dimension if dimension is not None else 'd'})"
         raise RouterError(f"{source} returned embeddings of shape {out.shape} for {count} texts; expected {wanted}")
     flat = out.ravel()
     with np.errstate(all="ignore"):
-        # a sum of squares is finite only where every value is: several times cheaper than looking at each
+        # a sum of squares is finite only if every value is, and is several times cheaper than checking each value
         suspicious = not np.isfinite(np.dot(flat, flat))
     if suspicious and not np.isfinite(out).all():
         raise RouterError(f"{source} returned embeddings with NaN or infinite values")
@@ -67,7 +65,7 @@ def checked_embeddings(matrix: Any, count: int, dimension: int | None, source: s
 
 
 def require_dimension(embedder: Embedder, dimension: int, owner: str) -> None:
-    """Refuse an embedder whose vectors do not fit, when its dimension is known.
+    """Raise an error if the embedder's vectors have the wrong length, as far as its dimension is known.
 
     Raises:
         ConfigurationError: The dimensions differ, or `embedder` lacks the protocol's methods.
@@ -80,15 +78,15 @@ def require_dimension(embedder: Embedder, dimension: int, owner: str) -> None:
     got = getattr(embedder, "dimension", None)
     if got is not None and got != dimension:
         raise ConfigurationError(
-            f"embedder {type(embedder).__name__} gives {got} dimensions but {owner} was trained on {dimension}; "
+            f"embedder {type(embedder).__name__} has {got} dimensions, but {owner} was trained with {dimension}; "
             "pass the embedder that the router was trained with"
         )
 
 
 class WrappedEmbedder(ABC):
-    """Makes an embedder of a framework's embedding model; it may be shared between threads if that model may.
+    """Turns a framework's embedding model into an embedder; it is as safe to share between threads as that model.
 
-    A whole batch goes into one call of the model. Errors of the model pass through. A subclass implements the calls.
+    A batch is one call of the model. Errors of the model pass through. Subclasses implement the calls.
 
     Args:
         model: The framework's embedding model.
@@ -100,11 +98,11 @@ class WrappedEmbedder(ABC):
 
     @abstractmethod
     def _embed(self, texts: list[str]) -> Any:
-        """The model's vectors of n texts."""
+        """Return the model's vectors of n texts."""
 
     @abstractmethod
     async def _aembed(self, texts: list[str]) -> Any:
-        """Like `_embed`, by the model's asynchronous method."""
+        """Like `_embed`, with the model's asynchronous method."""
 
     @property
     def dimension(self) -> int | None:
@@ -113,7 +111,7 @@ class WrappedEmbedder(ABC):
 
     @property
     def model_name(self) -> str:
-        """Class and, where it says one, model of the wrapped object; tells caches of two models apart."""
+        """Name the class and, if known, the model of the wrapped object, so that caches of two models stay separate."""
         model = getattr(self._model, "model", None) or getattr(self._model, "model_name", None)
         name = type(self._model).__qualname__
         return f"{name}:{model}" if isinstance(model, str) else name
@@ -125,7 +123,7 @@ class WrappedEmbedder(ABC):
         """Embed n texts as a float32 matrix (n, dimension).
 
         Raises:
-            RouterError: Other than one finite vector a text came back, or vectors of another length than before.
+            RouterError: The model did not return one finite vector per text, or vectors of another length than before.
         """
         return self._checked(self._embed(list(texts)), len(texts))
 
@@ -135,6 +133,6 @@ class WrappedEmbedder(ABC):
 
     def _checked(self, vectors: Any, count: int) -> FloatMatrix:
         matrix = checked_embeddings(vectors, count, self._dimension, repr(self))
-        # Threads that come here at once write the same number.
+        # Threads that get here at the same time write the same number.
         self._dimension = int(matrix.shape[1])
         return matrix

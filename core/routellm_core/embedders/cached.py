@@ -27,31 +27,31 @@ CREATE TABLE IF NOT EXISTS embeddings (
     PRIMARY KEY (model, text_hash, dimension)
 ) WITHOUT ROWID
 """
-# SQLite holds a column to no type; a damaged row is passed over before its vector is read.
+# SQLite does not enforce column types; a damaged row is skipped before its vector is read.
 _SELECT = """
 SELECT text_hash, vector FROM embeddings
 WHERE typeof(vector) = 'blob' AND dimension > 0 AND length(vector) = 4 * dimension AND model = ? AND text_hash IN
 """
-# A call waits no longer than this for other processes: asking the embedder costs about as much.
+# A call waits for other processes no longer than this, which is about what calling the embedder costs.
 _BUSY_SECONDS = 0.25
-# Below the least limit on variables of one statement that SQLite was ever built with.
+# Lower than the smallest limit on variables per statement that SQLite has ever been built with.
 _VARIABLES = 900
 _FLOAT = np.dtype("<f4")
 
 
 class CachedEmbedder:
-    """Asks `embedder` only for texts that the file does not hold: once for all misses of a batch, duplicates once.
+    """Calls `embedder` only for texts that are not in the file, once per batch and once per distinct text.
 
     Vectors are keyed by model, dimension and the SHA-256 of the text; no text is stored. Any number of threads and
-    processes may share the file. Where the file fails later on (a full disk, damage, a lock held for over a quarter of
-    a second), the call does not: a warning is logged and the embedder is asked. It is also asked for a vector that is
-    damaged, or of another length than those that it returns.
+    processes may share the file. If the file fails later on (a full disk, damage, a lock held for over a quarter of a
+    second), the call does not fail: a warning is logged and the embedder is called. It is also called if a stored
+    vector is damaged, or has another length than those that the embedder returns.
 
     Args:
-        embedder: The embedder to ask.
+        embedder: The embedder whose vectors to store.
         path: The SQLite file; it and its directory are created if they do not exist.
-        model: Name under which vectors are stored. None: the embedder's ``config()`` or, without one, its class and its
-            ``model`` or ``model_name``. Pass a name where these are the same for two models.
+        model: Name under which vectors are stored. None uses the embedder's ``config()`` or, without one, its class and
+            its ``model`` or ``model_name``. Pass a name if these are the same for two models.
 
     Raises:
         ConfigurationError: `embedder` is not an Embedder.
@@ -74,19 +74,19 @@ class CachedEmbedder:
                 connection.execute("SELECT model, dimension, text_hash, vector FROM embeddings LIMIT 1")
         except (sqlite3.Error, OSError, ValueError) as exc:  # ValueError: a NUL in the path
             if getattr(exc, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                logger.warning("embedding cache %s is locked by another process; calls try it again", self.path)
+                logger.warning("embedding cache %s is locked by another process; later calls try again", self.path)
                 return
             raise CheckpointError(f"path={str(path)!r} cannot be used as an embedding cache: {exc}") from exc
 
     @property
     def dimension(self) -> int | None:
-        """Length of a vector: the embedder's own, or that of the last call."""
+        """Length of a vector: the embedder's own dimension, or that of the last call."""
         known: int | None = self.embedder.dimension
         return self._dimension if known is None else known
 
     @property
     def config(self) -> Callable[[], dict[str, Any]] | None:
-        """The embedder's own ``config``: a saved router remembers the embedder, not the cache of one machine."""
+        """The embedder's own ``config``: a saved router stores the embedder, not the cache of one machine."""
         found = getattr(self.embedder, "config", None)
         return found if callable(found) else None
 
@@ -107,7 +107,7 @@ class CachedEmbedder:
         return self._matrix(hashes, known)
 
     async def aembed(self, texts: Sequence[str]) -> FloatMatrix:
-        """Like `embed`: the file is read and written in a thread, the embedder awaited."""
+        """Like `embed`, but reads and writes the file in a thread and awaits the embedder."""
         hashes = [_hash(text) for text in texts]
         known = await in_background(self, lambda: self._read(hashes))
         while misses := self._misses(texts, hashes, known):
@@ -121,10 +121,10 @@ class CachedEmbedder:
     def _added(
         self, known: dict[bytes, FloatMatrix], missed: list[bytes], found: FloatMatrix
     ) -> dict[bytes, FloatMatrix]:
-        """The vectors known so far with those of a call, whose length counts: known ones of another are left out."""
+        """Merge cached vectors with those of a call; cached vectors of another length are dropped."""
         fresh = checked_embeddings(found, len(missed), self.dimension, type(self.embedder).__name__)
         self._write(missed, fresh)
-        # from here on every call must return vectors of this length, so a batch is asked for twice at most
+        # from here on every call must return vectors of this length, so a batch is embedded at most twice
         self._dimension = fresh.shape[1]
         fitting = {key: vector for key, vector in known.items() if vector.shape == fresh.shape[1:]}
         return {**fitting, **dict(zip(missed, fresh, strict=True))}
@@ -137,7 +137,7 @@ class CachedEmbedder:
         return matrix
 
     def _read(self, hashes: list[bytes]) -> dict[bytes, FloatMatrix]:
-        """Sound cached vectors by hash, all of one length; empty where the file cannot be read."""
+        """Valid cached vectors by hash, all of the same length; empty if the file cannot be read."""
         wanted, dimension = list(dict.fromkeys(hashes)), self.dimension
         rows: list[tuple[bytes, bytes]] = []
         try:
@@ -147,12 +147,12 @@ class CachedEmbedder:
                     marks = ",".join("?" * len(part))
                     rows += connection.execute(f"{_SELECT} ({marks})", [self.model, *part])
         except sqlite3.Error as exc:
-            logger.warning("embedding cache %s cannot be read (%s); asking the embedder", self.path, exc)
+            logger.warning("embedding cache %s cannot be read (%s); calling the embedder", self.path, exc)
             return {}
         vectors = [(key, np.frombuffer(vector, dtype=_FLOAT).astype(np.float32)) for key, vector in rows]
         vectors = [(key, vector) for key, vector in vectors if np.isfinite(vector).all()]
         if dimension is None and vectors:
-            # The embedder does not know its dimension yet: that of most vectors is assumed.
+            # The embedder does not know its dimension yet; assume that of most vectors.
             dimension = Counter(len(vector) for _, vector in vectors).most_common(1)[0][0]
         return {key: vector for key, vector in vectors if len(vector) == dimension}
 
@@ -168,9 +168,9 @@ class CachedEmbedder:
             logger.warning("embedding cache %s cannot be written (%s); continuing without it", self.path, exc)
 
     def _connect(self) -> sqlite3.Connection:
-        # One connection a call: cheap beside an embedding, and nothing is shared between threads or a fork.
+        # One connection per call is cheap compared with an embedding, and nothing is shared between threads or forks.
         connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS)
-        # In WAL mode this loses at most the last vectors of a power failure, never the file.
+        # In WAL mode a power failure then loses at most the last vectors, never the file.
         connection.execute("PRAGMA synchronous=NORMAL")
         return connection
 

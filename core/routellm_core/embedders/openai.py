@@ -1,4 +1,4 @@
-"""OpenAIEmbedder: embeddings from OpenAI, or any service with its API, through the real ``openai`` client."""
+"""OpenAIEmbedder: embeddings from OpenAI, or any service with its API, through the ``openai`` client."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ logger = logging.getLogger(__name__)
 MAX_INPUTS = 2048
 MAX_REQUEST_TOKENS = 300_000
 MAX_INPUT_TOKENS = 8191
-# A token is at least one byte of UTF-8 and in common text about four; so a text cut to 4, 2, then 1 byte a token loses
-# nothing that common text would keep, and the last cut fits whatever the text.
+# A token is at least one byte of UTF-8, and about four in common text. A text that is cut to 4, 2 and then 1 byte per
+# token therefore keeps as much of common text as possible, and the last cut fits for any text.
 _CUTS = (4, 2, 1)
 _DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
 
 
 class OpenAIEmbedder:
-    """Embeds texts by an OpenAI-compatible service; safe for threads and event loops.
+    """Embeds texts with an OpenAI-compatible service; safe for threads and event loops.
 
     A batch is sent in requests of up to 2,048 inputs and 300,000 tokens (counted as UTF-8 bytes, which are never fewer
-    than tokens); vectors come back in the order of the texts. Per text: an empty one, which the service refuses, is
-    sent as one space; lone surrogates are sent as "?"; one of over 4 bytes for each allowed token is cut to its
-    beginning, and cut further, by itself, if the service still refuses it (a warning is logged once).
+    than tokens); vectors are returned in the order of the texts. An empty text, which the service rejects, is sent as
+    one space, and lone surrogates are sent as "?". A text of over 4 bytes per allowed token is truncated, and truncated
+    further on its own if the service still rejects it (a warning is logged once).
 
-    Failures: 408, 409, 429 (Retry-After is respected), 5xx, time-outs and broken connections are tried again up to
-    `max_retries` times by the client; a failure that remains, any other status, a wrong number of vectors and a wrong
-    dimension raise `RouterError`. No message, log record or chained exception holds a text or the key: while a request
-    of this class is under way, the client's own debug records, which hold both, are dropped.
+    The client retries 408, 409, 429 (respecting Retry-After), 5xx, time-outs and broken connections up to `max_retries`
+    times. A failure that remains, any other status, a wrong number of vectors and a wrong dimension raise
+    `RouterError`. No message, log record or chained exception contains a text or the key: while a request of this class
+    is in progress, the client's own debug records, which contain both, are dropped.
 
     Args:
         model: Name of the embedding model.
-        dimensions: Ask for vectors of this length; None: the model's own.
-        base_url: Address of the service; None: ``OPENAI_BASE_URL``, else OpenAI.
-        api_key: None: ``OPENAI_API_KEY``. A service that needs no key takes any text.
-        timeout: Seconds for one try of one request.
-        max_retries: Further tries of a request.
+        dimensions: Length of the vectors to request; None requests the model's own.
+        base_url: Address of the service; None uses ``OPENAI_BASE_URL``, or else OpenAI.
+        api_key: The key; None uses ``OPENAI_API_KEY``. A service that needs no key accepts any text.
+        timeout: Seconds per attempt of a request.
+        max_retries: Number of retries of a request.
         max_input_tokens: Context length of the model, in tokens.
 
     Raises:
-        ConfigurationError: A value that is not allowed, or no key.
+        ConfigurationError: A value is not allowed, or there is no key.
         MissingExtraError: The ``openai`` package is not installed.
     """
 
@@ -69,7 +69,7 @@ class OpenAIEmbedder:
         max_input_tokens: int = MAX_INPUT_TOKENS,
     ) -> None:
         try:
-            import openai  # noqa: F401 - needed at the first call; reported here, where the embedder is configured
+            import openai  # noqa: F401 - needed for the first call, but an error belongs here, at configuration
         except ImportError:
             raise MissingExtraError("OpenAIEmbedder", "openai") from None
         if not isinstance(model, str) or not model:
@@ -91,7 +91,7 @@ class OpenAIEmbedder:
         self.model, self.dimensions = model, dimensions
         self.timeout, self.max_retries, self.max_input_tokens = float(timeout), max_retries, max_input_tokens
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
-        # Behind another address a known name may be served by another model: its length is learned.
+        # Another service may serve a different model under a known name, so its length is learned from the first call.
         self._dimension = dimensions or (_DIMENSIONS.get(model) if self.base_url is None else None)
         self._api_key = api_key
         self._lock = threading.Lock()
@@ -101,27 +101,27 @@ class OpenAIEmbedder:
 
     @property
     def dimension(self) -> int | None:
-        """Length of a vector; None before the first call where neither `dimensions` nor the model says it."""
+        """Length of a vector; None before the first call if neither `dimensions` nor the model determines it."""
         return self._dimension
 
     def __repr__(self) -> str:
         return f"OpenAIEmbedder(model={self.model!r}, dimensions={self.dimensions}, base_url={self._shown_url()!r})"
 
     def config(self) -> dict[str, Any]:
-        """What a saved router stores: no key, and no password in the address."""
+        """Return what a saved router stores: no key, and no password in the address."""
         return {"type": "openai", "model": self.model, "dimensions": self.dimensions, "base_url": self._shown_url()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Build the embedder that `config` described, for OpenAI itself.
+        """Build the embedder that a saved config describes, if it used OpenAI itself.
 
         Raises:
-            ConfigurationError: It was for another address. That is never taken from a file: a checkpoint from
-                elsewhere could name any server, and it would be sent the key and every prompt.
+            ConfigurationError: It used another address. An address is never read from a file: a checkpoint from
+                elsewhere could name any server, which would be sent the key and every prompt.
         """
         if config.get("base_url") and config["base_url"] != os.environ.get("OPENAI_BASE_URL"):
             raise ConfigurationError(
-                f"the saved embedder used base_url={config['base_url']!r}, which is not taken from a file: set "
+                f"the saved embedder used base_url={config['base_url']!r}, but addresses are not read from files: set "
                 "OPENAI_BASE_URL to it, or pass embedder=OpenAIEmbedder(..., base_url=...)"
             )
         return cls(config.get("model", "text-embedding-3-small"), dimensions=config.get("dimensions"))
@@ -130,7 +130,7 @@ class OpenAIEmbedder:
         """Embed n texts as a float32 matrix (n, dimension).
 
         Raises:
-            RouterError: The service failed, refused the texts, or did not return their vectors.
+            RouterError: The service failed, rejected the texts, or did not return their vectors.
         """
         plan = self._plan(list(texts))
         answer: Any = None
@@ -143,7 +143,7 @@ class OpenAIEmbedder:
             with unlogged_request():
                 try:
                     answer = self._sync_client().embeddings.create(**self._request(inputs))
-                except Exception as exc:  # whatever the client raises may quote the request
+                except Exception as exc:  # anything that the client raises may quote the request
                     answer = self._failure(exc)
 
     async def aembed(self, texts: Sequence[str]) -> FloatMatrix:
@@ -160,11 +160,11 @@ class OpenAIEmbedder:
                 try:
                     client = await self._async_clients.get()
                     answer = await client.embeddings.create(**self._request(inputs))
-                except Exception as exc:  # whatever the client raises may quote the request
+                except Exception as exc:  # anything that the client raises may quote the request
                     answer = self._failure(exc)
 
     def _plan(self, texts: list[str]) -> Generator[list[str], Any, FloatMatrix]:
-        """Which requests to send, whoever sends them: yields inputs, takes the response or a `_Failed`."""
+        """Plan the requests, for a sync and an async driver: yields inputs, receives a response or a `_Failed`."""
         if not texts:
             return np.zeros((0, self._dimension or 0), dtype=np.float32)
         sendable = [self._sendable(text) for text in texts]
@@ -174,14 +174,14 @@ class OpenAIEmbedder:
             if matrix is not None:
                 rows.update(zip(batch, matrix, strict=True))
                 continue
-            # Refused. Only an input that is long can be at fault, and each is cut by itself: how much of a text is
-            # embedded never depends on its company.
+            # Rejected. Only long inputs can be the reason, and each is cut on its own: how much of a text is embedded
+            # never depends on the other texts of its batch.
             long = [i for i in batch if sendable[i][1] >= self.max_input_tokens]
             short = [i for i in batch if sendable[i][1] < self.max_input_tokens]
             if short and long:
                 rows.update(zip(short, self._sure((yield [sendable[i][0] for i in short]), len(short)), strict=True))
             for i in long:
-                # Alone it was refused as it was first cut.
+                # It was rejected on its own, after the first cut.
                 for cut in _CUTS if len(batch) > 1 else _CUTS[1:]:
                     matrix = self._matrix((yield [self._cut(sendable[i][0], cut)]), 1)
                     if matrix is not None:
@@ -192,7 +192,7 @@ class OpenAIEmbedder:
         return np.stack([rows[i] for i in range(len(texts))])
 
     def _sendable(self, text: str) -> tuple[str, int]:
-        """The text as it may be sent, and a bound on its tokens."""
+        """Return the text in the form in which it can be sent, and an upper bound on its tokens."""
         clean = text.encode("utf-8", "replace").decode("utf-8") or " "
         short = self._cut(clean, _CUTS[0])
         if len(short) < len(clean) and not self._warned:
@@ -228,7 +228,7 @@ class OpenAIEmbedder:
         return matrix
 
     def _matrix(self, answer: Any, count: int) -> FloatMatrix | None:
-        """The vectors of a response in order of the inputs; None when the service refused the inputs."""
+        """Return the vectors of a response in the order of the inputs; None if the service rejected the inputs."""
         if isinstance(answer, _Failed):
             if answer.refused:
                 return None
@@ -240,7 +240,7 @@ class OpenAIEmbedder:
         except (AttributeError, TypeError, ValueError):
             vectors, indices = None, []
         if vectors is None:
-            raise RouterError(f"{self!r}: the answer of the service does not hold embeddings")
+            raise RouterError(f"{self!r}: the response of the service does not contain embeddings")
         if indices != list(range(count)):
             raise RouterError(f"{self!r}: the service returned {len(indices)} vectors for {count} texts")
         lengths = {vector.shape for vector in vectors}
@@ -251,7 +251,7 @@ class OpenAIEmbedder:
         return matrix
 
     def _failure(self, exc: Exception) -> _Failed:
-        """What went wrong, without quoting the request or the response."""
+        """Describe a failure without quoting the request or the response."""
         import openai
 
         if isinstance(exc, openai.BadRequestError):
@@ -299,7 +299,7 @@ class OpenAIEmbedder:
 
 
 class _Failed:
-    """A request that failed; carried as a value, so that the error raised for it has no exception behind it."""
+    """A failed request, passed on as a value so that the error raised for it has no chained exception."""
 
     def __init__(self, reason: str, *, refused: bool = False) -> None:
         self.reason = reason

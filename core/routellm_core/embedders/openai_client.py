@@ -1,4 +1,4 @@
-"""What every user of the ``openai`` client shares: no request in a log, and one async client for each event loop."""
+"""Shared by all users of the ``openai`` client: no request in a log, and one async client per event loop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FILTER = _NoRequestRecords()
 
 @contextmanager
 def unlogged_request() -> Iterator[None]:
-    """Drop the client's debug records of this thread or task: they hold whole requests. Others are untouched."""
+    """Drop the client's debug records of this thread or task, since they contain whole requests; keep all others."""
     for name in ("openai._base_client", "openai._response", "openai._legacy_response"):
         logging.getLogger(name).addFilter(_FILTER)  # adding it again does nothing
     token = _under_way.set(True)
@@ -38,9 +38,9 @@ def unlogged_request() -> Iterator[None]:
 
 
 class LoopClients:
-    """One async client for each event loop: its connections belong to the loop and must not outlive it.
+    """One async client per event loop: its connections belong to the loop and must not outlive it.
 
-    Safe for threads. A loop that is closed (`asyncio.run` closes its own) closes its client first.
+    Safe for threads. A loop closes its client before it is closed itself, as `asyncio.run` does with its loop.
 
     Args:
         make: Creates a client.
@@ -54,7 +54,7 @@ class LoopClients:
         ] = weakref.WeakKeyDictionary()
 
     def __len__(self) -> int:
-        """How many loops have a client."""
+        """Number of loops that have a client."""
         return len(self._clients)
 
     async def get(self) -> AsyncOpenAI:
@@ -63,8 +63,8 @@ class LoopClients:
         with self._lock:
             found = self._clients.get(loop)
         if found is None:
-            # An async generator, because a loop closes those that are still open before it closes itself, and this one
-            # then closes the connections. Its first step awaits nothing, so no other task comes in between.
+            # An async generator, because a loop closes its open generators before it closes itself, and this one then
+            # closes the connections. Its first step awaits nothing, so no other task can interfere.
             holder = self._held()
             found = (await anext(holder), holder)
             with self._lock:

@@ -35,10 +35,11 @@ WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
 _MAX_VOCAB_BYTES = 64 * 1024 * 1024
 
-# Raise it whenever a feature or the reading of words changes: saved routers must not get other vectors silently.
+# Increase this whenever a feature or the splitting into words changes: vectors of saved routers must not change
+# silently.
 FEATURES_VERSION = 1
-# A long prompt is read through a window: its first and its last characters. The question stands at one of the ends, and
-# the window bounds the cost of a prompt of any length.
+# Of a long prompt, only the first and the last characters are read. The question is usually at one of the ends, and
+# this bounds the cost of a prompt of any length.
 HEAD_CHARS = 800
 TAIL_CHARS = 400
 
@@ -76,7 +77,7 @@ _NUMBER, _STEPS = _LEXICON_NAMES.index("number"), _LEXICON_NAMES.index("steps")
 _LEXICON = {word: i for i, words in enumerate(_LEXICON_TEXT.values()) for word in words.split()}
 
 _ASCII_WORDS: Callable[[str], list[str]] = re.compile(r"[a-z0-9]+|[^\sa-z0-9]").findall
-# CJK ideographs stand alone, as in BERT's tokenizer; elsewhere a word is a run of letters and digits.
+# Each CJK ideograph is a word, as in BERT's tokenizer; elsewhere a word is a run of letters and digits.
 _CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
 _UNICODE_WORDS: Callable[[str], list[str]] = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+|[^\w\s]|_").findall
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)*").findall
@@ -88,12 +89,12 @@ _NON_ASCII = re.compile(r"[^\x00-\x7f]").findall
 # DEL, a control character, is included
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7e]+").sub
 _CALLS = re.compile(r"(?<=\w)\(\w*\)").findall
-# a command, or a formula between dollar signs; two prices in a sentence are no formula
+# a command, or a formula between dollar signs; two prices in a sentence are not a formula
 _LATEX = re.compile(r"\\[a-zA-Z\[\]()]|\$[a-zA-Z]\$|\$[^$\n\\^_=]{0,40}[\\^_=][^$\n]{0,80}\$").findall
 _MAX_WORD_CHARS = 100
-# Characters that `aembed` reads without a thread: about 2 ms.
+# Number of characters up to which `aembed` does not use a thread: about 2 ms.
 _INLINE_CHARS = 10_000
-# Characters by whose first ones a word's next piece is bounded in length.
+# The length of a word's next piece is bounded by its first characters, this many of them.
 _REACH_CHARS = 3
 
 SURFACE_NAMES: tuple[str, ...] = (
@@ -143,14 +144,14 @@ _PROBLEM = SURFACE_NAMES.index("problem")
 
 
 def window(text: str) -> str:
-    """The part of a prompt that is read: all of it, or its first 800 and last 400 characters."""
+    """Return the part of a prompt that is read: all of it, or its first 800 and last 400 characters."""
     if len(text) <= HEAD_CHARS + TAIL_CHARS:
         return text
     return text[:HEAD_CHARS] + "\n" + text[-TAIL_CHARS:]
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-cased words and single punctuation marks, accents and invisible characters removed."""
+    """Split a text into lower-case words and single punctuation marks, without accents and invisible characters."""
     lowered = text.lower()
     if lowered.isascii():
         return _ASCII_WORDS(lowered)
@@ -158,27 +159,28 @@ def words_of(text: str) -> list[str]:
 
 
 def _visible(match: re.Match[str]) -> str:
-    """The characters without combining accents (Mn) and without those that mean nothing to the table.
+    """Remove combining accents (Mn) and invisible characters.
 
-    The latter are zero-width and control characters, lone surrogates and private ones (Cf, Cc, Cs, Co, Cn).
+    The latter are zero-width and control characters, lone surrogates, and private or unassigned ones (Cf, Cc, Cs, Co,
+    Cn).
     """
     category = unicodedata.category
     return "".join(c for c in match[0] if c.isspace() or not ((kind := category(c)) == "Mn" or kind[0] == "C"))
 
 
 def surface_features(text: str, words: Sequence[str], pieces: int) -> list[float]:
-    """Raw surface features of a prompt, in the order of `SURFACE_NAMES`.
+    """Return the raw surface features of a prompt, in the order of `SURFACE_NAMES`.
 
-    Lengths and counts enter as log(1 + count). A prompt is of one kind: multiple choice, code, word problem (a question
-    with numbers, in figures or words, that is neither of the former and has no formula), or other. The ``KIND_log_...``
-    features let a linear head have its own slope of length for each kind, which one common slope cannot give: a long
-    word problem is hard, a long chat message need not be. They are centred at a typical length of their kind, so that
-    their variance is the one within it.
+    Lengths and counts enter as log(1 + count). Each prompt is of one kind: multiple choice, code, word problem (a
+    question with numbers, in figures or words, that is neither of the former and has no formula), or other. The
+    ``KIND_log_...`` features give a linear head a separate slope of length for each kind: a long word problem is hard,
+    a long chat message need not be. They are centred at a typical length of their kind, so that their variance is the
+    variance within the kind.
 
     Args:
-        text: The prompt, whole.
+        text: The whole prompt.
         words: `words_of` its `window`.
-        pieces: Number of wordpieces that the words gave.
+        pieces: Number of wordpieces that the words were split into.
     """
     log1p = math.log1p
     chars = len(text)
@@ -284,15 +286,15 @@ def _count_code_marks(text: str) -> int:
 
 
 class StaticEmbedder:
-    """Prompt vectors without a network: the words of a prompt summed from a table, beside its surface features.
+    """Prompt vectors without a neural network: a sum of word vectors from a table, and surface features.
 
     A vector has three parts: the *text* part, ``scale * sum_i table[token_i] / (n + shrinkage)`` over the n known
-    wordpieces, so that a very short prompt carries little text; the *surface* part, the features of
-    `SURFACE_NAMES` standardised and clipped to [-clip, clip]; and the constant 1, which lets a matrix factorization
-    over the vector carry an intercept. In the vector of a word problem all but the features named ``problem...`` is
-    multiplied by `problem_rest`: its length says more about its difficulty than what its story is about. The table's
-    rows carry their inverse-frequency weight (SIF, Arora et al. 2017) and the surface scale is fixed with the table,
-    so embedding needs no statistics of the batch: each row depends on its text alone, bit for bit.
+    wordpieces, so that a very short prompt has little weight; the *surface* part, the features of `SURFACE_NAMES`
+    standardised and clipped to [-clip, clip]; and the constant 1, which gives a matrix factorization over the vector an
+    intercept. In the vector of a word problem, everything except the features named ``problem...`` is multiplied by
+    `problem_rest`: its length says more about its difficulty than the subject of its story. The rows of the table
+    include their inverse-frequency weight (SIF, Arora et al. 2017), and the scale of the surface features is stored
+    with the table, so embedding needs no statistics of the batch: each row depends on its text alone, bit for bit.
 
     Any str has a finite vector: empty, very long (it is read through a window of its first 800 and last 400
     characters; lengths are of the whole), lone surrogates, control characters, any language. The bundled table knows
@@ -303,11 +305,11 @@ class StaticEmbedder:
         table: int8 (V, d), the weighted token rows.
         scale: Float that turns a row of the table into its vector, > 0.
         surface_mean: Float (number of `SURFACE_NAMES`,), mean of the raw features.
-        surface_std: Likewise, their standard deviation, > 0.
-        shrinkage: Tokens at which the text part has half its weight, >= 0.
+        surface_std: Float (number of `SURFACE_NAMES`,), standard deviation of the raw features, > 0.
+        shrinkage: Number of tokens at which the text part has half its weight, >= 0.
         problem_rest: Factor of the text part and the other surface features of a word problem, > 0.
-        clip: Bound of a standardised feature, > 0.
-        source: Where `from_config` finds it again: a directory, or ``"bundled"``; None when it is not saved.
+        clip: Bound of the standardised features, > 0.
+        source: Where `from_config` finds the embedder: a directory, or ``"bundled"``; None if it is not saved.
 
     Raises:
         ConfigurationError: Shapes do not fit, or a number is not finite or out of its range.
@@ -335,7 +337,7 @@ class StaticEmbedder:
                 "int8 (number of wordpieces, d)"
             )
         if len(self._rows) != len(self._vocabulary):
-            raise ConfigurationError("vocabulary holds a wordpiece twice; expected distinct ones")
+            raise ConfigurationError("vocabulary contains a wordpiece twice; expected distinct wordpieces")
         mean = np.asarray(surface_mean, dtype=np.float64)
         std = np.asarray(surface_std, dtype=np.float64)
         for name, array in (("surface_mean", mean), ("surface_std", std)):
@@ -360,16 +362,16 @@ class StaticEmbedder:
         rest = np.float32(self._problem_rest)
         factors = [np.full(rows.shape[1], rest), np.where(own, np.float32(1), rest), np.ones(1, dtype=np.float32)]
         self._problem_factors = read_only(np.concatenate(factors).astype(np.float32))
-        # float32 rows hold whole numbers, so that their sum is exact in any order: no rounding depends on the batch
+        # the float32 rows hold whole numbers, so their sum is exact in any order and does not depend on the batch
         self._table = read_only(rows.astype(np.float32))
-        # Two tables that make the splitting of a rare word cheap enough to do each time. A cache of such words would
-        # be a list of what users wrote (names, typing errors), and junk could fill it.
+        # These tables make splitting a rare word cheap enough to do it every time. A cache of such words would be a
+        # list of what users wrote (names, typing errors), and junk could fill it.
         self._inside = {piece[2:]: row for piece, row in self._rows.items() if piece.startswith("##")}
         self._reach, self._reach_inside = _reach(self._rows), _reach(self._inside)
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of everything that the vectors depend on."""
+        """Hex digest of everything that determines the vectors."""
         return self._fingerprint
 
     @property
@@ -386,11 +388,11 @@ class StaticEmbedder:
         """Embed n texts as float32 (n, dimension); row i depends on text i alone, bit for bit.
 
         Raises:
-            PromptError: `texts` is a bare string or holds something that is not a str.
+            PromptError: `texts` is a bare string or contains something that is not a str.
         """
         if isinstance(texts, str | bytes):
             raise PromptError(
-                f"texts={type(texts).__name__}: expected a sequence of strings; wrap a single one in a list"
+                f"texts={type(texts).__name__}: expected a sequence of strings; wrap a single string in a list"
             )
         count, d = len(texts), self._table.shape[1]
         out = np.empty((count, self.dimension), dtype=np.float32)
@@ -418,9 +420,9 @@ class StaticEmbedder:
         return out
 
     async def aembed(self, texts: Sequence[str]) -> FloatMatrix:
-        """Like `embed`; a few short prompts at once, in about a millisecond, more than that in a thread."""
-        # A hop to a thread costs more than a prompt does, and a thousand of them at a time hold the event loop up for
-        # longer (through the interpreter's lock) than computing in turn.
+        """Like `embed`; a few short prompts are embedded directly, in about a millisecond, and more in a thread."""
+        # Switching to a thread costs more than embedding a prompt, and a thousand threads at a time block the event
+        # loop for longer (through the interpreter's lock) than embedding the prompts in turn.
         if sum(min(len(text), HEAD_CHARS + TAIL_CHARS) for text in texts if isinstance(text, str)) <= _INLINE_CHARS:
             return self.embed(texts)
         return await in_background(self, lambda: self.embed(texts))
@@ -437,7 +439,7 @@ class StaticEmbedder:
         return ids
 
     def _split(self, word: str) -> Sequence[int]:
-        """Greedy longest-match wordpieces of a word; empty when a part of it is unknown, as BERT's [UNK]."""
+        """Greedy longest-match wordpieces of a word; empty if a part of it is unknown, where BERT has [UNK]."""
         if len(word) > _MAX_WORD_CHARS:
             return ()
         pieces: list[int] = []
@@ -463,13 +465,13 @@ class StaticEmbedder:
         )
         digest = hashlib.sha256(np.ascontiguousarray(table).data)
         digest.update("\n".join(self._vocabulary).encode("utf-8", "surrogatepass"))
-        # the features are code: a change of theirs is a change of the vectors
+        # the features are code, and a change of them changes the vectors
         digest.update(f"{table.shape}{FEATURES_VERSION}{','.join(SURFACE_NAMES)}".encode())
         digest.update(numbers.tobytes())
         return digest.hexdigest()[:32]
 
     def config(self) -> dict[str, Any]:
-        """What a router saved with this embedder remembers: JSON scalars, from which `from_config` finds it again."""
+        """Return what a saved router stores about its embedder: JSON scalars from which `from_config` rebuilds it."""
         return {
             "type": "static",
             "source": self._source,
@@ -479,11 +481,11 @@ class StaticEmbedder:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Find the embedder that `config` described.
+        """Load the embedder that a saved config describes.
 
         Raises:
-            ConfigurationError: It was never saved, so it has to be passed as ``embedder=``.
-            CheckpointError: The embedder there is not the one that the router was trained with.
+            ConfigurationError: The embedder was never saved, so it must be passed as ``embedder=``.
+            CheckpointError: The embedder in that place is not the one that the router was trained with.
         """
         source = config.get("source")
         if not source:
@@ -500,10 +502,10 @@ class StaticEmbedder:
                 f"the static embedder in {source!r} has fingerprint {found.fingerprint}, the router was trained with "
                 f"{wanted}: use the version of the package that saved the router, or train it again"
             )
-        return found  # type: ignore[return-value]  # a subclass asked for the bundled one gets the plain class
+        return found  # type: ignore[return-value]  # for the bundled embedder, a subclass gets the plain class
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write config.json, vocab.txt and model.safetensors; `from_pretrained` gives bit for bit the same vectors."""
+        """Write config.json, vocab.txt and model.safetensors; the loaded embedder has the same vectors, bit for bit."""
         from safetensors.numpy import save_file
 
         path = Path(directory)
@@ -539,7 +541,7 @@ class StaticEmbedder:
 
         Raises:
             CheckpointNotFoundError: A file is missing.
-            CheckpointError: A file is corrupt, or they do not belong together.
+            CheckpointError: A file is corrupt, or the files do not belong together.
         """
         path = Path(directory)
         needed = f"{str(path)!r} is not a saved static embedder"
@@ -552,7 +554,7 @@ class StaticEmbedder:
                     f"{config['features']!r:.80}; this package reads 'static' with version {FEATURES_VERSION}"
                 )
             pieces = read_file(path / VOCAB_FILE, needed, max_bytes=_MAX_VOCAB_BYTES).decode()
-            # split by hand: splitlines() would also cut at the odd line separators that are wordpieces
+            # not splitlines(), which would also split at rare line separators that are wordpieces
             vocabulary = pieces.replace("\r\n", "\n").removesuffix("\n").split("\n")
             tensors = read_tensors(path / WEIGHTS_FILE, ("table", "surface_mean", "surface_std"), kinds="fi")
             found = cls(
@@ -568,14 +570,14 @@ class StaticEmbedder:
             )
         if found.fingerprint != config.get("fingerprint"):
             raise CheckpointError(
-                f"{str(path)!r} holds an embedder with fingerprint {found.fingerprint}, its {CONFIG_FILE} says "
+                f"{str(path)!r} holds an embedder with fingerprint {found.fingerprint}, but its {CONFIG_FILE} says "
                 f"{shown(config.get('fingerprint'))}: a file was changed or damaged"
             )
         return found
 
 
 def _reach(pieces: Iterable[str]) -> dict[str, int]:
-    """Length of the longest piece with given first characters; a start that is missing has none beyond the start."""
+    """Length of the longest piece for each start; a start that is missing has no piece longer than itself."""
     longest: dict[str, int] = {}
     for piece in pieces:
         start = piece[:_REACH_CHARS]
@@ -586,6 +588,6 @@ def _reach(pieces: Iterable[str]) -> dict[str, int]:
 
 @functools.cache
 def bundled_embedder() -> StaticEmbedder:
-    """The embedder that comes with the package, loaded once; no network, no key."""
+    """Return the embedder that comes with the package, loaded once; it needs no network and no key."""
     directory = files("routellm_core") / "pretrained" / "embedder"
     return StaticEmbedder.from_pretrained(Path(str(directory)), source="bundled")

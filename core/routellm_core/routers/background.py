@@ -1,4 +1,4 @@
-"""Run a coroutine to its end from synchronous code, whatever the calling thread is doing."""
+"""Run a coroutine to completion from synchronous code, whether or not the calling thread runs an event loop."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ T = TypeVar("T")
 class _Background:
     """An event loop in a daemon thread, started when it is first needed.
 
-    One loop for the whole process, not one a call: the connections of an asynchronous client belong to the loop that
-    opened them, so a router that keeps a client must find the same loop every time.
+    There is one loop for the whole process rather than one per call: the connections of an asynchronous client belong
+    to the loop that opened them, so a router that keeps a client must run on the same loop every time.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class _Background:
         self._thread: threading.Thread | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        import asyncio  # loaded wherever this runs; at the top it would be most of what importing this package costs
+        import asyncio  # loaded wherever this runs; a top-level import would dominate the import time of this package
 
         if threading.current_thread() is self._thread:
             from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +44,7 @@ class _Background:
             return future.result()
         except BaseException:
             if future is not None:
-                future.cancel()  # where this thread was interrupted, nobody waits for the answer any more
+                future.cancel()  # if this thread was interrupted, nobody waits for the answer any more
             raise
 
     def _started(self) -> asyncio.AbstractEventLoop:
@@ -72,10 +72,10 @@ class _Background:
     def _close(self) -> None:
         if self._loop is not None and self._stop is not None and self._thread is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(timeout=1.0)  # not for ever: a coroutine may block the loop
+            self._thread.join(timeout=1.0)  # not forever: a coroutine may block the loop
 
     def forget(self) -> None:
-        """Start afresh: a forked process has the loop of its parent, but not the thread that runs it."""
+        """Start over: a forked process has the loop of its parent, but not the thread that runs it."""
         atexit.unregister(self._close)
         self.__init__()  # type: ignore[misc]
 
@@ -86,5 +86,5 @@ if hasattr(os, "register_at_fork"):
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run `coroutine` on the background loop and return its result, also where this thread runs a loop of its own."""
+    """Run `coroutine` on the background loop and return its result, even if this thread runs a loop of its own."""
     return _background.run(coroutine)

@@ -1,4 +1,4 @@
-"""Router: what every router is, the checks around it, and its saved form."""
+"""Router: the base class of all routers, its input and output checks, and its saved form."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ FORMAT = 1
 
 
 class WeightsError(ConfigurationError):
-    """Arrays that a router is constructed from do not fit together or hold NaN; of a saved router, a damaged file."""
+    """The arrays of a router do not fit together or contain NaN; for a saved router, its file is damaged."""
 
 
 class _ClassName:
-    """The default of `Router.name`: the name of the class, unless it sets or inherits another one."""
+    """The default of `Router.name`: the name of the class, unless the class sets or inherits another one."""
 
     def __get__(self, instance: Any, owner: type) -> str:
         return owner.__name__
@@ -42,32 +42,32 @@ class _ClassName:
 class Router:
     """Predicts the win rate: P(the strong model's answer beats the weak model's | prompt).
 
-    A router of your own is a subclass with one method, ``_win_rates(self, prompts)`` or, where it waits for a service,
-    ``async def _awin_rates(self, prompts)``. It gets n >= 1 checked strings and returns n numbers in [0, 1]. Each of
-    the two methods has a default that calls the other, so such a router works in synchronous and in asynchronous code.
-    What else a subclass may define: `name`, `version`, and the pair ``_save`` and ``_load`` for a saved form.
+    To write your own router, subclass this class and define one method: ``_win_rates(self, prompts)`` or, if it waits
+    for a service, ``async def _awin_rates(self, prompts)``. The method receives n >= 1 checked strings and returns n
+    numbers in [0, 1]. Each of the two has a default that calls the other, so the router works in synchronous and in
+    asynchronous code. A subclass may also define `name`, `version`, and ``_save`` and ``_load`` for a saved form.
 
     A router holds no mutable state after construction, so one instance serves any number of threads and event loops.
 
     Attributes:
         name: Short name for decisions and messages, by default the name of the class. A router that an installed
             package registers carries the name under which `load_router` knows it.
-        version: Text or number that changes whenever the win rates of any prompt may change, such as the version of the
-            weights behind it or the arguments it was made with. It is part of the default `fingerprint`.
-        calibration: Distribution of this router's win rates on a prompt sample, used by ``strong_fraction=``; None
-            without one.
-        trained_on: Fingerprints of the prompts that it was trained on, so that no evaluation takes them for new ones;
-            None where that is not known.
+        version: Text or number that changes whenever the win rate of any prompt may change, such as the version of its
+            weights or the arguments of its constructor. It is part of the default `fingerprint`.
+        calibration: Distribution of this router's win rates on a sample of prompts, used by ``strong_fraction=``; None
+            if there is none.
+        trained_on: Fingerprints of the prompts that it was trained on, so that no evaluation counts them as new; None
+            if unknown.
 
     Raises:
-        ConfigurationError: At construction: the class has neither of the two methods.
+        ConfigurationError: The class defines neither of the two methods.
     """
 
     name: str = _ClassName()  # type: ignore[assignment]  # a str on every class and instance
     version: str | int | float | None = None
     calibration: Calibration | None = None
     trained_on: SeenPrompts | None = None
-    # Finds the class that a saved config names, if any is registered. The registry, which imports this module, sets it.
+    # Returns the class that a saved config names, if it is registered. Set by the registry, which imports this module.
     _saved_class: ClassVar[Callable[[str], type[Router] | None]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -77,13 +77,13 @@ class Router:
                 "_awin_rates(self, prompts), that returns one number in [0, 1] for each prompt"
             )
         if iscoroutinefunction(cls._win_rates):
-            raise ConfigurationError(f"{cls.__name__}._win_rates is async: call that method _awin_rates")
+            raise ConfigurationError(f"{cls.__name__}._win_rates is async: rename that method to _awin_rates")
         if (args or kwargs) and cls.__init__ is object.__init__:
-            raise TypeError(f"{cls.__name__}() takes no arguments")  # object says so only where __new__ is its own
+            raise TypeError(f"{cls.__name__}() takes no arguments")  # object checks this only for its own __new__
         return super().__new__(cls)
 
     def win_rates(self, prompts: Sequence[str]) -> WinRates:
-        """Win rates of a batch of prompts; each row depends on its prompt alone.
+        """Return the win rates of a batch of prompts; each depends on its prompt alone.
 
         Args:
             prompts: n >= 1 strings. Any string is allowed: empty, very long, lone surrogates, any language.
@@ -92,7 +92,7 @@ class Router:
             float64 array (n,), each in [0, 1].
 
         Raises:
-            PromptError: `prompts` is empty, a bare string, or holds something that is not a str.
+            PromptError: `prompts` is empty, a bare string, or contains something that is not a str.
             RouterError: The router failed, or its output is not a win rate.
         """
         checked = checked_prompts(prompts)
@@ -104,7 +104,7 @@ class Router:
         return checked_win_rates(await self._awin_rates(list(checked)), len(checked), self.name)
 
     def _win_rates(self, prompts: list[str]) -> Any:
-        """Win rates of n >= 1 checked prompts: n real numbers in [0, 1], as a list, a tuple or an array."""
+        """Return the win rates of n >= 1 checked prompts: n real numbers in [0, 1], as a list, a tuple or an array."""
         return run_sync(self._awin_rates(prompts))
 
     async def _awin_rates(self, prompts: list[str]) -> Any:
@@ -115,14 +115,14 @@ class Router:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest that changes when the win rates of any prompt could change; ties a calibration to its router."""
+        """Hex digest that changes whenever the win rate of any prompt could; it ties a calibration to its router."""
         return fingerprint_of(self._fingerprint_parts())
 
     def _fingerprint_parts(self) -> dict[str, Any]:
-        """What determines the win rates: JSON values and numpy arrays.
+        """Return what determines the win rates, as JSON values and numpy arrays.
 
-        By default the qualified name of the class and its `version`. A router whose arguments change its win rates puts
-        them into `version`, or returns them here.
+        The default is the qualified name of the class and its `version`. A router whose arguments change its win rates
+        includes them in `version`, or returns them here.
         """
         cls = type(self)
         return identity_parts(f"{cls.__module__}.{cls.__qualname__}", self.version)
@@ -130,9 +130,9 @@ class Router:
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the router to `directory` as config.json + safetensors, never a pickle.
 
-        `calibration` and `trained_on`, where it has them, are files beside these.
+        `calibration` and `trained_on`, if the router has them, are written to files beside these.
 
-        `from_pretrained` gives back a router with bit for bit the same win rates.
+        The router that `from_pretrained` loads has the same win rates, bit for bit.
 
         Raises:
             ConfigurationError: The class does not define how it is saved.
@@ -155,10 +155,10 @@ class Router:
 
         Args:
             directory: Directory with config.json and the weights.
-            **options: Passed to the router: ``embedder``, ``strong``, ``weak``, ``device``, ... as far as it has them.
+            **options: Options of the router, such as ``embedder``, ``strong``, ``weak`` or ``device``.
 
         Raises:
-            CheckpointNotFoundError: No such directory, or no config.json in it.
+            CheckpointNotFoundError: The directory does not exist, or contains no config.json.
             CheckpointError: A file is corrupt, or the directory holds another kind of router.
         """
         path = Path(directory)
@@ -178,8 +178,8 @@ class Router:
             named = Router._saved_class(saved)
             if named is None or not issubclass(named, cls):
                 raise CheckpointError(
-                    f"{path} holds a {saved!r} router, and no {cls.__name__} of this name is registered here: install "
-                    f"the package that has it, or name its class, load_router('package.module:Class', {str(path)!r})"
+                    f"{path} holds a {saved!r} router, and no {cls.__name__} with this name is registered: install the "
+                    f"package that provides it, or name its class, load_router('package.module:Class', {str(path)!r})"
                 )
             target = named
         elif saved is not None and saved != cls.name:
@@ -191,7 +191,7 @@ class Router:
         calibration = path / CALIBRATION_FILE
         if os.path.lexists(calibration):
             saved_calibration = Calibration.load(calibration)
-            # with another pair or embedder than it was saved with, the win rates are others and it does not hold
+            # another pair or embedder than the saved one changes the win rates, so the calibration does not apply
             if not options or saved_calibration.fingerprint in (None, router.fingerprint):
                 router.calibration = saved_calibration
         if os.path.lexists(path / TRAINED_ON_FILE):
@@ -199,26 +199,26 @@ class Router:
         return router  # type: ignore[return-value]  # on Router itself, target is the subclass the config names
 
     def _save(self, path: Path) -> dict[str, Any]:
-        """Write the weights below `path`; return what config.json holds beyond the router's name."""
-        raise NotImplementedError  # save_pretrained refuses a class without it
+        """Write the weights below `path` and return what config.json should contain beside the router's name."""
+        raise NotImplementedError  # save_pretrained rejects a class without it
 
     @classmethod
     def _load(cls, path: Path, config: dict[str, Any], **options: Any) -> Router:
         """Build the router from its directory and parsed config."""
-        raise NotImplementedError  # from_pretrained refuses a class without it
+        raise NotImplementedError  # from_pretrained rejects a class without it
 
 
 def _require_saved_form(cls: type[Router]) -> None:
     if cls._save is Router._save or cls._load.__func__ is Router._load.__func__:  # type: ignore[attr-defined]
         raise ConfigurationError(
-            f"{cls.__name__} has no saved form: it needs a method _save(self, path) that writes its weights below path "
-            "and returns what else it needs as a dict of JSON values, and a class method _load(cls, path, config, "
-            "**options) that builds the router from both"
+            f"{cls.__name__} cannot be saved or loaded: it needs a method _save(self, path) that writes its weights "
+            "below path and returns its other settings as a dict of JSON values, and a class method _load(cls, path, "
+            "config, **options) that builds the router from both"
         )
 
 
 def checked_options(function: Callable[..., Any], options: dict[str, Any], owner: str) -> dict[str, Any]:
-    """Return `options` if `function` takes each of them by name, or raise a `ConfigurationError` naming the others."""
+    """Return `options` if `function` accepts all of them, or raise a `ConfigurationError` that names the others."""
     parameters = signature(function).parameters.values()
     if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
         return options
@@ -226,7 +226,7 @@ def checked_options(function: Callable[..., Any], options: dict[str, Any], owner
     unknown = [name for name in options if name not in known]
     if unknown:
         raise ConfigurationError(
-            f"{owner} has no option {', '.join(unknown)}; it takes {', '.join(known) or 'no options at all'}"
+            f"{owner} has no option {', '.join(unknown)}; it takes {', '.join(known) or 'no options'}"
         )
     return options
 
@@ -235,22 +235,22 @@ def read_config(path: Path) -> dict[str, Any]:
     """Parse ``config.json`` of a saved router or embedder."""
     with damage_named(path, "cannot be opened"):
         if not path.is_dir():
-            raise CheckpointNotFoundError(f"no directory {str(path)!r}: give a directory that save_pretrained wrote")
+            raise CheckpointNotFoundError(f"no directory {str(path)!r}: pass a directory that save_pretrained wrote")
     return read_json_object(path / CONFIG_FILE, f"{str(path)!r} is not a saved router")
 
 
 def identity_parts(qualified_name: str, version: Any) -> dict[str, Any]:
-    """The parts of a fingerprint that knows nothing but a qualified name and a version."""
+    """Return the parts of a fingerprint that consists only of a qualified name and a version."""
     if not isinstance(version, str | int | float | None):
         raise ConfigurationError(
-            f"version={version!r:.80} of {qualified_name}: expected a text or a number that changes whenever the win "
+            f"version={version!r:.80} of {qualified_name}: expected a string or a number that changes whenever the win "
             "rates may change, or None"
         )
     return {"class": qualified_name, "version": version}
 
 
 def fingerprint_of(parts: dict[str, Any]) -> str:
-    """SHA-256 (its first 32 hex digits) over sorted names with JSON values or array dtype, shape and bytes."""
+    """Return a SHA-256 (its first 32 hex digits) of sorted names with JSON values or array dtype, shape and bytes."""
     digest = hashlib.sha256()
     for key in sorted(parts):
         value = parts[key]

@@ -23,33 +23,35 @@ from routellm_core.routers.transformers_checkpoint import (
 
 logger = logging.getLogger(__name__)
 
-# Order of the published checkpoint's labels, which its config leaves unnamed.
+# Order of the labels in the published checkpoint, whose config does not name them.
 LABELS = ("strong wins", "tie", "weak wins")
 DEFAULT_MAX_LENGTH = 512
-# On a CPU the activations of one pass should stay in cache; on a GPU, larger passes are faster.
+# On a CPU the activations of a pass should stay in cache; on a GPU, larger passes are faster.
 _CPU_PASS_TOKENS = 2048
-# Longest over shortest prompt of a pass: beyond it, what padding costs exceeds what a pass less saves.
+# Longest over shortest prompt of a pass; beyond this ratio, padding costs more than a second pass.
 _SLACK = 1.15
 
 
 class BERTRouter(Router):
     """Win rate = softmax(logits)[0] of a classifier over strong wins, tie, weak wins (RouteLLM, section 4.2).
 
-    A batch is sorted by length and padded within buckets of like length, so a short prompt is not carried at the
-    length of the longest. Padding is masked, yet it changes the order of floating-point sums: a win rate of a batch
-    equals that of its prompt alone to 1e-6 in float32, not to the bit.
+    A batch is sorted by length and padded within buckets of similar length, so a short prompt is not padded to the
+    length of the longest. Padding is masked, but it changes the order of floating-point sums: a win rate in a batch
+    equals that of the prompt alone to 1e-6 in float32, not bit for bit.
 
-    A prompt of more than `max_length` tokens is judged by its beginning; the first such prompt is logged as a warning.
+    Of a prompt with more than `max_length` tokens, only the beginning is read; a warning is logged for the first one.
 
     Args:
         model: A transformers sequence classifier with 3 labels in the published order.
         tokenizer: Its fast tokenizer.
-        device: Where it runs, for example "cuda"; None: where the model is (`from_pretrained`: on the CPU).
-        max_length: Longest prompt in tokens, special tokens included; None: 512, or the model's limit if less.
-        batch_size: Most prompts in one pass; on a CPU passes also hold at most 2,048 tokens.
+        device: The device to run on, for example "cuda"; None leaves the model where it is (`from_pretrained` loads it
+            on the CPU).
+        max_length: Maximum number of tokens of a prompt, including special tokens; None is 512, or the model's limit if
+            that is lower.
+        batch_size: Maximum number of prompts per pass; on a CPU, a pass also has at most 2,048 tokens.
 
     Raises:
-        ConfigurationError: A parameter has a value that is not allowed, or the model has other than 3 labels.
+        ConfigurationError: A value is not allowed, or the model does not have 3 labels.
         MissingExtraError: torch or transformers is not installed.
     """
 
@@ -74,7 +76,7 @@ class BERTRouter(Router):
             raise ConfigurationError(f"batch_size={batch_size!r}: expected an int >= 1")
         if tokenizer.pad_token_id is None:
             raise ConfigurationError(
-                "tokenizer has no padding token: give the one that the classifier was trained with"
+                "tokenizer has no padding token: pass the one that the classifier was trained with"
             )
         least, limit = tokenizer.num_special_tokens_to_add() + 1, _longest(model.config, tokenizer)
         wanted = min(DEFAULT_MAX_LENGTH, limit) if max_length is None else max_length
@@ -103,7 +105,7 @@ class BERTRouter(Router):
         return out
 
     def _buckets(self, lengths: list[int]) -> Iterator[list[int]]:
-        """Indices of prompts for one pass each, alike in length, shortest first."""
+        """Yield the indices of the prompts of each pass, which are similar in length, shortest first."""
         tokens = _CPU_PASS_TOKENS if self.model.device.type == "cpu" else 1 << 30
         bucket: list[int] = []
         for i in sorted(range(len(lengths)), key=lengths.__getitem__):
@@ -118,15 +120,15 @@ class BERTRouter(Router):
         yield bucket
 
     def encode(self, prompts: list[str]) -> list[list[int]]:
-        """Token ids of prompts as the model is asked with them, each cut to `max_length`; training uses this, too."""
+        """Return the token ids of prompts as the model's input, each cut to `max_length`; also used by training."""
         # The tokenizer is written in Rust, whose strings cannot hold a lone surrogate.
         texts = [prompt.encode("utf-8", "replace").decode("utf-8") for prompt in prompts]
-        # Cut here, not by the tokenizer: its truncation is a setting that threads would change under each other.
+        # Truncated here, not by the tokenizer, whose truncation is a setting that threads share.
         coded = self.tokenizer(texts, truncation=False, padding=False, return_special_tokens_mask=True, verbose=False)
         rows = []
         for ids, special in zip(coded["input_ids"], coded["special_tokens_mask"], strict=True):
             if len(ids) > self.max_length:
-                # The special tokens around the prompt stay, of the prompt its first tokens.
+                # Keep the special tokens around the prompt, and the first tokens of the prompt itself.
                 room = self.max_length - sum(special)
                 text = [i for i, is_special in enumerate(special) if not is_special]
                 dropped = set(text[room:])
@@ -134,7 +136,7 @@ class BERTRouter(Router):
                 if not self._warned:
                     self._warned = True
                     logger.warning(
-                        "a prompt of over %d tokens is judged by its beginning (logged once)", self.max_length
+                        "only the beginning of a prompt of over %d tokens is read (logged once)", self.max_length
                     )
             rows.append(ids)
         return rows
@@ -149,7 +151,7 @@ class BERTRouter(Router):
     def _save(self, path: Path) -> dict[str, Any]:
         self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
-        # config.json stays the model's own, as published checkpoints have it, with our settings added.
+        # config.json remains the model's own, as in published checkpoints, with our settings added.
         dtype = str(self.model.dtype).removeprefix("torch.")
         return {**saved_config(path), "routellm": {"max_length": self.max_length, "dtype": dtype}}
 
@@ -183,7 +185,7 @@ class BERTRouter(Router):
 
 
 def _longest(config: Any, tokenizer: Any) -> int:
-    """The most tokens that the model has positions for."""
+    """The maximum number of tokens that the model has positions for."""
     positions = int(getattr(config, "max_position_embeddings", None) or 1 << 30)
     if "roberta" in str(getattr(config, "model_type", "")):
         # Positions of this family start after the padding index.

@@ -1,4 +1,4 @@
-"""CausalLLMRouter: an LLM that rates, by one of five label tokens, how well the weak model would do."""
+"""CausalLLMRouter: an LLM that rates, with one of five label tokens, how well the weak model would do."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 PromptFormat = Literal["llama3", "chat_template"]
 
 LABELS = ("[[1]]", "[[2]]", "[[3]]", "[[4]]", "[[5]]")
-# A rating from this one on says that the weak model is enough.
+# From this rating on, the weak model is good enough.
 FIRST_WEAK_LABEL = 4
 MAX_STEPS = 6
 SYSTEM_FILE = "system_ft_v5.txt"
@@ -38,32 +38,33 @@ TEMPLATE_FILE = "classifier_ft_v5.txt"
 
 _LLAMA3_MARKS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 _LLAMA3_TURN = "<|start_header_id|>{role}<|end_header_id|>\n\n{text}<|eot_id|>"
-# Stands for the prompt while a chat template is rendered; of a private-use plane, so in no template.
+# Placeholder for the prompt while a chat template is rendered: a private-use character, so it is in no template.
 _PLACE = "\U0010fffdprompt\U0010fffd"
 
 
 class RatingPrompt:
-    """Turns a prompt into the token ids that the model is asked with; training and routing share it.
+    """Turns a prompt into the token ids of the model's input; used by both training and routing.
 
-    The ids are those of the whole text as the tokenizer sees it, except for one thing: what stands in the prompt is
-    plain text. A label or an end-of-turn marker in it is spelt out, never read as the special token.
+    The ids are those of the whole text as the tokenizer sees it, with one exception: the prompt is always plain text. A
+    label or an end-of-turn marker in it is split into ordinary tokens, never read as the special token.
 
     Args:
         tokenizer: A fast tokenizer; label tokens that it lacks are added to it.
         system: The system text.
         template: The user's turn, with one ``{question}``, in the syntax of `str.format`.
-        prompt_format: "llama3": the headers that the published checkpoint was trained with, where the text ends after
-            the user's turn; "chat_template": the tokenizer's own template with a generation prompt. None: "llama3" for
-            a tokenizer that has its marks, else "chat_template".
+        prompt_format: "llama3" uses the headers that the published checkpoint was trained with, where the text ends
+            after the user's turn; "chat_template" uses the tokenizer's own template with a generation prompt. None
+            selects "llama3" for a tokenizer that has its header tokens, otherwise "chat_template".
 
     Attributes:
         label_ids: Token ids of [[1]] .. [[5]].
-        head: Ids that every prompt begins with.
-        tail: Ids that every prompt ends with.
+        head: Ids at the beginning of every prompt.
+        tail: Ids at the end of every prompt.
         added: Number of label tokens that the tokenizer lacked.
 
     Raises:
-        ConfigurationError: The template has not exactly one ``{question}``, or the tokenizer does not fit the format.
+        ConfigurationError: The template does not have exactly one ``{question}``, or the tokenizer does not fit the
+            format.
     """
 
     def __init__(
@@ -93,14 +94,14 @@ class RatingPrompt:
         else:
             rendered = _rendered(tokenizer, system.strip(), (before + _PLACE + after).strip())
         head, _, tail = rendered.partition(_PLACE)
-        # Special tokens part the text whatever surrounds them, so the texts beyond them never merge with the prompt.
+        # Special tokens always split the text, so the texts beyond them never merge with the prompt.
         specials = [str(token) for token in tokenizer.get_added_vocab()]
         marks = re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True))))
         ends = [match.end() for match in marks.finditer(head)]
         starts = [match.start() for match in marks.finditer(tail)]
         cut_head, cut_tail = (ends or [0])[-1], (starts or [len(tail)])[0]
         self._before, self._after = head[cut_head:], tail[:cut_tail]
-        # A chat template writes its own beginning-of-text token; the Llama 3 headers are left to the tokenizer.
+        # A chat template writes its own beginning-of-text token; for the Llama 3 headers the tokenizer adds it.
         begins = prompt_format == "llama3"
         bare: list[int] = tokenizer.encode("", add_special_tokens=True) if begins else []
         self.head: list[int] = bare + tokenizer.encode(head[:cut_head], add_special_tokens=False)
@@ -108,7 +109,7 @@ class RatingPrompt:
         self._plain = _plain_tokenizer(tokenizer)
 
     def encode(self, prompt: str, max_tokens: int | None = None) -> tuple[list[int], bool]:
-        """Token ids of a prompt, and whether its end was left out to keep within `max_tokens`."""
+        """Return the token ids of a prompt, and whether its end was cut off to stay within `max_tokens`."""
         # The tokenizer is written in Rust, whose strings cannot hold a lone surrogate.
         text = prompt.encode("utf-8", "replace").decode("utf-8")
         if not self._before.strip():
@@ -130,23 +131,24 @@ class RatingPrompt:
 class CausalLLMRouter(Router):
     """Win rate = 1 - (P[[4]] + P[[5]]) over the five labels, where the model first writes one (RouteLLM, section 4.2).
 
-    The model writes greedily, up to the first label and at most 6 tokens; without a label the win rate is 1.0.
-    What all prompts begin with is computed once, and its key-value cache is copied for each prompt. Prompts run one at
-    a time, so a batch gives exactly what its prompts give one by one.
+    The model decodes greedily, up to the first label and at most 6 tokens; without a label the win rate is 1.0. The
+    common beginning of all prompts is computed once, and its key-value cache is copied for each prompt. Prompts run one
+    at a time, so a batch gives exactly the same win rates as its prompts one by one.
 
-    A prompt that exceeds `max_length` loses its end; the first such prompt is logged as a warning.
+    A prompt that exceeds `max_length` is cut off at its end; a warning is logged for the first one.
 
     Args:
-        model: A transformers causal language model. Where its embedding has no row for a label token it is resized.
+        model: A transformers causal language model. It is resized if its embedding has no row for a label token.
         tokenizer: Its fast tokenizer; label tokens that it lacks are added to it.
         system: The system text.
-        template: The user's turn, with ``{question}`` where the prompt goes.
+        template: The user's turn, with ``{question}`` in place of the prompt.
         prompt_format: See `RatingPrompt`.
-        device: Where it runs, for example "cuda"; None: where the model is (`from_pretrained`: on the CPU).
-        max_length: Most tokens of a whole text; None: what the model has positions for.
+        device: The device to run on, for example "cuda"; None leaves the model where it is (`from_pretrained` loads it
+            on the CPU).
+        max_length: Maximum number of tokens of a whole text; None is the number of positions of the model.
 
     Raises:
-        ConfigurationError: A parameter has a value that is not allowed.
+        ConfigurationError: A value is not allowed.
         MissingExtraError: torch or transformers is not installed.
     """
 
@@ -167,7 +169,7 @@ class CausalLLMRouter(Router):
         self.prompt = RatingPrompt(tokenizer, system=system, template=template, prompt_format=prompt_format)
         if max(self.prompt.label_ids) >= model.get_input_embeddings().num_embeddings:
             logger.warning(
-                "the model has no rows for the label tokens %s: they are added, and mean nothing before training",
+                "the model has no rows for the label tokens %s: they are added, but have no meaning before training",
                 ", ".join(LABELS),
             )
             model.resize_token_embeddings(max(self.prompt.label_ids) + 1)
@@ -181,7 +183,7 @@ class CausalLLMRouter(Router):
             )
         self.max_length = wanted
         self._stops = _stop_ids(model, tokenizer) - set(self.prompt.label_ids)
-        # transformers 5.24 gave the argument its new name, model by model
+        # transformers 5.24 renamed the argument, model by model
         takes = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in takes else "past_key_values"
         self._prefix = self._common_prefix()
@@ -197,15 +199,15 @@ class CausalLLMRouter(Router):
         ids, cut = self.prompt.encode(prompt, self.max_length)
         if cut and not self._warned:
             self._warned = True
-            logger.warning("a prompt of over %d tokens is judged by its beginning (logged once)", self.max_length)
-        # A prompt may merge with the end of the common text into other tokens; the last one must be computed anyway.
+            logger.warning("only the beginning of a prompt of over %d tokens is read (logged once)", self.max_length)
+        # A prompt may merge with the end of the common text into other tokens; the last token is always computed.
         shared = 0
         while shared < min(len(self._prefix), len(ids) - 1) and ids[shared] == self._prefix[shared]:
             shared += 1
-        # The copy is this call's own: the model appends to it.
+        # Each call needs its own copy, because the model appends to it.
         cache = copy.deepcopy(self._prefix_cache)
         if shared < len(self._prefix):
-            cache.crop(shared - len(self._prefix))  # negative: since 5.24, the number of tokens to remove and no other
+            cache.crop(shared - len(self._prefix))  # negative: the number of tokens to remove; required since 5.24
         step = torch.tensor([ids[shared:]], device=self.model.device)
         labels = torch.tensor(self.prompt.label_ids)
         with torch.inference_mode():
@@ -222,7 +224,7 @@ class CausalLLMRouter(Router):
         return 1.0
 
     def _common_prefix(self) -> list[int]:
-        """Ids that begin the text of nearly every prompt: the head and what follows of the template."""
+        """Ids at the beginning of nearly every text: the head and the start of the template."""
         texts = [self.prompt.encode(text)[0] for text in ("a", "Z", "1", "(", " ", "\n", "é", "本")]
         prefix = min(texts, key=len)[:-1]
         for ids in texts:
@@ -243,7 +245,7 @@ class CausalLLMRouter(Router):
         return cache
 
     def _continued(self, ids: Any, cache: Any) -> Any:
-        """Logits after the last of `ids`, which follow what `cache` holds and are added to it."""
+        """Return the logits after the last of `ids`, which continue the text in `cache` and are added to it."""
         return self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **{self._cache_argument: cache}).logits
 
     @cached_property
@@ -265,7 +267,7 @@ class CausalLLMRouter(Router):
         self.tokenizer.save_pretrained(path)
         (path / SYSTEM_FILE).write_text(self.prompt.system, encoding="utf-8")
         (path / TEMPLATE_FILE).write_text(self.prompt.template, encoding="utf-8")
-        # config.json stays the model's own, as published checkpoints have it, with our settings added.
+        # config.json remains the model's own, as in published checkpoints, with our settings added.
         own = {
             "prompt_format": self.prompt.prompt_format,
             "max_length": self.max_length,
@@ -307,7 +309,7 @@ def _text(file: Path, option: str) -> str:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise CheckpointNotFoundError(
-            f"no {file.name} in {str(file.parent)!r}: the checkpoint of a causal_llm router has it; else pass {option}="
+            f"no {file.name} in {str(file.parent)!r}, where a causal_llm checkpoint has it; otherwise pass {option}="
         ) from None
     except (OSError, ValueError) as exc:
         raise CheckpointError(f"{file} cannot be read as UTF-8 text: {exc}") from exc
@@ -331,7 +333,7 @@ def _rendered(tokenizer: Any, system: str, user: str) -> str:
             "tokenizer has neither the Llama 3 header tokens nor a chat template: set tokenizer.chat_template"
         )
     separate = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-    # Some templates have no system turn: refuse it, or drop it without a word.
+    # Some templates have no system turn; they reject it, or drop it silently.
     joined = [{"role": "user", "content": f"{system}\n\n{user}".strip()}]
     for messages in (separate, joined) if system else (joined,):
         try:
@@ -346,7 +348,7 @@ def _rendered(tokenizer: Any, system: str, user: str) -> str:
 
 
 def _plain_tokenizer(tokenizer: Any) -> Any:
-    """A copy of the tokenizer that reads every special token, and each label, as plain text."""
+    """Return a copy of the tokenizer that treats every special token and label as plain text."""
     from tokenizers import Tokenizer
 
     state = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -359,7 +361,7 @@ def _plain_tokenizer(tokenizer: Any) -> Any:
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
-    """End-of-text tokens: no label can follow one."""
+    """End-of-text tokens, after which no label can follow."""
     stops = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     listed = stops if isinstance(stops, list) else [stops]
     return {int(stop) for stop in [*listed, tokenizer.eos_token_id] if stop is not None}

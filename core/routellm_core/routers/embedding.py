@@ -1,4 +1,4 @@
-"""EmbeddingRouter: what the routers share that read nothing of a prompt but its embedding."""
+"""EmbeddingRouter: the base class of routers that see only the embedding of a prompt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from routellm_core.errors import ConfigurationError
 from routellm_core.routers.base import Router, WinRates
 from routellm_core.workers import in_background
 
-# A longer prompt is also read in windows. The static embedder reads all of a prompt up to this length.
+# Longer prompts are also read in windows. Up to this length, the static embedder reads the whole prompt.
 _WHOLE_CHARS = 1200
 # Wide windows hold what is hard by its length and its context; in narrow ones a short question stands out from the text
 # around it. Both overlap: a question of up to 300 characters lies within a wide one, of up to 100 within a narrow one.
@@ -30,30 +30,30 @@ class EmbeddingRouter(Router, ABC):
 
     A subclass sets `embedder` and `dimension` and implements `_of_embeddings`. With `windows`, the win rate of a
     prompt of more than 1,200 characters is the highest of its own and those of its windows: wide ones of 1,000
-    characters that start at most 700 apart, and narrow ones of 300 that start at most 200 apart. Where that takes more
-    than `windows` wide ones, or four times as many narrow ones, so many are spread evenly over the prompt. What stands
-    in the middle of a long prompt then counts, and no padding hides it, at a cost that is bounded.
+    characters that start at most 700 apart, and narrow ones of 300 that start at most 200 apart. If that takes more
+    than `windows` wide ones, or four times as many narrow ones, this many are spread evenly over the prompt. The middle
+    of a long prompt then counts as well and padding cannot hide it, at a bounded cost.
 
     Attributes:
         embedder: Maps prompts to vectors of length `dimension`.
         dimension: Length of a vector.
-        windows: Largest number of wide windows of a long prompt that are read; 0 reads the prompt alone.
+        windows: Maximum number of wide windows of a long prompt; 0 reads only the prompt as a whole.
     """
 
     embedder: Embedder
     dimension: int
     windows: int = 0
-    # texts per embed call: bounds the embedding matrix to some megabytes, however long the batch
+    # texts per embed call: limits the embedding matrix to some megabytes, whatever the size of the batch
     _chunk: ClassVar[int] = 4096
-    # whether `_of_embeddings` takes so long that an event loop must not wait for it
+    # whether `_of_embeddings` takes too long to run on an event loop
     _slow: ClassVar[bool] = False
 
     @abstractmethod
     def _of_embeddings(self, matrix: FloatMatrix) -> WinRates:
-        """Win rates (n,) of embeddings (n, dimension); each row's must not depend on the others, to the bit."""
+        """Return the win rates (n,) of embeddings (n, dimension); each must depend on its row alone, bit for bit."""
 
     def texts_of(self, prompt: str) -> list[str]:
-        """The texts whose highest win rate is that of the prompt: the prompt itself, then its windows."""
+        """Return the texts whose highest win rate is that of the prompt: the prompt itself, then its windows."""
         if not self.windows or len(prompt) <= _WHOLE_CHARS:
             return [prompt]
         return [
@@ -79,7 +79,7 @@ class EmbeddingRouter(Router, ABC):
         return {**super()._fingerprint_parts(), **self._reading_parts()}
 
     def _reading_parts(self) -> dict[str, Any]:
-        """What determines how prompts are read, as parts of a fingerprint."""
+        """Return the parts of the fingerprint that determine how prompts are read."""
         parts: dict[str, Any] = {"embedder": embedder_identity(self.embedder)}
         if self.windows:
             parts["windows"] = [
@@ -91,7 +91,7 @@ class EmbeddingRouter(Router, ABC):
         return parts
 
     def _parts(self, prompts: list[str]) -> Iterator[tuple[list[str], list[int]]]:
-        """The texts of some prompts at a time, and where those of each prompt begin."""
+        """Yield the texts of a chunk of prompts, and the index at which those of each prompt begin."""
         chunk = max(1, self._chunk // (1 + self.windows * (1 + _NARROW_PER_WIDE)))
         for i in range(0, len(prompts), chunk):
             texts: list[str] = []
@@ -115,7 +115,7 @@ def _windows(prompt: str, chars: int, stride: int, most: int) -> Iterator[str]:
 
 
 def _highest(rates: WinRates, first: list[int]) -> WinRates:
-    """The highest win rate of each prompt's texts."""
+    """The highest win rate among each prompt's texts."""
     return rates if len(rates) == len(first) else np.maximum.reduceat(rates, first)
 
 
@@ -124,14 +124,14 @@ def _joined(parts: list[WinRates]) -> WinRates:
 
 
 def saved_embedder(config: dict[str, Any]) -> Embedder:
-    """The embedder that a saved router's config describes.
+    """Return the embedder that a saved router's config describes.
 
     Raises:
-        ConfigurationError: The router was saved with one that no config can rebuild.
+        ConfigurationError: The router was saved with an embedder that cannot be rebuilt from a config.
     """
     if not config.get("embedder"):
         raise ConfigurationError(
-            "the router was saved with an embedder that cannot be rebuilt from its config: pass embedder=, the one "
-            "that it was made with; on the command line, give --router module:NAME, where the module loads it so"
+            "the router was saved with an embedder that cannot be rebuilt from its config: pass embedder=, the same "
+            "embedder as in training; on the command line, use --router module:NAME, where the module loads it that way"
         )
     return load_embedder(config["embedder"])

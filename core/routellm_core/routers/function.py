@@ -1,4 +1,4 @@
-"""Functions and objects of your own in the place of a router."""
+"""Use your own functions and objects as routers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from routellm_core.routers.registry import load_router
 
 
 class FunctionRouter(Router):
-    """A router made of a function ``list[str] -> numbers``, or of an object with a method ``win_rates``.
+    """A router that wraps a function ``list[str] -> numbers``, or an object with a method ``win_rates``.
 
-    The function, or the method, may be synchronous or ``async``; an object may have ``awin_rates`` beside or instead of
-    ``win_rates``. The results are checked as those of every router are. The router pickles where its source does.
+    The function or method may be synchronous or ``async``; an object may have ``awin_rates`` in addition to or instead
+    of ``win_rates``. The results are checked like those of any router. The router can be pickled if its source can.
 
     Args:
         source: The function or object. Its attributes ``name``, ``fingerprint``, ``version`` and ``calibration`` are
-            used where it has them. Without a fingerprint, the qualified name and the version tell two sources apart
-            (for a lambda, which has no name, its code and the version).
+            used if it has them. Without a fingerprint, two sources are told apart by their qualified name and version
+            (lambdas, which have no name of their own, by code and version).
 
     Raises:
         ConfigurationError: `source` cannot score prompts, or one of its attributes has the wrong type.
@@ -34,7 +34,7 @@ class FunctionRouter(Router):
 
     def __init__(self, source: Any) -> None:
         if isinstance(source, type):
-            raise ConfigurationError(f"router={source.__name__} is a class: pass an instance of it")
+            raise ConfigurationError(f"router={source.__name__} is a class: pass an instance")
         scores = callable(getattr(source, "win_rates", None)) or callable(getattr(source, "awin_rates", None))
         if not scores and not callable(source):
             raise ConfigurationError(f"router={source!r:.80}: expected {_ALLOWED}")
@@ -50,7 +50,7 @@ class FunctionRouter(Router):
             raise ConfigurationError(
                 f"fingerprint of router {self.name!r}: expected a str that is not a method, or None"
             )
-        _ = self.fingerprint  # the version is checked now, not when a calibration is used
+        _ = self.fingerprint  # checks the version now rather than when a calibration is used
 
     def _win_rates(self, prompts: list[str]) -> Any:
         function = self._method("win_rates") or self._method("awin_rates") or self.source
@@ -76,7 +76,7 @@ class FunctionRouter(Router):
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the source, or a digest of its qualified name and version."""
+        """The source's own fingerprint, or a digest of its qualified name and version."""
         own = getattr(self.source, "fingerprint", None)
         return own if isinstance(own, str) and own else fingerprint_of(self._fingerprint_parts())
 

@@ -1,4 +1,4 @@
-"""KNNRouter: what the models scored on the most similar prompts seen before; numpy only."""
+"""KNNRouter: win rates from the models' scores on the most similar known prompts; numpy only."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Floats = npt.NDArray[np.float64]
 
 DEFAULT_NEIGHBORS = 40
 _EMBEDDINGS, _SCORES, _WEIGHTS = "embeddings", "scores", "weights"
-# Weight of the overall win rate, in neighbours of similarity 1: a prompt unlike all others gets that win rate.
+# Weight of the overall win rate, in neighbours of similarity 1; a prompt unlike all others gets the overall win rate.
 _PRIOR = 1.0
 
 
 @dataclass(frozen=True)
 class StoredOutcome:
-    """A stored prompt that is similar to another one: how similar, and how the pair did on it.
+    """A stored prompt that is similar to another prompt: how similar, and how the two models scored on it.
 
     Attributes:
         similarity: Cosine similarity after the mean vector is subtracted, in [-1, 1].
@@ -47,10 +47,10 @@ class PairOutcomes:
     """The stored outcomes of one pair of models, ready to vote on a prompt.
 
     Attributes:
-        rows: int (m,), their positions among all stored prompts.
+        rows: int (m,), positions of the outcomes among all stored prompts.
         center: float32 (d,), the mean of their vectors.
-        directions: float32 (m, d), their vectors with the center taken off, scaled to length 1.
-        labels: Floats (m,): 1 where the strong model scored more, 0 where less, 1/2 within the tie margin.
+        directions: float32 (m, d), their vectors minus the center, scaled to length 1.
+        labels: Floats (m,): 1 if the strong model scored higher, 0 if lower, 1/2 within the tie margin.
         weights: Floats (m,) > 0.
         prior: The weighted mean of the labels.
     """
@@ -64,13 +64,13 @@ class PairOutcomes:
 
     @classmethod
     def of(cls, embeddings: npt.NDArray[np.float32], gap: Floats, weights: Floats, tie_margin: float) -> PairOutcomes:
-        """Keep the prompts that can vote; there has to be one.
+        """Select the prompts that can vote; there must be at least one.
 
         Args:
             embeddings: float32 (n, d).
-            gap: Floats (n,), score of the strong model minus that of the weak one; NaN where one has no score.
+            gap: Floats (n,), score of the strong model minus that of the weak one; NaN if one has no score.
             weights: Floats (n,) >= 0; a prompt of weight 0 does not vote.
-            tie_margin: Gaps no larger than this are ties.
+            tie_margin: Gaps of at most this size are ties.
         """
         rows = np.flatnonzero(np.isfinite(gap) & (weights > 0))
         center = embeddings[rows].mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -79,14 +79,14 @@ class PairOutcomes:
         return cls(rows, center, _unit(embeddings[rows] - center), labels, weights[rows], prior)
 
     def directions_of(self, matrix: FloatMatrix) -> npt.NDArray[np.float32]:
-        """Directions (k, d) of other vectors (k, d); the product with `directions` is their cosine similarity."""
+        """Return the directions (k, d) of vectors (k, d); their product with `directions` is the cosine similarity."""
         return _unit(matrix - self.center)
 
     def win_rates(self, similarity: npt.NDArray[Any], neighbors: int) -> Floats:
-        """Win rates (...) by the votes of the `neighbors` most similar prompts, of similarities (..., m)."""
+        """Return win rates (...) from similarities (..., m), by the votes of the `neighbors` most similar prompts."""
         k = min(neighbors, similarity.shape[-1])
         nearest = np.argpartition(-similarity, k - 1, axis=-1)[..., :k]
-        # in order of position: the sum, to its last bit, must not depend on the order that partitioning left
+        # sorted by position: the sum must not depend on the order after partitioning, bit for bit
         nearest = np.sort(nearest, axis=-1)
         near = np.clip(np.take_along_axis(similarity, nearest, axis=-1), 0.0, None) * self.weights[nearest]
         rates = ((near * self.labels[nearest]).sum(axis=-1) + _PRIOR * self.prior) / (near.sum(axis=-1) + _PRIOR)
@@ -96,28 +96,28 @@ class PairOutcomes:
 class KNNRouter(EmbeddingRouter):
     """k nearest neighbours over outcomes: the share of similar prompts on which the strong model did better.
 
-    ``win rate = (sum_i s_i w_i y_i + prior) / (sum_i s_i w_i + 1)`` over the `neighbors` stored prompts of highest
-    cosine similarity, with s_i that similarity (0 where negative), w_i the prompt's weight, y_i = 1 where the strong
-    model scored higher, 1/2 for equal scores, 0 where lower, and prior the mean of y over all. The mean vector is
-    subtracted first, so that what all prompts share does not count as similarity. Any two models that have scores can
-    be the pair.
+    ``win rate = (sum_i s_i w_i y_i + prior) / (sum_i s_i w_i + 1)`` over the `neighbors` stored prompts with the
+    highest cosine similarity, where s_i is that similarity (0 if negative), w_i the prompt's weight, y_i is 1 if the
+    strong model scored higher, 1/2 for equal scores and 0 if it scored lower, and prior is the mean of y over all
+    prompts. The mean vector is subtracted first, so that what all prompts share does not count as similarity. Any two
+    models with scores can be the pair.
 
     Nothing is trained; a prompt costs one pass over the stored vectors (n * d multiplications).
 
     Args:
-        embeddings: Float (n, d), the stored prompts as `embedder` maps them.
-        scores: Float (n, n_models), higher is better; NaN where a model has no score.
+        embeddings: Float (n, d), the embeddings of the stored prompts by `embedder`.
+        scores: Float (n, n_models), higher is better; NaN if a model has no score.
         models: The n_models names, in the order of the columns.
         strong: Name of the strong model.
         weak: Name of the weak model.
         embedder: Maps prompts to vectors of dimension d.
-        weights: Float (n,), >= 0; None weighs all alike.
-        neighbors: How many neighbours vote, >= 1; all where there are fewer.
-        tie_margin: Scores that differ by no more than this count as equal.
+        weights: Float (n,), >= 0; None weighs all prompts equally.
+        neighbors: Number of neighbours that vote, >= 1; if there are fewer prompts, all vote.
+        tie_margin: Scores that differ by at most this count as equal.
 
     Raises:
         ConfigurationError: Shapes do not fit, a value is not finite, a name is unknown or repeated, no stored prompt
-            has scores of both models, or the embedder has another dimension.
+            has scores of both models, or the dimension of the embedder is different.
     """
 
     name = "knn"
@@ -136,7 +136,7 @@ class KNNRouter(EmbeddingRouter):
         neighbors: int = DEFAULT_NEIGHBORS,
         tie_margin: float = 0.0,
     ) -> None:
-        with np.errstate(over="ignore"):  # refused below, as infinite
+        with np.errstate(over="ignore"):  # infinite values are rejected below
             stored, table = np.asarray(embeddings, dtype=np.float32), np.asarray(scores, dtype=np.float64)
         weight = np.ones(len(stored)) if weights is None else np.asarray(weights, dtype=np.float64)
         self.models = checked_names(models, "models")
@@ -163,7 +163,7 @@ class KNNRouter(EmbeddingRouter):
                     f"{parameter}={name!r} is not a model of this router; it has: {', '.join(self.models[:12])}"
                 )
         if strong == weak:
-            raise ConfigurationError(f"strong and weak are both {strong!r}: give two models")
+            raise ConfigurationError(f"strong and weak are both {strong!r}: pass two different models")
         self.strong, self.weak = strong, weak
         self.neighbors, self.tie_margin = neighbors, float(tie_margin)
         self.dimension = int(stored.shape[1])
@@ -177,7 +177,7 @@ class KNNRouter(EmbeddingRouter):
         self.pair = PairOutcomes.of(stored, difference, weight, self.tie_margin)
 
     def nearest_outcomes(self, prompt: str, k: int = 8) -> list[StoredOutcome]:
-        """The k stored prompts most similar to `prompt`, the most similar first: what its win rate rests on most.
+        """Return the k stored prompts most similar to `prompt`, the most similar first; its win rate depends on these.
 
         Raises:
             PromptError: `prompt` is not a str.

@@ -17,7 +17,7 @@ from routellm_core.errors import CheckpointError, ConfigurationError
 from routellm_core.routers.base import WEIGHTS_FILE, WeightsError, WinRates
 from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 
-# Row i of the published checkpoint's P.weight is the model at position i of this ASCII-sorted list.
+# Row i of the published checkpoint's P.weight belongs to the model at position i of this ASCII-sorted list.
 ARENA_MODELS = tuple(
     """
 RWKV-4-Raven-14B alpaca-13b chatglm-6b chatglm2-6b chatglm3-6b claude-1 claude-2.0 claude-2.1 claude-instant-1
@@ -33,33 +33,33 @@ tulu-2-dpo-70b vicuna-13b vicuna-33b vicuna-7b wizardlm-13b wizardlm-70b yi-34b-
 zephyr-7b-beta
 """.split()  # noqa: SIM905 - a list of 64 quoted names is no easier to check against the published one
 )
-# the authors' names of the tensors, so that their checkpoints and ours are one form
+# the authors' names of the tensors, so that their checkpoints and ours have the same form
 _MODELS, _PROJECTION, _OUTPUT = "P.weight", "text_proj.0.weight", "classifier.0.weight"
 
 
 class MatrixFactorizationRouter(EmbeddingRouter):
     """Matrix factorization over (model, prompt): ``win rate = sigmoid(delta(strong, q) - delta(weak, q))``.
 
-    ``delta(M, q) = w2 . (P_M / ||P_M|| * (W1 e_q))`` with e_q the prompt's embedding (RouteLLM, section 4.2). For
-    a pair of models all of it is one vector, ``v = W1^T (w2 * (P_s / ||P_s|| - P_w / ||P_w||))``, computed once; a
-    win rate is then ``sigmoid(v . e_q)``. Any two models of the checkpoint can be the pair (one
-    and the same for both gives 0.5 everywhere). A long prompt can be read in windows; see `EmbeddingRouter`.
+    ``delta(M, q) = w2 . (P_M / ||P_M|| * (W1 e_q))`` with e_q the prompt's embedding (RouteLLM, section 4.2). For a
+    pair of models this reduces to one vector, ``v = W1^T (w2 * (P_s / ||P_s|| - P_w / ||P_w||))``, computed once; a win
+    rate is then ``sigmoid(v . e_q)``. Any two models of the checkpoint can be the pair (a model paired with itself
+    gives 0.5 everywhere). A long prompt can be read in windows; see `EmbeddingRouter`.
 
     Args:
-        model_vectors: P, float (n_models, dim), one row a model.
+        model_vectors: P, float (n_models, dim), one row per model.
         projection: W1, float (dim, d) with d the embedding's dimension; None for embeddings of dimension dim.
         output: w2, float (dim,) or (1, dim).
         models: The n_models names, in the order of the rows.
         strong: Name of the strong model.
         weak: Name of the weak model.
-        embedder: Maps prompts to vectors of dimension d; the one the factorization was trained on.
-        windows: Largest number of wide windows, at least 2, in which a prompt of more than 1,200 characters is read
-            beside the whole; up to four times as many narrow ones are read as well. Each is one more text to embed.
-            0 reads none.
+        embedder: Maps prompts to vectors of dimension d; the same one that the factorization was trained with.
+        windows: Maximum number of wide windows, at least 2, that are read of a prompt of more than 1,200 characters in
+            addition to the whole, and of up to four times as many narrow ones. Each is one more text to embed. 0 reads
+            none.
 
     Raises:
         ConfigurationError: Shapes do not fit together, a value is NaN or infinite, a name is unknown or repeated, or
-            the embedder has another dimension.
+            the dimension of the embedder is different.
     """
 
     name = "mf"
@@ -104,7 +104,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
             direction = w2.astype(np.float64) * (self._unit(strong) - self._unit(weak))
             vector = direction if w1 is None else direction @ w1.astype(np.float64)
         if not np.isfinite(vector).all():
-            raise WeightsError("the weights are so large that their product is not finite")
+            raise WeightsError("the weights are too large: their product is not finite")
         self._vector = read_only(vector)
 
     def _known(self, model: str, parameter: str) -> str:
@@ -115,20 +115,20 @@ class MatrixFactorizationRouter(EmbeddingRouter):
 
     def _unit(self, model: str) -> npt.NDArray[np.float64]:
         row = self.model_vectors[self.models.index(model)].astype(np.float64)
-        # the floor is that of the authors' normalisation: a zero row stays zero instead of turning NaN
+        # the same floor as in the authors' normalisation: a zero row stays zero instead of becoming NaN
         norm = max(float(np.linalg.norm(row)), 1e-12)
         return np.asarray(row / norm) if np.isfinite(norm) else np.full_like(row, np.nan)
 
     @property
     def vector(self) -> npt.NDArray[np.float64]:
-        """The pair folded into one vector v (d,): the logit of the win rate is ``v . e_q``."""
+        """The vector v (d,) of the pair: the logit of the win rate is ``v . e_q``."""
         return self._vector.copy()
 
     def _of_embeddings(self, matrix: FloatMatrix) -> WinRates:
         # a stack of one-row products, not one matrix product: BLAS rounds a row differently in another batch
         rows = matrix.astype(np.float64)[:, None, :]
         logits = np.matmul(rows, self._vector[:, None])[:, 0, 0]
-        # below -700 exp would overflow, and the win rate is 0 to all digits
+        # exp would overflow below -700, where the win rate is 0 to all digits
         return np.asarray(1.0 / (1.0 + np.exp(-np.maximum(logits, -700.0))), dtype=np.float64)
 
     def _fingerprint_parts(self) -> dict[str, Any]:
@@ -175,10 +175,10 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         if published and tensors[_MODELS].ndim == 2 and len(tensors[_MODELS]) != len(ARENA_MODELS):
             raise CheckpointError(
                 f"{path} has {len(tensors[_MODELS])} model vectors but no list of names: expected the "
-                f"{len(ARENA_MODELS)} of the published form, or 'models' in config.json"
+                f"{len(ARENA_MODELS)} models of the published form, or 'models' in config.json"
             )
         if embedder is None and published:
-            # the authors' checkpoints do not name their embedder, and all were trained on this one
+            # the authors' checkpoints do not name their embedder, and all were trained with this one
             embedder = load_embedder(
                 {"type": "openai", "model": PUBLISHED_EMBEDDING_MODEL, "dimensions": config.get("text_dim")}
             )
@@ -187,7 +187,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         if windows is None:
             windows = config.get("windows", 0)
             if type(windows) is not int or windows < 0 or windows == 1:
-                raise CheckpointError(f"{path}: config.json says windows={shown(windows)}; expected 0, or 2 and more")
+                raise CheckpointError(f"{path}: config.json says windows={shown(windows)}; expected 0, or at least 2")
         try:
             return cls(
                 tensors[_MODELS],

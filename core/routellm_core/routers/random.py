@@ -1,4 +1,4 @@
-"""RandomRouter: the baseline that any router has to beat."""
+"""RandomRouter: the baseline that every router has to beat."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from routellm_core.routers.base import Router, WinRates
 
 
 class RandomRouter(Router):
-    """Uniform win rates, a fixed one for each prompt under a seed.
+    """Uniform random win rates; for a given seed, each prompt always gets the same one.
 
-    The number is a hash of seed and prompt, not the next of a generator: so a batch equals its prompts one by one,
-    any order gives the same routes, and no state is shared between threads. Its calibration is the uniform
+    The win rate is a hash of seed and prompt rather than the next number of a generator. A batch therefore gets the
+    same win rates as its prompts one by one, in any order, and threads share no state. The calibration is the uniform
     distribution, so a threshold of 1 - x sends the share x to the strong model.
 
     Args:
-        seed: Any integer; another seed gives other win rates.
+        seed: Any integer; another seed gives different win rates.
     """
 
     name = "random"
@@ -41,7 +41,7 @@ class RandomRouter(Router):
         digests = (
             hashlib.blake2b(p.encode("utf-8", "surrogatepass"), key=key[:64], digest_size=8).digest() for p in prompts
         )
-        # 53 random bits are every float64 in [0, 1) that the usual generators give
+        # 53 random bits, as in the usual generators of float64 in [0, 1)
         return np.array([int.from_bytes(d, "big") >> 11 for d in digests], dtype=np.float64) / 2.0**53
 
     def _fingerprint_parts(self) -> dict[str, Any]:

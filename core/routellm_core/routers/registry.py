@@ -1,4 +1,4 @@
-"""The registry: which class a router's name means, and how `load_router` opens one."""
+"""The registry: which class a router's name refers to, and how `load_router` loads it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# name -> (module, class); a module is imported when its router is asked for
+# name -> (module, class); a module is imported when its router is requested
 BUILT_IN = {
     "random": ("random", "RandomRouter"),
     "mf": ("mf", "MatrixFactorizationRouter"),
@@ -39,12 +39,12 @@ _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "*.parqu
 
 
 def router_names() -> tuple[str, ...]:
-    """The names that `load_router` knows: those of this package, then those that installed packages register."""
+    """Return the names that `load_router` knows: those of this package, then those of installed packages."""
     return (*BUILT_IN, *sorted(_plugins()))
 
 
 def router_class(name: str) -> type[Router]:
-    """The class of the router called `name`, or that ``"package.module:Class"`` names.
+    """Return the class of the router called `name`, or the class that ``"package.module:Class"`` names.
 
     Raises:
         ConfigurationError: No router has this name, it cannot be imported, or it is not a subclass of `Router`.
@@ -53,7 +53,7 @@ def router_class(name: str) -> type[Router]:
     if found is None:
         raise _unknown_name(name)
     if isinstance(found, Router):
-        raise ConfigurationError(f"router {name!r} is a ready router, not a class: it takes no source and no options")
+        raise ConfigurationError(f"router {name!r} is a router object, not a class: it takes no source and no options")
     return found
 
 
@@ -62,22 +62,23 @@ def load_router(
 ) -> Router:
     """Load a router by name from a directory or a hub id; without a source, the bundled default.
 
-    Every call returns an object of its own, so that setting an attribute of it concerns nobody else.
+    Every call returns a new object, so changing an attribute of it affects nobody else.
 
     Args:
         name: ``"random"``, ``"mf"``, ``"sw_ranking"``, ``"bert"``, ``"causal_llm"`` or ``"knn"``; a name that an
             installed package registers in the entry-point group ``routellm.routers``; ``"package.module:Class"`` for a
-            class of your own (the module is also looked for in the working directory); or a directory that
+            class of your own (the module is also searched for in the working directory); or a directory that
             `Router.save_pretrained` wrote, whose config names the router.
-        source: Directory, or hub id ``owner/name`` (needs the ``hub`` extra and network on first use). Only
-            safetensors weights are opened. None: the bundled checkpoint of ``"mf"``; ``"random"`` and classes of your
-            own are constructed with the options.
+        source: Directory, or hub id ``owner/name`` (needs the ``hub`` extra, and a network on first use). Only
+            safetensors weights are loaded. None loads the bundled checkpoint of ``"mf"``, and constructs ``"random"``
+            and classes of your own with the options.
         revision: Branch, tag or commit of a hub id.
-        **options: For the router: ``embedder``, ``strong``, ``weak``, ``device``, ``dtype``, ``seed``, ...
+        **options: Options of the router, such as ``embedder``, ``strong``, ``weak``, ``device``, ``dtype`` or ``seed``.
 
     Raises:
-        ConfigurationError: Unknown name or option, a router that cannot be imported, or an embedder that does not fit.
-        CheckpointNotFoundError: There is nothing at `source`, or only pickled weights.
+        ConfigurationError: The name or an option is unknown, the router cannot be imported, or the embedder does not
+            fit.
+        CheckpointNotFoundError: `source` does not exist, or contains only pickled weights.
         CheckpointError: The checkpoint is corrupt or holds another router.
         MissingExtraError: An optional dependency is missing; the message gives the install command.
     """
@@ -94,20 +95,20 @@ def load_router(
         raise _unknown_name(str(name))
     if isinstance(found, Router):
         if options:
-            raise ConfigurationError(f"router {name!r} is a ready router: it takes no options ({', '.join(options)})")
+            raise ConfigurationError(f"router {name!r} is a router object: it takes no options ({', '.join(options)})")
         return found
     if name == "mf":
         return found.from_pretrained(_bundled_directory(), **options)
     if name in BUILT_IN and name != "random":
         raise ConfigurationError(
-            f"router {name!r} is not bundled: give its checkpoint, load_router({str(name)!r}, DIRECTORY_OR_HUB_ID)"
+            f"router {name!r} is not bundled: pass its checkpoint, load_router({str(name)!r}, DIRECTORY_OR_HUB_ID)"
         )
     return _constructed(str(name), found, options)
 
 
 @cache
 def _bundled() -> Router:
-    """The bundled router, loaded once. It never leaves this module: callers get copies that share its arrays."""
+    """The bundled router, loaded once. Callers only get copies, which share its arrays."""
     return router_class("mf").from_pretrained(_bundled_directory())
 
 
@@ -130,7 +131,7 @@ def _constructed(name: str, cls: type[Router], options: dict[str, Any]) -> Route
         except TypeError as exc:
             raise ConfigurationError(
                 f"router {name!r} cannot be constructed with {', '.join(options) or 'no options'}: {exc}; pass the "
-                f"arguments of {cls.__name__} as options, or a directory that it was saved in"
+                f"arguments of {cls.__name__} as options, or a directory in which it was saved"
             ) from exc
     return cls(**options)
 
@@ -140,20 +141,20 @@ def _takes_nothing(self: Any) -> None:
 
 
 def _find(name: str) -> type[Router] | Router | None:
-    """The class, or the ready router, that a name or an import path means; None where it is neither."""
+    """The class or router object that a name or an import path refers to; None if it is neither."""
     if re.fullmatch(_IMPORT_PATH, name) and not isdir(name):
         return _checked(name, imported_object(name, "router"))
     return _registered(name)
 
 
 def _registered(name: str) -> type[Router] | Router | None:
-    """What is registered under `name`. A saved config may name this, and never a module to import."""
+    """What is registered under `name`. A saved config may name only this, never a module to import."""
     if name in BUILT_IN:
         module, attribute = BUILT_IN[name]
         found: type[Router] = getattr(import_module(f"routellm_core.routers.{module}"), attribute)
         return found
     if "/" in name or "\\" in name:
-        return None  # a path: not worth a look into every installed package
+        return None  # a path, for which searching every installed package is not worthwhile
     entries = _plugins().get(name, [])
     if not entries:
         return None
@@ -182,20 +183,20 @@ def _checked(name: str, found: Any) -> type[Router] | Router:
     what = f"the class {found.__name__}" if isinstance(found, type) else f"a {type(found).__name__}"
     raise ConfigurationError(
         f"router {name!r} is {what}, not a subclass of Router or a Router object; to use a function or another object "
-        "with win_rates, put router = as_router(...) into the module and name that"
+        "with win_rates, define router = as_router(...) in the module and name that"
     )
 
 
 def _plugins() -> dict[str, list[EntryPoint]]:
-    """The entry points of installed packages by name; whatever is wrong with one of them leaves the others usable."""
-    from importlib.metadata import distributions  # takes longer to import than everything else that routing needs
+    """The entry points of installed packages by name; if one of them is broken, the others remain usable."""
+    from importlib.metadata import distributions  # slower to import than everything else that routing needs
 
     found: dict[str, list[EntryPoint]] = {}
     seen: set[str] = set()
     for distribution in distributions():
         try:
             entries = [entry for entry in distribution.entry_points if entry.group == ENTRY_POINT_GROUP]
-            # of one package that is on the path twice, the first is the one that would be imported
+            # if a package is on the path twice, the first one is the one that would be imported
             owner = re.sub(r"[-_.]+", "-", distribution.name).lower() if entries else ""
         except Exception as exc:
             logger.warning("the entry points of an installed package cannot be read: %s", type(exc).__name__)
@@ -221,7 +222,7 @@ def _expected() -> str:
 
 def _unknown_name(name: str) -> ConfigurationError:
     return ConfigurationError(
-        f"router name {name!r}: expected {_expected()}; there is no router and no directory of this name"
+        f"router name {name!r}: expected {_expected()}; there is no router and no directory with this name"
     )
 
 
@@ -239,9 +240,9 @@ def _directory(source: str | Path, revision: str | None) -> Path:
         raise MissingExtraError(f"source={source!r} is not a local directory; loading it from the hub", "hub") from None
     try:
         fetched = Path(snapshot_download(source, revision=revision, allow_patterns=_HUB_FILES))
-    except Exception as exc:  # the hub client has a dozen error classes, and all mean that it cannot be fetched
+    except Exception as exc:  # the hub client has a dozen error classes, and all mean that the download failed
         raise CheckpointNotFoundError(
-            f"source={source!r}: no such local directory, and it cannot be fetched from the hub "
+            f"source={source!r}: no such local directory, and it cannot be downloaded from the hub "
             f"({type(exc).__name__}: {exc})"
         ) from exc
     if not any(fetched.glob("*.safetensors")) and not any(fetched.glob("*.npy")):

@@ -1,4 +1,4 @@
-"""SimilarityWeightedRouter: Bradley-Terry ratings weighted by how similar each past battle's prompt is; no training."""
+"""SimilarityWeightedRouter: Bradley-Terry ratings with battles weighted by the similarity of their prompts."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ from routellm_core.statistics.tiers import compute_tiers
 logger = logging.getLogger(__name__)
 
 SameTier = Literal["ignore", "routellm"]
-# by the last digit of a kind's key
+# indexed by the last digit of a kind's key
 _OUTCOMES: tuple[Literal["lost", "tied", "won"], ...] = ("lost", "tied", "won")
 
-# Prompts at once: bounds the similarities to some tens of megabytes, however long the batch.
+# Prompts per chunk: limits the similarities to some tens of megabytes, whatever the size of the batch.
 _TABLES = 64
-# No battle weighs less than this share of the heaviest one: whatever the base, each rating keeps a finite optimum.
+# No battle weighs less than this share of the heaviest one, so each rating has a finite optimum whatever the base.
 _LEAST_WEIGHT = 1e-9
-# The tie that bounds the ratings counts half as a win and half as a loss.
+# The tie that keeps the ratings finite counts as half a win and half a loss.
 _HALF_TIE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class _Ranking:
-    """The models' unweighted ratings, and which of `num_tiers` tiers each is in; 0 is best."""
+    """Return the models' unweighted ratings, and the tier of each out of `num_tiers`; 0 is best."""
 
     ratings: dict[str, float]
     tiers: dict[str, int]
@@ -61,13 +61,13 @@ class _Ranking:
 
 @dataclass(frozen=True, slots=True)
 class StoredBattle:
-    """A stored battle, as seen from a prompt.
+    """A stored battle, compared with a prompt.
 
     Attributes:
-        similarity: Cosine of its prompt with the prompt, in [-1, 1].
+        similarity: Cosine similarity of the two prompts, in [-1, 1].
         first_tier: Tier of one model; 0 is best.
-        second_tier: Tier of the other one.
-        outcome: How the first did: ``"won"`` or ``"tied"``; ``"lost"`` only where both are of one tier.
+        second_tier: Tier of the other model.
+        outcome: The result of the first model: ``"won"`` or ``"tied"``; ``"lost"`` only if both are in the same tier.
     """
 
     similarity: float
@@ -77,37 +77,38 @@ class StoredBattle:
 
 
 class SimilarityWeightedRouter(EmbeddingRouter):
-    """Rates model tiers anew for each prompt, from battles weighted by the similarity of their prompts.
+    """Computes new ratings of model tiers for each prompt, from battles weighted by the similarity of their prompts.
 
-    Battle i weighs ``base * base^S_i`` with ``S_i = cos(e, e_i) / max_j cos(e, e_j)``; the Bradley-Terry ratings of
-    the tiers are solved to the optimum under these weights, and the win rate is
-    ``1 - 1 / (1 + 10^((R_s - R_w) / 400))`` (RouteLLM, section 4.2). Each win rate depends on its prompt alone: a
-    batch gives, bit for bit, what its prompts give one by one (as long as the number of BLAS threads is the same).
+    Battle i has the weight ``base * base^S_i`` with ``S_i = cos(e, e_i) / max_j cos(e, e_j)``; the Bradley-Terry
+    ratings of the tiers are solved to the optimum under these weights, and the win rate is
+    ``1 - 1 / (1 + 10^((R_s - R_w) / 400))`` (RouteLLM, section 4.2). Each win rate depends on its prompt alone: a batch
+    gives the same win rates as its prompts one by one, bit for bit (with the same number of BLAS threads). There is no
+    training.
 
-    Special cases: where no stored prompt is similar (max cos <= 0, for example the zero
-    vector of an empty prompt) all battles weigh the same. Where some tier never won or never lost among the battles,
-    or with `nearest`, each tier gets one more tie, of the weight of an average battle, against a player rated 1000;
-    so each win rate is finite. Strong and weak in one tier give 0.5 for every prompt, which is logged as a warning.
+    Special cases: If no stored prompt is similar (max cos <= 0, for example for the zero vector of an empty prompt),
+    all battles weigh the same. If some tier never won or never lost among the battles, or with `nearest`, each tier
+    gets one more tie, with the weight of an average battle, against a player rated 1000, so that every win rate is
+    finite. If strong and weak are in the same tier, every win rate is 0.5, and a warning is logged.
 
     Args:
         battles: n records (model_a, model_b, winner); winner is "model_a", "model_b", "tie" or "tie (bothbad)".
-        embeddings: (n, d) embedding of each battle's prompt, any scale; rows are normalised once.
+        embeddings: (n, d) embedding of each battle's prompt, in any scale; rows are normalised once.
         embedder: Maps prompts to vectors of dimension d, in the space of `embeddings`.
         strong: Strong model, one of the battles' models.
-        weak: Weak model, another one of them.
+        weak: Weak model, another of the battles' models.
         num_tiers: Number of tiers, see `compute_tiers`.
-        same_tier: A battle within one tier carries no information and is ignored; "routellm" lets it act as the
-            authors' package does, for thresholds that were set with it (it moves win rates by up to 0.02).
-        dtype: Storage of the embeddings: "float32"; "float16", half the memory, moves win rates by less than 1e-4 (in
-            the bfloat16 form, the upper half of a float32: numpy converts the other form too slowly to gain by it); or
-            "int8" with one scale a row, a quarter, by less than 1e-3.
-        base: Base of the weights, > 1. 10 is the paper's; greater ones follow the similar battles more sharply, which
-            small embeddings need.
-        nearest: Use only the battles of the k greatest similarities (and what ties with the last). None: all.
+        same_tier: "ignore" drops battles within a tier, which carry no information; "routellm" treats them as the
+            authors' package does, for thresholds that were chosen there (this moves win rates by up to 0.02).
+        dtype: Storage of the embeddings: "float32"; "float16", with half the memory, which moves win rates by less than
+            1e-4 (stored as bfloat16, the upper half of a float32, because numpy converts IEEE half precision too
+            slowly); or "int8" with one scale per row and a quarter of the memory, by less than 1e-3.
+        base: Base of the weights, > 1. The paper uses 10; larger bases concentrate on similar battles, which small
+            embeddings need.
+        nearest: Use only the battles with the k highest similarities (and those that tie with the last). None uses all.
 
     Raises:
-        ConfigurationError: A parameter has a value that is not allowed, or the embedder has another dimension.
-        DataError: A malformed battle; an embedding that is zero, NaN or infinite; groups of models that never met.
+        ConfigurationError: A value is not allowed, or the dimension of the embedder is different.
+        DataError: A battle is malformed; an embedding is zero, NaN or infinite; or groups of models never met.
     """
 
     name = "sw_ranking"
@@ -139,12 +140,13 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         n = len(coded.first)
         if matrix.ndim != 2 or len(matrix) != n or matrix.shape[1] == 0 or matrix.dtype.kind not in "fiu":
             raise DataError(
-                f"embeddings has shape {matrix.shape}, dtype {matrix.dtype}: expected numbers ({n}, d), a row a battle"
+                f"embeddings has shape {matrix.shape}, dtype {matrix.dtype}: expected numbers ({n}, d), one row per "
+                "battle"
             )
         ratings: dict[str, float] = bradley_terry_ratings(coded, same_model=same_tier)
         tiers = compute_tiers(ratings, num_tiers)
-        # One key a kind of battle. Battles of two tiers: winner first (or lower tier first) and 2 = won, 1 = tie.
-        # Battles within a tier: 2, 1, 0 = model_a won, tie, model_a lost, which only "routellm" tells apart.
+        # One key per kind of battle. Battles between tiers: winner first (or lower tier first) and 2 = won, 1 = tie.
+        # Battles within a tier: 2, 1, 0 = model_a won, tie, model_a lost, which only "routellm" distinguishes.
         tier = np.array([tiers[model] for model in coded.models])
         a, b, score = tier[coded.first], tier[coded.second], (2.0 * coded.score).astype(np.intp)
         swap = (a != b) & ((score == 0) | ((score == 1) & (a > b)))
@@ -177,7 +179,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         if same_tier not in ("ignore", "routellm"):
             raise ConfigurationError(f"same_tier={same_tier!r}: expected 'ignore' or 'routellm'")
         if not is_number(base) or base <= 1.0:
-            raise ConfigurationError(f"base={base!r}: expected a finite number > 1; the paper has 10")
+            raise ConfigurationError(f"base={base!r}: expected a finite number > 1; the paper uses 10")
         if nearest is not None:
             nearest = checked_count(nearest, "nearest", unit="battles")
         for parameter, model in (("strong", strong), ("weak", weak)):
@@ -185,13 +187,13 @@ class SimilarityWeightedRouter(EmbeddingRouter):
                 some = ", ".join(list(tiers)[:8]) + (", ..." if len(tiers) > 8 else "")
                 raise ConfigurationError(f"{parameter}={model!r} took part in no battle; known models: {some}")
         if strong == weak:
-            raise ConfigurationError(f"strong and weak are both {strong!r}: give two models")
+            raise ConfigurationError(f"strong and weak are both {strong!r}: pass two different models")
         self.dimension = store.dimension
         require_dimension(embedder, self.dimension, "the sw_ranking router")
         if tiers[strong] == tiers[weak]:
             logger.warning(
-                "strong=%r and weak=%r are in one tier of %d: the win rate is 0.5 for every prompt; raise num_tiers or "
-                "choose models further apart",
+                "strong=%r and weak=%r are in the same tier (num_tiers=%d), so the win rate is 0.5 for every prompt; "
+                "increase num_tiers or choose models further apart",
                 strong,
                 weak,
                 num_tiers,
@@ -210,7 +212,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         self._needs_tie = nearest is not None or not is_bounded(wins[0], fixed[0])
         if self._needs_tie:
             fixed = fixed + _HALF_TIE
-        # Every prompt starts from the unweighted optimum: a few steps from its own, and the same in any batch.
+        # Every prompt starts from the unweighted optimum: it is a few steps away, and the same in any batch.
         self._start = solve_bradley_terry(wins, fixed)[0]
 
     @property
@@ -219,7 +221,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         return self.store.dtype
 
     def nearest_battles(self, prompt: str, k: int = 8) -> list[StoredBattle]:
-        """The k stored battles with the most similar prompts, the most similar first: what the win rate rests on most.
+        """Return the k stored battles with the most similar prompts, the most similar first; they weigh most.
 
         Raises:
             PromptError: `prompt` is not a str.
@@ -247,7 +249,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         average = np.empty(len(embeddings))
         for i, row in enumerate(similarities):
             weights, number = self._weights(row)
-            # A zero weight may stand beside others in a cell, so cells are summed, never skipped.
+            # A zero weight may share a cell with others, so cells are summed, never skipped.
             sums[i] = np.add.reduceat(weights, self.store.starts)
             average[i] = sums[i].sum() / number
         wins, fixed = self._tables(sums)
@@ -257,7 +259,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         return np.asarray(1.0 / (1.0 + np.exp(theta[:, self._weak_row] - theta[:, self._strong_row])))
 
     def _weights(self, cosines: npt.NDArray[np.float32]) -> tuple[FloatArray, int]:
-        """Weight (n,) of each battle, up to the common factor base^2, and the number that is not zero."""
+        """Return the weight (n,) of each battle, up to the common factor base^2, and how many are not zero."""
         number = len(cosines)
         top = cosines.max()
         if top <= 0.0:
@@ -274,7 +276,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         return weights.astype(np.float64), number
 
     def _tables(self, sums: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Weight of each kind of battle (b, m) -> wins (b, t, t) and results against the fixed player (b, 2, t)."""
+        """Turn the weight of each kind of battle (b, m) into wins (b, t, t) and fixed-player results (b, 2, t)."""
         flat = np.zeros((len(sums), self._size * (self._size + 2)))
         for kinds, cells, share in self._cells:
             flat[:, cells] += share * sums[:, kinds]
@@ -326,8 +328,8 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         missing = [key for key in ("strong", "weak", "num_tiers", "dimension", "ratings", "tiers") if key not in config]
         if missing:
             raise CheckpointError(
-                f"{path} is not a saved sw_ranking router: its config lacks {', '.join(missing)}. The published data "
-                "sets are read by SimilarityWeightedRouter.from_battles"
+                f"{path} is not a saved sw_ranking router: its config lacks {', '.join(missing)}. To use the published "
+                "data sets, call SimilarityWeightedRouter.from_battles"
             )
         store = BattleStore.mapped(path / WEIGHTS_FILE, config["dimension"], config.get("digest"))
         tiers, ratings, num_tiers = config["tiers"], config["ratings"], config["num_tiers"]
@@ -366,23 +368,23 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         weak: str = "mixtral-8x7b-instruct-v0.1",
         **options: Any,
     ) -> SimilarityWeightedRouter:
-        """Build the router from the published data sets, or others of their form.
+        """Build the router from the published data sets, or from others of the same form.
 
         Battles have the columns prompt (a JSON list of turns), model_a, model_b, winner_model_a, winner_model_b,
-        winner_tie; those whose first turn has under 16 characters after strip are left out. Embeddings have the column
-        ``embeddings``, one row for each of the other battles.
+        winner_tie; those whose first turn has fewer than 16 characters after strip are skipped. Embeddings have the
+        column ``embeddings``, with one row for each of the other battles.
 
         Args:
-            battles: Data sets in order: a parquet or csv file, a directory of such, or a hub id.
+            battles: Data sets in order; each is a parquet or csv file, a directory of such files, or a hub id.
             embeddings: Their embeddings, in the same order.
-            embedder: Default: OpenAI's text-embedding-3-small, which made the published embeddings.
+            embedder: The default is OpenAI's text-embedding-3-small, which produced the published embeddings.
             strong: Strong model.
             weak: Weak model.
             **options: Further arguments of the class: num_tiers, same_tier, dtype, base, nearest.
 
         Raises:
             MissingExtraError: pyarrow, or for a hub id huggingface_hub, is not installed.
-            CheckpointNotFoundError: A file or data set is not there.
+            CheckpointNotFoundError: A file or data set does not exist.
             DataError: A column or value is malformed, or the numbers of battles and embeddings differ.
         """
         records = read_published_battles(battles)
@@ -390,7 +392,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         if len(matrix) != len(records):
             raise DataError(
                 f"{len(records)} battles have a first turn of {MIN_PROMPT_CHARACTERS} or more characters, but there "
-                f"are {len(matrix)} embeddings; give both for the same data sets in the same order"
+                f"are {len(matrix)} embeddings; pass both for the same data sets in the same order"
             )
         if embedder is None:
             from routellm_core.embedders.openai import OpenAIEmbedder
@@ -402,14 +404,14 @@ class SimilarityWeightedRouter(EmbeddingRouter):
 def _cells(
     first: npt.NDArray[np.intp], second: npt.NDArray[np.intp], outcome: npt.NDArray[Any], size: int, *, own: bool
 ) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], float]]:
-    """Where each kind of battle counts: (kinds, cells of the flat table, share), no cell twice in one entry.
+    """Where each kind of battle counts: (kinds, cells of the flat table, share), with no cell twice in an entry.
 
-    The flat table is wins (size, size), then wins and losses (2, size) against the fixed player.
+    The flat table consists of wins (size, size), then wins and losses (2, size) against the fixed player.
     """
     there, back = first * size + second, second * size + first
     cross, within = first != second, (first == second) & own
     won, tied, lost = outcome == 2, outcome == 1, outcome == 0
-    # Within a tier the package scores model_b against the fixed player: what model_a won is a loss there.
+    # Within a tier the package scores model_b against the fixed player, so a win of model_a is a loss there.
     wins, losses = size * size + first, size * size + size + first
     plan = [
         (cross & won, there, 1.0),

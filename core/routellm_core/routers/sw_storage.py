@@ -1,4 +1,4 @@
-"""The battles of a similarity-weighted router: compact vectors of their prompts, in memory or mapped from a file."""
+"""Storage for the battles of a similarity-weighted router: compact prompt vectors, in memory or memory-mapped."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from routellm_core.errors import CheckpointError, CheckpointNotFoundError, DataE
 
 Storage = Literal["float32", "float16", "int8"]
 
-# Numbers of the rows that a product takes at once: as float32 1.8 MB, which stay in cache while each prompt of a batch
-# is multiplied with them. Products take two prompts each: for those of up to a million multiplications numpy's BLAS has
-# a kernel that reads the rows where they lie, which costs half as much per prompt as a product with one. Both numbers
-# are part of the result, since the rounding of a product depends on its shape.
+# Numbers per block of rows in a product: 1.8 MB as float32, which stay in cache while each prompt of a batch is
+# multiplied with them. Each product takes two prompts: for up to a million multiplications, numpy's BLAS has a kernel
+# that reads the rows in place, which costs half as much per prompt as a product with one. Both numbers affect the
+# result, since the rounding of a product depends on its shape.
 _BLOCK_NUMBERS = 450_000
 _TOGETHER = 2
 # A float16 row is an array of pairs, see `_paired`.
@@ -35,15 +35,16 @@ _SAFETENSORS_DTYPES = {"F32": "<f4", "U32": "<u4", "I8": "|i1", "I64": "<i8"}
 
 @dataclass(frozen=True)
 class BattleStore:
-    """n battles sorted by kind, with the directions of their prompts' vectors. It never changes.
+    """n battles sorted by kind, with the directions of their prompts' vectors; immutable.
 
     Attributes:
         dimension: d, the length of a prompt's vector.
         rows: The n directions as one of `DTYPES`: (n, d), or (n, d / 2 rounded up) pairs for "float16".
-        scales: float32 (n,), the factor of each row, for "int8" alone; otherwise None.
-        keys: int (m,), the kinds of battle, ascending; what a key means is up to the router.
-        counts: int (m,), how many of the battles are of each kind.
-        saved_digest: The digest that was saved with them, since hashing mapped rows would read them all; or None.
+        scales: float32 (n,), the factor of each row, only for "int8"; otherwise None.
+        keys: int (m,), the kinds of battle, ascending; the router defines what a key means.
+        counts: int (m,), number of battles of each kind.
+        saved_digest: The digest that was saved with the battles, because hashing mapped rows would read all of them; or
+            None.
     """
 
     dimension: int
@@ -71,16 +72,16 @@ class BattleStore:
 
     @classmethod
     def mapped(cls, file: Path, dimension: Any, saved_digest: Any) -> BattleStore:
-        """Map the battles that `save` wrote; nothing of the rows is read before it is used.
+        """Map the battles that `save` wrote into memory; rows are only read when they are used.
 
         Args:
             file: The safetensors file.
-            dimension: d, as the config beside it says.
-            saved_digest: Their digest, as the config says; anything but a text counts as not saved.
+            dimension: d, from the config beside the file.
+            saved_digest: Their digest, from the config; anything but a str counts as not saved.
 
         Raises:
-            CheckpointNotFoundError: There is no such file.
-            CheckpointError: It is not readable, or its arrays do not fit together.
+            CheckpointNotFoundError: The file does not exist.
+            CheckpointError: The file cannot be read, or its arrays do not fit together.
         """
         tensors = _mapped_tensors(file)
         rows, keys, counts, scales = (tensors.get(name) for name in ("embeddings", "keys", "counts", "scales"))
@@ -110,7 +111,7 @@ class BattleStore:
         return cls(dimension, rows, scales, np.array(keys), np.array(counts), known)
 
     def save(self, file: Path) -> None:
-        """Write the battles to `file`; it appears whole or not at all, and whoever has the old one mapped keeps it."""
+        """Write the battles to `file`, completely or not at all; existing maps of the old file stay valid."""
         from safetensors.numpy import save_file
 
         tensors = {
@@ -120,7 +121,7 @@ class BattleStore:
         }
         if self.scales is not None:
             tensors["scales"] = self.scales
-        # A new file in place of the old one: this router, or another process, may have the old one mapped.
+        # Replace the old file by a new one: this router, or another process, may have the old one mapped.
         partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         try:
             save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial)
@@ -133,7 +134,7 @@ class BattleStore:
 
     @property
     def dtype(self) -> str:
-        """How a direction is stored, a key of `DTYPES`."""
+        """How directions are stored, a key of `DTYPES`."""
         return next(name for name, dtype in DTYPES.items() if dtype == self.rows.dtype)
 
     @cached_property
@@ -147,7 +148,7 @@ class BattleStore:
 
     @cached_property
     def digest(self) -> str:
-        """Hex digest of the battles and their vectors."""
+        """A hex digest of the battles and their vectors."""
         if self.saved_digest is not None:
             return self.saved_digest
         digest = hashlib.sha256()
@@ -158,10 +159,10 @@ class BattleStore:
         return digest.hexdigest()[:32]
 
     def similarities(self, embeddings: FloatMatrix) -> npt.NDArray[np.float32]:
-        """Cosines (b, n) of the vectors (b, d) of prompts with the stored rows; those of the zero vector are 0.
+        """Return the cosines (b, n) of prompt vectors (b, d) with the stored rows; those of the zero vector are 0.
 
-        Blocks of rows by pairs of prompts, not one large product: the rounding of a cosine then does not depend on how
-        many prompts came together, and a block crosses the memory bus once for all of them.
+        The product is computed in blocks of rows and pairs of prompts: the rounding of a cosine then does not depend on
+        the number of prompts in the batch, and a block is read from memory once for all of them.
         """
         count, n = len(embeddings), len(self.rows)
         norms = np.sqrt((embeddings.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
@@ -184,9 +185,10 @@ class BattleStore:
         return out[:count]
 
     def _blocks(self) -> Iterator[tuple[int, list[npt.NDArray[np.float32]]]]:
-        """Blocks of rows as float32; where they have to be made they share one buffer.
+        """Yield blocks of rows as float32; blocks that have to be converted share one buffer.
 
-        float16 rows come as two: their odd components, which are the rows themselves read as float32, and the even.
+        float16 rows are yielded as two blocks: the odd components, which are the rows themselves read as float32, and
+        the even ones.
         """
         rows = self.rows
         height = _block_rows(rows.shape[1])
@@ -196,8 +198,8 @@ class BattleStore:
             part = np.asarray(rows[start : start + height])
             block = buffer[: len(part)]
             if not made:
-                # Reading it once in order brings the block into cache a third faster than the kernel does, which
-                # follows many rows at a time.
+                # Reading the block once in order brings it into the cache a third faster than the kernel, which reads
+                # many rows at a time.
                 part.max()
                 yield start, [part]
             elif rows.dtype == DTYPES["float16"]:
@@ -215,7 +217,7 @@ def _block_rows(width: int) -> int:
 def _stored(
     matrix: npt.NDArray[Any], order: npt.NDArray[np.intp], dtype: Storage
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32] | None]:
-    """Unit rows in `order` as `dtype`, block by block: no second copy of the matrix."""
+    """Return unit rows in `order` as `dtype`, computed block by block without a second copy of the matrix."""
     n, dimension = matrix.shape
     rows: npt.NDArray[Any] = np.empty((n, -(-dimension // 2) if dtype == "float16" else dimension), DTYPES[dtype])
     scales = np.empty(n, dtype=np.float32) if dtype == "int8" else None
@@ -223,7 +225,7 @@ def _stored(
     for start in range(0, n, height):
         index = order[start : start + height]
         block = matrix[index].astype(np.float64)
-        # Scaled first: the square of a tiny or huge component would leave the range of a float.
+        # Scale first: the square of a tiny or huge component would be outside the range of a float.
         largest = np.abs(block).max(axis=1, keepdims=True)
         bad = ~np.isfinite(largest[:, 0]) | (largest[:, 0] == 0.0)
         if bad.any():
@@ -241,11 +243,11 @@ def _stored(
 
 
 def _paired(block: npt.NDArray[np.float64]) -> npt.NDArray[np.uint32]:
-    """Two components a word, as bfloat16: the even one in the lower half, the odd one in the upper.
+    """Pack two components per word, as bfloat16: the even one in the lower half, the odd one in the upper half.
 
-    Read as a float32 a word is the odd component, with the bits of the even one as the end of its mantissa. The upper
-    half is rounded with those bits in place, so the whole is as close to the component as a bfloat16 comes, and the
-    rows serve as odd components without any conversion.
+    Read as a float32, a word is the odd component, with the bits of the even one at the end of its mantissa. The upper
+    half is rounded with those bits in place, so the word is as close to the component as a bfloat16 can be, and the
+    rows can be used as odd components without any conversion.
     """
     width = block.shape[1]
     single = np.zeros((len(block), width + width % 2), dtype=np.float32)
@@ -259,7 +261,7 @@ def _paired(block: npt.NDArray[np.float64]) -> npt.NDArray[np.uint32]:
 
 
 def _mapped_tensors(file: Path) -> dict[str, npt.NDArray[Any]]:
-    """The tensors of a safetensors file as read-only maps of it: nothing is read before it is used."""
+    """Return the tensors of a safetensors file as read-only memory maps; data are only read when they are used."""
     with damage_named(file, "is not a readable safetensors file of a sw_ranking router"):
         if not file.is_file():
             raise CheckpointNotFoundError(f"no {file.name} in {str(file.parent)!r}: not a saved sw_ranking router")

@@ -1,4 +1,4 @@
-"""What the routers over transformers models share: opening a checkpoint safely, and telling two models apart."""
+"""Shared by the routers over transformers models: loading checkpoints safely, and fingerprints of models."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from routellm_core.errors import CheckpointError, CheckpointNotFoundError, Confi
 
 DTYPES = ("float32", "bfloat16", "float16")
 _PICKLED = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
-# Elements of a tensor that its digest reads: fine-tuning changes nearly all, so these tell models apart in moments.
+# Number of elements of a tensor in its digest: fine-tuning changes nearly all of them, so a sample is enough.
 _SAMPLE = 1 << 16
 
 
 def import_transformers(what: str) -> ModuleType:
-    """The transformers module.
+    """Import the transformers module.
 
     Raises:
         MissingExtraError: transformers or torch is not installed.
     """
     try:
-        import torch  # noqa: F401 - without it transformers imports and then fails with a message of its own
+        import torch  # noqa: F401 - without torch, transformers can be imported and fails later with another message
         import transformers
     except ImportError:
         raise MissingExtraError(what, "bert") from None
@@ -31,10 +31,10 @@ def import_transformers(what: str) -> ModuleType:
 
 
 def torch_dtype(dtype: str | None) -> Any:
-    """The torch dtype of this name; None for None.
+    """Return the torch dtype with this name; None for None.
 
     Raises:
-        ConfigurationError: No such dtype is supported.
+        ConfigurationError: The dtype is not supported.
     """
     import torch
 
@@ -46,17 +46,17 @@ def torch_dtype(dtype: str | None) -> Any:
 
 
 def load_model(auto_class: Any, path: Path, dtype: str, device: str | None) -> Any:
-    """Load a model from a directory: safetensors only, no code of the checkpoint's own, no weight that is missing.
+    """Load a model from a directory: only from safetensors, without code from the checkpoint, with all weights.
 
     Raises:
-        CheckpointNotFoundError: No safetensors weights; pickled ones are named and refused.
-        CheckpointError: The checkpoint is corrupt, incomplete or needs code of its own.
+        CheckpointNotFoundError: There are no safetensors weights; the message names pickled ones, which are rejected.
+        CheckpointError: The checkpoint is corrupt or incomplete, or requires code of its own.
         ConfigurationError: `dtype` or `device` is not allowed.
     """
     if not any(path.glob("*.safetensors")):
         pickled = sorted(file.name for file in path.iterdir() if file.suffix in _PICKLED)
         hint = (
-            f" {', '.join(pickled)} is there, but pickled weights can run code when opened and are refused; convert "
+            f" {', '.join(pickled)} exists, but pickled weights can run code when opened and are rejected; convert "
             "a copy that you trust to safetensors"
             if pickled
             else ""
@@ -68,17 +68,17 @@ def load_model(auto_class: Any, path: Path, dtype: str, device: str | None) -> A
         )
     except ConfigurationError:
         raise
-    except Exception as exc:  # the parts of transformers may raise anything
+    except Exception as exc:  # transformers may raise anything
         raise CheckpointError(f"{path} cannot be loaded: {type(exc).__name__}: {exc}") from exc
     lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if lacking:
-        # transformers would fill them with random numbers and go on.
+        # transformers would initialise them randomly and continue
         raise CheckpointError(f"{path} lacks weights, or has them in another shape: {', '.join(lacking[:5])}")
     return placed(model, device)
 
 
 def placed(model: Any, device: str | None) -> Any:
-    """The model on `device`, ready for inference only."""
+    """Move the model to `device` and prepare it for inference."""
     if device is not None:
         try:
             model = model.to(device)
@@ -91,11 +91,11 @@ def load_tokenizer(transformers: ModuleType, path: Path) -> Any:
     """Load a fast tokenizer from a directory.
 
     Raises:
-        CheckpointError: There is no tokenizer, or only a slow one.
+        CheckpointError: There is no tokenizer, or it is not a fast one.
     """
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=True)
-    except Exception as exc:  # the parts of transformers may raise anything
+    except Exception as exc:  # transformers may raise anything
         raise CheckpointError(f"the tokenizer of {path} cannot be loaded: {type(exc).__name__}: {exc}") from exc
     if not getattr(tokenizer, "is_fast", False):
         raise CheckpointError(f"{path} has no tokenizer.json: save the tokenizer in its fast form")
@@ -103,12 +103,12 @@ def load_tokenizer(transformers: ModuleType, path: Path) -> Any:
 
 
 def saved_config(path: Path) -> dict[str, Any]:
-    """The config.json that a model has just written."""
-    return read_json_object(path / "config.json", "the model has written none")
+    """Return the config.json that a model has just written."""
+    return read_json_object(path / "config.json", "the model did not write it")
 
 
 def model_digest(model: Any, tokenizer: Any) -> str:
-    """Hex digest of a model and its tokenizer: all names and shapes, up to 65,536 elements of each tensor."""
+    """Return a hex digest of a model and its tokenizer: all names and shapes, up to 65,536 elements per tensor."""
     digest = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -1,6 +1,6 @@
 """Bradley-Terry ratings of models from battles with ties: weighted, sparse, solved to the optimum.
 
-P(i beats j) = 1 / (1 + 10^((R_j - R_i) / 400)); a tie counts as half a win for each. Inside, ratings are theta in
+P(i beats j) = 1 / (1 + 10^((R_j - R_i) / 400)); a tie counts as half a win for each. Internally, ratings are theta in
 natural units (R = 1000 + 400 / ln 10 * theta), and all battles collapse into one table of weighted wins, so the cost of
 a fit hardly depends on their number.
 """
@@ -24,15 +24,15 @@ Name = TypeVar("Name", bound=Hashable)
 
 RATING_SCALE = 400.0 / math.log(10.0)
 BASE_RATING = 1000.0
-# The convention of the published Arena ratings: where this model took part, it is rated 1082.
+# By the convention of the published Arena ratings, this model is rated 1082 if it took part.
 ARENA_ANCHOR = ("llama-2-70b-chat", 1082.0)
 WINNERS: Mapping[Any, float] = {"model_a": 1.0, "model_b": 0.0, "tie": 0.5, "tie (bothbad)": 0.5}
 
 _MAX_STEPS = 500
-# Newton decrement over total weight at which a step is the last one. The step is still taken, and squares the error;
-# a bound on the step itself would be lost in rounding where weights of very different size leave a flat direction.
+# Newton decrement over total weight below which a step is the last one. That step is still taken and squares the error.
+# A bound on the step itself would drown in rounding errors if weights of very different size leave a flat direction.
 _TOLERANCE = 1e-18
-# Below this decrement one that no longer falls is rounding: tables of weights that differ by 1e9 end so.
+# Below this value, a decrement that no longer falls is rounding error: tables whose weights differ by 1e9 end this way.
 _ROUNDING = 1e-12
 
 
@@ -41,10 +41,10 @@ class EncodedBattles:
     """Battles as integer columns.
 
     Attributes:
-        models: The p model names, in order of first appearance in the column of first players, then of second ones.
+        models: The p model names, in order of first appearance: first all of model_a, then model_b.
         first: (n,) index of model_a.
         second: (n,) index of model_b.
-        score: (n,) what model_a scored: 1 for a win, 0.5 for a tie, 0 for a loss.
+        score: (n,) score of model_a: 1 for a win, 0.5 for a tie, 0 for a loss.
     """
 
     models: list[Any]
@@ -60,7 +60,7 @@ def encode_battles(battles: Sequence[tuple[Hashable, Hashable, str]]) -> Encoded
         battles: n >= 1 records; winner is "model_a", "model_b", "tie" or "tie (bothbad)".
 
     Raises:
-        DataError: No battles, a record that is not three values, or an unknown winner; the message says which record.
+        DataError: There are no battles, a record is not three values, or a winner is unknown; the message names it.
     """
     try:
         column_a, column_b, winners = zip(*battles, strict=True)
@@ -92,23 +92,25 @@ def bradley_terry_ratings(
 ) -> dict[Name, float]:
     """Maximum-likelihood ratings on the Elo scale, best first; equal ratings in order of name.
 
-    The mean rating is 1000 unless `anchor` took part. Where some model never won or never lost (more exactly: where the
-    win graph is not strongly connected) the maximum is at infinity; then each model is given one extra tie, of the
-    weight of an average battle, against a player rated 1000. All ratings are then finite and keep their order.
+    The mean rating is 1000 unless `anchor` took part. If some model never won or never lost (more precisely, if the win
+    graph is not strongly connected), the maximum is at infinity; each model then gets one extra tie, with the weight of
+    an average battle, against a player rated 1000. All ratings are then finite and keep their order.
 
     Args:
         battles: (model_a, model_b, winner) records, or the result of `encode_battles`.
-        weights: (n,) finite, non-negative weight of each battle; None: 1 each.
-        same_model: A battle of a model against itself says nothing and is ignored; "routellm" lets it act as the
-            authors' package does, as a battle in which model_b's result is scored against a player rated 1000.
-        anchor: (model, rating): shift all ratings so that this model, if it took part, has this one. None: no shift.
+        weights: (n,) finite, non-negative weight of each battle; None weighs each 1.
+        same_model: "ignore" drops battles of a model against itself, which carry no information; "routellm" treats them
+            as the authors' package does, as battles in which model_b's result counts against a player rated 1000.
+        anchor: (model, rating); all ratings are shifted so that this model, if it took part, has this rating. None
+            does not shift them.
 
     Returns:
         Rating of each model.
 
     Raises:
-        DataError: A malformed record, bad weights, or groups of models that never met: their ratings do not compare.
-        ConfigurationError: An unknown `same_model`.
+        DataError: A record is malformed, the weights are invalid, or groups of models never met, so that their ratings
+            cannot be compared.
+        ConfigurationError: `same_model` is unknown.
     """
     if same_model not in ("ignore", "routellm"):
         raise ConfigurationError(f"same_model={same_model!r}: expected 'ignore' or 'routellm'")
@@ -122,8 +124,8 @@ def bradley_terry_ratings(
     wins += np.bincount(coded.second * p + coded.first, w * (1.0 - coded.score), p * p).reshape(p, p)
     fixed = np.zeros((2, p))
     if same_model == "routellm":
-        # The package writes +x and then -x into one cell of its design matrix: what remains is a player with the sign
-        # of model_b against nobody, that is against a rating of zero.
+        # The package writes +x and then -x into the same cell of its design matrix. What remains is a player with the
+        # sign of model_b against no opponent, that is, against a rating of zero.
         own = coded.first == coded.second
         fixed[0] = np.bincount(coded.first[own], (w * (1.0 - coded.score))[own], p)
         fixed[1] = np.bincount(coded.first[own], (w * coded.score)[own], p)
@@ -150,21 +152,21 @@ def bradley_terry_ratings(
 def solve_bradley_terry(wins: FloatArray, fixed: FloatArray, start: FloatArray | None = None) -> FloatArray:
     """Maximise the Bradley-Terry likelihood of a batch of win tables by a damped Newton method.
 
-    The step is shortened by log(1 + r) / r, r its range: for a generalised self-concordant function such as this one
-    that makes every step an ascent without a line search (Sun and Tran-Dinh 2019, arXiv 1703.04599), and is a full
-    Newton step near the optimum. The result of a table does not depend, to the last bit, on the others of its batch.
+    The step is shortened by log(1 + r) / r, where r is its range. For a generalised self-concordant function such as
+    this one, every step is then an ascent without a line search (Sun and Tran-Dinh 2019, arXiv 1703.04599), and a full
+    Newton step near the optimum. The result for a table does not depend on the rest of its batch, bit for bit.
 
     Args:
         wins: (b, p, p) weighted wins of i over j, a tie being half a win for each; diagonals are ignored.
-        fixed: (b, 2, p) weighted wins and losses of each model against a player of theta 0. All zero for a table:
-            only differences of its theta have a meaning.
-        start: (p,) first guess, shared by all tables; None: zeros.
+        fixed: (b, 2, p) weighted wins and losses of each model against a player of theta 0. If all are zero for a
+            table, only differences of its theta are meaningful.
+        start: (p,) first guess, shared by all tables; None starts from zeros.
 
     Returns:
         (b, p) theta. The maximum must be finite (`is_bounded`).
 
     Raises:
-        RouterError: No convergence: the maximum of a table is at infinity.
+        RouterError: The iteration does not converge: the maximum of a table is at infinity.
     """
     b, p = wins.shape[:2]
     games = wins + wins.transpose(0, 2, 1)
@@ -218,7 +220,7 @@ def _logistic(x: FloatArray) -> FloatArray:
 
 
 def connected_groups(wins: FloatArray, fixed: FloatArray) -> list[list[int]]:
-    """Groups of models that met, directly or through others (or the fixed player), largest first."""
+    """Groups of models connected by battles, directly or through others (or the fixed player), largest first."""
     p = len(wins)
     met = np.zeros((p + 1, p + 1), dtype=bool)
     met[:p, :p] = (wins + wins.T) > 0.0

@@ -31,9 +31,9 @@ from routellm_core.statistics.metrics import (
 LEVELS = (0.5, 0.8)
 # Cells of one block of bootstrap draws: bounds the memory of any call to some tens of MB.
 BLOCK_CELLS = 1 << 21
-# Below this many rows a bootstrap of a mean sees too little of the spread.
+# With fewer rows than this, a bootstrap of a mean underestimates the spread.
 FEWEST = 30
-# Above this many rows the bootstrap of a mean is normal in every digit that is shown, and is drawn as such.
+# With more rows than this, the bootstrap of a mean is normal in every digit shown, so it is drawn from a normal.
 _NORMAL_FROM = 50_000
 
 
@@ -55,7 +55,7 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     def to_dict(self) -> dict[str, float | None]:
-        """The three numbers as JSON scalars; a NaN becomes None."""
+        """Return the three numbers as JSON scalars; NaN becomes None."""
         return {name: _json_number(getattr(self, name)) for name in ("value", "low", "high")}
 
 
@@ -86,11 +86,11 @@ class Resampling:
 
     @property
     def tail(self) -> float:
-        """The probability below the interval, and above it."""
+        """The probability below the interval, which is also that above it."""
         return (1.0 - self.confidence) / 2.0
 
     def rng(self, stream: int | None = None) -> np.random.Generator:
-        """A generator of random numbers; each `stream` has numbers of its own."""
+        """A generator of random numbers; each `stream` is independent."""
         return np.random.default_rng(self.seed if stream is None else [self.seed, stream])
 
     def resample(self, count: int) -> Iterator[npt.NDArray[np.int32]]:
@@ -98,7 +98,7 @@ class Resampling:
         return resample(count, self.draws, self.rng())
 
     def interval(self, draws: npt.ArrayLike, value: float) -> Estimate:
-        """Percentile interval of bootstrap draws around an estimate; undefined (NaN) draws are left out."""
+        """Percentile interval of bootstrap draws around an estimate; undefined (NaN) draws are ignored."""
         values = np.asarray(draws, dtype=np.float64)
         values = values[np.isfinite(values)]
         if values.size == 0 or not np.isfinite(value):
@@ -108,7 +108,7 @@ class Resampling:
 
 
 def resample(count: int, draws: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int32]]:
-    """Bootstrap draws, each as how often each of `count` rows was drawn: blocks (b, count), `draws` rows in all."""
+    """Bootstrap draws as counts of how often each of `count` rows was drawn: blocks (b, count), `draws` rows in all."""
     rows = max(1, BLOCK_CELLS // max(1, count))
     for start in range(0, draws, rows):
         block = min(rows, draws - start)
@@ -118,10 +118,10 @@ def resample(count: int, draws: int, rng: np.random.Generator) -> Iterator[npt.N
 
 
 def mean_interval(values: Floats, how: Resampling) -> Estimate:
-    """Bootstrap interval of a mean, studentized: costs and losses are skewed, and percentiles would cover too little.
+    """Studentized bootstrap interval of a mean: costs and losses are skewed, and percentiles would cover too little.
 
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 12.5. With a handful of rows it is the
-    percentile interval, as too many draws have no spread then.
+    See Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 12.5. With a handful of rows the
+    percentile interval is used, because too many draws would have no spread.
     """
     rng = how.rng()
     n, mean, spread = values.size, float(values.mean()), float(values.std())
@@ -180,14 +180,14 @@ def bootstrap(
         weak_scores: (n,) scores of the weak model.
         levels: PGR levels of the CPT columns.
         draws: Number of draws.
-        seed: Seed of the draws; the same seed draws the same prompts for every router, so that draws pair up.
+        seed: Seed of the draws; the same seed draws the same prompts for every router, so that draws are paired.
 
     Returns:
-        ``apgr``, ``cpt_50``, ``saving_50``, ..., ``auc`` and ``hull_area`` as arrays (draws,); NaN in the draws in
-        which the strong model is not better than the weak one.
+        ``apgr``, ``cpt_50``, ``saving_50``, ..., ``auc`` and ``hull_area`` as arrays (draws,); NaN in draws in which
+        the strong model is not better than the weak one.
 
     Raises:
-        DataError: Malformed arrays.
+        DataError: The arrays are malformed.
         ConfigurationError: `draws` is not positive or a level is outside [0, 1].
     """
     rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
@@ -212,13 +212,14 @@ def curve_band(
 ) -> tuple[Floats, Floats]:
     """Pointwise bootstrap band of the curve's height above the straight line from always weak to always strong.
 
-    What all prompts have in common moves both and cancels, so the band shows how sure the gain over a random mix is.
+    Variation that all prompts share moves both and cancels, so the band shows how certain the gain over a random mix
+    is.
 
     Args:
         win_rates: (n,) win rates.
         strong_scores: (n,) scores of the strong model.
         weak_scores: (n,) scores of the weak model.
-        strong_fractions: (k,) shares at which the band is wanted.
+        strong_fractions: (k,) shares at which to compute the band.
         confidence: Level of the band.
         draws: Bootstrap draws.
         seed: Seed of the draws.
@@ -257,7 +258,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether the interval excludes zero."""
         return not (self.difference.low <= 0.0 <= self.difference.high)
 
 
@@ -274,8 +275,8 @@ def compare_routers(
 ) -> Comparison:
     """Paired bootstrap comparison of two routers on the same prompts.
 
-    Both are measured on the same draws, so what makes a prompt hard for both cancels: the interval of the difference
-    is much tighter than two separate intervals suggest.
+    Both are measured on the same draws, so the difficulty of a prompt that both share cancels: the interval of the
+    difference is much narrower than two separate intervals suggest.
 
     Args:
         first: (n,) win rates of the first router.
@@ -288,8 +289,8 @@ def compare_routers(
         seed: Seed of the draws.
 
     Raises:
-        ConfigurationError: Unknown `metric`, `draws` or `confidence` not allowed.
-        DataError: Malformed arrays, or the strong model is not better than the weak one on them.
+        ConfigurationError: `metric` is unknown, or `draws` or `confidence` is not allowed.
+        DataError: The arrays are malformed, or the strong model is not better than the weak one on them.
     """
     levels: tuple[float, ...] = ()
     if metric.startswith(("cpt_", "saving_")) and metric.split("_")[1].isdigit():
@@ -311,14 +312,14 @@ def compare_routers(
 
 
 def shown_digits(width: float, *, least: int) -> int:
-    """Decimals, at least `least`, that show the first two digits of a number of this size."""
+    """Number of decimals, at least `least`, that shows the first two significant digits of a number of this size."""
     if not 0.0 < width < math.inf:
         return least
     return int(min(12, max(least, 1 - math.floor(math.log10(width)))))
 
 
 def number_text(threshold: float) -> str:
-    """A threshold with at least four decimals, and as many more as it has."""
+    """Format a threshold with all its decimals, and at least four."""
     return np.format_float_positional(threshold, min_digits=4)
 
 

@@ -1,8 +1,8 @@
 """Metrics of a router on prompts whose strong and weak scores are known.
 
 Everything here follows from one curve: prompts are sent to the strong model in descending order of win rate, and the
-mean score is drawn against the share of strong calls. Prompts with one win rate go together, in random order, so the
-curve is a straight line between the ends of such a group. Definitions: RouteLLM (arXiv 2406.18665), section 3.
+mean score is plotted against the share of strong calls. Prompts with equal win rates go together, in random order, so
+the curve is a straight line between the ends of such a group. Definitions: RouteLLM (arXiv 2406.18665), section 3.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Curve:
     Attributes:
         strong_fraction: (k,) shares in [0, 1]; starts at 0 and ends at 1.
         quality: (k,) mean score at each share, in the unit of the scores.
-        threshold: (k,) a prompt is strong when its win rate is >= this; infinite where no prompt is strong.
+        threshold: (k,) a prompt is strong when its win rate is >= this; infinite if no prompt is strong.
     """
 
     strong_fraction: Floats
@@ -35,11 +35,11 @@ class Curve:
     threshold: Floats
 
     def quality_at(self, strong_fraction: float) -> float:
-        """Mean score at a share of strong calls, linear between the points."""
+        """Mean score at a share of strong calls, interpolated linearly between the points."""
         return float(np.interp(strong_fraction, self.strong_fraction, self.quality))
 
     def auc(self) -> float:
-        """Area under the score over the shares that the curve spans (trapezoid)."""
+        """Area under the curve over the shares that it spans (trapezoidal rule)."""
         return _trapezoid(self.quality, self.strong_fraction)
 
     def apgr(self, strong_quality: float, weak_quality: float) -> float:
@@ -57,14 +57,14 @@ def curve(
         win_rates: (n,) win rates; only their order matters, so any finite numbers will do.
         strong_scores: (n,) scores of the strong model's answers, higher is better.
         weak_scores: (n,) scores of the weak model's answers to the same prompts.
-        bins: None for the exact curve, one point per distinct win rate. A number for the form of the authors'
+        bins: None for the exact curve, with one point per distinct win rate. A number for the form of the authors'
             package: the bins + 1 edges of that many quantile bins are the thresholds (``>=``; ``>`` at the last edge).
 
     Returns:
-        The curve; its ends are always weak and always strong.
+        The curve from always weak to always strong.
 
     Raises:
-        DataError: Not one finite number per prompt, or no prompts.
+        DataError: An array does not hold one finite number per prompt, or there are no prompts.
         ConfigurationError: `bins` is not a positive integer.
     """
     rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
@@ -79,11 +79,11 @@ def curve(
     if isinstance(bins, bool) or not isinstance(bins, int | np.integer) or bins < 1:
         raise ConfigurationError(f"bins={bins!r}: expected a positive integer, or None for the exact curve")
     edges = np.quantile(rates, np.linspace(0.0, 1.0, int(bins) + 1))
-    # The lowest edge is the minimum by definition, but interpolation may land one rounding step above it.
+    # The lowest edge is the minimum by definition, but interpolation may end up one rounding step above it.
     edges[0], edges[-1] = rates.min(), rates.max()
     order = np.argsort(rates, kind="stable")
     ascending = rates[order]
-    # Sent to weak below each edge: the prompts before the edge's position in ascending order.
+    # The prompts below each edge go to weak: those before the edge's position in ascending order.
     below = np.searchsorted(ascending, edges, side="left")
     below[-1] = n
     weak_sum = np.concatenate(([0.0], np.cumsum(weak[order])))
@@ -114,8 +114,9 @@ def pgr(
         0 for always weak, 1 for always strong; above 1 and below 0 are possible.
 
     Raises:
-        ConfigurationError: Not exactly one of `threshold` and `strong_fraction`, or a share outside [0, 1].
-        DataError: Malformed arrays, or the strong model is not better than the weak one on them.
+        ConfigurationError: Not exactly one of `threshold` and `strong_fraction` is given, or the share is outside
+            [0, 1].
+        DataError: The arrays are malformed, or the strong model is not better than the weak one on them.
     """
     rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
     gap = checked_gap(strong, weak)
@@ -136,18 +137,18 @@ def apgr(
 ) -> float:
     """Average performance gap recovered: the area under PGR over the share of strong calls, 0 to 1.
 
-    A random router has 0.5 in expectation, and so has a constant win rate. Values above 1 are possible where an order
-    beats always strong.
+    A random router scores 0.5 in expectation, and so does a constant win rate. Values above 1 are possible if an order
+    of the prompts beats always strong.
 
     Args:
         win_rates: (n,) win rates; only their order matters.
         strong_scores: (n,) scores of the strong model.
         weak_scores: (n,) scores of the weak model.
-        bins: None for the exact curve. 10 for the number that the authors' package prints: trapezoid over the 11
-            edges of 10 quantile bins; see `curve`.
+        bins: None for the exact curve; 10 for the number that the authors' package prints, the trapezoidal rule over
+            the 11 edges of 10 quantile bins; see `curve`.
 
     Raises:
-        DataError: Malformed arrays, or the strong model is not better than the weak one on them.
+        DataError: The arrays are malformed, or the strong model is not better than the weak one on them.
     """
     rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
     checked_gap(strong, weak)
@@ -164,20 +165,20 @@ def cpt(
 ) -> float:
     """Call-performance threshold: the smallest share of strong calls at which PGR first reaches `level`.
 
-    Linear between the points of the curve, so it never falls when `level` rises. A random router has CPT = level in
-    expectation.
+    The curve is interpolated linearly between its points, so the CPT never decreases as `level` increases. A random
+    router has CPT = level in expectation.
 
     Args:
         win_rates: (n,) win rates; only their order matters.
         strong_scores: (n,) scores of the strong model.
         weak_scores: (n,) scores of the weak model.
-        level: Wanted PGR in [0, 1].
+        level: Target PGR in [0, 1].
         bins: None for the exact curve, a number for the coarse curve of the authors' package. (Their own CPT
-            interpolates over a curve that need not be monotone; the two agree where it is.)
+            interpolates over a curve that need not be monotone; the two agree if it is.)
 
     Raises:
         ConfigurationError: `level` is outside [0, 1].
-        DataError: Malformed arrays, or the strong model is not better than the weak one on them.
+        DataError: The arrays are malformed, or the strong model is not better than the weak one on them.
     """
     rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
     wanted = checked_fraction(level, "level")
@@ -197,9 +198,9 @@ def cost_saving_ratio(
     strong_cost: float = 1.0,
     weak_cost: float = 0.0,
 ) -> float:
-    """How many times more a random mix costs than the router, both reaching PGR `level`.
+    """How many times more a random mix costs than the router when both reach PGR `level`.
 
-    With the default costs this is the paper's ratio: random's strong calls / the router's, ``level / cpt(level)``.
+    With the default costs this is the paper's ratio of random's strong calls to the router's, ``level / cpt(level)``.
 
     Args:
         win_rates: (n,) win rates.
@@ -207,15 +208,15 @@ def cost_saving_ratio(
         weak_scores: (n,) scores of the weak model.
         level: Wanted PGR in (0, 1].
         strong_cost: Mean cost of one call of the strong model, in any currency.
-        weak_cost: Mean cost of one call of the weak model, in the same.
+        weak_cost: Mean cost of one call of the weak model, in the same currency.
 
     Raises:
         ConfigurationError: `level` is outside (0, 1], or the costs are not 0 <= weak_cost < strong_cost.
-        DataError: Malformed arrays, or the strong model is not better than the weak one on them.
+        DataError: The arrays are malformed, or the strong model is not better than the weak one on them.
     """
     check_costs(strong_cost, weak_cost)
     if level == 0:
-        raise ConfigurationError("level=0: always weak reaches it without a strong call; pass a level in (0, 1]")
+        raise ConfigurationError("level=0: always weak reaches that without a strong call; pass a level in (0, 1]")
     share = cpt(win_rates, strong_scores, weak_scores, level)
     return (weak_cost + level * (strong_cost - weak_cost)) / (weak_cost + share * (strong_cost - weak_cost))
 
@@ -231,9 +232,9 @@ def hull_area(
 ) -> float:
     """Mean quality above the best static mix of the same cost, over all costs from always weak to always strong.
 
-    A static mix sends each call to a model drawn at random, whatever the prompt. The best one for a cost lies on the
-    upper convex hull of (cost, quality) of the single models. Positive: routing by prompt gains over mixing blindly.
-    With two models it is ``(apgr - 0.5) * (strong quality - weak quality)``.
+    A static mix sends each call to a model drawn at random, whatever the prompt. The best mix for a given cost lies on
+    the upper convex hull of (cost, quality) of the single models. A positive value means that routing by prompt beats
+    mixing blindly. With two models it is ``(apgr - 0.5) * (strong quality - weak quality)``.
 
     Args:
         win_rates: (n,) win rates.
@@ -244,11 +245,11 @@ def hull_area(
         others: Further single models by name: (mean cost of a call, mean score).
 
     Returns:
-        In the unit of the scores.
+        The difference, in the unit of the scores.
 
     Raises:
         ConfigurationError: The costs are not 0 <= weak_cost < strong_cost.
-        DataError: Malformed arrays.
+        DataError: The arrays are malformed.
     """
     check_costs(strong_cost, weak_cost)
     rates, strong, weak = checked_rows(win_rates, strong_scores, weak_scores)
@@ -256,18 +257,18 @@ def hull_area(
     cost = weak_cost + line.strong_fraction * (strong_cost - weak_cost)
     points = [(weak_cost, float(weak.mean())), (strong_cost, float(strong.mean())), *(others or {}).values()]
     hull_cost, hull_quality = static_hull(points)
-    # Both lines are straight between the union of their corners, so the trapezoid over it is exact.
+    # Both lines are straight between the union of their corners, so the trapezoidal rule over it is exact.
     at = np.unique(np.concatenate((cost, hull_cost[(hull_cost > weak_cost) & (hull_cost < strong_cost)])))
     above = np.interp(at, cost, line.quality) - np.interp(at, hull_cost, hull_quality)
     return _trapezoid(above, at) / (strong_cost - weak_cost)
 
 
 def static_hull(points: Sequence[tuple[float, float]]) -> tuple[Floats, Floats]:
-    """Corners (cost, quality) of the best static mix for each cost: the upper convex hull, never falling with cost."""
+    """Corners (cost, quality) of the best static mix for each cost: the upper convex hull, non-decreasing in cost."""
     best: list[tuple[float, float]] = []
     for cost, quality in sorted(points, key=lambda p: (p[0], -p[1])):
         if best and quality <= best[-1][1]:
-            continue  # a more expensive model that is no better has no part in a sensible mix
+            continue  # a more expensive model that is no better has no place in a sensible mix
         while len(best) > 1 and _left_of(best[-2], best[-1], (cost, quality)):
             best.pop()
         best.append((cost, quality))
@@ -280,9 +281,9 @@ def _left_of(a: tuple[float, float], b: tuple[float, float], c: tuple[float, flo
 
 
 def prompt_length(prompts: Sequence[str]) -> Floats:
-    """The prompt-length baseline as win rates (n,): number of characters, longer prompts go to the strong model.
+    """The prompt-length baseline as win rates (n,): longer prompts, in characters, go to the strong model.
 
-    Mapped into [0, 1) by ``length / (length + 500)``; only the order matters.
+    Lengths are mapped into [0, 1) by ``length / (length + 500)``; only the order matters.
     """
     length = np.fromiter((len(p) for p in prompts), dtype=np.float64)
     return np.asarray(length / (length + 500.0), dtype=np.float64)
@@ -297,7 +298,7 @@ def curve_metrics(size: Floats, gain: Floats, weak_quality: Floats, levels: Sequ
     """Metrics of many curves at once.
 
     Args:
-        size: (b, g) prompts in each group of equal win rate, groups in descending order.
+        size: (b, g) number of prompts in each group of equal win rate; groups are in descending order.
         gain: (b, g) sum of (strong - weak) over each group.
         weak_quality: (b,) mean weak score.
         levels: PGR levels.
@@ -307,7 +308,7 @@ def curve_metrics(size: Floats, gain: Floats, weak_quality: Floats, levels: Sequ
     total = reached[:, -1]
     # Area under the gain curve: each group is a trapezoid of its size, halfway between its two ends.
     area = (size * (reached - gain / 2.0)).sum(axis=1) / count
-    # An exact zero gap survives rounding as a speck; the speck is judged by the size of what was added up.
+    # Rounding turns an exact zero gap into a tiny number; how tiny depends on the size of what was added up.
     gap = np.where(total > 1e-12 * np.abs(gain).sum(axis=1), total, np.nan)
     out = {"apgr": area / gap, "auc": weak_quality + area / count, "hull_area": (area - total.clip(0.0) / 2.0) / count}
     for level in levels:
@@ -335,7 +336,7 @@ def _first_reach(size: Floats, gain: Floats, level: float) -> Floats:
 
 
 class Ranked:
-    """Prompts grouped by win rate, in descending order: what any weighting of them turns into a curve."""
+    """Prompts grouped by win rate in descending order; any weighting of the prompts turns them into a curve."""
 
     def __init__(self, rates: Floats) -> None:
         self.order = np.argsort(-rates, kind="stable")
@@ -344,7 +345,7 @@ class Ranked:
         self.values = ordered[self.starts]
 
     def grouped(self, counts: npt.NDArray[Any], gains: Floats) -> tuple[Floats, Floats]:
-        """Size and summed gain (b, g) of each group when prompt i counts ``counts[b, i]`` times."""
+        """Size and summed gain (b, g) of each group if prompt i counts ``counts[b, i]`` times."""
         size = counts[:, self.order].astype(np.float64)
         gain = size * gains[self.order]
         if self.starts.size < self.order.size:
@@ -354,7 +355,7 @@ class Ranked:
 
 
 def _trapezoid(y: Floats, x: Floats) -> float:
-    """Area under straight lines (numpy's own was renamed between 1.26 and 2)."""
+    """Area under straight lines (numpy renamed its own function between 1.26 and 2)."""
     return float((np.diff(x) * (y[1:] + y[:-1])).sum() / 2.0)
 
 
@@ -369,14 +370,14 @@ def complementary(strong: Floats, weak: Floats) -> bool:
 
 
 def gains(strong: Floats, weak: Floats) -> Floats:
-    """Strong minus weak score of each prompt; scores that differ by rounding alone (0.1 + 0.2 and 0.3) are equal."""
+    """Strong minus weak score of each prompt; scores that differ only by rounding, as 0.1 + 0.2 and 0.3, are equal."""
     gain = strong - weak
     gain[np.abs(gain) <= 1e-14 * (np.abs(strong) + np.abs(weak))] = 0.0
     return gain
 
 
 def ratio(top: Floats, bottom: Floats) -> Floats:
-    """Elementwise quotient; NaN where the divisor is not positive."""
+    """Elementwise quotient, NaN if the divisor is not positive."""
     out: Floats = np.full(np.shape(bottom), np.nan)
     np.divide(top, bottom, out=out, where=bottom > 0)
     return out
@@ -387,7 +388,7 @@ def checked_scores(name: str, values: npt.ArrayLike) -> Floats:
     try:
         out = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
-        raise DataError(f"{name} holds something that is not a number; expected one number per prompt") from None
+        raise DataError(f"{name} contains something that is not a number; expected one number per prompt") from None
     if out.ndim != 1:
         raise DataError(f"{name} has shape {out.shape}; expected (n,), one number per prompt")
     if out.size == 0:
@@ -396,7 +397,7 @@ def checked_scores(name: str, values: npt.ArrayLike) -> Floats:
     if bad.size:
         raise DataError(
             f"{name}[{bad[0]}] is {out[bad[0]]} ({bad.size} of {out.size} rows are not finite); "
-            "leave out the prompts that have no score"
+            "remove the prompts that have no score"
         )
     return out
 
@@ -419,7 +420,7 @@ def checked_rows(
     if not rates.size == strong.size == weak.size:
         raise DataError(
             f"win_rates has {rates.size} rows, strong_scores {strong.size} and weak_scores {weak.size}; "
-            "they must be of the same prompts, in the same order"
+            "they must belong to the same prompts, in the same order"
         )
     return rates, strong, weak
 
@@ -429,7 +430,7 @@ def tolerance(strong: Floats, weak: Floats) -> float:
 
 
 def checked_gap(strong: Floats, weak: Floats) -> float:
-    """Mean of strong - weak, or a `DataError` where there is no gap to recover."""
+    """Mean of strong - weak, or a `DataError` if there is no gap to recover."""
     gap = float(strong.mean() - weak.mean())
     if abs(gap) <= tolerance(strong, weak):
         raise DataError(

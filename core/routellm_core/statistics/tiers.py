@@ -16,8 +16,9 @@ def compute_tiers(ratings: Mapping[Name, float], num_tiers: int) -> dict[Name, i
     """Split models into tiers of adjacent ratings so that the sum of the tiers' variances is least; tier 0 is best.
 
     The sum is not weighted by tier size (section 4.1 of arXiv 2406.18665 as its authors' package computes it), so a far
-    outlier tends to get a tier to itself. Ties of the sum go to the smallest first tiers. With fewer models than tiers
-    each model is alone in its tier and the numbers in between stay unused: the best is 0, the last num_tiers - 1.
+    outlier tends to get a tier to itself. If several partitions have the same sum, the smallest first tiers win. With
+    fewer models than tiers each model has a tier of its own and the numbers in between are unused: the best model is in
+    tier 0, the worst in num_tiers - 1.
 
     Args:
         ratings: Rating of each of n >= 1 models, any order.
@@ -28,7 +29,7 @@ def compute_tiers(ratings: Mapping[Name, float], num_tiers: int) -> dict[Name, i
 
     Raises:
         ConfigurationError: `num_tiers` is not a positive int.
-        DataError: No models, or a rating that is NaN or infinite.
+        DataError: There are no models, or a rating is NaN or infinite.
     """
     if isinstance(num_tiers, bool) or not isinstance(num_tiers, int) or num_tiers < 1:
         raise ConfigurationError(f"num_tiers={num_tiers!r}: expected an int >= 1")
@@ -50,7 +51,7 @@ def compute_tiers(ratings: Mapping[Name, float], num_tiers: int) -> dict[Name, i
     for _ in range(1, num_tiers):
         split, cost = [0] * n, best.copy()
         for j in range(1, n):
-            # The last tier holds l+1..j; argmin takes the first of equals.
+            # The last tier holds l+1..j; argmin takes the first of equal values.
             sums = best[:j] + variance[1 : j + 1, j]
             split[j] = int(np.argmin(sums))
             cost[j] = sums[split[j]]

@@ -73,7 +73,7 @@ def test_a_class_or_an_object_of_your_own(module):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("word2vec", r"embedder='word2vec': expected bundled, openai:MODEL, a directory .* package\.module:Class"),
+        ("word2vec", r"embedder='word2vec': expected bundled, openai:MODEL, the directory .* package\.module:Class"),
         ("acme_absent:Mine", "module acme_absent cannot be imported: ModuleNotFoundError"),
         ("acme_embedders:Absent", "module acme_embedders has no attribute 'Absent'"),
         ("acme_embedders:Wants", "cannot be constructed without arguments: .*key"),

@@ -224,7 +224,7 @@ def test_mf_embeds_a_batch_in_one_call():
         ({"output": np.ones(5)}, "output"),
         ({"projection": np.ones((5, 8))}, "projection"),
         ({"output": np.array([1, 2, np.nan, 3])}, "output holds NaN"),
-        ({"embedder": HashEmbedder(9)}, "HashEmbedder gives 9 dimensions but the mf router was trained on 8"),
+        ({"embedder": HashEmbedder(9)}, "HashEmbedder has 9 dimensions, but the mf router was trained with 8"),
         ({"embedder": object()}, "embed(texts)"),
     ],
 )

@@ -202,9 +202,9 @@ def test_of_a_package_that_is_on_the_path_twice_the_first_counts(install):
 def test_a_package_may_register_a_router_that_is_ready(install):
     install("acme-ready", "[routellm.routers]\nacme-ready = acme_routers:ready\n", acme_routers=ACME)
     assert load_router("acme-ready").win_rates(["hi"]).tolist() == [0.04]
-    with pytest.raises(ConfigurationError, match=r"ready router: it takes no options \(factor\)"):
+    with pytest.raises(ConfigurationError, match=r"router object: it takes no options \(factor\)"):
         load_router("acme-ready", factor=1.0)
-    with pytest.raises(ConfigurationError, match="ready router, not a class"):
+    with pytest.raises(ConfigurationError, match="router object, not a class"):
         load_router("acme-ready", ".")
 
 
@@ -249,7 +249,7 @@ def test_an_import_path_that_leads_to_no_router_says_why(install, name, said):
     "name", [":Mine", "acme:", "a b:Mine", "acme-x:Mine", "a:b:c", "C:\\routers", "x" * 5000, "\x00"]
 )
 def test_what_is_neither_a_name_nor_a_path_is_unknown(name):
-    with pytest.raises(ConfigurationError, match="no router and no directory of this name"):
+    with pytest.raises(ConfigurationError, match="no router and no directory with this name"):
         load_router(name)
 
 

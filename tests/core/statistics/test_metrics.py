@@ -477,7 +477,7 @@ def test_one_prompt_does_not_crash():
         (([0.1, float("nan")], [1, 0], [0, 0]), r"win_rates\[1\] is nan"),
         (([0.1, 0.2], [1, float("nan")], [0, 0]), r"strong_scores\[1\] is nan"),
         (([0.1, 0.2], [1, 0], [0, float("inf")]), r"weak_scores\[1\] is inf"),
-        (([0.1, 0.2], ["a", "b"], [0, 0]), "strong_scores holds something that is not a number"),
+        (([0.1, 0.2], ["a", "b"], [0, 0]), "strong_scores contains something that is not a number"),
         (([[0.1, 0.2]], [1, 0], [0, 0]), r"win_rates has shape \(1, 2\)"),
         (([0.1, 0.2], [1, 0], [0, 1]), "same mean"),
         (([0.1, 0.2], [0, 0], [0, 1]), "swap strong_scores and weak_scores"),
