@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from routellm_core.calibration import OnlineCalibration
     from routellm_core.log import TrafficLog
     from routellm_core.policy import Price, Shadow, ShareLimit, SpendLimit, Stickiness
+    from routellm_core.routers.bulk import WinRates
 
 __all__ = [
     "Calibration",
@@ -53,6 +54,7 @@ __all__ = [
     "SpendLimit",
     "Stickiness",
     "TrafficLog",
+    "WinRates",
     "load_router",
 ]
 __version__ = "0.1.0"
@@ -66,6 +68,7 @@ _ROOMS = {
     "SpendLimit": "policy",
     "Stickiness": "policy",
     "TrafficLog": "log",
+    "WinRates": "routers.bulk",
 }
 
 

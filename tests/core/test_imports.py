@@ -64,7 +64,7 @@ def test_public_names():
         "Calibration", "CheckpointError", "CheckpointNotFoundError", "ConfigurationError", "DataError",
         "DeadlineError", "LimitError", "MissingExtraError", "OnlineCalibration", "Price", "PromptError",
         "RouteLLMError", "Router", "RouterError", "RoutingDecision", "RoutingPolicy", "RoutingRequest", "Shadow",
-        "ShareLimit", "SpendLimit", "Stickiness", "TrafficLog", "load_router",
+        "ShareLimit", "SpendLimit", "Stickiness", "TrafficLog", "WinRates", "load_router",
     ]  # fmt: skip
     for module in (routellm_core, routellm_core.routers, routellm_core.embedders):
         for name in module.__all__:

@@ -1,0 +1,134 @@
+"""Win rates of whole columns: the same numbers in whatever form the batch comes, in this process and in others."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+
+import numpy as np
+import pytest
+
+from routellm_core import ConfigurationError, DataError, WinRates, load_router
+from tests.support.routers import ScriptedRouter
+
+PROMPTS = ["hi", "Prove that there are infinitely many primes.", "", "What is 2 + 2?", "¿Cómo estás?"]
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return load_router().win_rates(PROMPTS)
+
+
+def same(found, expected) -> None:
+    np.testing.assert_array_equal(np.asarray(found, dtype=np.float64), expected)
+
+
+@pytest.mark.parametrize("make", [list, tuple, lambda p: np.array(p, dtype=object), np.array])
+def test_a_list_or_an_array(make, expected):
+    same(WinRates()(make(PROMPTS)), expected)
+
+
+def test_a_dict_of_columns(expected):
+    batch = {"prompt": np.array(PROMPTS), "id": [1, 2, 3, 4, 5]}
+    found = WinRates()(batch)
+    assert list(found) == ["prompt", "id", "win_rate"]
+    assert "win_rate" not in batch
+    same(found["win_rate"], expected)
+
+
+def test_pandas(expected):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"text": PROMPTS, "id": range(5)}, index=list("abcde"))
+    found = WinRates(column="text", to="p")(frame)
+    assert list(found.columns) == ["text", "id", "p"]
+    assert list(found.index) == list("abcde")
+    same(found["p"], expected)
+    series = WinRates()(frame["text"])
+    assert (series.name, list(series.index)) == ("win_rate", list("abcde"))
+    same(series, expected)
+    for missing in (None, float("nan"), pandas.NA):
+        same(WinRates()(pandas.Series([PROMPTS[0], missing], dtype=object)), [expected[0], np.nan])
+
+
+def test_arrow(expected):
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"prompt": PROMPTS})
+    for batch in (table, table.to_batches()[0]):
+        found = WinRates()(batch)
+        assert type(found) is type(batch)
+        same(found["win_rate"], expected)
+    same(WinRates()(table["prompt"]), expected)
+    assert WinRates()(pyarrow.array([PROMPTS[0], None])).to_pylist() == [expected[0], None]
+    again = WinRates()(WinRates()(table))
+    assert again.schema.names == ["prompt", "win_rate"]
+
+
+def test_polars(expected):
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"prompt": PROMPTS})
+    same(WinRates()(frame)["win_rate"], expected)
+    assert WinRates()(polars.Series([PROMPTS[0], None])).to_list() == [expected[0], None]
+
+
+def test_duckdb(expected):
+    duckdb = pytest.importorskip("duckdb")
+    pyarrow = pytest.importorskip("pyarrow")
+    with duckdb.connect() as connection:
+        connection.create_function("win_rate", WinRates(), ["VARCHAR"], "DOUBLE", type="arrow")
+        connection.register("prompts", pyarrow.table({"prompt": PROMPTS}))
+        found = connection.execute("SELECT prompt, win_rate(prompt) FROM prompts").fetchall()
+    same([value for _, value in sorted(found, key=lambda row: PROMPTS.index(row[0]))], expected)
+
+
+def test_processes(expected):
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        found = pool.map(WinRates(), [PROMPTS[:2], PROMPTS[2:]])
+    same(np.concatenate(found), expected)
+
+
+def test_what_is_pickled_is_the_name():
+    assert len(pickle.dumps(WinRates())) < 300
+    own = pickle.loads(pickle.dumps(WinRates(ScriptedRouter())))
+    same(own(["p=0.25"]), [0.25])
+
+
+def test_a_router_is_loaded_once_a_process(monkeypatch):
+    from routellm_core.routers import bulk
+
+    loads = []
+    monkeypatch.setattr(bulk, "_loaded", {})
+    monkeypatch.setattr(bulk, "load_router", lambda *given: loads.append(given) or ScriptedRouter())
+    for _ in range(3):
+        WinRates("other")(["p=0.5"])
+    assert loads == [("other", None)]
+
+
+def test_functions_stand_where_a_router_can():
+    same(WinRates(lambda prompts: [0.5] * len(prompts))(["a", None, "b"]), [0.5, np.nan, 0.5])
+
+
+def test_nothing_to_score():
+    assert WinRates()([]).shape == (0,)
+    same(WinRates()([None]), [np.nan])
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        ({"text": ["a"]}, "'text'"),
+        ({"prompt": [1]}, "each a str"),
+        (3, "int"),
+        ("one prompt", "str"),
+        ([b"a"], "each a str"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(batch, words):
+    with pytest.raises(DataError, match=words):
+        WinRates()(batch)
+
+
+def test_arguments_are_checked():
+    with pytest.raises(ConfigurationError, match="column=''"):
+        WinRates(column="")
+    with pytest.raises(ConfigurationError, match="source="):
+        WinRates(ScriptedRouter(), "somewhere")
