@@ -278,7 +278,7 @@ class SpendLimit(Limit):
 
     def spent(self, user: str, side: Side, input_tokens: int, output_tokens: int) -> None:
         """Add what a call used."""
-        cost = self.prices[side].cost(input_tokens, output_tokens)
+        cost = self.prices[side].cost(max(0, input_tokens), max(0, output_tokens))
         with self._lock:
             self._turn()
             self._set(user, self._counts.get(user, 0.0) + cost)
@@ -291,9 +291,9 @@ class SpendLimit(Limit):
     def _turn(self) -> None:
         """Start anew with a new period; the lock is held."""
         now = self._now()
-        if now != self._period:
-            self._period = now
+        if now > self._period:
             self._counts.clear()
+        self._period = now  # a clock that was set back forgives nothing
 
     def _state(self) -> dict[str, Any]:
         return {**super()._state(), "period": self._period}
@@ -423,9 +423,10 @@ class _Saver:
             if self._running:
                 return
             self._running = True
-        threading.Thread(target=self._run, name="routellm-limits", daemon=True).start()
+        # the thread holds the limit: what it has counted must be saved, also when nobody else holds it any more
+        threading.Thread(target=self._run, args=(self._limit(),), name="routellm-limits", daemon=True).start()
 
-    def _run(self) -> None:
+    def _run(self, limit: Limit) -> None:
         while True:
             time.sleep(_SAVE_EVERY)
             with self._lock:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -328,3 +330,40 @@ def test_prompts_too_long_for_weak_count_as_strong_calls() -> None:
     assert answers[:2] == ["strong", "strong"]
     assert answers.count("refused") >= 10
     assert "refused" in answers[-5:]
+
+
+def test_a_clock_that_is_set_back_forgives_nothing() -> None:
+    clock = [10 * DAY]
+    limit = SpendLimit(1.0, prices=PRICES, clock=lambda: clock[0])
+    limit.spent("", "strong", 1_000_000, 0)
+    for moment in (9 * DAY, 10 * DAY - 1, 9.5 * DAY):
+        clock[0] = moment
+        assert limit.settled("") == "weak"
+    clock[0] = 10 * DAY  # a new day
+    assert limit.settled("") is None
+
+
+def test_no_usage_makes_money() -> None:
+    limit = SpendLimit(1.0, prices=PRICES)
+    limit.spent("", "strong", 1_000_000, -5_000_000)
+    limit.spent("", "strong", -5_000_000, 0)
+    assert limit.spending() == pytest.approx(10.0)
+
+
+def test_what_a_short_program_has_counted_is_saved(tmp_path: Path) -> None:
+    program = f"""
+from routellm_core import Price, RoutingPolicy, RoutingRequest, ShareLimit, SpendLimit
+def main():
+    prices = {{"strong": Price(1, 1), "weak": Price(1, 1)}}
+    limits = [ShareLimit("user_id", strong_fraction=0.5, store={str(tmp_path)!r}),
+              SpendLimit(10.0, prices=prices, store={str(tmp_path)!r})]
+    policy = RoutingPolicy(lambda prompts: [0.5] * len(prompts), threshold=0.4, limits=limits)
+    request = RoutingRequest(("a",), keys={{"user_id": "ann"}})
+    policy.decide(request)
+    policy.spent(request, "strong", 1_000_000, 0)
+main()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    limit = SpendLimit(10.0, prices={"strong": Price(1, 1), "weak": Price(1, 1)}, store=tmp_path)
+    assert limit.spending() == 1.0
+    assert ShareLimit("user_id", strong_fraction=0.5, store=tmp_path).snapshot()["counts"] == {"ann": -0.5}
