@@ -71,7 +71,7 @@ def checked_fraction(value: Any, parameter: str) -> float:
     """Return a number in [0, 1] as float, or raise a `ConfigurationError` that names the parameter."""
     if not is_number(value) or not 0.0 <= value <= 1.0:
         hint = f"; write {value / 100:g} for {value:g} %" if is_number(value) and 1 < value <= 100 else ""
-        raise ConfigurationError(f"{parameter}={value!r:.80}: expected a number between 0 and 1{hint}")
+        raise ConfigurationError(f"{parameter}={shown(value)}: expected a number between 0 and 1{hint}")
     return float(value)
 
 
@@ -86,14 +86,14 @@ def checked_count(value: Any, parameter: str, *, least: int = 1, unit: str = "")
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         what = f"a number of {unit}, an integer" if unit else "an integer"
-        raise ConfigurationError(f"{parameter}={value!r:.80}: expected {what} >= {least}")
+        raise ConfigurationError(f"{parameter}={shown(value)}: expected {what} >= {least}")
     return int(value)
 
 
 def checked_flag(value: Any, parameter: str) -> bool:
     """Return True or False, or raise a `ConfigurationError` that names the parameter."""
     if not isinstance(value, bool):
-        raise ConfigurationError(f"{parameter}={value!r:.80}: expected True or False")
+        raise ConfigurationError(f"{parameter}={shown(value)}: expected True or False")
     return value
 
 
@@ -108,7 +108,7 @@ def checked_seconds(value: Any, parameter: str, *, without: str) -> float | None
     if value is None:
         return None
     if not is_number(value) or not value > 0:
-        raise ConfigurationError(f"{parameter}={value!r:.80}: expected a number of seconds > 0, or None {without}")
+        raise ConfigurationError(f"{parameter}={shown(value)}: expected a number of seconds > 0, or None {without}")
     return float(value)
 
 
@@ -118,7 +118,7 @@ def checked_side(value: Any, parameter: str) -> Side:
         return "strong"
     if value == "weak":
         return "weak"
-    raise ConfigurationError(f"{parameter}={value!r:.80}: expected 'strong' or 'weak'")
+    raise ConfigurationError(f"{parameter}={shown(value)}: expected 'strong' or 'weak'")
 
 
 def other_side(side: Side) -> Side:
@@ -136,7 +136,7 @@ def checked_prompts(prompts: Any) -> list[str]:
     try:
         out = list(prompts)
     except TypeError:
-        raise PromptError(f"prompts={prompts!r:.80}: expected a non-empty sequence of strings") from None
+        raise PromptError(f"prompts={shown(prompts)}: expected a non-empty sequence of strings") from None
     if not out:
         raise PromptError("prompts is empty: pass at least one prompt")
     for i, prompt in enumerate(out):

@@ -84,7 +84,7 @@ class OnlineCalibration:
 
     def __init__(self, calibration: Calibration | npt.ArrayLike, strong_fraction: float, *, window: int = 2000) -> None:
         if isinstance(window, bool) or not isinstance(window, int) or window < 50:
-            raise ConfigurationError(f"window={window!r}: expected an integer >= 50")
+            raise ConfigurationError(f"window={shown(window)}: expected an integer >= 50")
         if not isinstance(calibration, Calibration):
             calibration = Calibration.from_win_rates(calibration)
         self.calibration = calibration.condensed()

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routellm_core.calibration.thresholds import WinRateDistribution, threshold_after
-from routellm_core.checks import checked_fraction, is_number
+from routellm_core.checks import checked_fraction, is_number, shown
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.statistics.intervals import (
     FEWEST,
@@ -232,7 +232,7 @@ def _two_prices(price: PriceLike) -> tuple[float, float]:
     else:
         both = price if isinstance(price, tuple) else (price, price)
     if len(both) != 2 or not all(is_number(amount) and amount >= 0 for amount in both):
-        raise ConfigurationError(f"price={price!r:.80}: expected a number >= 0, (input, output) or a Price")
+        raise ConfigurationError(f"price={shown(price)}: expected a number >= 0, (input, output) or a Price")
     return float(both[0]), float(both[1])
 
 
@@ -282,7 +282,7 @@ def budget_target(
     _check_precision(precision)
     how = Resampling(draws, confidence, seed)
     if not all(is_number(v) and v > 0 for v in (budget, calls)):
-        raise ConfigurationError(f"budget={budget!r}, calls={calls!r}: expected positive numbers")
+        raise ConfigurationError(f"budget={budget!r}, calls={shown(calls)}: expected positive numbers")
     costs = _call_costs(strong_price, weak_price, tokens)
     if isinstance(calibration, WinRateDistribution):
         if costs[0].ndim:
@@ -318,7 +318,7 @@ def _call_costs(strong_price: PriceLike, weak_price: PriceLike, tokens: Tokens) 
     strong, weak = call_cost(strong_price, tokens), call_cost(weak_price, tokens)
     parts = tokens if isinstance(tokens, tuple) else (tokens,)
     if not any(float(np.sum(_amounts(part))) for part in parts):
-        raise ConfigurationError(f"tokens={tokens!r:.80}: expected the tokens of a call, above 0")
+        raise ConfigurationError(f"tokens={shown(tokens)}: expected the tokens of a call, above 0")
     if float(strong.mean()) <= float(weak.mean()):
         raise ConfigurationError(
             f"strong_price={strong_price!r}, weak_price={weak_price!r}: the strong model is not more expensive, so "
@@ -377,7 +377,7 @@ def quality_target(
         problem = _Quality("pgr", checked_fraction(pgr, "pgr"), rates, strong - weak, weak)
     else:
         if not is_number(quality):
-            raise ConfigurationError(f"quality={quality!r}: expected a finite number")
+            raise ConfigurationError(f"quality={shown(quality)}: expected a finite number")
         problem = _Quality("quality", float(quality or 0.0), rates, strong - weak, weak)
         # without a gap a precision can only be in the unit of the scores
         precision = precision * (abs(gap) or 1.0)
@@ -529,14 +529,16 @@ def _needed(count: int, half_width: float, precision: float) -> int:
 
 def _check_precision(precision: float) -> None:
     if not is_number(precision) or precision <= 0:
-        raise ConfigurationError(f"precision={precision!r}: expected a positive number, such as 0.02 for ±2 points")
+        raise ConfigurationError(
+            f"precision={shown(precision)}: expected a positive number, such as 0.02 for ±2 points"
+        )
 
 
 def _amounts(tokens: Any) -> Floats:
     try:
         out = np.asarray(tokens, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ConfigurationError(f"tokens={tokens!r:.80}: expected numbers") from None
+        raise ConfigurationError(f"tokens={shown(tokens)}: expected numbers") from None
     if out.ndim > 1 or out.size == 0 or not bool((np.isfinite(out) & (out >= 0)).all()):
-        raise ConfigurationError(f"tokens={tokens!r:.80}: expected finite numbers >= 0")
+        raise ConfigurationError(f"tokens={shown(tokens)}: expected finite numbers >= 0")
     return out

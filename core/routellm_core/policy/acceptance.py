@@ -8,7 +8,7 @@ from contextvars import Context
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
-from routellm_core.checks import checked_count, checked_fraction, checked_seconds, is_number
+from routellm_core.checks import checked_count, checked_fraction, checked_seconds, is_number, shown
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.decision import RoutingDecision
 from routellm_core.workers import Workers
@@ -107,7 +107,7 @@ class Acceptance:
             return None
         if not callable(accept):
             raise ConfigurationError(
-                f"accept={accept!r:.80}: expected a function of the weak answer (and the messages) that returns True, "
+                f"accept={shown(accept)}: expected a function of the weak answer (and the messages) that returns True, "
                 "False or a score"
             )
         seconds = checked_seconds(deadline, "accept_deadline", without="is not allowed here")
@@ -247,5 +247,5 @@ def _checked_band(band: Any) -> tuple[float, float] | None:
         return None
     sound = isinstance(band, list | tuple) and len(band) == 2 and all(is_number(edge) for edge in band)
     if not sound or not 0 <= band[0] < band[1] <= 1:
-        raise ConfigurationError(f"accept_band={band!r:.80}: expected two win rates (low, high), 0 <= low < high <= 1")
+        raise ConfigurationError(f"accept_band={shown(band)}: expected two win rates (low, high), 0 <= low < high <= 1")
     return cast(tuple[float, float], tuple(map(float, band)))

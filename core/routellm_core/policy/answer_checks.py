@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from difflib import SequenceMatcher
 from typing import Any, TypeAlias
 
-from routellm_core.checks import checked_count, checked_fraction, is_number
+from routellm_core.checks import checked_count, checked_fraction, is_number, shown
 from routellm_core.errors import ConfigurationError, MissingExtraError
 from routellm_core.policy.acceptance import WeakAnswer
 from routellm_core.policy.refusals import refuses
@@ -70,7 +70,7 @@ def valid_schema(schema: Mapping[str, Any] | type) -> Check:
     if validate is not None:
         return lambda answer: (found := _parsed(answer.text)) is not _NOTHING and _passes(validate, found)
     if not isinstance(schema, Mapping):
-        raise ConfigurationError(f"valid_schema({schema!r:.80}): expected a pydantic model or a JSON schema")
+        raise ConfigurationError(f"valid_schema({shown(schema)}): expected a pydantic model or a JSON schema")
     try:
         import jsonschema  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
@@ -116,7 +116,7 @@ def mean_logprob(at_least: float = -0.5) -> Check:
         at_least: Least mean, natural logarithm; -0.5 is a geometric mean probability of .61.
     """
     if not is_number(at_least) or at_least > 0:
-        raise ConfigurationError(f"at_least={at_least!r:.80}: expected a mean log-probability <= 0")
+        raise ConfigurationError(f"at_least={shown(at_least)}: expected a mean log-probability <= 0")
     return lambda answer: bool(answer.logprobs) and sum(answer.logprobs) / len(answer.logprobs) >= at_least  # type: ignore[arg-type]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from routellm_core.checks import shown
 from routellm_core.errors import ConfigurationError
 
 # Keys of a model profile, as LangChain's ModelProfile names them; the LlamaIndex adapter maps its metadata to them.
@@ -46,7 +47,7 @@ def checked_profile(value: Any, parameter: str) -> dict[str, Any]:
     )
     if not sound:
         raise ConfigurationError(
-            f"{parameter}={value!r:.80}: expected a mapping such as {{'image_inputs': True}}, with True or False for "
+            f"{parameter}={shown(value)}: expected a mapping such as {{'image_inputs': True}}, with True or False for "
             f"{', '.join(_FLAGS)}, and a number of tokens for {MAX_INPUT_TOKENS}"
         )
     return dict(value)

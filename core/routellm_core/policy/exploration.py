@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from routellm_core.calibration.distribution import Calibration
-from routellm_core.checks import Side, checked_fraction, is_number
+from routellm_core.checks import Side, checked_fraction, is_number, shown
 from routellm_core.errors import ConfigurationError
 
 _DRAWS = 16**8
@@ -41,7 +41,7 @@ class Exploration:
         sound = isinstance(band, tuple | list) and len(band) == 2 and all(is_number(v) and 0 <= v <= 1 for v in band)
         if not sound or band[0] > band[1]:
             raise ConfigurationError(
-                f"explore_band={band!r:.80}: expected two win rates (low, high) with 0 <= low <= high <= 1"
+                f"explore_band={shown(band)}: expected two win rates (low, high) with 0 <= low <= high <= 1"
             )
         if not chance:
             raise ConfigurationError(f"explore_band={band!r:.80} says where to explore: give explore= too")

@@ -24,6 +24,7 @@ from routellm_core.checks import (
     checked_fraction,
     is_number,
     read_json_object,
+    shown,
     write_json,
 )
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, LimitError
@@ -107,10 +108,10 @@ class Limit(ABC):
     def __init__(self, *, key: str | None, store: str | Path | LimitStore | None, max_keys: int) -> None:
         if key is not None and (not isinstance(key, str) or not key):
             raise ConfigurationError(
-                f"key={key!r:.80}: expected the name of a call setting, such as 'user_id', or None"
+                f"key={shown(key)}: expected the name of a call setting, such as 'user_id', or None"
             )
         if store is not None and not isinstance(store, str | Path) and not hasattr(store, "save_state"):
-            raise ConfigurationError(f"store={store!r:.80}: expected a folder, a TrafficLog, or None")
+            raise ConfigurationError(f"store={shown(store)}: expected a folder, a TrafficLog, or None")
         self.key = key
         self.max_keys = checked_count(max_keys, "max_keys", unit="users")
         self.store: LimitStore | None = FileStore(store) if isinstance(store, str | Path) else store
@@ -236,18 +237,18 @@ class SpendLimit(Limit):
     ) -> None:
         super().__init__(key=key, store=store, max_keys=max_keys)
         if not is_number(money) or money <= 0:
-            raise ConfigurationError(f"money={money!r:.80}: expected the cap for one period, a number > 0")
+            raise ConfigurationError(f"money={shown(money)}: expected the cap for one period, a number > 0")
         if per not in get_args(Period):
-            raise ConfigurationError(f"per={per!r:.80}: expected one of {', '.join(map(repr, get_args(Period)))}")
+            raise ConfigurationError(f"per={shown(per)}: expected one of {', '.join(map(repr, get_args(Period)))}")
         if on_reached not in ("weak", "raise"):
-            raise ConfigurationError(f"on_reached={on_reached!r:.80}: expected 'weak' or 'raise'")
+            raise ConfigurationError(f"on_reached={shown(on_reached)}: expected 'weak' or 'raise'")
         if (
             not isinstance(prices, Mapping)
             or set(prices) != {"strong", "weak"}
             or not all(isinstance(price, Price) for price in prices.values())
         ):
             raise ConfigurationError(
-                f"prices={prices!r:.120}: expected {{'strong': Price(input, output), 'weak': Price(input, output)}}"
+                f"prices={shown(prices)}: expected {{'strong': Price(input, output), 'weak': Price(input, output)}}"
             )
         self.money = float(money)
         self.per: Period = per
@@ -396,7 +397,7 @@ def checked_limits(value: Any) -> tuple[Limit, ...]:
     for limit in limits:
         if not isinstance(limit, Limit):
             raise ConfigurationError(
-                f"limits={value!r:.80}: expected a list of SpendLimit(...) and ShareLimit(...) objects"
+                f"limits={shown(value)}: expected a list of SpendLimit(...) and ShareLimit(...) objects"
             )
     return limits
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from routellm_core.calibration.distribution import Calibration
 from routellm_core.calibration.scoring import RouterLike
-from routellm_core.checks import Side, checked_count, checked_fraction, checked_seconds, checked_side
+from routellm_core.checks import Side, checked_count, checked_fraction, checked_seconds, checked_side, shown
 from routellm_core.errors import ConfigurationError, DeadlineError, PromptError, RouterError
 from routellm_core.forks import renew_in_child
 from routellm_core.policy.cache import WinRateCache, prompt_key
@@ -117,7 +117,7 @@ class RoutingPolicy:
                 "or a threshold between 0 and 1"
             )
         if on_error not in get_args(OnError):
-            raise ConfigurationError(f"on_error={on_error!r:.80}: expected 'strong', 'weak' or 'raise'")
+            raise ConfigurationError(f"on_error={shown(on_error)}: expected 'strong', 'weak' or 'raise'")
         self.on_error: OnError = on_error
         self.deadline = checked_seconds(deadline, "deadline", without="to wait")
         self.cache_size = checked_count(cache_size, "cache_size", least=0)
@@ -216,7 +216,8 @@ class RoutingPolicy:
             strong_fraction = checked_fraction(strong_fraction, "strong_fraction")
         if calibration is not None and not isinstance(calibration, Calibration):
             raise ConfigurationError(
-                f"calibration={calibration!r:.80}: expected a Calibration; read a saved one with Calibration.load(path)"
+                f"calibration={shown(calibration)}: expected a Calibration; read a saved one with "
+                "Calibration.load(path)"
             )
         if calibration is not None:
             calibration.check_router(router)
@@ -262,7 +263,7 @@ class RoutingPolicy:
         if policy is None:
             return cls(**given)
         if not isinstance(policy, RoutingPolicy):
-            raise ConfigurationError(f"policy={policy!r:.80}: expected a RoutingPolicy")
+            raise ConfigurationError(f"policy={shown(policy)}: expected a RoutingPolicy")
         if given:
             raise ConfigurationError(
                 f"policy= and {', '.join(f'{name}=' for name in given)} are both given: the policy "
@@ -615,7 +616,7 @@ def _checked_online(
     from routellm_core.calibration.online import OnlineCalibration
 
     if not isinstance(online, bool | OnlineCalibration):
-        raise ConfigurationError(f"online={online!r:.80}: expected True, False or an OnlineCalibration")
+        raise ConfigurationError(f"online={shown(online)}: expected True, False or an OnlineCalibration")
     if strong_fraction is None:
         raise ConfigurationError("online= keeps a share on target: give strong_fraction=, not threshold=")
     if online is True:
@@ -645,7 +646,8 @@ def _requests(prompts: Any, threshold: float | None, force: Side | None) -> list
     try:
         items = list(prompts)
     except TypeError:
-        raise PromptError(f"prompts={prompts!r:.80}: expected a non-empty sequence of strings") from None
+        # the type alone: it may hold prompt text
+        raise PromptError(f"prompts is {type(prompts).__name__}: expected a non-empty sequence of strings") from None
     if not items:
         raise PromptError("prompts is empty: give at least one prompt")
     return [

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self, TypeAlias
 
-from routellm_core.checks import Side, checked_count, checked_flag, checked_fraction, checked_side
+from routellm_core.checks import Side, checked_count, checked_flag, checked_fraction, checked_side, shown
 from routellm_core.errors import ConfigurationError, PromptError
 from routellm_core.policy.acceptance import DEFAULT_SECONDS as ACCEPT_SECONDS
 from routellm_core.policy.acceptance import Acceptance, Cascade, WeakAnswer
@@ -343,14 +343,14 @@ def _checked_route_on(value: Any, *, key_allowed: bool) -> Any:
         return value
     key = ", the key of a dict input," if key_allowed else ""
     raise ConfigurationError(
-        f"route_on={value!r:.80}: expected a function of the input, which returns the text to route on{key} or None"
+        f"route_on={shown(value)}: expected a function of the input, which returns the text to route on{key} or None"
     )
 
 
 def _checked_log(value: Any) -> CallLog | None:
     if value is None or hasattr(value, "recording"):
         return value  # type: ignore[no-any-return]
-    raise ConfigurationError(f"log={value!r:.80}: expected a TrafficLog, such as TrafficLog('sqlite:///traffic.db')")
+    raise ConfigurationError(f"log={shown(value)}: expected a TrafficLog, such as TrafficLog('sqlite:///traffic.db')")
 
 
 def _checked_shadow(value: Any, log: Any) -> Shadow | None:

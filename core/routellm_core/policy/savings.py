@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from routellm_core.checks import Side
+from routellm_core.checks import Side, is_number, shown
 from routellm_core.errors import ConfigurationError
 from routellm_core.forks import fork_safe_lock
 
@@ -26,8 +26,10 @@ class Price:
     def __post_init__(self) -> None:
         for name in ("input", "output"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise ConfigurationError(f"Price({name}={value!r}): expected money per million tokens, a number >= 0")
+            if not is_number(value) or value < 0:
+                raise ConfigurationError(
+                    f"Price({name}={shown(value)}): expected money per million tokens, a number >= 0"
+                )
 
     def cost(self, input_tokens: int, output_tokens: int) -> float:
         """Money for that many tokens."""
@@ -112,7 +114,7 @@ class SavingsLedger:
             set(prices) != {"strong", "weak"} or not all(isinstance(p, Price) for p in prices.values())
         ):
             raise ConfigurationError(
-                f"prices={prices!r:.120}: expected {{'strong': Price(input, output), 'weak': Price(input, output)}}"
+                f"prices={shown(prices)}: expected {{'strong': Price(input, output), 'weak': Price(input, output)}}"
             )
         self.prices = dict(prices) if prices is not None else None
         self._lock = fork_safe_lock(self, "_lock")

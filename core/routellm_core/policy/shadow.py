@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Self
 
-from routellm_core.checks import checked_count, checked_fraction, checked_seconds, is_number
+from routellm_core.checks import checked_count, checked_fraction, checked_seconds, is_number, shown
 from routellm_core.errors import ConfigurationError
 
 # Enough to learn a correction of the router and to give a verdict.
@@ -38,7 +38,7 @@ class Shadow:
         if self.max_pairs is not None:
             checked_count(self.max_pairs, "Shadow(max_pairs)", unit="pairs")
         if self.budget is not None and (not is_number(self.budget) or not self.budget > 0):
-            raise ConfigurationError(f"Shadow(budget={self.budget!r:.80}): expected money, a number > 0, or None")
+            raise ConfigurationError(f"Shadow(budget={shown(self.budget)}): expected money, a number > 0, or None")
         checked_count(self.concurrency, "Shadow(concurrency)", unit="calls")
         if checked_seconds(self.timeout, "Shadow(timeout)", without="is not allowed here") is None:
             raise ConfigurationError("Shadow(timeout=None): expected a number of seconds > 0")

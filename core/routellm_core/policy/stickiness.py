@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from routellm_core.checks import checked_seconds, shown
 from routellm_core.errors import ConfigurationError
 from routellm_core.forks import fork_safe_lock
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
@@ -52,15 +53,15 @@ class Stickiness:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not isinstance(key, str) or not key:
-            raise ConfigurationError(f"key={key!r}: expected the name of a configurable entry, such as 'thread_id'")
+            raise ConfigurationError(
+                f"key={shown(key)}: expected the name of a configurable entry, such as 'thread_id'"
+            )
         for name, value in (("release_after", release_after), ("max_conversations", max_conversations)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ConfigurationError(f"{name}={value!r}: expected an integer >= 1")
-        if ttl is not None and not (isinstance(ttl, int | float) and ttl > 0):
-            raise ConfigurationError(f"ttl={ttl!r}: expected seconds > 0, or None")
+                raise ConfigurationError(f"{name}={shown(value)}: expected an integer >= 1")
         self.key = key
         self.release_after = release_after
-        self.ttl = ttl
+        self.ttl = checked_seconds(ttl, "ttl", without="to hold for ever")
         self.max_conversations = max_conversations
         self._clock = clock
         self._holds: OrderedDict[str, _Hold] = OrderedDict()
@@ -83,7 +84,7 @@ class Stickiness:
         if isinstance(sticky, Mapping) and sticky.keys() <= set(_SETTINGS):
             return cls(**sticky)
         raise ConfigurationError(
-            f"sticky={sticky!r:.80}: expected None, True (holds by thread_id), the name of a configurable key, or a "
+            f"sticky={shown(sticky)}: expected None, True (holds by thread_id), the name of a configurable key, or a "
             "Stickiness"
         )
 

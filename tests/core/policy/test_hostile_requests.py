@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from routellm_core import Calibration, Price, RouteLLMError, RoutingPolicy, RoutingRequest, ShareLimit, SpendLimit
+from routellm_core import (
+    Calibration,
+    OnlineCalibration,
+    Price,
+    RouteLLMError,
+    RoutingPolicy,
+    RoutingRequest,
+    ShareLimit,
+    SpendLimit,
+    Stickiness,
+)
 
 SECRET = "a secret prompt"
 
@@ -124,3 +134,36 @@ def test_memory_of_users_is_bounded_by_their_number_and_not_by_their_names() -> 
         policy.decide(RoutingRequest(("a",), keys={"user_id": user}))  # type: ignore[dict-item]
     users = limit.snapshot()["counts"]
     assert sorted(map(len, users)) == [0, 64, 64]
+
+
+HUGE = 10**5000  # Python refuses to write so many digits
+PRICES = {"strong": Price(1, 1), "weak": Price(1, 1)}
+
+
+@pytest.mark.parametrize("value", [HUGE, -HUGE, float("nan"), float("inf"), -1, [], object()], ids=type)
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda value: RoutingPolicy(HostileRouter(random.Random(0)), threshold=value),
+        lambda value: RoutingPolicy(HostileRouter(random.Random(0)), threshold=0.5, deadline=value),
+        lambda value: RoutingPolicy(HostileRouter(random.Random(0)), threshold=0.5, explore=value),
+        lambda value: RoutingPolicy(HostileRouter(random.Random(0)), threshold=0.5, observe=value),
+        lambda value: RoutingPolicy(HostileRouter(random.Random(0)), threshold=0.5, online=value),
+        lambda value: RoutingPolicy(HostileRouter(random.Random(0)), threshold=0.5, limits=[value]),
+        lambda value: RoutingPolicy(HostileRouter(random.Random(0)), threshold=0.5).decide("a", threshold=value),
+        lambda value: RoutingPolicy(HostileRouter(random.Random(0)), threshold=0.5).decide("a", force=value),
+        lambda value: SpendLimit(value, prices=PRICES),
+        lambda value: SpendLimit(1, prices=value),
+        lambda value: SpendLimit(1, prices=PRICES, per=value),
+        lambda value: SpendLimit(1, prices=PRICES, key=value),
+        lambda value: ShareLimit("user_id", strong_fraction=value),
+        lambda value: Price(value, 1),
+        lambda value: Stickiness(ttl=value),
+        lambda value: Stickiness(value),
+        lambda value: OnlineCalibration([0.1, 0.5], value),
+    ],
+)
+def test_no_value_breaks_a_message(made: Any, value: Any) -> None:
+    with pytest.raises(RouteLLMError) as caught:
+        made(value)
+    assert len(str(caught.value)) < 600

@@ -160,7 +160,7 @@ def test_of() -> None:
         ({"release_after": 0}, "release_after=0: expected an integer >= 1"),
         ({"release_after": True}, "release_after=True"),
         ({"max_conversations": 0}, "max_conversations=0"),
-        ({"ttl": 0}, "ttl=0: expected seconds > 0"),
+        ({"ttl": 0}, "ttl=0: expected a number of seconds > 0"),
         ({"ttl": "x"}, "ttl='x'"),
     ],
 )
