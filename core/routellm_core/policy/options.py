@@ -41,8 +41,8 @@ class PolicyOptions(TypedDict, total=False):
     """A ready `RoutingPolicy`, which several models may share; it excludes the other options of this group."""
 
     router: Any
-    """What predicts win rates: a `Router`, the name of one, a function from prompts to win rates, or any object with
-    ``win_rates(prompts)``; None is the bundled router."""
+    """What predicts win rates: a `Router`, the name of one, a `RouterFolder` (followed while the app runs), a function
+    from prompts to win rates, or any object with ``win_rates(prompts)``; None is the bundled router."""
 
     calibration: Calibration | None
     """Distribution of this router's win rates on prompts like yours, for `strong_fraction`."""

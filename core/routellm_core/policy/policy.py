@@ -20,6 +20,7 @@ from routellm_core.policy.cache import WinRateCache, prompt_key
 from routellm_core.policy.decision import Reason, RoutingDecision, RoutingRequest, new_id
 from routellm_core.policy.scoring import Scores, Scoring
 from routellm_core.routers.base import Router
+from routellm_core.routers.folder import RouterFolder
 from routellm_core.routers.function import as_router
 
 if TYPE_CHECKING:  # each is imported where an option asks for it
@@ -68,7 +69,8 @@ class RoutingPolicy:
 
     Args:
         router: What predicts win rates: a `Router`, the name of one for `load_router`, a function from a list of
-            prompts to their win rates, or any object with ``win_rates(prompts)``; None is the bundled default.
+            prompts to their win rates, or any object with ``win_rates(prompts)``; None is the bundled default. A
+            `RouterFolder` is followed: a version that is put into use later takes over between two calls.
         threshold: Number in [0, 1]. Give either this or `strong_fraction`.
         strong_fraction: Wanted share of strong calls in [0, 1], through `calibration` or the router's own.
         calibration: Distribution of this router's win rates on prompts like yours.
@@ -92,7 +94,7 @@ class RoutingPolicy:
 
     def __init__(
         self,
-        router: RouterLike | str | None = None,
+        router: RouterLike | RouterFolder | str | None = None,
         *,
         threshold: float | None = None,
         strong_fraction: float | None = None,
@@ -127,6 +129,12 @@ class RoutingPolicy:
         self._plain = not self.limits and self.observe is None and self.exploration is None
         self._without_usage: set[Side] = set()  # sides that a warning has been logged for
         self._renew_lock()
+        self._following = None
+        if isinstance(router, RouterFolder):
+            from routellm_core.policy.following import Following
+
+            self._following = Following(router, router.current)
+            router = router.load(self._following.version)
         self._serving = self._made(as_router(router), calibration, threshold, strong_fraction, online)
 
     # --- what decides, all of one moment ---
@@ -165,6 +173,12 @@ class RoutingPolicy:
     def limit_keys(self) -> frozenset[str]:
         """Names of the call settings that the limits ask for, such as ``"user_id"``."""
         return frozenset(limit.key for limit in self.limits if limit.key is not None)
+
+    def _current(self) -> _Serving:
+        """What decides now, after a look at whether a version of the router is to take over."""
+        if self._following is not None:
+            self._following.look(self)
+        return self._serving
 
     def replace(
         self,
@@ -287,7 +301,7 @@ class RoutingPolicy:
             RouterError: The router failed and ``on_error="raise"``.
         """
         if threshold is None and force is None:
-            serving = self._serving
+            serving = self._current()
             if (text := self._plain_text(prompt, serving)) is not None:
                 key = prompt_key(text)
                 score: float | Exception | None = serving.cache.get(key)
@@ -314,7 +328,7 @@ class RoutingPolicy:
     ) -> RoutingDecision:
         """Like `decide`, without blocking the event loop; concurrent calls share one call of the router."""
         if threshold is None and force is None:
-            serving = self._serving
+            serving = self._current()
             if (text := self._plain_text(prompt, serving)) is not None:
                 key = prompt_key(text)
                 score: float | Exception | None = serving.cache.get(key)
@@ -479,7 +493,7 @@ class _Batch:
         force: Side | None,
     ) -> None:
         self.policy = policy
-        self.serving = policy._serving  # one moment's, until the last decision is made
+        self.serving = policy._current()  # one moment's, until the last decision is made
         self.requests = _requests(prompts, threshold, force)
         if policy.limits:
             self.requests = [self._settled(request) for request in self.requests]

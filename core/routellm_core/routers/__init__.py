@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from routellm_core.routers.base import Router
+from routellm_core.routers.folder import RouterFolder
 from routellm_core.routers.function import FunctionRouter, as_router
 from routellm_core.routers.registry import BUILT_IN, load_router, router_class, router_names
 
@@ -25,6 +26,7 @@ __all__ = [
     "MatrixFactorizationRouter",
     "RandomRouter",
     "Router",
+    "RouterFolder",
     "SimilarityWeightedRouter",
     "as_router",
     "load_router",

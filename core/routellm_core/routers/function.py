@@ -14,6 +14,7 @@ from routellm_core.calibration.scoring import Scorer
 from routellm_core.errors import ConfigurationError
 from routellm_core.routers.background import run_sync
 from routellm_core.routers.base import Router, fingerprint_of, identity_parts
+from routellm_core.routers.folder import RouterFolder
 from routellm_core.routers.registry import load_router
 
 
@@ -95,15 +96,17 @@ def as_router(value: Any) -> Router:
     """Return the router that `value` stands for.
 
     Args:
-        value: A `Router`; None for the bundled default; a name or directory for `load_router`; a function
-            ``list[str] -> numbers``, synchronous or ``async``; or an object with a method ``win_rates(prompts)``, see
-            `FunctionRouter`.
+        value: A `Router`; a `RouterFolder` for its version in use; None for the bundled default; a name or directory
+            for `load_router`; a function ``list[str] -> numbers``, synchronous or ``async``; or an object with a method
+            ``win_rates(prompts)``, see `FunctionRouter`.
 
     Raises:
         ConfigurationError: `value` is something else, or `load_router` does not know the name.
     """
     if isinstance(value, Router):
         return value
+    if isinstance(value, RouterFolder):
+        return value.load()
     if value is None or isinstance(value, str | Path):
         return load_router() if value is None else load_router(value)
     return FunctionRouter(value)

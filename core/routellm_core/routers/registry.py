@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from routellm_core.checks import imported_object
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, MissingExtraError
 from routellm_core.routers.base import Router
+from routellm_core.routers.folder import followed
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -68,7 +69,7 @@ def load_router(
         name: ``"random"``, ``"mf"``, ``"sw_ranking"``, ``"bert"``, ``"causal_llm"`` or ``"knn"``; a name that an
             installed package registers in the entry-point group ``routellm.routers``; ``"package.module:Class"`` for a
             class of your own (the module is also searched for in the working directory); or a directory that
-            `Router.save_pretrained` wrote, whose config names the router.
+            `Router.save_pretrained` wrote, whose config names the router, or a `RouterFolder`.
         source: Directory, or hub id ``owner/name`` (needs the ``hub`` extra, and a network on first use). Only
             safetensors weights are loaded. None loads the bundled checkpoint of ``"mf"``, and constructs ``"random"``
             and classes of your own with the options.
@@ -91,7 +92,7 @@ def load_router(
     found = None if isinstance(name, Path) else _find(name)
     if found is None:
         if isdir(name):
-            return Router.from_pretrained(name, **options)
+            return Router.from_pretrained(followed(name), **options)
         raise _unknown_name(str(name))
     if isinstance(found, Router):
         if options:
@@ -229,7 +230,7 @@ def _unknown_name(name: str) -> ConfigurationError:
 def _directory(source: str | Path, revision: str | None) -> Path:
     path = Path(source)
     if path.is_dir():
-        return path
+        return followed(path)
     if isinstance(source, Path) or not re.fullmatch(_HUB_ID, source) or source.startswith("."):
         raise CheckpointNotFoundError(
             f"source={str(source)!r}: no such directory, and not a hub id of the form owner/name"
