@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["PromptReader", "prompts_of_record", "read_prompts", "routed_text"]
 
 # Columns that mark a table as an export; its rows need more than the prompt column to be understood.
-_EXPORT_COLUMNS = {"run_type", "inputs", "traceid", "trace_id", "attributes", "observations"}
+_EXPORT_COLUMNS = {
+    "run_type", "inputs", "traceid", "trace_id", "attributes", "observations", "proxy_server_request", "request_body",
+    "custom_id",
+}  # fmt: skip
 # "data" is a common name: an object is a page of an API only if it has no fields but these.
 _PAGE_FIELDS = {"data", "meta", "cursor", "cursors"}
 # Fields that take precedence over a prompt beside them: inputs of a recorded call, or a message itself.

@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from routellm_core.data.chats import texts_of_call
 from routellm_core.data.files import OWN_COLUMNS, OWN_PREFIXES, FileReader, Row, SkippedRows, kind_of, shown_names
 from routellm_core.data.forms import FIRST_ROWS, Form, find_form, form_of_labels, form_of_traffic, known_columns
 from routellm_core.data.forms.base import BadRowError, Located, Problem, bundled
@@ -246,8 +247,8 @@ class _Part:
             located = [(f"item {i} of {inner[0]!r}", row) for i, row in enumerate(inner[1], 1)]
             first, rows = located[:FIRST_ROWS], iter(located)
             form = form_of_labels([row for _, row in first])
-        if form is None and kind is _ANSWERS and first:
-            form = form_of_traffic(first[0][1])
+        if form is None and kind is _ANSWERS and first and not _has_prompt(first[0][1]):
+            form = form_of_traffic(first[0][1]) or _usual_traffic(first[0][1])
         self.seen = Seen(source, [row for _, row in first], form)
         if options.keep is not None:
             keep = options.keep
@@ -256,12 +257,18 @@ class _Part:
         peeked = list(islice(translated, FIRST_ROWS))
         partial = [row for _, row in peeked if not isinstance(row, Problem)]
         self.joins = form is not None and form.joins
-        if not self.joins and several and partial:
+        if not self.joins and partial and several:
             self.joins = all(map(_is_partial, partial))
+        elif form is not None and form.plain and partial and kind is not _ANSWERS:
+            self.joins = all(len(_models_of(row)) == 1 for row in partial)  # which nothing completes: it is refused
         if peeked and not any(
             isinstance(row, Problem) or self.joins or (_has_prompt(row) and kind.known(row)) for _, row in peeked
         ):
             raise refusal(f"{file.path}, {peeked[0][0]}", kind.name, self.seen, partial)
+        if peeked and not partial and options.skip_bad is None:
+            where, problem = peeked[0]
+            assert isinstance(problem, Problem)
+            file.refuse(where, f"{problem.text}; fields seen: {self.seen.fields()}")
         if self.joins and partial and all(UNNAMED in _models_of(row) for row in partial):
             raise nameless(self.seen)
         if form is None and source.model is not None:
@@ -274,6 +281,17 @@ class _Part:
         if kind is not _ANSWERS or form.prompts is None:
             raise traffic_only(self.seen)
         return _prompts_of(form.prompts, rows)
+
+
+def _usual_traffic(row: Row) -> Form | None:
+    """Records of calls without a form of their own, as in {"messages": [...]}."""
+    try:
+        found = texts_of_call(row)
+    except RecursionError:
+        return None
+    title = "records of calls with messages, an input or a text"
+    usual = Form("traffic", title, ("messages", "input"), lambda rows: False, ("prompts",), prompts=texts_of_call)
+    return usual if found else None
 
 
 def _prompts_of(read: Callable[[Row], list[str]], rows: Iterable[Located]) -> Iterator[tuple[str, Row | Problem]]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from routellm_core.data.files import Row, shown_names
 from routellm_core.data.forms import FORMS, Form, form_of_traffic
-from routellm_core.data.forms.values import GOLD_NAMES, ID_NAMES, MODEL_NAMES, PROMPT_NAMES, has_any
+from routellm_core.data.forms.values import GOLD_NAMES, ID_NAMES, PROMPT_NAMES, has_any
 from routellm_core.data.joining import JoinReport
 from routellm_core.data.sources import Source
 from routellm_core.errors import DataError
@@ -122,22 +122,27 @@ def _next_step(seen: Seen, translated: Sequence[Row]) -> str:
             f"this is traffic without labels ({traffic.name}: {traffic.title}), which is for calibrate and route: "
             f"{_command('calibrate', seen)}"
         )
+    step = ""
     if seen.rows and has_any(seen.rows[0], PROMPT_NAMES):
-        step = f"prompts without labels are for calibrate and route: {_command('calibrate', seen)}; "
-        if has_any(seen.rows[0], MODEL_NAMES):
-            step = ""
-        return f"{step}{_nearest(seen)}"
-    return _nearest(seen)
+        step = (
+            f"prompts without labels are for calibrate and route: {_command('calibrate', seen)}; for labels, let both "
+            f"models answer them: {_command('label answer', seen)} --model NAME=URL --model NAME=URL --out "
+            "answers.jsonl; else "
+        )
+    return step + _nearest(seen)
 
 
 def _nearest(seen: Seen) -> str:
     """The form that shares most fields with the rows, and what it lacks."""
     names = {name.lower() for row in seen.rows for name in row}
-    labelled = [form for form in FORMS if form.rows is not None]
-    best = max(labelled, key=lambda form: len(names.intersection(map(str.lower, form.fields))), default=None)
-    if best is None or not (has := names.intersection(map(str.lower, best.fields))):
+    labelled = [form for form in FORMS if {"scores", "preferences"}.intersection(form.holds)]
+    has = {form.name: names.intersection(map(str.lower, form.fields)) for form in labelled}
+    # all of its fields are there, and yet it is not it: then another one is nearer
+    near = [form for form in labelled if 0 < len(has[form.name]) < len(form.fields)]
+    if not near:
         return f"rename the fields, or translate the rows (in Python with read_rows); {_LIST}"
-    lacking = [name for name in best.fields if name.lower() not in has]
+    best = max(near, key=lambda form: len(has[form.name]))
+    lacking = [name for name in best.fields if name.lower() not in has[best.name]]
     return (
         f"the nearest form is {best.name!r} ({best.title}), which also has {shown_names(lacking)}; "
         f"rename the fields, or read the file as it with --from {best.name}; {_LIST}"

@@ -706,6 +706,13 @@ STAND_INS: dict[str, StandIn] = {
         signs=None,
         prompts=QUESTIONS,
     ),
+    "questions": StandIn(
+        "questions",
+        {"qa.jsonl": each(lambda i, q, b, s: {"id": i, "question": q, "answer": "x"})},
+        signs=None,
+        prompts=QUESTIONS,
+        tabular=True,
+    ),
     "litellm": StandIn(
         "litellm",
         {

@@ -108,7 +108,8 @@ def test_a_file_of_another_tool_is_read_as_it_is(tmp_path: Path, name: str) -> N
     rows = next(iter(stand_in.files.values()))
     if isinstance(rows, list):
         found = forms.form_of_labels(rows[:16]) or forms.form_of_traffic(rows[0])
-        assert found is forms.find_form(stand_in.form)
+        # spans of the Vercel SDK have the fields of any other span
+        assert found is forms.find_form("opentelemetry" if stand_in.form == "vercel" else stand_in.form)
 
 
 @pytest.mark.parametrize("writer", [nameless(write_json), write_gzip, write_array], ids=["nameless", "gzip", "array"])

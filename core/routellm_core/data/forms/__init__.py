@@ -24,6 +24,7 @@ from routellm_core.data.forms.openai_evals import OPENAI_EVALS
 from routellm_core.data.forms.opentelemetry import OPENTELEMETRY
 from routellm_core.data.forms.pairs import PAIRS
 from routellm_core.data.forms.promptfoo import PROMPTFOO
+from routellm_core.data.forms.questions import QUESTIONS
 from routellm_core.data.forms.renamed import RENAMED
 from routellm_core.data.forms.routerarena import ROUTERARENA
 from routellm_core.data.forms.routerbench import ROUTERBENCH
@@ -60,9 +61,10 @@ FORMS: tuple[Form, ...] = (
     HELICONE,
     LANGSMITH,
     LANGFUSE,
+    OPENTELEMETRY,  # reads the spans of VERCEL too, since the names of their fields are the same
     VERCEL,
-    OPENTELEMETRY,
     CONVERSATIONS,
+    QUESTIONS,
 )
 # Number of rows at the start of a file by which its form is recognised.
 FIRST_ROWS = 16

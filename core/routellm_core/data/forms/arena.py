@@ -12,6 +12,7 @@ from routellm_core.data.forms.values import id_of
 
 _FLAGS = ("winner_model_a", "winner_model_b", "winner_tie")
 _CONVERSATIONS = ("conversation_a", "conversation_b", "full_conversation")
+_UNLABELLED = ("prompt", "response_a", "response_b")
 _BATTLE = ("model_a", "model_b", "winner")
 
 
@@ -24,8 +25,12 @@ def _is_arena(row: Row) -> bool:
         any(flag in row for flag in _FLAGS)
         or ("conversation_a" in row and "model_a" in row)
         # the unlabelled half of the 55k rows
-        or ({"prompt", "response_a", "response_b"} <= row.keys() and "winner" not in row)
+        or (all(_is_list(row.get(name)) for name in _UNLABELLED) and "winner" not in row)
     )
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and value.startswith('["'))
 
 
 def _translated(row: Row) -> Row:

@@ -56,6 +56,7 @@ def _translated(row: Row, model: str | None) -> Row:
     doc = parsed(row.get("doc"))
     if not isinstance(doc, dict):
         raise BadRowError(f"field 'doc': expected an object, got {kind_of(doc)}")
+    texts = {name: value for name, value in doc.items() if isinstance(value, str)}
     name = _metric(row)
     filtered = row.get("filtered_resps")
     answer = filtered[0] if isinstance(filtered, list) and filtered else None
@@ -63,7 +64,7 @@ def _translated(row: Row, model: str | None) -> Row:
     named = row.get("doc_hash") or row.get("doc_id")
     return one_models_row(
         {
-            "prompt": prompt_of(doc, _PROMPTS) or _argument(row.get("arguments")),
+            "prompt": prompt_of(texts, _PROMPTS) or _argument(row.get("arguments")),
             "id": str(named) if isinstance(named, str | int) else None,
             "gold": target if isinstance(target, str) else first_of(doc, GOLD_NAMES),
         },

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from routellm_core.data.chats import content_text, parsed, routed, texts_of_call
 from routellm_core.data.files import Row
 from routellm_core.data.forms.base import Form
+from routellm_core.data.forms.spans import BUNDLES, attributes_of, otlp_attributes, spans_of
+from routellm_core.data.forms.vercel import VercelCalls
 
-# Fields that hold the spans of a record: OTLP, Tempo, OTLP before 1.0, results of a search in Tempo.
-_BUNDLES = (
-    "trace",
-    "traces",
-    "spanSets",
-    "resourceSpans",
-    "resource_spans",
-    "batches",
-    "scopeSpans",
-    "scope_spans",
-    "instrumentationLibrarySpans",
-    "spans",
-)
 # Attributes that say whether a span is a model call (GenAI, OpenInference, OpenLLMetry); the first one present decides.
 _SPAN_KINDS = ("gen_ai.operation.name", "openinference.span.kind", "llm.request.type")
 _MODEL_SPANS = {"chat", "text_completion", "generate_content", "llm", "completion"}
+_OPENINFERENCE_KINDS = (
+    "LLM", "CHAIN", "AGENT", "TOOL", "RETRIEVER", "EMBEDDING", "RERANKER", "GUARDRAIL", "EVALUATOR", "PROMPT", "UNKNOWN"
+)  # fmt: skip
 _INDEXED = re.compile(
     r"^(?:gen_ai\.prompt|llm\.input_messages)\.([0-9]{1,9})\.(?:message\.)?"
     r"(?:(role|content)|contents\.([0-9]{1,9})\.message_content\.(type|text))$"
 )
-_DEEPEST = 8
-_NESTED = {"arrayValue", "array_value", "kvlistValue", "kvlist_value"}
 
 
 def texts_of_span(record: Row) -> list[str]:
@@ -46,27 +36,29 @@ def texts_of_span(record: Row) -> list[str]:
 def _matches(rows: Sequence[Row]) -> bool:
     return any(
         "attributes" in row
-        or not row.keys().isdisjoint(_BUNDLES[1:])
+        or not row.keys().isdisjoint(BUNDLES[1:])
         or any(name.startswith("attributes.") for name in row)
-        or (isinstance(trace := row.get("trace"), dict) and not trace.keys().isdisjoint(_BUNDLES))
+        or (isinstance(trace := row.get("trace"), dict) and not trace.keys().isdisjoint(BUNDLES))
         for row in rows
     )
 
 
-def spans_of(record: Row) -> Iterator[Row]:
-    """The spans that a record bundles; itself if it is one."""
-    for name in _BUNDLES:
-        value = record.get(name)
-        inner = [value] if isinstance(value, dict) else value if isinstance(value, list) else []
-        if inner := [item for item in inner if isinstance(item, dict)]:
-            for item in inner:
-                yield from spans_of(item)
-            return
-    yield record
+class _File:
+    """The spans of one file: of the calls and steps of the Vercel AI SDK the prompt counts once."""
+
+    def __init__(self) -> None:
+        self._calls = VercelCalls()
+
+    def prompts(self, record: Row) -> list[str]:
+        out: list[str] = []
+        for span in spans_of(record):
+            taken = self._calls.prompts(span)
+            out += texts_of_span(span) if taken is None else taken
+        return out
 
 
-def _prompts(record: Row) -> list[str]:
-    return [text for span in spans_of(record) for text in texts_of_span(span)]
+def _start() -> Callable[[Row], list[str]]:
+    return _File().prompts
 
 
 def _of_span(span: dict[str, Any]) -> str | None:
@@ -76,6 +68,8 @@ def _of_span(span: dict[str, Any]) -> str | None:
     """
     attributes = attributes_of(span)
     kind = next((str(attributes[name]) for name in _SPAN_KINDS if attributes.get(name) is not None), None)
+    if kind is None and span.get("span_kind") in _OPENINFERENCE_KINDS:  # a table of Phoenix
+        kind = str(span["span_kind"])
     if kind is not None and kind.lower() not in _MODEL_SPANS:
         return None
     # Messages come first: "input.value" may be a rendering of them that begins with the system message.
@@ -92,33 +86,12 @@ def _of_span(span: dict[str, Any]) -> str | None:
     for event in reversed(events) if isinstance(events, list) else ():
         if not isinstance(event, dict):
             continue
-        inner = _attributes(event.get("attributes"))
+        inner = otlp_attributes(event.get("attributes"))
         if event.get("name") == "gen_ai.user.message":
             return content_text(parsed(inner.get("content")))
         if (text := routed(parsed(inner.get("gen_ai.prompt")))) is not None:
             return text
     return None
-
-
-def attributes_of(span: Row) -> dict[str, Any]:
-    """Return the attributes of a span by their dotted names, be they nested, or columns of a table."""
-    attributes = _attributes(parsed(span.get("attributes")))
-    for name, value in span.items():
-        if name.startswith("attributes."):
-            attributes = {**attributes, name.removeprefix("attributes."): parsed(value)}
-    flat: dict[str, Any] = {}
-    _flatten(attributes, "", flat)
-    return flat
-
-
-def _flatten(value: dict[str, Any], prefix: str, into: dict[str, Any]) -> None:
-    """Nested attributes under their dotted names: Phoenix writes {"llm": {"input_messages": [...]}}."""
-    for name, inner in value.items():
-        if isinstance(inner, dict) and prefix.count(".") < _DEEPEST:
-            into[prefix + name] = inner
-            _flatten(inner, f"{prefix}{name}.", into)
-        else:
-            into[prefix + name] = inner
 
 
 def _indexed_messages(attributes: dict[str, Any]) -> list[dict[str, Any]]:
@@ -137,29 +110,6 @@ def _indexed_messages(attributes: dict[str, Any]) -> list[dict[str, Any]]:
     return [messages[i] for i in sorted(messages)]
 
 
-def _attributes(value: Any) -> dict[str, Any]:
-    """Return the attributes of a span as a mapping; OTLP writes them as a list of keys and typed values."""
-    if isinstance(value, dict):
-        return value
-    listed = value if isinstance(value, list) else []
-    return {
-        str(item["key"]): _otlp_value(item.get("value")) for item in listed if isinstance(item, dict) and "key" in item
-    }
-
-
-def _otlp_value(typed: Any) -> Any:
-    """Strip the type from a value of OTLP JSON, recursively: ``{"stringValue": "x"}`` becomes ``"x"``."""
-    if not isinstance(typed, dict):
-        return typed
-    kind, value = next(iter(typed.items()), ("", None))
-    if kind not in _NESTED:
-        return value
-    values = value.get("values") if isinstance(value, dict) else None  # an empty list has none
-    if kind.startswith("kvlist"):
-        return _attributes(values or [])
-    return [_otlp_value(item) for item in values] if isinstance(values, list) else []
-
-
 OPENTELEMETRY = Form(
     name="opentelemetry",
     title="OpenTelemetry spans of model calls with GenAI, OpenLLMetry or OpenInference attributes (OTLP JSON, Tempo)",
@@ -168,9 +118,10 @@ OPENTELEMETRY = Form(
         "attributes.llm.input_messages",
         "attributes.input.value",
         "attributes.openinference.span.kind",
-        *_BUNDLES,
+        *BUNDLES,
     ),
     matches=_matches,
     holds=("prompts",),
-    prompts=_prompts,
+    prompts=lambda record: _File().prompts(record),
+    start=_start,
 )

@@ -13,14 +13,7 @@ _SIDES = ("chosen", "rejected")
 
 
 def _names(side: str, what: str) -> tuple[str, ...]:
-    return (
-        f"{side}_{what}",
-        f"{side}-{what}",
-        f"{side}.{what}",
-        f"{what}_{side}",
-        f"{what}-{side}",
-        f"{side}_{what}_name",
-    )
+    return (f"{side}_{what}", f"{side}.{what}", f"{what}_{side}", f"{side}_{what}_name")
 
 
 def _matches(rows: Sequence[Row]) -> bool:

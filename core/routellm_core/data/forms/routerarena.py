@@ -22,7 +22,7 @@ from routellm_core.data.forms.values import (
     tokens_of,
 )
 
-_IDS = ("global_index", "global index", "globalindex")
+_IDS = ("global_index", "globalindex")
 _RESULTS = ("evaluation_result", "evaluation", "generated_result")
 _MODELS = ("llm_selected", "prediction", "model_name", "model")
 

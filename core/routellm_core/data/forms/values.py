@@ -10,21 +10,20 @@ from routellm_core.data.chats import content_text, parsed, routed, user_turns
 from routellm_core.data.files import Row, kind_of
 from routellm_core.data.forms.base import BadRowError
 
-PROMPT_NAMES = (
-    "prompt",
+# Names of a question, which no other field has.
+QUESTION_NAMES = (
     "question",
     "query",
     "origin_query",
     "instruction",
-    "input",
     "user_prompt",
+    "user_input",
+    "user_query",
+    "user_message",
     "prompt_text",
     "problem",
-    "text",
-    "turns",
-    "messages",
-    "conversation",
 )
+PROMPT_NAMES = ("prompt", *QUESTION_NAMES, "input", "text", "turns", "messages", "conversation")
 ID_NAMES = (
     "id",
     "prompt_id",
@@ -32,7 +31,6 @@ ID_NAMES = (
     "sample_id",
     "instance_id",
     "global_index",
-    "global index",
     "custom_id",
     "doc_id",
     "uid",
@@ -118,12 +116,16 @@ def empty(value: Any) -> bool:
 
 
 def name_of(row: Row, names: Iterable[str]) -> str | None:
-    """The first of some names under which a row has a value; capitals do not count."""
+    """The first of some names under which a row has a value; capitals, spaces and hyphens do not count."""
     for name in names:
         if name in row and not empty(row[name]):
             return name
-    lowered = {key.lower(): key for key in row}
-    return next((lowered[name] for name in names if name in lowered and not empty(row[lowered[name]])), None)
+    usual = {_usual(key): key for key in row}
+    return next((usual[name] for name in names if name in usual and not empty(row[usual[name]])), None)
+
+
+def _usual(name: str) -> str:
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def first_of(row: Row, names: Iterable[str]) -> Any:
@@ -133,9 +135,8 @@ def first_of(row: Row, names: Iterable[str]) -> Any:
 
 
 def has_any(row: Row, names: Iterable[str]) -> bool:
-    """Whether a row has a field of one of these names, be it empty or not; capitals do not count."""
-    lowered = {key.lower() for key in row}
-    return any(name in lowered for name in names)
+    """Whether a row has a field of one of these names, as `name_of` has it, but be it empty or not."""
+    return not {_usual(key) for key in row}.isdisjoint(names)
 
 
 def shown(name: str) -> str:

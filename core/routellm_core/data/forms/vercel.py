@@ -8,55 +8,60 @@ from typing import Any
 from routellm_core.data.chats import parsed, routed
 from routellm_core.data.files import Row
 from routellm_core.data.forms.base import Form
-from routellm_core.data.forms.opentelemetry import attributes_of, spans_of
+from routellm_core.data.forms.spans import attributes_of, spans_of
 
 _PROMPTS = ("ai.prompt.messages", "ai.prompt")
 _STEPS = (".doGenerate", ".doStream")
 
 
-def _matches(rows: Sequence[Row]) -> bool:
-    return any(
-        any(name.startswith("ai.") for name in attributes_of(span)) for row in rows for span in spans_of(row)
-    ) or any(name in row for row in rows for name in _PROMPTS)
-
-
-class _Spans:
-    """The spans of one file so far."""
+class VercelCalls:
+    """The calls of one file so far: each is a span of its own, and so is each of its steps, in either order."""
 
     def __init__(self) -> None:
         self._calls: set[Any] = set()  # calls whose prompt was taken
         self._steps: set[Any] = set()  # calls of whose steps the prompt was taken
 
-    def prompts(self, row: Row) -> list[str]:
-        return [text for span in spans_of(row) for text in self._of_span(span)]
-
-    def _of_span(self, span: Row) -> list[str]:
+    def prompts(self, span: Row) -> list[str] | None:
+        """Return the routing texts of a span; None if it is not one of the SDK."""
         attributes = attributes_of(span) or span
+        if not any(name in attributes for name in _PROMPTS):
+            return None
         text = next((text for name in _PROMPTS if (text := routed(parsed(attributes.get(name))))), None)
         if text is None:
             return []
         operation = attributes.get("ai.operationId", span.get("name"))
-        parent = _name(span, "parentSpanId", "parent_span_id", "parent_id", "parentId")
         if isinstance(operation, str) and operation.endswith(_STEPS):
-            if parent is not None and parent in self._calls:
+            call = _id(span, "parentSpanId", "parent_span_id", "parent_id", "parentId")
+            if call is not None and call in self._calls:
                 return []
-            self._steps.add(parent)
+            self._steps.add(call)
             return [text]
-        own = _name(span, "spanId", "span_id", "id")
-        if own is not None and own in self._steps:
+        call = _id(span, "spanId", "span_id", "id")
+        if call is not None and call in self._steps:
             return []
-        self._calls.add(own)
+        self._calls.add(call)
         return [text]
 
 
-def _name(span: Row, *names: str) -> str | None:
+def _id(span: Row, *names: str) -> str | None:
     context = span.get("context")
     places = (span, context) if isinstance(context, dict) else (span,)
     return next((v for place in places for name in names if isinstance(v := place.get(name), str) and v), None)
 
 
 def _start() -> Callable[[Row], list[str]]:
-    return _Spans().prompts
+    calls = VercelCalls()
+    return lambda row: [text for span in spans_of(row) for text in calls.prompts(span) or ()]
+
+
+def _matches(rows: Sequence[Row]) -> bool:
+    return any(
+        name in attributes
+        for row in rows
+        for span in spans_of(row)
+        for attributes in (attributes_of(span), span)
+        for name in _PROMPTS
+    )
 
 
 VERCEL = Form(
@@ -65,6 +70,6 @@ VERCEL = Form(
     fields=_PROMPTS,
     matches=_matches,
     holds=("prompts",),
-    prompts=lambda row: _Spans().prompts(row),
+    prompts=lambda row: _start()(row),
     start=_start,
 )

@@ -79,7 +79,7 @@ def columns_of(rows: Sequence[Row]) -> _Columns:
     objects, bare = [], []
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row[name] for row in rows if not empty(row.get(name))]
-        if not values or name.lower() in _USUAL or name in OWN_COLUMNS or name.startswith(OWN_PREFIXES):
+        if not values or name_of({name: 1}, _USUAL) or name in OWN_COLUMNS or name.startswith(OWN_PREFIXES):
             continue
         if most(values, lambda value: isinstance(value, dict)):
             if name.lower() not in _NOT_MODELS and most(values, _is_about_a_model):
