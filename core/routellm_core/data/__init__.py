@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from routellm_core.data.contamination import ContaminationIndex, DuplicateFinder
     from routellm_core.data.convert import label_pair, outcomes_to_battles, pair_scores
     from routellm_core.data.files import SkippedRows, read_rows
+    from routellm_core.data.joining import JoinReport
     from routellm_core.data.prompts import prompts_of_record, read_prompts, routed_text
     from routellm_core.data.reading import read_answers, read_battles, read_outcomes, read_preferences
     from routellm_core.data.records import AnsweredPrompt, Battle, Outcome, Record, Tokens
@@ -24,6 +25,7 @@ _MODULES = {
     "CleaningReport": "cleaning",
     "ContaminationIndex": "contamination",
     "DuplicateFinder": "contamination",
+    "JoinReport": "joining",
     "Outcome": "records",
     "Record": "records",
     "SkippedRows": "files",
@@ -48,6 +50,7 @@ __all__ = [  # the keys of _MODULES, written out for type checkers
     "CleaningReport",
     "ContaminationIndex",
     "DuplicateFinder",
+    "JoinReport",
     "Outcome",
     "Record",
     "SkippedRows",

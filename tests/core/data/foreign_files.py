@@ -267,7 +267,7 @@ def _batch_answer(model: str, i: int) -> dict[str, Any]:
             "status_code": 200,
             "body": {
                 "model": model,
-                "choices": [{"message": said(f"answer {i}")}],
+                "choices": [{"message": said(f"answer {i} of {model}")}],
                 "usage": {"prompt_tokens": 10, "completion_tokens": 3},
             },
         },
