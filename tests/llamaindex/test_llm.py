@@ -126,7 +126,10 @@ class TestEveryWay:
             "failover": None,
             "error": None,
             "detail": None,
+            "escalated": False,
             "p_strong": float(side == "strong"),
+            "router_version": llm.policy.router.fingerprint[:12],
+            "cost": None,
         }
         ids = {piece.additional_kwargs["routellm"]["id"] for piece in pieces} | {d["id"] for d in events.decisions}
         assert len(ids) == 1

@@ -1,0 +1,351 @@
+"""A routed call: it runs the chosen model, puts the decision on all that comes of it, and leaves a row in the log."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+from contextlib import aclosing, closing
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from llama_index.core.base.llms.types import ChatResponse, CompletionResponse, TextBlock
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import LLM
+from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.dispatcher import (
+    DISPATCHER_SPAN_DECORATED_ATTR,
+    active_instrument_tags,
+    instrument_tags,
+)
+
+from llamaindex_routellm.asks import Ask
+from llamaindex_routellm.events import DECISION_KEY, RouteLLMDecisionEvent
+from llamaindex_routellm.side import SideMetadata
+from llamaindex_routellm.tracing import RoutingSpan, Stamp
+from llamaindex_routellm.watch import show_decision
+from routellm_core.checks import Side
+from routellm_core.policy.decision import RoutingDecision, RoutingRequest
+from routellm_core.policy.route import Route
+from routellm_core.policy.routing import Decided
+
+if TYPE_CHECKING:
+    from llamaindex_routellm.llm import RouteLLM
+    from llamaindex_routellm.recording import CallRecord
+
+dispatcher = get_dispatcher(__name__)
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Callable[..., Any])
+
+# why an answer ended, as the providers' clients name it
+_FINISH_REASONS = ("finish_reason", "stop_reason", "done_reason", "stopReason", "finishReason", "status", "done")
+
+
+class Call:
+    """One decided call.
+
+    Attributes:
+        route: The attempts of the call; it calls `answer`, `open` and their async twins with a side.
+    """
+
+    __slots__ = ("_ask", "_llm", "_method", "_record", "_span_id", "_stamp", "route")
+
+    def __init__(
+        self,
+        llm: RouteLLM,
+        method: str,
+        ask: Ask,
+        request: RoutingRequest,
+        decision: RoutingDecision,
+        span: RoutingSpan,
+    ) -> None:
+        self._llm = llm
+        self._method = method
+        self._ask = ask
+        self._stamp = Stamp({})
+        self._span_id = span.id
+        self._record = self._recorded(decision, request, span)
+        # an object that is filled in may well be empty
+        is_broken = _is_never_broken if "structured" in method else _is_broken
+        self.route: Route[Any] = llm._routing.route(request, decision, is_broken=is_broken, on_settled=self._announce)
+
+    def _announce(self, decision: RoutingDecision) -> None:
+        announced = decision.to_dict()
+        dispatcher.event(RouteLLMDecisionEvent(decision=announced, span_id=self._span_id))
+        retrieval = self._ask.retrieval
+        show_decision(announced, None if retrieval is None else retrieval.question)
+
+    def _run(self, side: Side) -> Any:
+        """Call the method on the model of `side`, within tags that put the decision on each of its events."""
+        # once, not for every streamed piece
+        self._stamp = Stamp(self.route.decision.to_dict(), self._spent(side), self._begun if self._record else None)
+        model = self._llm._model(side)
+        method = getattr(with_tools(model) if self._method.endswith("with_tools") else model, self._method)
+        with self._tags():
+            return method(*self._ask.args, **self._ask.kwargs)
+
+    def _spent(self, side: Side) -> Callable[[int | None, int | None], None] | None:
+        """What receives the tokens that the model of `side` uses: limits and the log."""
+        record, on_usage = self._record, self.route.on_usage
+        to_limits = None if on_usage is None else partial(on_usage, side)
+        if record is None or to_limits is None:
+            return to_limits if record is None else record.spent
+
+        def spent(read: int | None, written: int | None) -> None:
+            record.spent(read, written)
+            to_limits(read, written)
+
+        return spent
+
+    # what the log is to know
+
+    def _recorded(self, decision: RoutingDecision, request: RoutingRequest, span: RoutingSpan) -> CallRecord | None:
+        routing = self._llm._routing
+        recording = routing.recording(Decided(decision, request, self._ask.settings))
+        if recording is None:
+            return None
+        from llamaindex_routellm.recording import CallRecord, aask, ask, hide_shadows, whole
+
+        is_async = inspect.iscoroutinefunction(getattr(type(self._llm), self._method))
+        method = whole(self._method)
+        # copied: a caller may append to its list of messages before the other side reads it
+        args = [list(value) if isinstance(value, list) else value for value in self._ask.args]
+        kwargs = {name: list(v) if isinstance(v, list) else v for name, v in self._ask.kwargs.items()}
+
+        def of_side(side: Side) -> Any:
+            hide_shadows()
+            model = self._llm.strong if side == "strong" else self._llm.weak
+            return (aask if is_async else ask)(model, self._llm._metadata[side].name, method, args, kwargs)
+
+        return CallRecord(recording, span.id, span.parent, of_side, is_async=is_async)
+
+    def _begun(self, span_id: str | None) -> None:
+        if self._record is not None:
+            self._record.model_span = span_id
+
+    def ended(self, output: Any) -> None:
+        """Log the answer."""
+        if self._record is not None:
+            side = self.route.decision.model
+            name = self._llm._metadata[side].name
+            self._record.answered(self._llm._model(side), name, output, self.route.decision)
+
+    def failed(self, error: BaseException) -> None:
+        """Log the error that ended the call."""
+        if self._record is not None:
+            self._record.failed(error, self.route.decision)
+
+    def watched(self, stream: Generator[Any]) -> Generator[Any]:
+        """A stream of answers that is logged when it ends."""
+        return stream if self._record is None else self._watched(stream)
+
+    def _watched(self, stream: Generator[Any]) -> Generator[Any]:
+        pieces: list[Any] = []
+        try:
+            with closing(stream):
+                for piece in stream:
+                    _keep(pieces, piece)
+                    yield piece
+        except BaseException as exc:
+            self.failed(exc)
+            raise
+        self.ended(pieces)
+
+    def awatched(self, stream: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
+        """Async twin of `watched`."""
+        return stream if self._record is None else self._awatched(stream)
+
+    async def _awatched(self, stream: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
+        pieces: list[Any] = []
+        try:
+            async with aclosing(stream):
+                async for piece in stream:
+                    _keep(pieces, piece)
+                    yield piece
+        except BaseException as exc:
+            self.failed(exc)
+            raise
+        self.ended(pieces)
+
+    def _tags(self) -> Any:
+        return instrument_tags({**active_instrument_tags.get(), DECISION_KEY: self._stamp})
+
+    def _stamped(self, answer: T) -> T:
+        """A copy of the answer with the decision on it: the model may keep a reference to its own."""
+        if isinstance(answer, ChatResponse | CompletionResponse):
+            stamped = {**answer.additional_kwargs, DECISION_KEY: self._stamp.copy()}
+            return cast(T, answer.model_copy(update={"additional_kwargs": stamped}))
+        return answer
+
+    # called by the route: one answer or a stream of pieces, from one side
+
+    def answer(self, side: Side) -> Any:
+        return self._stamped(self._run(side))
+
+    async def aanswer(self, side: Side) -> Any:
+        running = self._run(side)
+        with self._tags():
+            return self._stamped(await running)
+
+    def open(self, side: Side) -> Iterator[Any]:
+        # run here and not at the first piece, so that the model's span lies within that of this call
+        return self._pieces(self._run(side))
+
+    async def aopen(self, side: Side) -> AsyncIterator[Any]:
+        running = self._run(side)
+        with self._tags():
+            return self._apieces(await running)
+
+    def _pieces(self, stream: Iterator[Any]) -> Generator[Any]:
+        try:
+            while True:
+                with self._tags():
+                    try:
+                        piece = next(stream)
+                    except StopIteration:
+                        return
+                yield self._stamped(piece)
+        finally:
+            close = getattr(stream, "close", None)  # some models stream by a plain iterator
+            if close is not None:
+                close()
+
+    async def _apieces(self, stream: AsyncIterator[Any]) -> AsyncGenerator[Any]:
+        try:
+            while True:
+                with self._tags():
+                    try:
+                        piece = await anext(stream)
+                    except StopAsyncIteration:
+                        return
+                yield self._stamped(piece)
+        finally:
+            close = getattr(stream, "aclose", None)
+            if close is not None:
+                await close()
+
+
+def routed(find: Callable[..., Ask]) -> Callable[[M], M]:
+    """Turn a declared method into one that decides and then calls the method of the same name on the chosen model.
+
+    The declaration provides the name, the signature and the docstring. A name with "stream" in it means an answer in
+    pieces, ``async def`` a coroutine.
+
+    Args:
+        find: Finds what a call asks; called with the arguments of the method.
+    """
+
+    def routed(declared: M) -> M:
+        name, signature = declared.__name__, inspect.signature(declared)
+        # LlamaIndex's spans have no self among their arguments
+        bind = signature.replace(parameters=list(signature.parameters.values())[1:]).bind
+        method: Callable[..., Any]
+        if inspect.iscoroutinefunction(declared):
+
+            async def method(self: RouteLLM, *args: Any, **kwargs: Any) -> Any:
+                with RoutingSpan(f"{type(self).__name__}.{name}", bind(*args, **kwargs)) as span:
+                    call = await self._adecided(name, find(self, *args, **kwargs), span)
+                    span.result = await (_astreamed if "stream" in name else _aanswered)(call)
+                    return span.result
+        else:
+
+            def method(self: RouteLLM, *args: Any, **kwargs: Any) -> Any:
+                with RoutingSpan(f"{type(self).__name__}.{name}", bind(*args, **kwargs)) as span:
+                    call = self._decided(name, find(self, *args, **kwargs), span)
+                    span.result = (_streamed if "stream" in name else _answered)(call)
+                    return span.result
+
+        routed_method: Any = wraps(declared)(method)
+        setattr(routed_method, DISPATCHER_SPAN_DECORATED_ATTR, True)  # or LlamaIndex would add a span of its own
+        return cast(M, routed_method)
+
+    return routed
+
+
+def _keep(pieces: list[Any], piece: Any) -> None:
+    """Keep the pieces of a stream for the log: every text, but only the last of answers that grow."""
+    if not isinstance(piece, str):
+        pieces.clear()
+    pieces.append(piece)
+
+
+def _answered(call: Call) -> Any:
+    try:
+        answer = call.route.run(call.answer)
+    except BaseException as exc:
+        call.failed(exc)
+        raise
+    call.ended(answer)
+    return answer
+
+
+async def _aanswered(call: Call) -> Any:
+    try:
+        answer = await call.route.arun(call.aanswer)
+    except BaseException as exc:
+        call.failed(exc)
+        raise
+    call.ended(answer)
+    return answer
+
+
+def _streamed(call: Call) -> Any:
+    try:
+        source = call.route.attempt(call.open)
+    except BaseException as exc:
+        call.failed(exc)
+        raise
+    return call.watched(call.route.stream(call.open, _is_empty, source))
+
+
+async def _astreamed(call: Call) -> Any:
+    try:
+        source = await call.route.aattempt(call.aopen)
+    except BaseException as exc:
+        call.failed(exc)
+        raise
+    return call.awatched(call.route.astream(call.aopen, _is_empty, source))
+
+
+def with_tools(model: LLM) -> FunctionCallingLLM:
+    if not isinstance(model, FunctionCallingLLM):
+        name = SideMetadata(model).name
+        raise ValueError(f"{type(model).__name__} ({name}) does not support calling tools")
+    return model
+
+
+def _is_empty(piece: Any) -> bool:
+    """Whether a streamed piece holds nothing that a caller could have used."""
+    if isinstance(piece, ChatResponse):
+        blocks = piece.message.blocks
+        text_only = all(isinstance(block, TextBlock) and not block.text for block in blocks)
+        return text_only and not piece.delta and not piece.message.additional_kwargs.get("tool_calls")
+    if isinstance(piece, CompletionResponse):
+        return not piece.text and not piece.delta
+    return isinstance(piece, str) and not piece
+
+
+def _is_broken(answer: Any) -> bool:
+    """Whether an answer, or a piece of a stream, has no content, no tool call and no finish reason; None: no piece."""
+    if not isinstance(answer, ChatResponse | CompletionResponse):
+        return answer is None
+    return _is_empty(answer) and not any(
+        _finish(holder) for holder in (answer.raw, answer.additional_kwargs, getattr(answer, "message", None))
+    )
+
+
+def _is_never_broken(answer: Any) -> bool:
+    return False
+
+
+def _finish(holder: Any) -> Any:
+    """Why an answer ended, wherever its provider's own form of it says so; else None."""
+    if holder is None or isinstance(holder, str):
+        return None
+    fields = holder if isinstance(holder, Mapping) else getattr(holder, "__dict__", {})
+    inner = [fields.get(name) for name in ("additional_kwargs", "response", "choices", "candidates")]
+    reasons = [fields.get(name) for name in _FINISH_REASONS]
+    return next(filter(None, reasons), None) or next(
+        filter(None, (_finish(item) for value in inner for item in (value if isinstance(value, list) else [value]))),
+        None,
+    )
