@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from routellm_core.checks import same_file
 from routellm_core.commands.options import (
     AsJson,
     From,
@@ -30,20 +31,26 @@ from routellm_core.errors import ConfigurationError
 if TYPE_CHECKING:
     from routellm_core.calibration.distribution import Calibration
     from routellm_core.calibration.targets import Target
-    from routellm_core.data.prompts import PromptReader
 
 _SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 
 def calibrate(
+    parts: Annotated[
+        list[Path] | None, typer.Argument(help="With --merge: calibration files.", show_default=False)
+    ] = None,
     data: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--data",
             "-d",
             help="Traffic, plain or gzip: JSON lines, CSV, text, or any of 'routellm data forms'.",
         ),
-    ],
+    ] = None,
+    merge: Annotated[
+        bool,
+        typer.Option("--merge", help="Merge calibrations of one router, such as those of several machines, instead."),
+    ] = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="Calibration file to write.")] = Path("calibration.json"),
     router: RouterName = "mf",
     format: Annotated[str, typer.Option(help="auto, text, jsonl, json, csv or parquet.")] = "auto",
@@ -78,6 +85,8 @@ def calibrate(
     The file is read as a stream. When a run is stopped, the same command goes on where it was.
 
     Example: routellm calibrate --data traffic.jsonl --strong-fraction 0.3 --out calibration.json
+
+    Example: routellm calibrate --merge part-*.json --out calibration.json
     """
     from routellm_core.calibration.distribution import Calibration
     from routellm_core.calibration.resumable import ResumableCalibration
@@ -116,6 +125,17 @@ def calibrate(
             )
         return found
 
+    if merge or parts:
+        if not merge or data is not None or not parts:
+            raise ConfigurationError("--merge takes calibration files and no --data: --merge part-*.json --out FILE")
+        fitted = Calibration.merge([Calibration.load(part) for part in parts])
+        if any(same_file(out, part) for part in parts):
+            raise ConfigurationError(f"--out {out} is one of the parts: give another file")
+        fitted.save(out)
+        _show(targets_of(fitted), fitted, out, budget_calls, as_json=as_json, parts=len(parts))
+        return
+    if data is None:
+        raise ConfigurationError("--data is missing: give a file of prompts, or --merge with calibration files")
     # what is wrong is better told before a million prompts are scored than after
     targets_of(Calibration.from_win_rates([0.5]))
     bad = SkippedRows() if skip_bad else None
@@ -139,27 +159,31 @@ def calibrate(
     finally:
         if bad is not None:
             report_bad(bad)
-    targets = targets_of(fitted)
-    if as_json:
-        print(
-            json.dumps(
-                {
-                    "calibration": str(out),
-                    "router": found.name,
-                    "count": fitted.count,
-                    "skipped": reader.skipped,
-                    "malformed": bad.count if bad is not None else 0,
-                    "targets": [t.to_dict() for t in targets],
-                }
-            )
-        )
-    else:
-        _print(targets, fitted, reader, out, limit, budget_calls)
+    more = {"skipped": reader.skipped, "malformed": bad.count if bad is not None else 0}
+    skipped = f", {reader.skipped:,} records without a prompt passed over" if reader.skipped else ""
+    what = f"{fitted.count:,} prompts" if fitted.count != limit else f"the first {limit:,} prompts (--limit)"
+    _show(targets_of(fitted), fitted, out, budget_calls, as_json=as_json, what=what + skipped, **more)
 
 
-def _print(
-    targets: list[Target], fitted: Calibration, reader: PromptReader, output: Path, limit: int | None, calls: float
+def _show(
+    targets: list[Target],
+    fitted: Calibration,
+    out: Path,
+    calls: float,
+    *,
+    as_json: bool,
+    what: str | None = None,
+    **more: int,
 ) -> None:
+    """Print the thresholds, as a table or as JSON with `more` in it."""
+    if as_json:
+        found = {"calibration": str(out), "router": fitted.router, "count": fitted.count, **more}
+        print(json.dumps({**found, "targets": [t.to_dict() for t in targets]}))
+    else:
+        _print(targets, what or f"{fitted.count:,} prompts of {more['parts']} calibrations", out, calls)
+
+
+def _print(targets: list[Target], what: str, output: Path, calls: float) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -186,9 +210,7 @@ def _print(
         if target.threshold == 0.0 and target.reached:
             text += "; it pays for always strong"
         console.print(Text(text))
-    skipped = f", {reader.skipped:,} records without a prompt passed over" if reader.skipped else ""
-    prompts = f"{fitted.count:,} prompts" if fitted.count != limit else f"the first {limit:,} prompts (--limit)"
-    console.print(Text(f"{prompts}{skipped}; written: {output}"))
+    console.print(Text(f"{what}; written: {output}"))
     for message in dict.fromkeys(_warnings(targets)):
         console.print(Text(message, "yellow"))
 

@@ -49,6 +49,10 @@ def route(
         typer.Option(help="Calibration file, fitted on your own prompts.", show_default="the router's own"),
     ] = None,
     limit: Limit = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="K/N: only every N-th prompt of the file, from the K-th on; each of N machines takes a K."),
+    ] = None,
     show: Annotated[int, typer.Option(help="Rows of the table to show; 0 shows all.", min=0)] = 20,
     form: From = None,
     skip_bad: SkipBad = False,
@@ -72,15 +76,17 @@ def route(
         on_error="raise",
         cache_size=0,  # each prompt is scored once
     )
+    first, step = _shard(shard)
     output = _JsonLines() if as_json else _Table(show)
     bad = SkippedRows() if skip_bad else None
     source = _Source(prompts or [], data, field, form, limit, bad)
+    source.keep(first, step)
     count = strong = 0
     for batch in source.batches(quiet=as_json and sys.stdout.isatty()):
         decisions = policy.decide_batch(batch)
         strong += sum(d.model == "strong" for d in decisions)
         for prompt, decision in zip(batch, decisions, strict=True):
-            output.row(count, prompt, decision)
+            output.row(first + count * step, prompt, decision)
             count += 1
     if bad is not None:
         report_bad(bad)
@@ -92,6 +98,16 @@ def route(
         f"{count} prompts, {strong} strong ({strong / count:.1%}{wanted}), threshold {policy.threshold:.4f}, "
         f"router {policy.router.name}{left_out}"
     )
+
+
+def _shard(value: str | None) -> tuple[int, int]:
+    """The first prompt of a shard, and how far it is to the next."""
+    if value is None:
+        return 0, 1
+    part, _, parts = value.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise ConfigurationError(f"--shard {value!r:.80}: expected K/N with K from 1 to N, such as 3/16")
+    return int(part) - 1, int(parts)
 
 
 class _Source:
@@ -121,6 +137,10 @@ class _Source:
             self._items = iter(self._reader)
         if limit is not None:
             self._items = islice(self._items, limit)
+
+    def keep(self, first: int, step: int) -> None:
+        """Keep one prompt of each `step`, from number `first` on."""
+        self._items = islice(self._items, first, None, step)
 
     def no_prompt(self) -> DataError:
         error: DataError = (
