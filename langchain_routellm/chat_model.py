@@ -35,6 +35,7 @@ from langchain_routellm.sides import (
     shown_tools,
     structured_output_need,
     with_fields,
+    with_tools,
 )
 from routellm_core import RoutingDecision
 from routellm_core.errors import ConfigurationError
@@ -418,7 +419,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
             kwargs["tool_choice"] = tool_choice
 
         def bound(model: Any) -> Any:
-            return model.bind_tools(tools, **kwargs, **options_taken(model, options))
+            return with_tools(model, tools, {**kwargs, **options_taken(model, options)})
 
         strong, weak = self._unbound or (self.strong, self.weak)
         copy = self.model_copy(

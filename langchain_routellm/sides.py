@@ -165,6 +165,30 @@ def options_taken(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in named}
 
 
+def with_tools(model: Any, tools: Sequence[Any], arguments: Mapping[str, Any]) -> Any:
+    """A model with tools bound by its own `bind_tools`.
+
+    Raises:
+        TypeError: One is a tool that another provider runs itself. Some clients take it for a function without
+            parameters, which nobody would ever answer; others send it and are refused.
+    """
+    bound = model.bind_tools(tools, **arguments)
+    taken = bound_kwargs(bound).get("tools")
+    provider = provider_of(model)
+    for tool in tools:
+        if not _runs_at_its_provider(tool) or not isinstance(taken, list):
+            continue
+        if tool not in taken or provider in _REFUSE_OTHER_TOOL_OPTIONS:
+            raise TypeError(f"{tool['type']!r} is not a tool that {provider} runs")
+    return bound
+
+
+def _runs_at_its_provider(tool: Any) -> bool:
+    if not isinstance(tool, Mapping) or not tool.keys().isdisjoint({"function", "input_schema", "parameters"}):
+        return False
+    return tool.get("type") not in (None, "function", "custom", "object")
+
+
 def shown_tools(tools: Sequence[Any]) -> list[Any]:
     """Tools as schemas in OpenAI's form, which agents read; a provider's own form stays as it is."""
     return [tool if isinstance(tool, Mapping) else convert_to_openai_tool(tool) for tool in tools]
