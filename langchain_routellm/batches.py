@@ -46,7 +46,7 @@ class Plan:
         self._asked: list[RoutingRequest | Exception] = []
         for value, config in zip(values, configs, strict=True):
             try:
-                settings = dispatch.settings(config)
+                settings = dispatch.settings(config, value)
                 self._asked.append(dispatch.request(value, settings, kwargs))
             except Exception as exc:
                 if not keep_errors:

@@ -86,12 +86,12 @@ class RouteLLMDecisionModel(BaseDecisionModel):  # type: ignore[misc,unused-igno
 
     def _classify(self, state: Any, questions: dict[str, Any]) -> ClassifierResponse:
         self._check(questions)
-        settings = call_settings(ensure_config(), self._routing)
+        settings = call_settings(ensure_config(), self._routing, state)
         return self._response(questions, self._routing.decide(self._request(state, settings), settings))
 
     async def _aclassify(self, state: Any, questions: dict[str, Any]) -> ClassifierResponse:
         self._check(questions)
-        settings = call_settings(ensure_config(), self._routing)
+        settings = call_settings(ensure_config(), self._routing, state)
         return self._response(questions, await self._routing.adecide(self._request(state, settings), settings))
 
     def _request(self, state: Any, settings: CallSettings) -> RoutingRequest:

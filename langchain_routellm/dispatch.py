@@ -20,6 +20,7 @@ from langchain_core.runnables.config import (
 
 from langchain_routellm.answers import KEY, TokenWatch, is_broken, is_empty, merged, stamped
 from langchain_routellm.batches import Plan
+from langchain_routellm.messages import conversation_of
 from langchain_routellm.usage import UsageWatch
 from routellm_core import RoutingDecision, RoutingRequest
 from routellm_core.checks import Side
@@ -113,9 +114,9 @@ class Dispatch:
 
     # --- deciding ---
 
-    def settings(self, config: RunnableConfig) -> CallSettings:
+    def settings(self, config: RunnableConfig, value: Any) -> CallSettings:
         """What a call's config says about its routing."""
-        return call_settings(config, self.routing)
+        return call_settings(config, self.routing, value)
 
     def request(self, value: Any, settings: CallSettings, kwargs: Mapping[str, Any]) -> RoutingRequest:
         """What the policy is asked for one call."""
@@ -125,13 +126,13 @@ class Dispatch:
 
     def decide(self, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Decided:
         """Decide one call."""
-        settings = self.settings(config)
+        settings = self.settings(config, value)
         request = self.request(value, settings, kwargs)
         return Decided(self.routing.decide(request, settings), request, settings)
 
     async def adecide(self, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Decided:
         """Like `decide`, without blocking the event loop."""
-        settings = self.settings(config)
+        settings = self.settings(config, value)
         request = self.request(value, settings, kwargs)
         return Decided(await self.routing.adecide(request, settings), request, settings)
 
@@ -443,13 +444,13 @@ def _astream(
     return cast("AsyncIterator[Any]", side.astream(value, config, **arguments))
 
 
-def call_settings(config: RunnableConfig, routing: Routing) -> CallSettings:
-    """What a config's ``configurable`` says about the routing of one call.
+def call_settings(config: RunnableConfig, routing: Routing, value: Any) -> CallSettings:
+    """What a config's ``configurable`` says about the routing of one call with this input.
 
     Raises:
         ConfigurationError: A value is not allowed.
     """
-    return routing.settings(config.get("configurable") or {})
+    return routing.settings(config.get("configurable") or {}, lambda: conversation_of(value))
 
 
 class _UnseenRun:

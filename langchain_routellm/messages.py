@@ -8,6 +8,8 @@ from typing import Any
 from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue, StringPromptValue
 
+from langchain_routellm.answers import routing_decision
+from routellm_core import RoutingRequest
 from routellm_core.errors import PromptError
 from routellm_core.policy.capability import (
     AUDIO_INPUTS,
@@ -70,31 +72,60 @@ def message_text(message: BaseMessage) -> str:
     return "\n".join(texts)
 
 
-def human_texts(messages: Sequence[BaseMessage], lookback: int) -> tuple[str, ...]:
-    """Texts of the last `lookback` human turns that have text, newest first.
+def conversation_of(value: Any) -> Any:
+    """The messages of an input, also of a dict that holds some; an input without messages as it is."""
+    if isinstance(value, Mapping):
+        value = value.get("messages", value)
+    if isinstance(value, str | PromptValue | BaseMessage) or _looks_like_messages(value):
+        return as_messages(value)
+    return value
+
+
+def human_texts(messages: Sequence[BaseMessage], routing: Routing) -> RoutedOn:
+    """Texts of the last human turns that have text, newest first, as many as ``lookback=`` says.
 
     The last human turn stays the same while an agent calls tools, and so does the route. A message that repeats the
-    human message before it, with no answer in between, is the same turn. A conversation without a human message gives
-    the text of its last message that has some, tool results aside; an empty text says that there is none to judge.
+    human message before it, with no answer in between, is the same turn. Human messages that no human wrote, such as
+    summaries, are passed over; when no other one is left, the decision on the last answer holds. A conversation
+    without a human message gives the text of its last message that has some, tool results aside; an empty text says
+    that there is none to judge.
     """
     texts: list[str] = []
     human = is_answered = False
     later: str | None = None  # the human message after this one
     for message in reversed(messages):
-        if message.type == "human":
-            human = True
-            text = message_text(message)
+        if message.type == "human" and not _is_synthetic(message):
+            whole = message_text(message)
+            text = routing.human_part(whole)
+            human = human or bool(text) or not whole
             if text.strip() and (text != later or is_answered):
                 texts.append(text)
-                if len(texts) == lookback:
+                if len(texts) == routing.lookback:
                     break
             later, is_answered = text, False
         else:
             is_answered = is_answered or message.type == "ai"
     if texts or human:
         return tuple(texts) or ("",)
+    last = next((message for message in reversed(messages) if message.type == "ai"), None)
+    standing = routing_decision(last)
+    if standing is not None:
+        return RoutingRequest((), force=standing.model, reason="sticky")
     others = (message_text(message) for message in reversed(messages) if message.type != "tool")
     return (next((text for text in others if text.strip()), ""),)
+
+
+def holds_tool_results(message: BaseMessage) -> bool:
+    """Whether a message gives a model the results of tools, also as a human turn, which is Anthropic's form."""
+    return message.type == "tool" or (
+        isinstance(message.content, list)
+        and any(isinstance(block, dict) and block.get("type") == "tool_result" for block in message.content)
+    )
+
+
+def _is_synthetic(message: BaseMessage) -> bool:
+    """Whether middleware wrote a human message, as LangChain's own mark says, or it holds nothing but tool results."""
+    return "lc_source" in message.additional_kwargs or (not message_text(message) and holds_tool_results(message))
 
 
 def chat_texts(value: Any, routing: Routing) -> RoutedOn:
@@ -115,7 +146,7 @@ def chat_texts(value: Any, routing: Routing) -> RoutedOn:
             "model"
         )
     if routing.route_on is None:
-        return human_texts(messages, routing.lookback)
+        return human_texts(messages, routing)
     found: RoutedOn = routing.route_on(messages)
     return found
 
@@ -126,7 +157,7 @@ def input_texts(value: Any, routing: Routing) -> RoutedOn:
     Raises:
         PromptError: `value` holds no text, or lacks the key that ``route_on=`` names.
     """
-    lookback, route_on = routing.lookback, routing.route_on
+    route_on = routing.route_on
     if isinstance(route_on, str):
         if not isinstance(value, Mapping) or route_on not in value:
             raise PromptError(f"route_on={route_on!r}: the input is {_described(value)} and has no such key")
@@ -137,11 +168,11 @@ def input_texts(value: Any, routing: Routing) -> RoutedOn:
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
-        return _dict_texts(value, lookback)
+        return _dict_texts(value, routing)
     if isinstance(value, PromptValue | BaseMessage) or _looks_like_messages(value):
         messages = as_messages(value)
         if messages:
-            return human_texts(messages, lookback)
+            return human_texts(messages, routing)
     raise PromptError(
         f"input is {_described(value)}: no text to route on; give route_on=, a function from the input to its text"
     )
@@ -194,10 +225,10 @@ def _is_remote(block: dict[str, Any]) -> bool:
     return isinstance(url, str) and not url.startswith("data:")
 
 
-def _dict_texts(value: Mapping[str, Any], lookback: int) -> tuple[str, ...]:
+def _dict_texts(value: Mapping[str, Any], routing: Routing) -> RoutedOn:
     messages = value.get("messages")
     if messages is not None and (found := as_messages(messages)):
-        return human_texts(found, lookback)
+        return human_texts(found, routing)
     for key in _QUESTION_KEYS:
         if isinstance(value.get(key), str):
             return (value[key],)

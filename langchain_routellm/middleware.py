@@ -192,7 +192,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         decision = RoutingDecision.from_dict(request.state.get(KEY)) if self.scope == "run" else None
         if decision is None:
             return None
-        settings = self._dispatch.settings(ensure_config())
+        settings = self._dispatch.settings(ensure_config(), request.messages)
         asked = RoutingRequest(())
         # limits want to know whose call it is, and the log what it was decided on
         if self.policy.limits or self._dispatch.routing.log is not None:

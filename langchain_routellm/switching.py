@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from langchain_routellm.answers import KEY
+from langchain_routellm.messages import holds_tool_results
 from langchain_routellm.sides import bound_kwargs, chat_model_of, model_name_of, provider_of, replaced_model
 from routellm_core.checks import Side
 
@@ -266,7 +267,7 @@ def must_not_think(messages: Sequence[BaseMessage], side: Any) -> bool:
             opening = message.content[0] if message.content and isinstance(message.content, list) else None
             thinks = isinstance(opening, dict) and opening.get("type") in _REASONING_BLOCKS
             return results and not thinks
-        results = results or isinstance(message, ToolMessage)
+        results = results or holds_tool_results(message)
     return False
 
 

@@ -71,17 +71,17 @@ class Ask:
 
 
 def asked_in_messages(llm: RouteLLM, messages: Sequence[ChatMessage], **kwargs: Any) -> Ask:
-    settings = call_settings(llm._routing, kwargs)
+    settings = call_settings(llm._routing, kwargs, messages=lambda: messages)
     _check_messages(messages)
     needs = tuple(need for name, need in _ARGUMENT_NEEDS.items() if kwargs.get(name))
     return Ask(settings, messages, retrieval_of_messages(messages), needs, (messages,), kwargs)
 
 
 def asked_in_text(llm: RouteLLM, prompt: str, formatted: bool = False, **kwargs: Any) -> Ask:
-    settings = call_settings(llm._routing, kwargs)
     if not isinstance(prompt, str):
         raise PromptError(f"prompt is {type(prompt).__name__}, expected str")
     messages = [ChatMessage(role=MessageRole.USER, content=prompt)]
+    settings = call_settings(llm._routing, kwargs, messages=lambda: messages)
     kwargs["formatted"] = formatted
     return Ask(settings, messages, retrieval_of_messages(messages), (), (prompt,), kwargs)
 
@@ -94,11 +94,11 @@ def asked_with_tools(
     *args: Any,
     **kwargs: Any,
 ) -> Ask:
-    settings = call_settings(llm._routing, kwargs)
     messages = list(chat_history or ())
     if user_msg is not None:
         given = user_msg if isinstance(user_msg, ChatMessage) else ChatMessage(role=MessageRole.USER, content=user_msg)
         messages.append(given)
+    settings = call_settings(llm._routing, kwargs, messages=lambda: messages)
     _check_messages(messages)
     # as the caller passed them: a model's own method may not know every argument that LlamaIndex has added since
     args = (tools, user_msg, chat_history, *args)
@@ -106,8 +106,8 @@ def asked_with_tools(
 
 
 def asked_in_prompt(llm: RouteLLM, prompt: BasePromptTemplate, **prompt_args: Any) -> Ask:
-    settings = call_settings(llm._routing, prompt_args)
     prompt = mapped_once(prompt)
+    settings = call_settings(llm._routing, prompt_args, messages=lambda: prompt.format_messages(llm=llm, **prompt_args))
     messages = prompt.format_messages(llm=llm, **prompt_args)
     retrieval = retrieval_of_prompt(prompt, prompt_args) or retrieval_of_messages(messages)
     return Ask(settings, messages, retrieval, (), (prompt,), prompt_args)
@@ -121,8 +121,10 @@ def asked_for_object(
     **prompt_args: Any,
 ) -> Ask:
     llm_kwargs = dict(llm_kwargs or {})
-    settings = call_settings(llm._routing, prompt_args, llm_kwargs)
     prompt = mapped_once(prompt)
+    settings = call_settings(
+        llm._routing, prompt_args, llm_kwargs, messages=lambda: prompt.format_messages(llm=llm, **prompt_args)
+    )
     messages = prompt.format_messages(llm=llm, **prompt_args)
     retrieval = retrieval_of_prompt(prompt, prompt_args) or retrieval_of_messages(messages)
     args = (output_cls, prompt, llm_kwargs)

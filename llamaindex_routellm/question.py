@@ -127,7 +127,9 @@ def retrieval_of_messages(messages: Sequence[ChatMessage]) -> Retrieval | None:
     return None
 
 
-def call_settings(routing: Routing, *sources: dict[str, Any]) -> CallSettings:
+def call_settings(
+    routing: Routing, *sources: dict[str, Any], messages: Callable[[], Sequence[ChatMessage]]
+) -> CallSettings:
     """Take the ``routellm_*`` entries out of a call's keyword arguments; what is left goes to the model.
 
     Engines, chat engines and agents pass no keyword arguments on. Around those, LlamaIndex's own
@@ -136,6 +138,7 @@ def call_settings(routing: Routing, *sources: dict[str, Any]) -> CallSettings:
     Args:
         routing: Its stickiness and its limits name the tags that identify the conversation and the user.
         *sources: Keyword arguments of the call; their ``routellm_*`` entries are removed.
+        messages: Gives the messages of the call, for a ``sticky=`` that is a function of them.
 
     Raises:
         ConfigurationError: An unknown ``routellm_*`` name, or a value that is not allowed.
@@ -153,7 +156,7 @@ def call_settings(routing: Routing, *sources: dict[str, Any]) -> CallSettings:
             value = source.pop(name)
             if value is not None:
                 given[allowed[name]] = value
-    return routing.settings(given)
+    return routing.settings(given, messages)
 
 
 def routed_on(routing: Routing, messages: Sequence[ChatMessage], retrieval: Retrieval | None) -> RoutedOn:
@@ -164,7 +167,11 @@ def routed_on(routing: Routing, messages: Sequence[ChatMessage], retrieval: Retr
     """
     hook = routing.route_on
     if hook is None:
-        return retrieval.question if retrieval is not None else human_turns(messages)[-routing.lookback :]
+        if retrieval is not None:
+            return retrieval.question
+        turns = human_turns(messages)
+        # where frameworks wrote all of them, they are what there is
+        return ([part for turn in turns if (part := routing.human_part(turn))] or turns)[-routing.lookback :]
     if retrieval is not None:
         messages = [ChatMessage(role=MessageRole.USER, content=retrieval.question)]
     found: RoutedOn = hook(messages, retrieval) if _takes_two(hook) else hook(messages)

@@ -91,8 +91,9 @@ class RouteLLMSelector(BaseSelector):
         return _result(indices, await self._routing.adecide(*self._request(query)))
 
     def _request(self, query: QueryBundle) -> tuple[RoutingRequest, CallSettings]:
-        routing, settings = self._routing, call_settings(self._routing)
+        routing = self._routing
         message, retrieval = ChatMessage(role=MessageRole.USER, content=query.query_str), Retrieval(query.query_str)
+        settings = call_settings(routing, messages=lambda: [message])
         request = routing.request(settings, gap=lambda: None, texts=lambda: routed_on(routing, [message], retrieval))
         return request, settings
 

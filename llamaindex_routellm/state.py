@@ -53,6 +53,7 @@ def described_routing(routing: Routing) -> dict[str, Any]:
         "observe": policy.observe,
         "limits": [repr(limit) for limit in policy.limits],
         "lookback": routing.lookback,
+        "synthetic_markers": list(routing.synthetic_markers),
         "allow_overrides": routing.allow_overrides,
         "route_on": None if routing.route_on is None else _name_of(routing.route_on),
         "sticky": None if sticky is None else sticky.to_dict(),
@@ -64,10 +65,10 @@ def described_routing(routing: Routing) -> dict[str, Any]:
     }
 
 
-_PLAIN = ("lookback", "allow_overrides", "failover", "cooldown", "sticky", "weak_profile")
+_PLAIN = ("lookback", "synthetic_markers", "allow_overrides", "failover", "cooldown", "sticky", "weak_profile")
 # what a dict can name but not hold
 _NOT_IN_A_DICT = ("route_on", "limits", "online", "log", "shadow")
-_OF_NO_POLICY = ("route_on", "log", "shadow")
+_OF_NO_POLICY = ("route_on", "log", "shadow", "sticky")
 
 
 def restored(data: Mapping[str, Any], given: Mapping[str, Any], owner: str) -> dict[str, Any]:
@@ -86,6 +87,8 @@ def restored(data: Mapping[str, Any], given: Mapping[str, Any], owner: str) -> d
         if side not in given:
             options[side] = _restored_model(side, data[side], owner)
     lost = [name for name in _NOT_IN_A_DICT if data.get(name) and name not in given]
+    if (data["sticky"] or {}).get("function") and "sticky" not in given:
+        lost.append("sticky")
     if "policy" in given:
         lost = [name for name in lost if name in _OF_NO_POLICY]
     if lost:

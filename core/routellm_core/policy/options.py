@@ -88,12 +88,17 @@ class DecisionOptions(PolicyOptions, total=False):
     """What to route on instead: a function of the messages that returns a text, several texts (the hardest decides),
     or a `RoutingRequest`. Where the input is a dict, its key."""
 
+    synthetic_markers: Sequence[str]
+    """How texts begin that stand in a human turn though no human wrote them, beyond the usual ones (summaries, system
+    reminders, results of tools): they are not what a call is routed on. ``"<tag>"`` also takes what stands in such
+    tags out of a longer text."""
+
     allow_overrides: bool
     """Whether a call may force a side or set its own threshold; False for apps whose clients can write its config."""
 
-    sticky: bool | str | Stickiness | None
+    sticky: bool | str | Callable[[Any], str | int | None] | Stickiness | None
     """Keep a conversation on the strong model once it went there: True (by ``thread_id``), the name of another key
-    that identifies a conversation, or a `Stickiness`."""
+    that identifies a conversation, a function of the messages that returns an id, or a `Stickiness`."""
 
 
 class RoutingOptions(DecisionOptions, total=False):

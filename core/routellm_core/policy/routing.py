@@ -31,6 +31,7 @@ OPTION_DEFAULTS: dict[str, Any] = {
     "policy": None,
     **POLICY_DEFAULTS,
     "lookback": 1,
+    "synthetic_markers": (),
     "allow_overrides": True,
     "route_on": None,
     "sticky": None,
@@ -101,6 +102,7 @@ class Routing:
         failover: Whether the other model may answer when the chosen one fails.
         cooldown: Which model has failed lately, and is passed over with `failover`; shared by all calls.
         lookback: How many human turns to look at.
+        synthetic_markers: How texts of human turns begin that no human wrote, beyond the usual ones.
         allow_overrides: Whether a call may force a side or set its own threshold.
         route_on: The user's own way from an input to what it is routed on.
         sticky: Conversations that stay strong.
@@ -114,6 +116,7 @@ class Routing:
     failover: bool = False
     cooldown: Cooldown | None = None
     lookback: int = 1
+    synthetic_markers: tuple[str, ...] = ()
     allow_overrides: bool = True
     route_on: Any = None
     sticky: Stickiness | None = None
@@ -149,6 +152,7 @@ class Routing:
             failover=checked_flag(given["failover"], "failover"),
             cooldown=Cooldown.of(given["cooldown"]),
             lookback=checked_count(given["lookback"], "lookback", unit="human turns"),
+            synthetic_markers=_checked_markers(given["synthetic_markers"]),
             allow_overrides=checked_flag(given["allow_overrides"], "allow_overrides"),
             route_on=_checked_route_on(given["route_on"], key_allowed=key_allowed),
             sticky=Stickiness.of(given["sticky"]),
@@ -171,29 +175,37 @@ class Routing:
             )
         return routing
 
-    def settings(self, given: Mapping[str, Any]) -> CallSettings:
+    def settings(self, given: Mapping[str, Any], messages: Callable[[], Any] | None = None) -> CallSettings:
         """Read the settings of one call.
 
         Args:
             given: Whatever the framework lets a caller say: ``routellm_threshold`` and ``routellm_force``, and the
                 entries that `sticky` and the limits ask for, such as ``thread_id`` and ``user_id``.
+            messages: Gives the call's messages, for a `sticky` that is a function of them.
 
         Raises:
             ConfigurationError: A value is not allowed, or overrides are not.
         """
-        if not given:
+        if not given and self.sticky is None:
             return _NO_SETTINGS
         threshold, force = given.get(THRESHOLD_SETTING), given.get(FORCE_SETTING)
         if not self.allow_overrides and (threshold is not None or force is not None):
             name = FORCE_SETTING if threshold is None else THRESHOLD_SETTING
             raise ConfigurationError(f"{name} is set for a call, but allow_overrides=False refuses it")
-        conversation = given.get(_CONVERSATION_SETTING if self.sticky is None else self.sticky.key)
+        if self.sticky is None:
+            conversation = given.get(_CONVERSATION_SETTING)
+        else:
+            conversation = self.sticky.conversation(given, messages)
         return CallSettings(
             None if threshold is None else checked_fraction(threshold, THRESHOLD_SETTING),
             None if force is None else checked_side(force, FORCE_SETTING),
             None if conversation is None else str(conversation),
             {key: str(given[key]) for key in self.policy.limit_keys if given.get(key) is not None} or None,
         )
+
+    def human_part(self, text: str) -> str:
+        """What a human wrote of a human turn: the text, less what frameworks put there in the human's name."""
+        return _human_part(text, self.synthetic_markers)
 
     def gap(
         self,
@@ -336,6 +348,46 @@ def as_request(found: Any, settings: CallSettings, parameter: str = "route_on") 
         # nothing says that the call is easy: an image alone, say, or results of tools
         return RoutingRequest((), settings.threshold, "strong", "no_text", keys=settings.keys)
     return RoutingRequest(texts, settings.threshold, keys=settings.keys)
+
+
+# Human turns that no human wrote: what LangChain's and deepagents' summaries, coding agents and agents without tool
+# messages put there. A tag takes what stands in it out of a longer text; any other marker is how the whole text begins.
+_SYNTHETIC_MARKERS = (
+    "<system-reminder>",
+    "<tool_result>",
+    "<function_results>",
+    "Here is a summary of the conversation to date:",
+    "TOOL RESPONSE:",
+)
+
+
+def _human_part(text: str, markers: Sequence[str]) -> str:
+    for marker in (*_SYNTHETIC_MARKERS, *markers):
+        if marker not in text:
+            continue
+        if marker.startswith("<") and marker.endswith(">"):
+            text = _without_tags(text, marker)
+        elif text.lstrip().startswith(marker):
+            return ""
+    return text
+
+
+def _without_tags(text: str, opening: str) -> str:
+    """The text without what stands in such tags; without a closing one, all of the rest."""
+    closing = f"</{opening[1:]}"
+    kept, found, rest = text.partition(opening)
+    while found:
+        after, found, rest = rest.partition(closing)[2].partition(opening)
+        kept += after
+    return kept.strip()
+
+
+def _checked_markers(value: Any) -> tuple[str, ...]:
+    if isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(m, str) and m for m in value):
+        return tuple(value)
+    raise ConfigurationError(
+        f"synthetic_markers={shown(value)}: expected a list of texts, such as ['<reminder>', 'Summary so far:']"
+    )
 
 
 def _checked_route_on(value: Any, *, key_allowed: bool) -> Any:

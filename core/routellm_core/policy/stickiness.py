@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -12,6 +13,8 @@ from routellm_core.checks import checked_seconds, shown
 from routellm_core.errors import ConfigurationError
 from routellm_core.forks import fork_safe_lock
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
+
+logger = logging.getLogger("routellm_core")
 
 _SETTINGS = ("key", "release_after", "ttl", "max_conversations")
 # Reasons of a strong decision that say nothing of the conversation: they must not pin it.
@@ -35,7 +38,8 @@ class Stickiness:
     `max_conversations` the one unused for longest is forgotten.
 
     Args:
-        key: Name of the ``configurable`` entry (LangChain) that identifies a conversation.
+        key: Name of the ``configurable`` entry (LangChain) that identifies a conversation; or a function that gets the
+            messages of a call and returns an id, such as a hash of the first turn, for apps whose calls carry no id.
         release_after: Let go after this many calls in a row below the threshold, so that one hard prompt does not buy
             strong answers for ever; None keeps the hold. With None, held calls do not ask the router at all.
         ttl: Seconds after which an unused hold ends; None never.
@@ -45,21 +49,24 @@ class Stickiness:
 
     def __init__(
         self,
-        key: str = "thread_id",
+        key: str | Callable[[Any], str | int | None] = "thread_id",
         *,
         release_after: int | None = 3,
         ttl: float | None = None,
         max_conversations: int = 10_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not isinstance(key, str) or not key:
+        if not callable(key) and not (isinstance(key, str) and key):
             raise ConfigurationError(
-                f"key={shown(key)}: expected the name of a configurable entry, such as 'thread_id'"
+                f"key={shown(key)}: expected the name of a configurable entry, such as 'thread_id', or a function of "
+                "the messages"
             )
         for name, value in (("release_after", release_after), ("max_conversations", max_conversations)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ConfigurationError(f"{name}={shown(value)}: expected an integer >= 1")
-        self.key = key
+        self.key = key if isinstance(key, str) else "thread_id"
+        self.id_of = key if callable(key) else None
+        self._warned = False
         self.release_after = release_after
         self.ttl = checked_seconds(ttl, "ttl", without="to hold for ever")
         self.max_conversations = max_conversations
@@ -69,28 +76,55 @@ class Stickiness:
 
     @classmethod
     def of(cls, sticky: Any) -> Stickiness | None:
-        """What an adapter's ``sticky=`` means: None or False, True (by thread_id), the name of a key, or itself.
+        """What an adapter's ``sticky=`` means: None or False, True (by thread_id), a key or a function, or itself.
 
-        True and a name stand for a `Stickiness` with its defaults; a dict is one that `to_dict` gave.
+        True, a key and a function stand for a `Stickiness` with its defaults; a dict is one that `to_dict` gave.
         """
         if sticky is None or sticky is False:
             return None
         if sticky is True:
             return cls()
-        if isinstance(sticky, str):
-            return cls(sticky)
         if isinstance(sticky, cls):
             return sticky
+        if isinstance(sticky, str) or callable(sticky):
+            return cls(sticky)
         if isinstance(sticky, Mapping) and sticky.keys() <= set(_SETTINGS):
             return cls(**sticky)
         raise ConfigurationError(
-            f"sticky={shown(sticky)}: expected None, True (holds by thread_id), the name of a configurable key, or a "
-            "Stickiness"
+            f"sticky={shown(sticky)}: expected None, True (holds by thread_id), the name of a configurable key, a "
+            "function of the messages, or a Stickiness"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON values; ``sticky=`` takes them back. The conversations that it holds are not in it."""
-        return {name: getattr(self, name) for name in _SETTINGS}
+        """The settings as JSON values; ``sticky=`` takes them back. The conversations that it holds are not in it.
+
+        A key that is a function is only named in it, as ``"function"``: ``sticky=`` refuses such a dict.
+        """
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        if self.id_of is not None:
+            settings["function"] = getattr(self.id_of, "__qualname__", type(self.id_of).__name__)
+        return settings
+
+    def conversation(self, given: Mapping[str, Any], messages: Callable[[], Any] | None = None) -> str | None:
+        """Identify the conversation of a call.
+
+        Args:
+            given: What the caller says of the call; the entry under `key` comes first.
+            messages: Gives the call's messages, for a function of them.
+
+        Returns:
+            The id, or None when nothing names one: then the call is not held, and the first time a warning says so.
+        """
+        found = given.get(self.key)
+        if found is None and self.id_of is not None and messages is not None:
+            found = self.id_of(messages())
+        if found is not None:
+            return str(found)
+        if not self._warned:
+            self._warned = True
+            how = f"set the call's {self.key!r}, or give sticky= a function of the messages"
+            logger.warning("sticky= does nothing for a call that names no conversation: %s", how)
+        return None
 
     def held(self, conversation: str | None) -> bool:
         """Whether this conversation stays with the strong model."""

@@ -27,7 +27,7 @@ _SIDE_SETTINGS = frozenset({"model", "url", "key_env", "pass_client_key", "price
 _LISTENING = frozenset({"host", "port", "max_connections"})
 _APP = frozenset({"other", "max_body", "body_timeout", "connect_timeout", "read_timeout"})
 # what a file cannot hold is made from something that it can: see `_options`
-_OPTIONS = frozenset(RoutingOptions.__optional_keys__) - {"policy", "route_on", "weak_profile"}
+_OPTIONS = frozenset(RoutingOptions.__optional_keys__) - {"policy", "route_on", "weak_profile", "synthetic_markers"}
 _SETTINGS = frozenset({*_SIDES, "client_key_env", *_LISTENING, *_APP, *_OPTIONS})
 _LIMITS: Mapping[str, type[Limit]] = {"spend": SpendLimit, "share": ShareLimit}
 _DEFAULT_SHARE = 0.5

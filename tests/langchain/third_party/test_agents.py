@@ -1,4 +1,4 @@
-"""Agents of others around a routed model: langgraph's prebuilt one, supervisor, swarm, deepagents, trustcall, langmem."""
+"""Agents of others around a routed model: langgraph's, supervisor, swarm, deepagents, trustcall, langmem."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
@@ -23,8 +23,13 @@ with warnings.catch_warnings():  # moved to langchain.agents, and still what man
     from langgraph.prebuilt import create_react_agent
     from langgraph_supervisor import create_supervisor
     from langgraph_swarm import create_handoff_tool, create_swarm
+    from langmem.short_term import SummarizationNode
+    from trustcall import create_extractor
 
-pytestmark = pytest.mark.filterwarnings("ignore:create_react_agent has been moved")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:create_react_agent has been moved"),
+    pytest.mark.filterwarnings("ignore:(?s).*(`thinking`|thinking is enabled):UserWarning"),
+]
 
 
 @tool
@@ -140,26 +145,24 @@ def test_a_swarm(pair: Pair) -> None:
 
 
 def test_trustcall(pair: Pair) -> None:
-    from trustcall import create_extractor
-
     pair.weak.reply_next(ChatReply(tool_calls=[("Answer", {"text": "yes"})]))
     extractor = create_extractor(pair.llm(), tools=[Answer], tool_choice="Answer")
     assert extractor.invoke({"messages": [HumanMessage("p=0.1 yes")]})["responses"] == [Answer(text="yes")]
     assert pair.weak.requests[0].body["tool_choice"]["function"]["name"] == "Answer"
 
 
-def test_langmem_summaries_hold_the_side(pair: Pair) -> None:
-    """Its summary takes the place of the question, and no human wrote it."""
-    from langmem.short_term import SummarizationNode
-
-    pair.weak.reply_next(ChatReply("p=0.1 they talked of hard things"))
+def test_langmem_summaries_inside_a_loop_hold_the_side(pair: Pair) -> None:
+    pair.weak.reply_next(CALL)
+    question = HumanMessage("p=0.1 add", id="1")
+    call = pair.llm().bind_tools([add]).invoke([question])
+    assert isinstance(call, AIMessage)
+    result = ToolMessage("5", tool_call_id=call.tool_calls[0]["id"], id="3")
+    pair.weak.reply_next(ChatReply("p=0.9 they add"))
     node = SummarizationNode(
-        token_counter=len, model=pair.weak_model, max_tokens=3, max_tokens_before_summary=3, max_summary_tokens=1
+        token_counter=len, model=pair.weak_model, max_tokens=3, max_tokens_before_summary=1, max_summary_tokens=1
     )
-    asked = pair.llm().invoke([HumanMessage("p=0.9 hard")])
-    history = [HumanMessage("p=0.9 hard"), asked, *[HumanMessage("p=0.9 more"), asked]]
-    summarized = node.invoke({"messages": history, "context": {}})["summarized_messages"]
-    assert "they talked of hard things" in str(summarized[0].content)
-    decision = routing_decision(pair.llm().invoke(summarized))
+    summarized = node.invoke({"messages": [question, call, result], "context": {}})["summarized_messages"]
+    assert "they add" in str(summarized[0].content)
+    decision = routing_decision(pair.llm().invoke([*summarized, call, result]))
     assert decision is not None
-    assert decision.model == "strong"
+    assert (decision.model, decision.reason) == ("weak", "sticky")
