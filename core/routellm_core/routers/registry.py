@@ -30,6 +30,7 @@ BUILT_IN = {
     "bert": ("bert", "BERTRouter"),
     "causal_llm": ("causal_llm", "CausalLLMRouter"),
     "knn": ("knn", "KNNRouter"),
+    "corrected": ("corrected", "CorrectedRouter"),
 }
 ENTRY_POINT_GROUP = "routellm.routers"
 # patterns, compiled when first used
