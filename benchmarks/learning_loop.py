@@ -209,7 +209,9 @@ def print_correction(draws: int) -> None:
         for pairs in PAIR_COUNTS:
             gains = np.array([correction(which, pairs, draw, t) for draw in range(draws)])
             low = np.quantile(gains[:, 0], 0.1)
-            print(f"| {which} | {pairs} | {gains[:, 0].mean():.2f} ({low:.2f}) | {gains[:, 1].mean():.2f} |", flush=True)
+            print(
+                f"| {which} | {pairs} | {gains[:, 0].mean():.2f} ({low:.2f}) | {gains[:, 1].mean():.2f} |", flush=True
+            )
 
 
 def print_verdicts(runs: int) -> None:
@@ -224,7 +226,9 @@ def print_verdicts(runs: int) -> None:
 
 def print_replay(draws: int) -> None:
     truth = ReplayTruth()
-    print("| logging, explore, shadow | calls | target | effective deviations | half width, points | refused | covers |")
+    print(
+        "| logging, explore, shadow | calls | target | effective deviations | half width, points | refused | covers |"
+    )
     print("|---|---|---|---|---|---|---|")
     shown = []
     for logging, explore, shadow, n in CELLS:

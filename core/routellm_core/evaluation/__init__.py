@@ -9,6 +9,7 @@ from routellm_core.calibration.targets import Target, budget_target, quality_tar
 from routellm_core.evaluation.benchmarks import Benchmark, load_benchmark, load_outcomes
 from routellm_core.evaluation.explanation import Explanation, explain_prompt
 from routellm_core.evaluation.overlap import leave_out_seen
+from routellm_core.evaluation.replay import Replay, replay
 from routellm_core.evaluation.router_evaluation import RouterEvaluation, evaluate_router
 from routellm_core.evaluation.verdict import Verdict, verdict
 from routellm_core.statistics.intervals import Comparison, Estimate, bootstrap, compare_routers
@@ -20,6 +21,7 @@ __all__ = [
     "Curve",
     "Estimate",
     "Explanation",
+    "Replay",
     "RouterEvaluation",
     "Target",
     "Verdict",
@@ -39,6 +41,7 @@ __all__ = [
     "pgr",
     "prompt_length",
     "quality_target",
+    "replay",
     "share_target",
     "verdict",
 ]

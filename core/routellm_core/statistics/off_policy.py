@@ -57,7 +57,9 @@ class SideScores:
         if not np.isfinite(score[exists]).all():
             raise DataError("score: expected finite numbers where a score exists")
         if (exists & (chance <= 0)).any():
-            raise DataError("an answer exists whose probability is 0: the log's probabilities are not those of its calls")
+            raise DataError(
+                "an answer exists whose probability is 0: the log's probabilities are not those of its calls"
+            )
         for name, value in zip(("exists", "chance", "score"), arrays, strict=True):
             object.__setattr__(self, name, value)
 
@@ -199,18 +201,23 @@ def one_sided_refusal(is_strong: npt.ArrayLike, p_strong: npt.ArrayLike) -> str 
         p_strong: (n,) final probability of strong; NaN where it was not recorded.
     """
     p = np.asarray(p_strong, dtype=np.float64)
-    advice = f"set explore={LEAST_EXPLORE} and keep collecting, or set shadow=0.05: 250 pairs tell as much as 5,000"
-    if p.size and np.isnan(p).any():
-        return f"{np.isnan(p).mean():.0%} of the scored calls have no recorded probability of strong; {advice}"
-    if not p.size or (np.minimum(p, 1.0 - p) <= 0).all():
-        return f"nothing was explored: no call's other side ever had a chance, and nothing tells what it would have scored; {advice}"
-    if (np.minimum(p, 1.0 - p) <= 0).any():
-        never = (np.minimum(p, 1.0 - p) <= 0).mean()
-        return f"{never:.0%} of the scored calls were not explored (explore was off, or explore_band left them out); {advice}"
-    if float(np.minimum(p, 1.0 - p).min()) < LEAST_EXPLORE / 2.0 - 1e-9:
-        return f"explore={2 * np.minimum(p, 1 - p).min():.3g} is too little, at least {LEAST_EXPLORE} is needed; {advice}"
-    if p.size < LEAST_SCORED:
-        return f"{p.size:,} scored calls, at least {LEAST_SCORED:,} are needed; {advice}"
+    other = np.minimum(p, 1.0 - p)
+    reason = None
+    if np.isnan(p).any():
+        reason = f"{np.isnan(p).mean():.0%} of the scored calls have no recorded probability of strong"
+    elif not (other > 0).any():
+        reason = "nothing was explored, so nothing tells what the other side of any call would have scored"
+    elif (other <= 0).any():
+        never = (other <= 0).mean()
+        reason = f"{never:.0%} of the scored calls were not explored (explore was off, or explore_band left them out)"
+    elif other.min() < LEAST_EXPLORE / 2.0 - 1e-9:
+        reason = f"explore={2 * other.min():.3g} is too little, at least {LEAST_EXPLORE} is needed"
+    elif p.size < LEAST_SCORED:
+        reason = f"{p.size:,} scored calls, at least {LEAST_SCORED:,} are needed"
+    if reason is not None:
+        return (
+            f"{reason}; set explore={LEAST_EXPLORE} and go on, or shadow=0.05: 250 pairs tell as much as 5,000 scores"
+        )
     return check_probabilities(is_strong, p)
 
 
@@ -263,7 +270,7 @@ def t_quantile(probability: float, df: float) -> float:
 
 
 def principal_features(embeddings: npt.ArrayLike, count: int = 32) -> Floats:
-    """The first principal components (n, k) of embeddings, each of variance 1: what the outcome models are fitted on."""
+    """The first principal components (n, k) of embeddings, each of variance 1, for outcome models."""
     x = np.asarray(embeddings, dtype=np.float64)
     centred = x - x.mean(axis=0)
     values, basis = np.linalg.eigh(centred.T @ centred / max(len(x), 1))
@@ -284,8 +291,8 @@ def _refusal(change: Floats, strong: SideScores, weak: SideScores, effective: fl
     more = "set shadow=0.05 (or explore=0.05) and replay calls made since"
     if blind:
         return (
-            f"on {blind:.1%} of the calls the two policies differ where one side's score had no chance to exist, and no "
-            f"weighting can see what never happens: {more}"
+            f"on {blind:.1%} of the calls the two policies differ where one side's score had no chance to exist, and "
+            f"no weighting can see what never happens: {more}"
         )
     for side, direction, way in ((strong, 1, "from weak to strong"), (weak, -1, "from strong to weak")):
         rows = change == direction
@@ -320,5 +327,3 @@ def _mean(values: Floats, groups: npt.NDArray[np.generic], df: float, confidence
     error = math.sqrt(float((sums**2).sum()) * count / (count - 1)) / n
     half = t_quantile((1.0 + confidence) / 2.0, df) * error
     return Estimate(mean, mean - half, mean + half)
-
-

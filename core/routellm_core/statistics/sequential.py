@@ -100,20 +100,16 @@ def _mean_gain(weight: Floats, differences: Floats) -> Gain:
     return Gain(float(contribution.mean()), deviation / math.sqrt(weight.size), deviation, weight.size)
 
 
-def next_look(count: int, looks: Sequence[int] = ()) -> int:
-    """The number of pairs at which the next verdict is due: 400, and then at least twice the last look.
-
-    A look is due when ``count >= next_look(count, looks)``.
+def next_look(looks: Sequence[int] = (), *, first: int = FIRST_LOOK) -> int:
+    """The number of pairs at which the next verdict is due: `first`, or the doubling of it beyond the last look.
 
     Args:
-        count: Pairs that there are.
         looks: Numbers of pairs at the looks so far.
+        first: Fewest pairs of a verdict.
     """
-    due = FIRST_LOOK
-    for look in sorted(looks):
-        # the doublings of the first look, whatever number of pairs there was when somebody looked
-        while due <= look:
-            due *= 2
+    due = first
+    while due <= max(looks, default=0):
+        due *= 2
     return due
 
 

@@ -98,7 +98,7 @@ def test_an_installed_package_adds_its_routers(acme, tmp_path):
     assert router.win_rates(["hi"]).tolist() == [0.02]
     assert load_router("acme", factor=3.0).factor == 3.0
     assert as_router("acme").name == RoutingPolicy("acme", threshold=0.5).router.name == "acme"
-    with pytest.raises(ConfigurationError, match=r"'nope'.*knn, acme, a class as package\.module:Class, or"):
+    with pytest.raises(ConfigurationError, match=r"'nope'.*corrected, acme, a class as package\.module:Class, or"):
         load_router("nope")
     with pytest.raises(ConfigurationError, match=r"'acme' cannot be constructed with speed: .*'speed'"):
         load_router("acme", speed=3)
