@@ -39,7 +39,9 @@ def build_app() -> Any:
     from routellm_core.commands.calibrate import calibrate
     from routellm_core.commands.evaluate import evaluate
     from routellm_core.commands.explain import explain
+    from routellm_core.commands.learn import learn
     from routellm_core.commands.options import Command
+    from routellm_core.commands.replay import replay
     from routellm_core.commands.route import route
     from routellm_core.commands.serve import serve
 
@@ -59,6 +61,8 @@ def build_app() -> Any:
     for module in (label, data, train):
         app.add_typer(module.app)
     app.command(cls=Command)(evaluate)
+    app.command(cls=Command)(learn)
+    app.command(cls=Command)(replay)
     app.command(cls=Command)(serve)
     return app
 

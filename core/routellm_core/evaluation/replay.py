@@ -297,14 +297,13 @@ def _cost(row: LoggedOutcome, side: Side) -> float | None:
 
 def _drift(rows: Sequence[LoggedOutcome]) -> DriftReport | None:
     latest = rows[-1].call.router
-    rates = [row.call.win_rate for row in sorted(rows, key=lambda r: r.call.created) if row.call.router == latest]
+    at_hand = sorted((row.call for row in rows if row.call.router == latest), key=lambda call: call.created)
+    rates = [call.win_rate for call in at_hand if call.win_rate is not None]
     half = len(rates) // 2
     if half < _LEAST_DRIFT:
         return None
     online = OnlineCalibration(Calibration.from_win_rates(rates[:half]), 0.5, window=len(rates) - half)
-    for rate in rates[half:]:
-        assert rate is not None
-        online.observe(rate)
+    online.observe_batch(rates[half:])
     return online.drift
 
 

@@ -314,7 +314,7 @@ def _predicted(x: Floats | None, score: Floats, used: Bools, held: Bools) -> Flo
     mean, y = x[used].mean(axis=0), score[used]
     z = x[used] - mean
     factors = np.linalg.solve(z.T @ z + _RIDGE * np.eye(x.shape[1]), z.T @ (y - y.mean()))
-    return np.clip((x[held] - mean) @ factors + y.mean(), y.min(), y.max())
+    return np.asarray(np.clip((x[held] - mean) @ factors + y.mean(), y.min(), y.max()))
 
 
 def _mean(values: Floats, groups: npt.NDArray[np.generic], df: float, confidence: float) -> Estimate:

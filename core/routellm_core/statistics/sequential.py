@@ -65,7 +65,7 @@ def top_share(scores: npt.ArrayLike, strong_fraction: float) -> Floats:
     edge = np.partition(values, values.size - k)[values.size - k]
     sent, tied = (values > edge).astype(np.float64), values == edge
     sent[tied] = (k - sent.sum()) / tied.sum()
-    return sent
+    return np.asarray(sent)
 
 
 def gain_over_mix(scores: npt.ArrayLike, differences: npt.ArrayLike, strong_fraction: float) -> Gain:

@@ -35,6 +35,8 @@ _FOLDS = 5
 # The prior of the slope, for logits of variance 1: the bundled router has .10 on MMLU and .06 on MMLU-Pro when both are
 # fitted to thousands of pairs. Its precision is that of 160 pairs, so from about 400 on the data decide.
 _PRIOR_SLOPE, _PRIOR_PRECISION = 0.2, 40.0
+# Up to so many pairs the choice of the penalty errs on the side of the router in use.
+_CAUTIOUS_UP_TO = 200
 # The logistic loss has at most this curvature, which makes the steps below safe without ever forming a Hessian again.
 _CURVATURE = 0.25
 
@@ -76,8 +78,8 @@ def fit_correction(
 ) -> Correction:
     """Fit a correction to labelled prompts.
 
-    The strength of the penalty is the strongest whose cross-validated loss is within one standard error of the best:
-    few labels are so noisy that the smallest loss is often chance.
+    The strength of the penalty is the strongest whose cross-validated loss is within one standard error of the best,
+    since with few labels the smallest loss is often chance; beyond 200 pairs, within a part of it that falls as 1 / n.
 
     Args:
         embeddings: Floats (n, d) of the labelled prompts.
@@ -309,7 +311,7 @@ class _Ridge:
 
 
 def _choose_l2(x: Floats, y: Floats, offset: Floats, groups: npt.NDArray[np.generic], seed: int) -> float:
-    """The strongest penalty whose cross-validated loss is within one standard error of the best."""
+    """The strongest penalty whose cross-validated loss is not clearly above the best, see `fit_correction`."""
     if len(np.unique(groups)) < 2 * _FOLDS:
         return _L2_GRID[-1]
     fold: Ints = group_folds(groups, _FOLDS, seed)
@@ -323,5 +325,6 @@ def _choose_l2(x: Floats, y: Floats, offset: Floats, groups: npt.NDArray[np.gene
             losses[held, i] = np.logaddexp(0.0, z) - y[held] * z
     best = int(np.argmin(losses.mean(axis=0)))
     worse = losses - losses[:, [best]]
-    within = worse.mean(axis=0) <= worse.std(axis=0) / np.sqrt(len(y))
+    allowed = min(1.0, _CAUTIOUS_UP_TO / len(y)) * worse.std(axis=0) / np.sqrt(len(y))
+    within = worse.mean(axis=0) <= allowed
     return _L2_GRID[int(np.flatnonzero(within)[-1])]
