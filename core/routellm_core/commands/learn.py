@@ -163,6 +163,6 @@ def _print(learned: Learned) -> None:
     for note in learned.notes:
         print(f"- {note}")
     if learned.out is not None:
-        print(f"written: {learned.out} (report.html, README.md, verdict.json)")
+        print(f"written: {learned.out} (evaluation/report.html, README.md, verdict.json)")
         print(f"try it on the log: routellm replay --data URL --router {learned.out} --strong-fraction "
               f"{learned.strong_fraction:.2g}")  # fmt: skip

@@ -35,6 +35,10 @@ class SeenPrompts:
     def __len__(self) -> int:
         return int(self._fingerprints.size)
 
+    def __or__(self, other: SeenPrompts) -> SeenPrompts:
+        """The fingerprints of both."""
+        return SeenPrompts(np.concatenate([self._fingerprints, other._fingerprints]))
+
     def marks(self, prompts: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Which of n prompts are among them, (n,)."""
         return np.isin(_fingerprints(prompts), self._fingerprints)

@@ -20,6 +20,7 @@ import numpy as np
 from routellm_core.checks import Progress, Side, checked_fraction, is_number
 from routellm_core.data.contamination import prompt_key
 from routellm_core.data.records import AnsweredPrompt, Outcome, Record
+from routellm_core.data.seen_prompts import SeenPrompts
 from routellm_core.embedders.base import checked_embeddings
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.evaluation.benchmarks import Benchmark
@@ -27,7 +28,7 @@ from routellm_core.labelling import gold_outcomes, judge_battles
 from routellm_core.labelling.journal import call_key
 from routellm_core.labelling.judge import JUDGE_INSTRUCTIONS
 from routellm_core.log.rows import Label, LoggedCall, LoggedPair
-from routellm_core.report import evaluate_benchmark, render_html
+from routellm_core.report import evaluate_benchmark, save_evaluation
 from routellm_core.routers.background import run_sync
 from routellm_core.routers.base import Router
 from routellm_core.routers.registry import load_router
@@ -54,7 +55,7 @@ from routellm_core.training.embedding_routers import TRAINERS
 from routellm_core.training.embedding_task import EmbeddingTask, PromptVectors
 from routellm_core.training.logistic import Floats, Ints, sigmoid
 from routellm_core.training.proof import out_of_fold_win_rates
-from routellm_core.training.summary import Trained, check_output, finish_training
+from routellm_core.training.summary import EVALUATION_FOLDER, Trained, check_output, finish_training
 
 if TYPE_CHECKING:
     from routellm_core.labelling.chat_models import ChatModel
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
 
 FROM_NOTHING = 800
 FIRST_ONE_SIDED_LOOK = 5_000
-VERDICT_FILE, REPORT_FILE = "verdict.json", "report.html"
+VERDICT_FILE = "verdict.json"
 _FOLDS = 10
 # Fold fits of routers from nothing take longer, and there are several of them.
 _FOLDS_FROM_NOTHING = 5
@@ -215,7 +216,7 @@ def learn(data: str | TrafficDatabase, out: str | Path, **options: Unpack[LearnO
     Args:
         data: Address of the log, such as ``"sqlite:///traffic.db"``, or an open `TrafficDatabase`.
         out: Directory of the router, which is written only where it is recommended: with its calibration on the latest
-            traffic, model card, report.html and verdict.json.
+            traffic, model card, report and verdict.json.
         **options: See `LearnOptions`.
 
     Returns:
@@ -377,7 +378,7 @@ class _Learning:
         pairs, duplicates = _distinct(found)
         self.counts["duplicates"] = duplicates
         self._check_failures()
-        trained_on = getattr(self.in_use, "trained_on", None)
+        trained_on = self.in_use.trained_on
         new = []
         for pair in pairs:
             if pair.call.prompt is None:
@@ -598,18 +599,22 @@ class _Learning:
                 Outcome(prompt=prompt, scores={evidence.strong: s, evidence.weak: w})
                 for prompt, s, w in zip(evidence.prompts, *evidence.scores, strict=True)
             ]
+        # the router as it will run, on the traffic as it is now: folds, whose penalties differ, would spread otherwise
         latest = [call.prompt for call in self.latest if call.prompt is not None] or evidence.prompts
         trained = Trained(
             router=best.router,
             strong=evidence.strong,
             weak=evidence.weak,
             measure_on=records,
-            calibrate_on=latest,
+            calibrate_on=(),
             rows={"train": len(evidence.prompts), "held_out": 0, "skipped": self.counts["duplicates"]},
             sources={"traffic log": len(evidence.prompts)},
             settings={"learned_from": evidence.unit, **best.settings, "seed": self.seed},
             unseen=unseen,
             folds=_FOLDS,
+            # a correction rests on what the router in use was trained on, too
+            trained_on=SeenPrompts.of(evidence.prompts) | (self.in_use.trained_on or SeenPrompts()),
+            calibration=best.router.win_rates(latest),
         )
         draws = self.options.get("draws", 1000)
         finish_training(trained, self.out, started=self.started, draws=draws)
@@ -617,20 +622,15 @@ class _Learning:
         if evidence.scores is not None:
             s, w = evidence.scores
             strong_cost, weak_cost = evidence.costs or (None, None)
+            models = {evidence.strong: s, evidence.weak: w}
             result = evaluate_benchmark(
-                Benchmark(
-                    "traffic",
-                    tuple(evidence.prompts),
-                    {evidence.strong: s, evidence.weak: w},
-                    evidence.strong,
-                    evidence.weak,
-                ),
+                Benchmark("traffic", tuple(evidence.prompts), models, evidence.strong, evidence.weak),
                 {best.name: sigmoid(best.unseen), f"{self.in_use.name} (in use)": sigmoid(in_use)},
                 strong_cost=strong_cost,
                 weak_cost=weak_cost,
                 draws=draws,
             )
-            (self.out / REPORT_FILE).write_text(render_html([result]), encoding="utf-8")
+            save_evaluation([result], self.out / EVALUATION_FOLDER)
 
 
 def judge_name(model: str, instructions: str = JUDGE_INSTRUCTIONS) -> str:

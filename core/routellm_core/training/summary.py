@@ -46,6 +46,7 @@ class Trained:
             None takes those of `router`.
         folds: Number of folds that `unseen` comes from; 0 where prompts were held out.
         trained_on: Fingerprints of the prompts that decided anything about it, those of early stopping included.
+        calibration: Win rates to calibrate by, such as those of recent traffic; None takes those of `calibrate_on`.
     """
 
     router: Router
@@ -59,6 +60,7 @@ class Trained:
     unseen: Mapping[str, float] | None = None
     folds: int = 0
     trained_on: SeenPrompts | None = None
+    calibration: WinRates | None = None
 
     def win_rates(self, prompts: Sequence[str]) -> WinRates:
         """Win rates (n,) of prompts, by routers that were not trained on them where `unseen` has them."""
@@ -155,7 +157,7 @@ def finish_training(
         ConfigurationError: There is a price for one model of the pair, and no cost of the other.
     """
     path, router = Path(directory), trained.router
-    win_rates = trained.win_rates(trained.calibrate_on)
+    win_rates = trained.win_rates(trained.calibrate_on) if trained.calibration is None else trained.calibration
     calibration = Calibration.from_win_rates(win_rates, router=router.name, fingerprint=router.fingerprint)
     router.calibration = calibration.condensed()
     router.trained_on = trained.trained_on

@@ -106,9 +106,7 @@ class Judge:
     async def ask(self, system: str | None, user: str) -> Reply:
         self.asked += 1
         await asyncio.sleep(0)
-        first, second = (
-            user.split(f"<answer_{letter}>\n")[1].split("\n</answer")[0] for letter in "ab"
-        )
+        first, second = (user.split(f"<answer_{letter}>\n")[1].split("\n</answer")[0] for letter in "ab")
         difference = self.log.grader(first, None) - self.log.grader(second, None)
         return Reply("[[A]]" if difference > 0 else "[[B]]" if difference < 0 else "[[C]]", 100, 5)
 
@@ -141,7 +139,7 @@ def test_a_gain_is_proved_and_everything_an_app_needs_is_written(log: Log, tmp_p
     assert learned.gain.estimate().low < truth < learned.gain.estimate().high + 0.02
     told = json.loads((tmp_path / "mine" / "verdict.json").read_text())
     assert told["outcome"] == "gains"
-    assert "</html>" in (tmp_path / "mine" / "report.html").read_text()
+    assert "</html>" in (tmp_path / "mine" / "evaluation" / "report.html").read_text()
     assert "traffic log" in (tmp_path / "mine" / "README.md").read_text()
     for text in log.prompts[:50]:
         assert text not in (tmp_path / "mine" / "verdict.json").read_text()
