@@ -334,7 +334,7 @@ class _Learning:
         if outcome == "gains":
             self._write(learned, best, evidence, z)
         if looked:
-            self._save_look(learned, evidence, looks)
+            self._save_look(learned, evidence, looks, best.router)
         return learned
 
     # --- what is in the log ---
@@ -558,10 +558,10 @@ class _Learning:
     def _series(self, evidence: _Evidence) -> str:
         return f"{_version(self.in_use)} {evidence.unit}"
 
-    def _save_look(self, learned: Learned, evidence: _Evidence, looks: Sequence[int]) -> None:
+    def _save_look(self, learned: Learned, evidence: _Evidence, looks: Sequence[int], router: Router) -> None:
         state = self.database.load_state(_STATE) or {}
         told = {name: learned.to_dict()[name] for name in ("outcome", "pairs", "sentence", "candidate", "gain")}
-        version = None if learned.out is None else _version(load_router(learned.out))
+        version = None if learned.out is None else _version(router)
         entry = {"at": time.time(), "router": version, "in_use": _version(self.in_use), **told}
         self.database.save_state(
             _STATE,
