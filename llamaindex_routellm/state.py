@@ -11,6 +11,7 @@ from typing import Any
 from llama_index.core.llms.llm import LLM
 
 from routellm_core.errors import ConfigurationError, RouteLLMError
+from routellm_core.policy.acceptance import Acceptance
 from routellm_core.policy.routing import Routing
 from routellm_core.routers import load_router
 
@@ -60,15 +61,22 @@ def described_routing(routing: Routing) -> dict[str, Any]:
         "failover": routing.failover,
         "cooldown": 0.0 if routing.cooldown is None else routing.cooldown.seconds,
         "weak_profile": dict(routing.weak_profile),
+        "accept": None if routing.acceptance is None else _described_check(routing.acceptance),
         "log": None if routing.log is None else repr(routing.log),
         "shadow": None if routing.shadow is None else repr(routing.shadow),
     }
 
 
+def _described_check(acceptance: Acceptance) -> dict[str, Any]:
+    band = None if acceptance.band is None else list(acceptance.band)
+    given = {"threshold": acceptance.threshold, "band": band, "after": acceptance.after}
+    return {"check": _name_of(acceptance.check), **given, "deadline": acceptance.deadline}
+
+
 _PLAIN = ("lookback", "synthetic_markers", "allow_overrides", "failover", "cooldown", "sticky", "weak_profile")
 # what a dict can name but not hold
-_NOT_IN_A_DICT = ("route_on", "limits", "online", "log", "shadow")
-_OF_NO_POLICY = ("route_on", "log", "shadow", "sticky")
+_NOT_IN_A_DICT = ("route_on", "limits", "online", "accept", "log", "shadow")
+_OF_NO_POLICY = ("route_on", "accept", "log", "shadow", "sticky")
 
 
 def restored(data: Mapping[str, Any], given: Mapping[str, Any], owner: str) -> dict[str, Any]:
@@ -94,6 +102,9 @@ def restored(data: Mapping[str, Any], given: Mapping[str, Any], owner: str) -> d
     if lost:
         raise _refusal(owner, {name: data[name] for name in lost}, "a dict cannot hold it")
     options |= {name: data[name] for name in _PLAIN}
+    if data["accept"] is not None:
+        checked = {**data["accept"], "band": data["accept"]["band"] and tuple(data["accept"]["band"])}
+        options |= {f"accept_{name}": checked[name] for name in ("threshold", "band", "after", "deadline")}
     if "policy" not in given:
         options |= {name: data[name] for name in ("on_error", "deadline", "explore", "observe")}
         options["explore_band"] = data["explore_band"] and tuple(data["explore_band"])

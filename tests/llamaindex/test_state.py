@@ -22,6 +22,8 @@ from llama_index.core.workflow import Context, JsonSerializer
 from llamaindex_routellm import RouteLLM, routing_decision
 from routellm_core import Calibration, ConfigurationError, Price, RoutingPolicy, SpendLimit, Stickiness
 from routellm_core.policy import RoutingRequest
+from routellm_core.policy.acceptance import WeakAnswer
+from routellm_core.policy.routing import ROUTING_OPTIONS
 from tests.support.fakes_llamaindex import FakeLLM
 from tests.support.routers import ScriptedRouter
 
@@ -33,12 +35,17 @@ def strong_always(messages: Any) -> RoutingRequest:
     return RoutingRequest((), force="strong")
 
 
+def long_enough(answer: WeakAnswer) -> bool:
+    return len(answer.text) > 3
+
+
 def mock(**options: Any) -> RouteLLM:
     given = {"strong": MockLLM(), "weak": MockLLM(max_tokens=1), "router": "random", "threshold": 0.5, **options}
     return RouteLLM(**{name: value for name, value in given.items() if value is not None})
 
 
 PRICES = {"strong": Price(10, 30), "weak": Price(1, 2)}
+NOT_IN_A_DICT = ("limits", "route_on", "online", "accept")
 # each of these may give another answer than the model without it
 CHANGES: dict[str, dict[str, Any]] = {
     "threshold": {"threshold": 0.0},
@@ -59,12 +66,23 @@ CHANGES: dict[str, dict[str, Any]] = {
     "sticky": {"sticky": True},
     "another sticky": {"sticky": Stickiness("session", release_after=2)},
     "failover": {"failover": True},
+    "cooldown": {"failover": True, "cooldown": 1.0},
+    "accept": {"accept": long_enough},
+    "accept_threshold": {"accept": long_enough, "accept_threshold": 0.9},
+    "accept_band": {"accept": long_enough, "accept_band": (0.2, 0.6)},
+    "accept_after": {"accept": long_enough, "accept_after": 80},
+    "accept_deadline": {"accept": long_enough, "accept_deadline": 2.0},
     "weak_profile": {"weak_profile": {"image_inputs": True}},
     "models": {"weak": MockLLM(max_tokens=2)},
 }
 
 
 class TestDicts:
+    def test_every_option_is_looked_at(self) -> None:
+        changed = {name for options in CHANGES.values() for name in options}
+        # a policy is the sum of its options, a calibration sets the threshold, and no log or cache changes an answer
+        assert set(ROUTING_OPTIONS) - changed == {"policy", "calibration", "cache_size", "log", "shadow"}
+
     def test_whatever_may_change_an_answer_is_in_the_dict_and_in_what_holds_the_model(self) -> None:
         def forms(llm: RouteLLM) -> list[str]:
             nested = RouteLLM(strong=MockLLM(), weak=llm, router="random", threshold=0.5)
@@ -101,10 +119,10 @@ class TestRestoring:
         llm = mock(**CHANGES.get(change, {}))
         data = json.loads(llm.to_json())
         given: dict[str, Any] = {}
-        if change in ("limits", "route_on", "online"):
-            with pytest.raises(ConfigurationError, match=f"cannot restore {change}=.*: pass {change}= to it, or"):
+        if (lost := change.partition("_")[0] if "accept" in change else change) in NOT_IN_A_DICT:
+            with pytest.raises(ConfigurationError, match=f"cannot restore {lost}=.*: pass {lost}= to it, or"):
                 RouteLLM.from_dict(data)
-            given = {change: CHANGES[change][change]}
+            given = {lost: CHANGES[change][lost]}
         elif "same name" in change:
             with pytest.raises(ConfigurationError, match=r"cannot restore router='scripted'.*: pass router= to it, or"):
                 RouteLLM.from_dict(data)
