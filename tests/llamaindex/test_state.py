@@ -61,6 +61,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "observe": {"observe": "weak"},
     "limits": {"limits": [SpendLimit(5, prices=PRICES)]},
     "lookback": {"lookback": 3},
+    "synthetic_markers": {"synthetic_markers": ["[cron]"]},
+    "a sticky function": {"sticky": strong_always},
     "allow_overrides": {"allow_overrides": False},
     "route_on": {"route_on": strong_always},
     "sticky": {"sticky": True},
@@ -123,6 +125,10 @@ class TestRestoring:
             with pytest.raises(ConfigurationError, match=f"cannot restore {lost}=.*: pass {lost}= to it, or"):
                 RouteLLM.from_dict(data)
             given = {lost: CHANGES[change][lost]}
+        elif change == "a sticky function":
+            with pytest.raises(ConfigurationError, match="cannot restore sticky=.*: pass sticky= to it, or"):
+                RouteLLM.from_dict(data)
+            given = CHANGES[change]
         elif "same name" in change:
             with pytest.raises(ConfigurationError, match=r"cannot restore router='scripted'.*: pass router= to it, or"):
                 RouteLLM.from_dict(data)
