@@ -126,7 +126,7 @@ class TestRestoring:
                 RouteLLM.from_dict(data)
             given = {lost: CHANGES[change][lost]}
         elif change == "a sticky function":
-            with pytest.raises(ConfigurationError, match="cannot restore sticky=.*: pass sticky= to it, or"):
+            with pytest.raises(ConfigurationError, match=r"cannot restore sticky=.*: pass sticky= to it, or"):
                 RouteLLM.from_dict(data)
             given = CHANGES[change]
         elif "same name" in change:
