@@ -35,7 +35,7 @@ def build_app() -> Any:
         import typer
     except ImportError:
         raise MissingExtraError("The routellm command", "cli") from None
-    from routellm_core.commands import data, label, train
+    from routellm_core.commands import data, label, traffic, train
     from routellm_core.commands.calibrate import calibrate
     from routellm_core.commands.evaluate import evaluate
     from routellm_core.commands.explain import explain
@@ -61,6 +61,7 @@ def build_app() -> Any:
     for module in (label, data, train):
         app.add_typer(module.app)
     app.command(cls=Command)(evaluate)
+    app.add_typer(traffic.app)
     app.command(cls=Command)(learn)
     app.command(cls=Command)(replay)
     app.command(cls=Command)(serve)

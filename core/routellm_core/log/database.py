@@ -11,16 +11,18 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, Integer, String, cast, create_engine, delete, event, exc, func, select
 
-from routellm_core.checks import MAX_STATE_BYTES
+from routellm_core.checks import MAX_STATE_BYTES, Side
 from routellm_core.errors import DataError
 from routellm_core.log import reading, schema
 from routellm_core.log.cleaning import Unwritable, clean
 from routellm_core.log.rows import (
+    Day,
     Feedback,
     Label,
     LoggedCall,
     LoggedOutcome,
     LoggedPair,
+    Spending,
     TrafficSummary,
 )
 from routellm_core.log.urls import checked_url, file_of, shown_url
@@ -187,6 +189,30 @@ class TrafficDatabase:
         """What the log holds of a period, without reading every call."""
         with self._reading() as connection:
             return reading.summary(connection, _period(since, until))
+
+    def days(self, *, since: Moment | None = None, until: Moment | None = None) -> list[Day]:
+        """The calls of each day of a period, the oldest first."""
+        with self._reading() as connection:
+            return reading.days(connection, _period(since, until))
+
+    def spending(self, *, since: Moment | None = None, until: Moment | None = None) -> list[Spending]:
+        """What each model's answers used on each day of a period."""
+        with self._reading() as connection:
+            return reading.spending(connection, _period(since, until))
+
+    def scores_by_day(
+        self, *, since: Moment | None = None, until: Moment | None = None, key: str = "score"
+    ) -> list[tuple[float, Side, float, int]]:
+        """Beginning of the day, side, mean and number of the scores that came in on it."""
+        with self._reading() as connection:
+            return reading.scores_by_day(connection, _period(since, until), key)
+
+    def versions(
+        self, *, since: Moment | None = None, until: Moment | None = None
+    ) -> list[tuple[str, int, float, float]]:
+        """Router, number of calls, first and last call of each version that has decided."""
+        with self._reading() as connection:
+            return reading.versions(connection, _period(since, until))
 
     # --- writing ---
 

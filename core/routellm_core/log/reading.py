@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Select, and_, exists, func, not_, or_, select
+from sqlalchemy import Connection, Integer, Select, and_, cast, exists, func, not_, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from routellm_core.checks import Side
 from routellm_core.log.rows import (
     SKIPPED_SHADOWS,
+    Day,
     Feedback,
     Label,
     LoggedAnswer,
@@ -22,6 +23,7 @@ from routellm_core.log.rows import (
     LoggedOutcome,
     LoggedPair,
     SideSummary,
+    Spending,
     TrafficSummary,
 )
 from routellm_core.log.schema import answers, calls, meta
@@ -390,3 +392,76 @@ def _latency(connection: Connection, period: Period, side: Side) -> tuple[float,
         return None
     half, most, nearly_all = np.quantile(np.asarray(found), (0.5, 0.9, 0.99))
     return float(half), float(most), float(nearly_all)
+
+
+# --- by day, for a report ---
+
+_DAY = 86_400
+_BINS = 20
+
+
+def days(connection: Connection, period: Period) -> list[Day]:
+    """What happened on each day of a period (UTC), the oldest first."""
+    day = _bucket(connection, calls.c.created, _DAY)
+    out: dict[int, dict[str, Any]] = defaultdict(lambda: {"calls": 0, "strong": 0, "win_rates": [0] * _BINS})
+    query = select(day, calls.c.side, func.count()).where(period.holds(calls.c.created)).group_by(day, calls.c.side)
+    for number, side, count in connection.execute(query):
+        out[number]["calls"] += count
+        if side == "strong":
+            out[number]["strong"] += count
+    place = _bucket(connection, calls.c.win_rate * _BINS, 1)
+    rates = select(day, place, func.count()).where(period.holds(calls.c.created), calls.c.win_rate.is_not(None))
+    for number, place_of, count in connection.execute(rates.group_by(day, place)):
+        out[number]["win_rates"][min(int(place_of), _BINS - 1)] += count
+    return [Day(_DAY * number, **found) for number, found in sorted(out.items())]
+
+
+def spending(connection: Connection, period: Period) -> list[Spending]:
+    """Tokens and money by day, side, model and kind of answer."""
+    a = answers.c
+    day = _bucket(connection, a.created, _DAY)
+    query = (
+        select(
+            day, a.side, a.model, a.kind, func.count(), func.sum(a.input_tokens), func.sum(a.output_tokens),
+            func.sum(a.cost),
+        )
+        .where(period.holds(a.created), a.error.is_(None))
+        .group_by(day, a.side, a.model, a.kind)
+        .order_by(day)
+    )  # fmt: skip
+    return [
+        Spending(_DAY * number, side, model, kind, count, int(read or 0), int(written or 0), cost)
+        for number, side, model, kind, count, read, written, cost in connection.execute(query)
+    ]
+
+
+def scores_by_day(connection: Connection, period: Period, key: str) -> list[tuple[float, Side, float, int]]:
+    """Day, side, mean and number of the scores of one key."""
+    f = feedback_table.c
+    day, side = _bucket(connection, f.created, _DAY), func.coalesce(f.side, calls.c.side)
+    query = (
+        select(day, side, func.avg(f.score), func.count())
+        .join_from(feedback_table, calls, calls.c.id == f.call_id)
+        .where(period.holds(f.created), f.key == key)
+        .group_by(day, side)
+        .order_by(day)
+    )
+    return [(_DAY * number, side, mean, count) for number, side, mean, count in connection.execute(query)]
+
+
+def versions(connection: Connection, period: Period) -> list[tuple[str, int, float, float]]:
+    """Router, calls, first and last call of each version that has decided, by its first call."""
+    first = func.min(calls.c.created)
+    query = (
+        select(calls.c.router, func.count(), first, func.max(calls.c.created))
+        .where(period.holds(calls.c.created))
+        .group_by(calls.c.router)
+        .order_by(first)
+    )
+    return [tuple(row) for row in connection.execute(query)]
+
+
+def _bucket(connection: Connection, value: Any, width: int) -> Any:
+    """The number of the interval of this width that a value lies in; PostgreSQL's cast alone would round."""
+    quotient = value / float(width)
+    return cast(quotient if connection.dialect.name == "sqlite" else func.floor(quotient), Integer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -159,6 +159,48 @@ class Label:
     strong_score: float
     weak_score: float
     created: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """The calls of one day.
+
+    Attributes:
+        start: Its beginning in UTC, in seconds since 1970.
+        calls: Routed calls.
+        strong: Those that the strong side answered.
+        win_rates: Calls by win rate, in 20 intervals of equal width.
+    """
+
+    start: float
+    calls: int
+    strong: int
+    win_rates: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What one model's answers used on one day.
+
+    Attributes:
+        start: The beginning of the day in UTC, in seconds since 1970.
+        side: The model's side.
+        model: Its name; None where it is unknown.
+        kind: ``"routed"`` or ``"shadow"``.
+        answers: Answers; failures are not among them.
+        input_tokens: Tokens read, as far as reported.
+        output_tokens: Tokens written, likewise.
+        cost: Money, as far as the log had prices; None without.
+    """
+
+    start: float
+    side: Side
+    model: str | None
+    kind: Kind
+    answers: int
+    input_tokens: int
+    output_tokens: int
+    cost: float | None
 
 
 @dataclass(frozen=True, slots=True)

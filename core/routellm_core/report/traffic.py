@@ -1,0 +1,262 @@
+"""The traffic of an app as one HTML page: calls, money, latency, quality, drift, and what was learned when."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from math import sqrt
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from routellm_core.checks import Side
+from routellm_core.log.rows import Day, SideSummary, Spending
+from routellm_core.policy.savings import Price
+from routellm_core.report.page import Cell, Row
+from routellm_core.report.rendering import render
+
+if TYPE_CHECKING:
+    from routellm_core.log.database import TrafficDatabase
+
+_SIDES: tuple[Side, Side] = ("strong", "weak")
+# Failed shadow answers are not random: from this share on, pairs say little of the calls that lack one.
+_MOST_FAILED = 0.10
+# The distance between two distributions of win rates that matters, and a test that it is not chance (at 1 %).
+_DISTANCE, _KS = 0.1, 1.63
+
+
+class Saving(NamedTuple):
+    """Money saved against always strong.
+
+    Attributes:
+        value: For all calls of the period.
+        low: Lower end of the 95 % interval; None for an estimate.
+        high: Upper end.
+        pairs: Pairs that it was measured on; 0 for an estimate.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    pairs: int = 0
+
+
+def price_of(prices: Mapping[str, Price], model: str | None, side: Side) -> Price | None:
+    """The price of a model, by its name or its side."""
+    return prices.get(model or "") or prices.get(side)
+
+
+def measured_saving(database: TrafficDatabase, prices: Mapping[str, Price], **period: Any) -> Saving | None:
+    """What routing has saved against always strong, from calls that both models have answered.
+
+    Each pair counts by the inverse of its chance to be one, so that they stand for all calls.
+
+    Args:
+        database: The log.
+        prices: Prices by model or side, where the log has no costs of its own.
+        **period: ``since`` and ``until``.
+
+    Returns:
+        The saving with its interval; None where no pair has the costs of both answers.
+    """
+    saved, weights = [], []
+    for pair in database.pairs(**period):
+        costs = {}
+        for answer in (pair.strong, pair.weak):
+            price = price_of(prices, answer.model, answer.side)
+            if price is not None and answer.input_tokens is not None and answer.output_tokens is not None:
+                costs[answer.side] = price.cost(answer.input_tokens, answer.output_tokens)
+            elif answer.cost is not None:
+                costs[answer.side] = answer.cost
+        if len(costs) == 2 and pair.call.p_shadow > 0:
+            saved.append(costs["strong"] - costs[pair.call.side])
+            weights.append(1 / pair.call.p_shadow)
+    if len(saved) < 2:
+        return None
+    calls = database.summary(**period).calls
+    x, w = np.asarray(saved), np.asarray(weights)
+    mean = float((w * x).sum() / w.sum())
+    error = sqrt(float((w**2 * (x - mean) ** 2).sum())) / float(w.sum())
+    return Saving(calls * mean, calls * (mean - 1.96 * error), calls * (mean + 1.96 * error), len(saved))
+
+
+def estimated_saving(spending: Sequence[Spending], prices: Mapping[str, Price]) -> Saving | None:
+    """What routing would have saved if the strong model used the same tokens: only an estimate of its answers."""
+    strong = next(
+        (price for row in spending if row.side == "strong" and (price := price_of(prices, row.model, "strong"))),
+        prices.get("strong"),
+    )
+    if strong is None:
+        return None
+    value = 0.0
+    for row in spending:
+        if row.kind == "routed" and row.side == "weak":
+            cost = cost_of(row, prices)
+            if cost is None:
+                return None
+            value += strong.cost(row.input_tokens, row.output_tokens) - cost
+    return Saving(value)
+
+
+def cost_of(row: Spending, prices: Mapping[str, Price]) -> float | None:
+    """Money, by a price that is given, else as the log has it."""
+    price = price_of(prices, row.model, row.side)
+    return row.cost if price is None else price.cost(row.input_tokens, row.output_tokens)
+
+
+def drift_sentence(days: Sequence[Day]) -> str | None:
+    """Whether the win rates of the last quarter of the days differ from those before; None for too little traffic."""
+    if len(days) < 4:
+        return None
+    cut = len(days) - max(1, len(days) // 4)
+    before, after = (np.sum([day.win_rates for day in part], axis=0) for part in (days[:cut], days[cut:]))
+    n, m = int(before.sum()), int(after.sum())
+    if min(n, m) < 200:
+        return None
+    distance = float(np.abs(np.cumsum(before) / n - np.cumsum(after) / m).max())
+    since = _day(days[cut].start)
+    if distance >= _DISTANCE and distance > _KS * sqrt((n + m) / (n * m)):
+        return (
+            f"The win rates since {since} differ from those before (largest distance {distance:.2f}): calibrate on "
+            "the latest traffic, and learn again."
+        )
+    return f"The win rates since {since} are like those before (largest distance {distance:.2f})."
+
+
+def traffic_page(
+    database: TrafficDatabase, *, prices: Mapping[str, Price] | None = None, key: str = "score", **period: Any
+) -> str:
+    """The traffic of a log as one self-contained HTML page.
+
+    Args:
+        database: The log.
+        prices: Prices by model or by ``"strong"`` and ``"weak"``; without, costs are those that the log has stored.
+        key: Which feedback is quality.
+        **period: ``since`` and ``until``.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    prices = prices or {}
+    summary, days = database.summary(**period), database.days(**period)
+    spending = database.spending(**period)
+    scores = database.scores_by_day(key=key, **period)
+    learned = (database.load_state("learn") or {}).get("history", [])
+    shadows = sum(side.shadows for side in summary.sides.values())
+    failed = sum(side.shadow_errors for side in summary.sides.values())
+    return render(
+        "traffic.html.jinja",
+        title="Traffic report",
+        summary=summary,
+        first=None if summary.first is None else _day(summary.first),
+        last=None if summary.last is None else _day(summary.last),
+        failed=f"{failed / shadows:.0%}" if shadows and failed / shadows > _MOST_FAILED else None,
+        measured=measured_saving(database, prices, **period),
+        estimated=estimated_saving(spending, prices),
+        money=_money_rows(spending, prices),
+        sides=[_side_row(side, summary.sides[side]) for side in _SIDES],
+        bars=_bars(days),
+        days=_day_rows(days, spending, scores, prices),
+        drift=drift_sentence(days),
+        versions=[
+            Row(name, [Cell(f"{count:,}"), Cell(_day(begun)), Cell(_day(ended))])
+            for name, count, begun, ended in database.versions(**period)
+        ],
+        learned=[_learned_row(entry) for entry in learned if isinstance(entry, Mapping)],
+        dropped=sorted(summary.dropped.items()),
+    )
+
+
+def _day(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")
+
+
+def _money(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.2f}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
+
+
+def _side_row(side: Side, used: SideSummary) -> Row:
+    latency = [Cell(_seconds(value)) for value in used.latency] if used.latency else [Cell("–")] * 3
+    return Row(
+        side, [Cell(f"{used.calls:,}"), Cell(f"{used.errors:,}"), *latency, Cell(f"{used.shadows:,}"),
+               Cell(f"{used.shadow_errors:,}")],
+    )  # fmt: skip
+
+
+def _money_rows(spending: Sequence[Spending], prices: Mapping[str, Price]) -> list[Row]:
+    sums: dict[tuple[str, str, str], list[Any]] = defaultdict(lambda: [0, 0, 0, 0.0])
+    for row in spending:
+        total = sums[row.side, row.model or "unknown", row.kind]
+        cost = cost_of(row, prices)
+        total[0] += row.answers
+        total[1] += row.input_tokens
+        total[2] += row.output_tokens
+        total[3] = None if cost is None or total[3] is None else total[3] + cost
+    return [
+        Row(
+            f"{side}: {model}",
+            [
+                Cell(kind),
+                *(Cell(f"{n:,}") for n in (count, read, written)),
+                Cell(_money(cost)),
+            ],
+        )
+        for (side, model, kind), (count, read, written, cost) in sorted(sums.items())
+    ]
+
+
+def _day_rows(
+    days: Sequence[Day],
+    spending: Sequence[Spending],
+    scores: Sequence[tuple[float, Side, float, int]],
+    prices: Mapping[str, Price],
+) -> list[Row]:
+    costs: dict[float, float | None] = defaultdict(float)
+    for used in spending:
+        cost, before = cost_of(used, prices), costs[used.start]
+        costs[used.start] = None if cost is None or before is None else before + cost
+    quality = {(start, side): (mean, count) for start, side, mean, count in scores}
+    rows = []
+    for day in days:
+        cells = [Cell(f"{day.calls:,}"), Cell(f"{day.strong / day.calls:.0%}")]
+        cost = costs[day.start]
+        cells.append(Cell(_money(cost)))
+        for side in _SIDES:
+            found = quality.get((day.start, side))
+            cells.append(Cell(f"{found[0]:.2f}", f"{found[1]:,} scores") if found else Cell("–"))
+        rows.append(Row(_day(day.start), cells))
+    return rows
+
+
+def _bars(days: Sequence[Day]) -> dict[str, Any] | None:
+    """Calls by day as bars, the strong ones at the bottom."""
+    if not days:
+        return None
+    width, height, most = 480.0, 120.0, max(day.calls for day in days)
+    step = width / len(days)
+    bars = []
+    for i, day in enumerate(days):
+        whole, strong = (height * count / most for count in (day.calls, day.strong))
+        bars.append(
+            {
+                "x": f"{i * step:.1f}", "width": f"{max(1.0, 0.8 * step):.1f}",
+                "weak_y": f"{height - whole:.1f}", "weak_height": f"{whole - strong:.1f}",
+                "strong_y": f"{height - strong:.1f}", "strong_height": f"{strong:.1f}",
+                "words": f"{_day(day.start)}: {day.calls:,} calls, {day.strong / day.calls:.0%} strong",
+            }
+        )  # fmt: skip
+    return {"bars": bars, "first": _day(days[0].start), "last": _day(days[-1].start), "most": f"{most:,}"}
+
+
+def _learned_row(entry: Mapping[str, Any]) -> Row:
+    moment = entry.get("at")
+    pairs = entry.get("pairs")
+    return Row(
+        _day(float(moment)) if isinstance(moment, int | float) else "–",
+        [Cell(f"{pairs:,}" if isinstance(pairs, int) else "–"), Cell(str(entry.get("sentence") or ""))],
+    )
