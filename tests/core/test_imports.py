@@ -53,6 +53,36 @@ def test_importing_and_routing_loads_nothing_heavy(code):
     assert loaded == "[]"
 
 
+# What a decision does not need is imported where it is used: each of these takes longer than most of our own modules.
+LATER = [
+    "asyncio",
+    "concurrent.futures",
+    "difflib",
+    "importlib.metadata",
+    "queue",
+    "random",
+    "routellm_core.calibration.online",
+    "routellm_core.data",
+    "routellm_core.embedders",
+    "routellm_core.log",
+    "routellm_core.policy.exploration",
+    "routellm_core.policy.limits",
+    "routellm_core.policy.options",
+    "routellm_core.policy.savings",
+    "routellm_core.policy.stickiness",
+    "routellm_core.statistics",
+    "sqlite3",
+]
+
+
+def test_importing_the_core_leaves_what_a_decision_does_not_need():
+    loaded = run(
+        "import sys, numpy; before = set(sys.modules); import routellm_core\n"
+        f"print(sorted((set(sys.modules) - before) & set({LATER!r})))"
+    )
+    assert loaded == "[]"
+
+
 def test_import_needs_no_environment():
     code = f"import sys; sys.path[:] = {sys.path!r}; import routellm_core; print('ok')"
     result = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, env={}, check=False)

@@ -6,10 +6,10 @@ import hashlib
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from inspect import signature
 from math import nextafter
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
 
 from routellm_core.calibration.distribution import Calibration
 from routellm_core.calibration.scoring import RouterLike
@@ -38,8 +38,7 @@ _MAX_USER_CHARS = 128
 _UNSCORED = frozenset({"sticky", "no_text", "error", "deadline"})
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class _Serving:
+class _Serving(NamedTuple):
     """What decides at one moment; replaced as a whole."""
 
     router: Router
@@ -49,10 +48,7 @@ class _Serving:
     online: OnlineCalibration | None
     scoring: Scoring
     cache: WinRateCache
-    version: str = field(init=False)  # of the router
-
-    def __post_init__(self) -> None:
-        self.version = self.router.fingerprint[:_VERSION_DIGITS]
+    version: str  # of the router
 
 
 class RoutingPolicy:
@@ -212,7 +208,7 @@ class RoutingPolicy:
             online = before.online is not None and strong_fraction is not None
             serving = self._made(new, calibration, threshold, strong_fraction, online)
             if new.fingerprint == before.router.fingerprint:
-                serving.cache = before.cache
+                serving = serving._replace(cache=before.cache)
             self._serving = serving
 
     def _made(
@@ -259,6 +255,7 @@ class RoutingPolicy:
             following,
             Scoring(router, self.deadline),
             WinRateCache(self.cache_size),
+            router.fingerprint[:_VERSION_DIGITS],
         )
 
     @classmethod

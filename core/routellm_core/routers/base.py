@@ -8,16 +8,18 @@ import os
 from collections.abc import Callable, Sequence
 from inspect import Parameter, iscoroutinefunction, signature
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from routellm_core.calibration.distribution import Calibration
 from routellm_core.checks import check_format, checked_prompts, checked_win_rates, damage_named, read_json_object, shown
-from routellm_core.data.seen_prompts import SeenPrompts
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError
 from routellm_core.routers.background import run_sync
+
+if TYPE_CHECKING:
+    from routellm_core.data.seen_prompts import SeenPrompts
 
 WinRates = npt.NDArray[np.float64]
 
@@ -195,6 +197,8 @@ class Router:
             if not options or saved_calibration.fingerprint in (None, router.fingerprint):
                 router.calibration = saved_calibration
         if os.path.lexists(path / TRAINED_ON_FILE):
+            from routellm_core.data.seen_prompts import SeenPrompts
+
             router.trained_on = SeenPrompts.load(path / TRAINED_ON_FILE)
         return router  # type: ignore[return-value]  # on Router itself, target is the subclass the config names
 

@@ -15,7 +15,7 @@ from routellm_core.routers.base import Router
 
 CURRENT_FILE = "current.json"
 _VERSIONS = "versions"
-_NAME = re.compile(r"\d{4,}(-[0-9a-f]+)?")
+_NAME = r"\d{4,}(-[0-9a-f]+)?"  # compiled when first used
 _MISSING = "a folder of router versions has a file that names the one in use"
 
 
@@ -46,7 +46,7 @@ class RouterFolder:
             names = os.listdir(self.path / _VERSIONS)
         except FileNotFoundError:
             return []
-        return sorted(name for name in names if _NAME.fullmatch(name))
+        return sorted(name for name in names if re.fullmatch(_NAME, name))
 
     @property
     def current(self) -> str:
@@ -125,7 +125,7 @@ class RouterFolder:
         version, history = state.get("version"), state.get("history", [])
         names = [version, *(history if isinstance(history, list) else [None])]
         # a name leads to a folder, and must not lead out of this one
-        if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
+        if not all(isinstance(name, str) and re.fullmatch(_NAME, name) for name in names):
             raise CheckpointError(f"{self.path / CURRENT_FILE}: expected the names of versions, such as 0001-89abcdef")
         return {"version": version, "history": history}
 
