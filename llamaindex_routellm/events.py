@@ -1,4 +1,4 @@
-"""Where a decision shows: on answers, as a LlamaIndex event, and in usage per side counted from LlamaIndex's events."""
+"""Seeing decisions: on answers, as a LlamaIndex event, and as usage per side, counted from LlamaIndex's events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def routing_decision(answer: Any) -> RoutingDecision | None:
             `RouteLLMSelector`; or a `RouteLLMDecisionEvent`.
 
     Returns:
-        The decision, or None when the answer was not routed or does not say so.
+        The decision, or None if the answer was not routed or carries none.
     """
     for holder in (getattr(answer, "additional_kwargs", None), getattr(answer, "metadata", None)):
         if isinstance(holder, Mapping):
@@ -55,7 +55,7 @@ class RouteLLMDecisionEvent(BaseEvent):
         return "RouteLLMDecisionEvent"
 
 
-# The chat answer counted last in this context, and the call it belongs to.
+# The latest chat answer that was counted in this context, and its call.
 _COUNTED: ContextVar[tuple[Any, Any] | None] = ContextVar("routellm_counted", default=None)
 
 
@@ -67,10 +67,10 @@ class SavingsEventHandler(BaseEventHandler):
     >>> get_dispatcher().add_event_handler(savings)  # doctest: +SKIP
     >>> print(savings.summary().table())  # doctest: +SKIP
 
-    What is counted is each answer that a model gave for a `RouteLLM`, with the tokens that its provider reports in the
-    raw answer (``usage``); an answer without them is counted as a call only. Streamed answers are counted when they
-    end; OpenAI reports their tokens with ``additional_kwargs={"stream_options": {"include_usage": True}}``. A model
-    whose class emits no LlamaIndex events is not seen. Safe for threads.
+    It counts each answer of a model of a `RouteLLM`, with the tokens that the provider reports in the raw answer
+    (``usage``); an answer without them counts as a call only. Streamed answers are counted when they end; OpenAI
+    reports their tokens with ``additional_kwargs={"stream_options": {"include_usage": True}}``. Models whose class
+    emits no LlamaIndex events are not counted. Thread-safe.
 
     Args:
         prices: ``{"strong": Price(...), "weak": Price(...)}``; without it, money is None.
@@ -94,17 +94,17 @@ class SavingsEventHandler(BaseEventHandler):
             self._ledger.record(decision["model"], *used, failover=decision["failover"] is not None)
 
     def summary(self) -> SavingsSummary:
-        """What was counted so far; a snapshot."""
+        """A snapshot of the counts so far."""
         return self._ledger.summary()
 
 
 def used_tokens(event: BaseEvent, decision: dict[str, Any]) -> tuple[int | None, int | None] | None:
-    """Tokens that an answer has read and written, each None where its provider reports none; None of any other event.
+    """Tokens read and written for an answer, each None if the provider reports none; None for any other event.
 
     Args:
-        event: An event of the model that was chosen.
+        event: An event of the chosen model.
         decision: The decision in its tags. A model that completes through its own chat method reports one answer
-            twice; the second is not an answer.
+            twice; the second report does not count.
     """
     if not isinstance(event, LLMChatEndEvent | LLMCompletionEndEvent) or event.response is None:
         return None

@@ -1,4 +1,4 @@
-"""A RouteLLM as a dict: all that changes its answers and nothing secret, and back from there."""
+"""A RouteLLM as a dict, with everything that can change its answers and nothing secret, and back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CLASS = "qualified_name"  # as LlamaIndex's own serializers call it
 
 
 def described_model(model: LLM) -> dict[str, Any]:
-    """A model as a dict without its secrets, with the class that it is of."""
+    """A model as a dict without its secrets, with the name of its class."""
     return {**_public(model.to_dict()), _CLASS: f"{type(model).__module__}.{type(model).__qualname__}"}
 
 
@@ -39,7 +39,7 @@ def _public(value: Any) -> Any:
 
 
 def described_routing(routing: Routing) -> dict[str, Any]:
-    """What decides which model answers, as JSON values; two that may decide differently differ in it."""
+    """What decides which model answers, as JSON values; routings that may decide differently have different ones."""
     policy, sticky, explored = routing.policy, routing.sticky, routing.policy.exploration
     return {
         "router": policy.router.name,
@@ -74,21 +74,21 @@ def _described_check(acceptance: Acceptance) -> dict[str, Any]:
 
 
 _PLAIN = ("lookback", "synthetic_markers", "allow_overrides", "failover", "cooldown", "sticky", "weak_profile")
-# what a dict can name but not hold
+# a dict can name these but cannot contain them
 _NOT_IN_A_DICT = ("route_on", "limits", "online", "accept", "log", "shadow")
 _OF_NO_POLICY = ("route_on", "accept", "log", "shadow", "sticky")
 
 
 def restored(data: Mapping[str, Any], given: Mapping[str, Any], owner: str) -> dict[str, Any]:
-    """The arguments for a `RouteLLM` like the one that was described.
+    """Arguments for a `RouteLLM` like the one that was described.
 
     Args:
-        data: What `described_model` and `described_routing` gave.
-        given: Arguments that take the place of what the dict says, or cannot hold.
+        data: The results of `described_model` and `described_routing`.
+        given: Arguments that replace entries of the dict, or that no dict can hold.
         owner: Name of the class, for messages.
 
     Raises:
-        ConfigurationError: The dict cannot hold something that is not given; the message says what to pass.
+        ConfigurationError: Something that no dict can hold is missing; the message says what to pass.
     """
     options: dict[str, Any] = {}
     for side in ("strong", "weak"):

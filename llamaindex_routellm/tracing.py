@@ -1,4 +1,4 @@
-"""How a routed call shows in traces: a span of its own that is no model's, and the decision on the model's span."""
+"""Routed calls in traces: a span that does not count as a model's, and the decision on the span of the model."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ dispatcher = get_dispatcher(__name__)
 class RoutingSpan:
     """A span around a routed call.
 
-    LlamaIndex would make one by itself, on behalf of the `RouteLLM`, and whoever traces LLMs would count it as a call
-    of a model without tokens. This one is on behalf of nobody.
+    LlamaIndex's own span would belong to the `RouteLLM`, and tools that trace LLMs would count it as a model call
+    without tokens. This one belongs to no object.
 
     Args:
         name: Class and method.
-        arguments: What the method was called with.
+        arguments: Arguments of the method.
     """
 
     __slots__ = ("_arguments", "_token", "id", "parent", "result")
@@ -59,13 +59,12 @@ class RoutingSpan:
 
 
 class Stamp(dict[str, Any]):
-    """A decision as it stands in the tags of the chosen model's events, with who wants to know what the call used.
+    """The decision in the tags of the chosen model's events, and who is notified of them.
 
     Args:
         decision: The decision as a dict.
-        spent: Called with the tokens read and written, None where the model reports none, after an answer; None where
-            nobody asks.
-        begun: Called with the id of the model's span; None where nobody asks.
+        spent: Called after an answer with the tokens read and written, each None if the model does not report it.
+        begun: Called with the id of the model's span.
     """
 
     __slots__ = ("begun", "spent")
@@ -82,7 +81,7 @@ class Stamp(dict[str, Any]):
 
 
 class _ModelWatch(BaseEventHandler):
-    """Puts the decision on the OpenTelemetry span of the model that was chosen, and passes on what it used."""
+    """Puts the decision on the OpenTelemetry span of the chosen model, and reports what the model used."""
 
     @classmethod
     def class_name(cls) -> str:
@@ -103,10 +102,10 @@ class _ModelWatch(BaseEventHandler):
 def _mark_span(decision: dict[str, Any]) -> None:
     """Set the decision as attributes of the current OpenTelemetry span, which is that of the model.
 
-    Exporters for LlamaIndex (its own, OpenInference, and what builds on that, such as Phoenix and Langfuse) make a
-    span of each of its spans and keep it current; they read neither tags nor events of others.
+    Exporters for LlamaIndex (its own, and OpenInference, which Phoenix and Langfuse build on) mirror each of its spans
+    and make it current; they read neither tags nor events of other packages.
     """
-    trace = sys.modules.get("opentelemetry.trace")  # where nobody has loaded it, nobody exports
+    trace = sys.modules.get("opentelemetry.trace")  # not imported: there is no exporter
     if trace is not None:
         attributes = {f"{DECISION_KEY}.{name}": value for name, value in decision.items() if value is not None}
         trace.get_current_span().set_attributes(attributes)
@@ -116,7 +115,7 @@ _MODEL_WATCH = _ModelWatch()
 
 
 def watch_models() -> None:
-    """See from now on what the chosen models report; again is no change."""
+    """Start observing the chosen models; calling it again changes nothing."""
     reporting = get_dispatcher("llama_index.core.llms.callbacks")
     if not any(handler is _MODEL_WATCH for handler in reporting.event_handlers):
         reporting.add_event_handler(_MODEL_WATCH)
