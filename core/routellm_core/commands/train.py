@@ -240,6 +240,16 @@ def _with_options_of(shared: Callable[..., None]) -> Callable[[Callable[..., Non
 
 @app.command(cls=Command)
 @_with_options_of(_embedding_router)
+def auto(source_weight: SourceWeight = None, **shared: Any) -> None:
+    """Choose sw_ranking, mf or knn by cross-validation inside the training rows: the router for your amount of data.
+
+    Example: routellm train auto --data outcomes.jsonl --strong gpt-4o --weak gpt-4o-mini --out my-router
+    """
+    _embedding_router("auto", {"source_weights": _weights(source_weight)}, **shared)
+
+
+@app.command(cls=Command)
+@_with_options_of(_embedding_router)
 def mf(
     method: Annotated[
         str, typer.Option(help="pair (convex, exact), sgd (model vectors), or auto: pair for two models.")
@@ -439,7 +449,14 @@ def _report(summary: TrainingSummary, reader: _Reader, as_json: bool) -> None:
     rows = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in summary.rows.items() if count)
     pair = f"{summary.strong} (strong) and {summary.weak} (weak)"
     console.print(printable(f"{summary.router} router for {pair}"), markup=False)
-    console.print(f"rows: {rows}; {summary.seconds:.1f} s\n", markup=False)
+    console.print(f"rows: {rows}; {summary.seconds:.1f} s", markup=False)
+    if chosen := summary.settings.get("chosen"):
+        scores = summary.settings["area_over_random"]
+        listed = ", ".join(f"{name} {score:+.4f}" for name, score in scores.items())
+        console.print(f"chosen: {chosen}; cross-validated area over random routing: {listed}", markup=False)
+    for note in summary.notes:
+        console.print(f"note: {note}", markup=False)
+    print()
     lines = summary.table()
     if lines:
         table = Table(box=None, pad_edge=False, header_style="bold")

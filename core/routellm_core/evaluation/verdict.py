@@ -305,11 +305,8 @@ class _Case:
         point = _compare(means, names)
         sampled = {k: spread(draws, point[k]) for k, draws in _compare(drawn, names).items()}
         found = {k: how.interval(sampled[k], float(point[k][0])) for k in point}
-        # Which static mix is the best of its cost may be chance, and the best of each draw would seem better than any
-        # is. So the gain over the best is the least of the gains over each, and so are the ends of its interval.
         over = zip(_over_mixes(means, means[0]), _over_mixes(drawn, means[0]), strict=True)
-        ends = [how.interval(spread(draws, value), float(value[0])) for value, draws in over]
-        found["gain"] = Estimate(found["gain"].value, min(e.low for e in ends), min(e.high for e in ends))
+        found["gain"] = _least([(float(value[0]), spread(draws, value)) for value, draws in over], how)
         return found, sampled
 
     def worst_loss(self, against_strong: Floats, policies: Sequence[npt.NDArray[np.bool_]], how: Resampling) -> float:
@@ -445,6 +442,25 @@ def _over_mixes(means: Floats, sample: Floats) -> list[Floats]:
                 share = np.clip((cost - low) / np.where(high > low, high - low, np.inf), 0.0, 1.0)
                 mixes.append(cheap + share * (expensive - cheap))
     return [quality - mix for mix in mixes]
+
+
+def _least(gains: Sequence[tuple[float, Floats]], how: Resampling) -> Estimate:
+    """The least of several gains: that over the best static mix, where chance decides which one that is.
+
+    The best mix of each draw would seem better than any is, so each gain has its own interval, and the ends are the
+    least of theirs; the upper ones allow for as many chances (Bonferroni) as there are mixes that may be the best.
+
+    Args:
+        gains: Value and draws (b,) of the gain over each mix.
+        how: Level of the interval.
+    """
+    each = [how.interval(draws, value) for value, draws in gains]
+    least = min(each, key=lambda e: e.value)
+    rivals = [gain for gain, e in zip(gains, each, strict=True) if e.low <= least.high]
+    wider = replace(how, confidence=1.0 - (1.0 - how.confidence) / len(rivals))
+    return Estimate(
+        least.value, min(e.low for e in each), min(wider.interval(draws, value).high for value, draws in rivals)
+    )
 
 
 def _notes(rates: Floats, share: float, measured: float) -> tuple[str, ...]:

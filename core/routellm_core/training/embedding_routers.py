@@ -1,4 +1,4 @@
-"""Training of the routers over prompt embeddings, from records to a saved router: mf, knn and sw_ranking."""
+"""Training of the routers over prompt embeddings, from records to a saved router: mf, knn, sw_ranking, or the best."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from routellm_core.data.seen_prompts import SeenPrompts
 from routellm_core.embedders import bundled_embedder
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.options import check_options
-from routellm_core.training import knn, mf, sw_ranking
+from routellm_core.training import auto, knn, mf, sw_ranking
 from routellm_core.training.embedding_task import EmbeddingTask, PromptVectors
 from routellm_core.training.options import EMBEDDING_DEFAULTS, EmbeddingRouterOptions
 from routellm_core.training.proof import Split, TrainingData, distinct_prompts, out_of_fold_win_rates
 from routellm_core.training.summary import Trained, TrainingSummary, check_output, finish_training
 
-EmbeddingRouter: TypeAlias = Literal["mf", "knn", "sw_ranking"]
+EmbeddingRouter: TypeAlias = Literal["mf", "knn", "sw_ranking", "auto"]
 
-TRAINERS = {"mf": mf, "knn": knn, "sw_ranking": sw_ranking}
+TRAINERS = {"mf": mf, "knn": knn, "sw_ranking": sw_ranking, "auto": auto}
 
 
 def train_embedding_router(
@@ -39,7 +39,8 @@ def train_embedding_router(
     training part, so the prompts that measure decide nothing.
 
     Args:
-        kind: ``"mf"``, ``"knn"`` or ``"sw_ranking"``.
+        kind: ``"mf"``, ``"knn"`` or ``"sw_ranking"``; ``"auto"`` chooses one of them by cross-validation inside the
+            training part, see `routellm_core.training.auto.choose`.
         records: Outcomes, battles, or both; read once.
         directory: Where to save the router, with its calibration, metrics and model card.
         strong: The strong model.

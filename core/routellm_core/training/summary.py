@@ -27,6 +27,8 @@ from routellm_core.training.proof import prove
 METRICS_FILE = "metrics.json"
 CARD_FILE = "README.md"
 EVALUATION_FOLDER = "evaluation"
+# On MMLU, the APGR of routers trained on so many rows differs from 0.5 by about as much as from draw to draw.
+WITHIN_NOISE = 200
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,17 @@ class TrainingSummary:
     result: dict[str, Any] | None = None
     report: Path | None = None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know before relying on the router."""
+        rows = self.rows.get("train", 0)
+        if rows >= WITHIN_NOISE:
+            return ()
+        return (
+            f"It is trained on {rows} rows. Under about {WITHIN_NOISE}, the difference between routers, and between "
+            "one of them and guessing, is within noise: label more before you rely on it.",
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values: what metrics.json holds."""
         return {
@@ -114,6 +127,7 @@ class TrainingSummary:
             "rows": self.rows,
             "sources": self.sources,
             "settings": self.settings,
+            "notes": list(self.notes),
             "seconds": round(self.seconds, 3),
             "folds": self.folds,
             "held_out": None if self.evaluation is None else self.evaluation.to_dict(),
