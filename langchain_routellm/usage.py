@@ -30,15 +30,16 @@ class SavingsCallbackHandler(BaseCallbackHandler):
     Args:
         prices: ``{"strong": Price(input, output), "weak": Price(input, output)}``, in one currency per million
             tokens; without it only calls and tokens are counted.
+        strong_fraction: The wanted share of strong calls; the summary then says what to do when it is missed by far.
 
     Raises:
-        ConfigurationError: `prices` does not name both sides.
+        ConfigurationError: `prices` does not name both sides, or `strong_fraction` is not a share.
     """
 
     run_inline = True  # takes microseconds: not worth a hop to a thread
 
-    def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
-        self._ledger = SavingsLedger(prices)
+    def __init__(self, prices: Mapping[str, Price] | None = None, *, strong_fraction: float | None = None) -> None:
+        self._ledger = SavingsLedger(prices, strong_fraction=strong_fraction)
         self._running: dict[UUID, tuple[Side, bool]] = {}
         self._lock = threading.Lock()
 

@@ -74,13 +74,14 @@ class SavingsEventHandler(BaseEventHandler):
 
     Args:
         prices: ``{"strong": Price(...), "weak": Price(...)}``; without it, money is None.
+        strong_fraction: The wanted share of strong calls; the summary then says what to do when it is missed by far.
     """
 
     _ledger: SavingsLedger = PrivateAttr()
 
-    def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
+    def __init__(self, prices: Mapping[str, Price] | None = None, *, strong_fraction: float | None = None) -> None:
         super().__init__()
-        self._ledger = SavingsLedger(prices)
+        self._ledger = SavingsLedger(prices, strong_fraction=strong_fraction)
 
     @classmethod
     def class_name(cls) -> str:

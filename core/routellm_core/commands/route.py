@@ -17,6 +17,7 @@ from routellm_core.commands.progress import progress_bar
 from routellm_core.data.files import SkippedRows
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.policy.policy import RoutingPolicy
+from routellm_core.policy.share import missed_share
 from routellm_core.report.escaping import printable
 from routellm_core.routers import load_router
 
@@ -77,6 +78,7 @@ def route(
         cache_size=0,  # each prompt is scored once
     )
     first, step = _shard(shard)
+    policy.replace(threshold=policy.threshold)  # the last line says how the share came out, not a warning midway
     output = _JsonLines() if as_json else _Table(show)
     bad = SkippedRows() if skip_bad else None
     source = _Source(prompts or [], data, field, form, limit, bad)
@@ -94,9 +96,11 @@ def route(
         raise source.no_prompt()
     wanted = "" if strong_fraction is None else f", wanted {strong_fraction:.1%} of prompts like the calibration's"
     left_out = f"; {source.skipped} records without a prompt left out" if source.skipped else ""
+    remedy = None if strong_fraction is None else missed_share(strong_fraction, strong, count)
+    missed = "" if remedy is None else f". {remedy}"
     output.end(
         f"{count} prompts, {strong} strong ({strong / count:.1%}{wanted}), threshold {policy.threshold:.4f}, "
-        f"router {policy.router.name}{left_out}"
+        f"router {policy.router.name}{left_out}{missed}"
     )
 
 

@@ -19,6 +19,7 @@ from routellm_core.forks import renew_in_child
 from routellm_core.policy.cache import WinRateCache, prompt_key
 from routellm_core.policy.decision import Reason, RoutingDecision, RoutingRequest, new_id
 from routellm_core.policy.scoring import Scores, Scoring
+from routellm_core.policy.share import ShareWatch
 from routellm_core.routers.base import Router
 from routellm_core.routers.folder import RouterFolder
 from routellm_core.routers.function import as_router
@@ -49,6 +50,7 @@ class _Serving(NamedTuple):
     scoring: Scoring
     cache: WinRateCache
     version: str  # of the router
+    watch: ShareWatch | None  # of the share that is wanted and that nothing keeps
 
 
 class RoutingPolicy:
@@ -256,6 +258,7 @@ class RoutingPolicy:
             Scoring(router, self.deadline),
             WinRateCache(self.cache_size),
             router.fingerprint[:_VERSION_DIGITS],
+            ShareWatch(strong_fraction) if strong_fraction is not None and following is None else None,
         )
 
     @classmethod
@@ -360,6 +363,8 @@ class RoutingPolicy:
         threshold = serving.threshold
         if isinstance(score, Exception):
             return self._after_failure(score, threshold, serving)
+        if serving.watch is not None:
+            serving.watch.note(strong=score >= threshold)
         if score >= threshold:
             return RoutingDecision(
                 "strong", score, threshold, serving.router.name, p_strong=1.0, router_version=serving.version
@@ -558,6 +563,8 @@ class _Batch:
         if online is not None:
             # a refused call counts as one just below the threshold: it must not raise that of the others
             threshold = online.observe(max(0.0, nextafter(threshold, 0.0)) if refusing else win_rate)
+        elif serving.watch is not None and request.threshold is None:
+            serving.watch.note(strong=win_rate >= threshold)
         if refusing is not None:
             detail = type(refusing).__name__
             return RoutingDecision("weak", win_rate, threshold, name, "limit", detail=detail, router_version=version)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from routellm_core.checks import Side, is_number, shown
+from routellm_core.checks import Side, checked_fraction, is_number, shown
 from routellm_core.errors import ConfigurationError
 from routellm_core.forks import fork_safe_lock
+from routellm_core.policy.share import missed_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class SavingsSummary:
             answers may be longer or shorter. None without prices.
         saved: ``cost_always_strong - cost``; negative when routing cost more. None without prices.
         saved_fraction: `saved` as a share of `cost_always_strong`; None without prices or spending.
+        estimated: Whether `saved` rests on tokens that were assumed: those of weak answers, priced as strong ones.
+        wanted: The wanted share of strong calls, where it was named.
     """
 
     strong: SideUsage
@@ -79,6 +82,8 @@ class SavingsSummary:
     cost_always_strong: float | None
     saved: float | None
     saved_fraction: float | None
+    estimated: bool = False
+    wanted: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, nested per side."""
@@ -99,6 +104,11 @@ class SavingsSummary:
         if self.saved is not None:
             share = "" if self.saved_fraction is None else f" ({self.saved_fraction:.1%})"
             lines.append(f"always strong {_money(self.cost_always_strong)}, saved {_money(self.saved)}{share}")
+            if self.estimated:
+                lines.append("estimated: the strong model's answers to the weak calls may be longer or shorter")
+        if self.wanted is not None:
+            calls = self.strong.calls + self.weak.calls
+            lines += filter(None, [missed_share(self.wanted, self.strong.calls, calls)])
         return "\n".join(lines)
 
 
@@ -107,9 +117,13 @@ class SavingsLedger:
 
     Args:
         prices: ``{"strong": Price(...), "weak": Price(...)}``, both or none; without it, money is None.
+        strong_fraction: The wanted share of strong calls; the summary then says what to do when it is missed by far.
+
+    Raises:
+        ConfigurationError: `prices` does not name both sides, or `strong_fraction` is not a share.
     """
 
-    def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
+    def __init__(self, prices: Mapping[str, Price] | None = None, *, strong_fraction: float | None = None) -> None:
         if prices is not None and (
             set(prices) != {"strong", "weak"} or not all(isinstance(p, Price) for p in prices.values())
         ):
@@ -117,6 +131,7 @@ class SavingsLedger:
                 f"prices={shown(prices)}: expected {{'strong': Price(input, output), 'weak': Price(input, output)}}"
             )
         self.prices = dict(prices) if prices is not None else None
+        self.strong_fraction = None if strong_fraction is None else checked_fraction(strong_fraction, "strong_fraction")
         self._lock = fork_safe_lock(self, "_lock")
         self._counts = {"strong": [0, 0, 0, 0], "weak": [0, 0, 0, 0]}
         self._failovers = 0
@@ -154,7 +169,16 @@ class SavingsLedger:
             saved = always - cost
             share = saved / always if always else None
         return SavingsSummary(
-            strong, weak, strong.calls / calls if calls else None, failovers, cost, always, saved, share
+            strong,
+            weak,
+            strong.calls / calls if calls else None,
+            failovers,
+            cost,
+            always,
+            saved,
+            share,
+            estimated=saved is not None and weak.calls > 0,
+            wanted=self.strong_fraction,
         )
 
 

@@ -77,14 +77,15 @@ def choose(records: Sequence[Record], task: EmbeddingTask) -> tuple[Candidate, d
     Returns:
         The candidate, and the scores by title.
     """
-    areas = {}
+    areas = []
     for candidate in CANDIDATES:
         fit = partial(_router, candidate, task)
         rates = out_of_fold_win_rates(fit, records, folds=_FOLDS, seed=task.seed)
-        areas[candidate] = _contributions(rates, records, task)
-    best = max(areas.values(), key=lambda area: float(area.mean()))
-    chosen = next(candidate for candidate, area in areas.items() if _is_within_one_error(area, best))
-    return chosen, {candidate.title: float(area.mean()) for candidate, area in areas.items()}
+        areas.append(_contributions(rates, records, task))
+    best = max(areas, key=lambda area: float(area.mean()))
+    chosen = next(i for i, area in enumerate(areas) if _is_within_one_error(area, best))
+    scores = {candidate.title: float(area.mean()) for candidate, area in zip(CANDIDATES, areas, strict=True)}
+    return CANDIDATES[chosen], scores
 
 
 def _router(candidate: Candidate, task: EmbeddingTask, records: list[Record]) -> Any:

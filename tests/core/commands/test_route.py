@@ -180,3 +180,15 @@ def test_without_the_extra_the_command_says_what_to_install(tmp_path):
 
 def test_the_version():
     assert routellm("--version").stdout == f"routellm-adapters {routellm_core.__version__}\n"
+
+
+def test_a_share_that_misses_says_what_to_do(tmp_path):
+    file = tmp_path / "math.jsonl"
+    hard = "Prove that the integral of x^{} e^-x from 0 to infinity equals the gamma function, step by step."
+    file.write_text("".join(json.dumps({"prompt": hard.format(i)}) + "\n" for i in range(80)))
+    result = routellm("route", "--data", file, "--strong-fraction", "0.3")
+    last = " ".join(result.stdout.split())
+    assert "100% of 80 calls were strong, but 30% are wanted" in last
+    assert "routellm calibrate --data PROMPTS" in last
+    assert "calls were strong" not in routellm("route", "--data", file, "--strong-fraction", "0.9").stdout
+    assert result.stderr == ""

@@ -31,6 +31,7 @@ def metrics(name="big", count=40, **changes):
         "rows": {"train": 1234, "held_out": count},
         "sources": {"arena": 1000, "judge": 234},
         "settings": {"seed": 0, "embedder": "StaticEmbedder", "base": None},
+        "notes": [],
         "folds": 0,
         "held_out": found,
         "bundled_default": found["baselines"]["random"],
