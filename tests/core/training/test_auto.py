@@ -27,13 +27,13 @@ def test_the_score_is_the_area_over_random_routing() -> None:
     rates = np.round(rng.random(200), 1)  # with ties
     strong, weak = rng.random(200), rng.random(200)
     records = [Outcome(prompt=str(i), scores={"big": strong[i], "small": weak[i]}) for i in range(200)]
-    found = auto._contributions({str(i): rates[i] for i in range(200)}, records, task_of(rng.random((200, 2))))
+    found = auto._contributions({str(i): rates[i] for i in range(200)}, records, task_of(rng.random((200, 2))), folds=1)
     assert found.mean() == pytest.approx(hull_area(rates, strong, weak))
     battles = [
         Battle(prompt=str(i), model_a="small", model_b="big", winner="model_b" if i % 2 else "tie") for i in range(200)
     ]
     gains = np.arange(200) % 2
-    found = auto._contributions({str(i): rates[i] for i in range(200)}, battles, task_of(rng.random((200, 2))))
+    found = auto._contributions({str(i): rates[i] for i in range(200)}, battles, task_of(rng.random((200, 2))), folds=1)
     assert found.mean() == pytest.approx(hull_area(rates, gains * 1.0, gains * 0.0))
 
 
@@ -65,6 +65,13 @@ def test_the_router_that_fits_the_data_is_chosen(shape: str, kinds: set[str]) ->
     assert scores.keys() == {candidate.title for candidate in auto.CANDIDATES}
 
 
+@pytest.mark.parametrize(("rows", "base"), [(30, 10.0), (120, 1e5)])
+def test_where_nothing_can_be_told_apart_the_number_of_rows_sets_the_base(rows: int, base: float) -> None:
+    records = [Outcome(prompt=str(i), scores={"big": 1.0, "small": float(i % 2)}) for i in range(rows)]
+    chosen, _ = auto.choose(records, task_of(np.ones((rows, 3))))
+    assert (chosen.kind, chosen.options) == ("sw_ranking", {"base": base})
+
+
 def test_prompts_that_measure_decide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     rows = [
@@ -87,3 +94,15 @@ def test_prompts_that_measure_decide_nothing(tmp_path: Path, monkeypatch: pytest
     assert load_router(tmp_path / "r").name == summary.router == kind
     assert any("Under about 200" in note for note in summary.notes)
     assert "Under about 200" in (tmp_path / "r" / "README.md").read_text()
+
+
+def test_the_levels_of_the_folds_routers_do_not_count() -> None:
+    """A router that knows nothing but the mean of its rows ranks each fold below the others where strong wins often."""
+    rng = np.random.default_rng(4)
+    won = rng.random(400) < 0.5
+    records = [Outcome(prompt=str(i), scores={"big": float(w), "small": 1.0 - w}) for i, w in enumerate(won)]
+    fold = np.array([auto.fold_of(str(i), 5, 0) for i in range(400)])
+    rates = {str(i): float(won[fold != fold[i]].mean()) for i in range(400)}
+    task = task_of(rng.random((400, 2)))
+    assert auto._contributions(rates, records, task).mean() == pytest.approx(0.0)
+    assert auto._contributions(rates, records, task, folds=1).mean() < -0.002
