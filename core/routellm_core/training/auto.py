@@ -45,7 +45,8 @@ class Candidate:
     def fit(self, records: Sequence[Record], task: EmbeddingTask) -> FittedRouter:
         """Fit it to records."""
         trainer = {"mf": mf, "knn": knn, "sw_ranking": sw_ranking}[self.kind]
-        return trainer.fit_records(records, replace(task, options=self.options))
+        fitted: FittedRouter = trainer.fit_records(records, replace(task, options=self.options))
+        return fitted
 
 
 # In the order of preference, which decides between candidates that are as good but for chance: on the gold rows of
@@ -119,7 +120,8 @@ def _contributions(
     early = np.empty(rate.size)
     for k in np.unique(fold):
         early[fold == k] = 0.5 - _places(rate[fold == k])
-    return np.array([gain for _, gain in pairs]) * early * weight / weight.mean()
+    gain = np.array([gain for _, gain in pairs])
+    return np.asarray(gain * early * weight / weight.mean(), dtype=np.float64)
 
 
 def _places(rates: Floats) -> Floats:
