@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import aclosing, closing
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from llama_index.core.base.llms.types import ChatResponse, CompletionResponse, TextBlock
+from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM
 from llama_index_instrumentation import get_dispatcher
@@ -18,6 +18,7 @@ from llama_index_instrumentation.dispatcher import (
     instrument_tags,
 )
 
+from llamaindex_routellm.answers import is_broken, is_empty, is_never_broken, weak_answer
 from llamaindex_routellm.asks import Ask
 from llamaindex_routellm.events import DECISION_KEY, RouteLLMDecisionEvent
 from llamaindex_routellm.side import SideMetadata
@@ -36,9 +37,6 @@ dispatcher = get_dispatcher(__name__)
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Callable[..., Any])
-
-# why an answer ended, as the providers' clients name it
-_FINISH_REASONS = ("finish_reason", "stop_reason", "done_reason", "stopReason", "finishReason", "status", "done")
 
 
 class Call:
@@ -66,8 +64,15 @@ class Call:
         self._span_id = span.id
         self._record = self._recorded(decision, request, span)
         # an object that is filled in may well be empty
-        is_broken = _is_never_broken if "structured" in method else _is_broken
-        self.route: Route[Any] = llm._routing.route(request, decision, is_broken=is_broken, on_settled=self._announce)
+        checks_emptiness = is_never_broken if "structured" in method else is_broken
+        self.route: Route[Any] = llm._routing.route(
+            request,
+            decision,
+            is_broken=checks_emptiness,
+            answer_of=lambda given: weak_answer(given, llm._model("weak")),
+            messages=ask.messages,
+            on_settled=self._announce,
+        )
 
     def _announce(self, decision: RoutingDecision) -> None:
         announced = decision.to_dict()
@@ -79,6 +84,8 @@ class Call:
         """Call the method on the model of `side`, within tags that put the decision on each of its events."""
         # once, not for every streamed piece
         self._stamp = Stamp(self.route.decision.to_dict(), self._spent(side), self._begun if self._record else None)
+        if self._record is not None:
+            self._record.used = None  # of a refused or broken answer before this one
         model = self._llm._model(side)
         method = getattr(with_tools(model) if self._method.endswith("with_tools") else model, self._method)
         with self._tags():
@@ -295,7 +302,7 @@ def _streamed(call: Call) -> Any:
     except BaseException as exc:
         call.failed(exc)
         raise
-    return call.watched(call.route.stream(call.open, _is_empty, source))
+    return call.watched(call.route.stream(call.open, is_empty, source))
 
 
 async def _astreamed(call: Call) -> Any:
@@ -304,7 +311,7 @@ async def _astreamed(call: Call) -> Any:
     except BaseException as exc:
         call.failed(exc)
         raise
-    return call.awatched(call.route.astream(call.aopen, _is_empty, source))
+    return call.awatched(call.route.astream(call.aopen, is_empty, source))
 
 
 def with_tools(model: LLM) -> FunctionCallingLLM:
@@ -312,40 +319,3 @@ def with_tools(model: LLM) -> FunctionCallingLLM:
         name = SideMetadata(model).name
         raise ValueError(f"{type(model).__name__} ({name}) does not support calling tools")
     return model
-
-
-def _is_empty(piece: Any) -> bool:
-    """Whether a streamed piece holds nothing that a caller could have used."""
-    if isinstance(piece, ChatResponse):
-        blocks = piece.message.blocks
-        text_only = all(isinstance(block, TextBlock) and not block.text for block in blocks)
-        return text_only and not piece.delta and not piece.message.additional_kwargs.get("tool_calls")
-    if isinstance(piece, CompletionResponse):
-        return not piece.text and not piece.delta
-    return isinstance(piece, str) and not piece
-
-
-def _is_broken(answer: Any) -> bool:
-    """Whether an answer, or a piece of a stream, has no content, no tool call and no finish reason; None: no piece."""
-    if not isinstance(answer, ChatResponse | CompletionResponse):
-        return answer is None
-    return _is_empty(answer) and not any(
-        _finish(holder) for holder in (answer.raw, answer.additional_kwargs, getattr(answer, "message", None))
-    )
-
-
-def _is_never_broken(answer: Any) -> bool:
-    return False
-
-
-def _finish(holder: Any) -> Any:
-    """Why an answer ended, wherever its provider's own form of it says so; else None."""
-    if holder is None or isinstance(holder, str):
-        return None
-    fields = holder if isinstance(holder, Mapping) else getattr(holder, "__dict__", {})
-    inner = [fields.get(name) for name in ("additional_kwargs", "response", "choices", "candidates")]
-    reasons = [fields.get(name) for name in _FINISH_REASONS]
-    return next(filter(None, reasons), None) or next(
-        filter(None, (_finish(item) for value in inner for item in (value if isinstance(value, list) else [value]))),
-        None,
-    )

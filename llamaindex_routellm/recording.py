@@ -14,11 +14,11 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.instrumentation.events import BaseEvent
-from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM
 from llama_index_instrumentation.dispatcher import Dispatcher
 from pydantic import BaseModel
 
+from llamaindex_routellm.answers import tool_calls
 from llamaindex_routellm.events import used_tokens
 from llamaindex_routellm.side import under_manager
 from routellm_core import RoutingDecision
@@ -110,7 +110,7 @@ def text_of(output: Any, model: LLM) -> str | None:
             return "".join(output) or None
         return text_of(output[-1], model) if output else None
     if isinstance(output, ChatResponse):
-        calls = _tool_calls(output, model)
+        calls = [{"name": name, "args": arguments} for name, arguments in tool_calls(output, model)]
         parts = [output.message.content or "", json.dumps({"tool_calls": calls}, default=str) if calls else ""]
         return "\n".join(filter(None, parts)) or None
     if isinstance(output, CompletionResponse):
@@ -118,16 +118,6 @@ def text_of(output: Any, model: LLM) -> str | None:
     if isinstance(output, BaseModel):
         return output.model_dump_json()
     return output if isinstance(output, str) else None if output is None else str(output)
-
-
-def _tool_calls(response: ChatResponse, model: LLM) -> list[dict[str, Any]]:
-    if not isinstance(model, FunctionCallingLLM):
-        return []
-    try:
-        found = model.get_tool_calls_from_response(response, error_on_no_tool_call=False)
-    except Exception:  # a model that has no tools need not know how
-        return []
-    return [{"name": call.tool_name, "args": call.tool_kwargs} for call in found]
 
 
 # --- the other side, outside of the user's run ---
