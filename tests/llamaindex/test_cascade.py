@@ -10,6 +10,8 @@ from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.chat_engine import SimpleChatEngine
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.llms import ChatMessage
+from llama_index.core.memory import ChatMemoryBuffer
+from llama_index.core.prompts import PromptTemplate
 from llama_index.core.schema import Document
 from pydantic import BaseModel
 
@@ -41,6 +43,10 @@ CHECKS = {
     "after": (lambda answer: False, False),
 }
 WAYS = ["chat", "complete", "stream_chat", "stream_complete", "achat", "acomplete", "astream_chat", "astream_complete"]
+
+
+def memory() -> ChatMemoryBuffer:
+    return ChatMemoryBuffer.from_defaults(token_limit=3000, tokenizer_fn=str.split)
 
 
 def sides() -> tuple[FakeLLM, FakeLLM]:
@@ -117,15 +123,18 @@ def test_a_query_engine_gives_one_answer():
 
 
 def test_history_holds_the_answer_that_was_given():
-    engine = SimpleChatEngine.from_defaults(llm=routed(lambda answer: False))
+    engine = SimpleChatEngine.from_defaults(llm=routed(lambda answer: False), memory=memory())
     assert str(engine.chat(EASY)) == "strong says this"
     assert "".join(engine.stream_chat(EASY).response_gen) == "strong says this"
     assert [m.content for m in engine.chat_history if m.role == "assistant"] == ["strong says this"] * 2
 
 
+@pytest.mark.filterwarnings("ignore:The `__.*` attribute is deprecated")  # LlamaIndex's workflows look at it
+@pytest.mark.filterwarnings("ignore:Accessing the 'model_.*' attribute on the instance is deprecated")
+@pytest.mark.filterwarnings("ignore:is_running called from within a step")
 async def test_an_agent_streams_the_accepted_answer_alone():
     agent = FunctionAgent(llm=routed(lambda answer: False), tools=[])
-    handler = agent.run(EASY)
+    handler = agent.run(EASY, memory=memory())
     deltas = [event.delta async for event in handler.stream_events() if hasattr(event, "delta")]
     assert str(await handler) == "strong says this"
     assert "weak" not in "".join(d or "" for d in deltas)
@@ -138,8 +147,6 @@ def test_structured_answers_are_checked_as_json():
     seen: list[WeakAnswer] = []
     llm = routed(lambda answer: seen.append(answer) or True)
     llm.weak.reply_next(Reply(tools=[("Number", {"value": 3})]))
-    from llama_index.core.prompts import PromptTemplate
-
     found = llm.structured_predict(Number, PromptTemplate("{question}"), question=EASY)
     assert found == Number(value=3)
     assert seen[0].text == '{"value":3}'
