@@ -31,12 +31,14 @@ from langchain_routellm.sides import (
     model_name_of,
     options_taken,
     profile_of,
+    provider_of,
     replaced_model,
     shown_tools,
     structured_output_need,
     with_fields,
     with_tools,
 )
+from langchain_routellm.usage import used_tokens
 from routellm_core import RoutingDecision
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.capability import TOOL_CALLING
@@ -126,7 +128,10 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         name = kwargs.get("model")
         if not isinstance(name, str):
             name = f"{model_name_of(self.strong)}|{model_name_of(self.weak)}"
-        params = LangSmithParams(ls_provider="routellm", ls_model_type="chat", ls_model_name=name)
+        # summarization and other middleware compare it with the provider that an answer names
+        provider = provider_of(self.strong)
+        provider = provider if provider and provider == provider_of(self.weak) else "routellm"
+        params = LangSmithParams(ls_provider=provider, ls_model_type="chat", ls_model_name=name)
         if stop:
             params["ls_stop"] = stop
         return params
@@ -534,9 +539,21 @@ def _joined(results: Sequence[LLMResult]) -> LLMResult:
     if len(results) == 1:
         return results[0]
     runs = [run for result in results for run in result.run or ()]
+    usage = _joined_usage(results) if results else {}
     return LLMResult(
         generations=[answers for result in results for answers in result.generations],
-        # each model has its own form of it; they are not added up, and usage stands on the messages
-        llm_output={},
+        llm_output={"token_usage": usage} if usage else {},
         run=runs or None,
     )
+
+
+def _joined_usage(results: Sequence[LLMResult]) -> dict[str, int]:
+    """Tokens of all results, in the words that older chains read; empty where a model reported none.
+
+    Each model has its own form of ``llm_output``, so the usage on the messages is what can be added up.
+    """
+    used = [used_tokens(result) for result in results]
+    if any(read is None and written is None for read, written in used):
+        return {}
+    read, written = (sum(tokens or 0 for tokens in column) for column in zip(*used, strict=True))
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}

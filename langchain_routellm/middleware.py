@@ -28,7 +28,7 @@ from langgraph.types import Command
 from langchain_routellm.answers import KEY, TokenWatch, is_broken, routing_decision, stamped
 from langchain_routellm.dispatch import Dispatch, RunSettings
 from langchain_routellm.readers import ChatReader
-from langchain_routellm.sides import checked_chat_side
+from langchain_routellm.sides import checked_chat_side, model_name_of, model_name_on, name_likeness
 from langchain_routellm.switching import (
     adapted,
     arguments_without_cache_markers,
@@ -150,9 +150,9 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
             request.messages, ensure_config(), arguments
         )
         route: Route[Any] = self._dispatch.routing.route(decided.request, decided.decision, is_broken=_is_broken)
-        record = self._record(decided, request, is_async=False)
+        record, outcome = self._record(decided, request, is_async=False), _Outcome()
         try:
-            response = route.run(lambda side: handler(self._routed(request, route, record)))
+            response = route.run(lambda side: handler(self._routed(request, route, record, outcome)))
         except BaseException as exc:
             if record is not None:
                 record.failed(exc, route.decision)
@@ -161,7 +161,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
             raise
         if record is not None:
             record.answered(response, route.decision)
-        return self._response(request, response, route.decision)
+        return self._response(request, response, self._answerer(route.decision, response, outcome))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
@@ -174,9 +174,9 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
             request.messages, ensure_config(), arguments
         )
         route: Route[Any] = self._dispatch.routing.route(decided.request, decided.decision, is_broken=_is_broken)
-        record = self._record(decided, request, is_async=True)
+        record, outcome = self._record(decided, request, is_async=True), _Outcome()
         try:
-            response = await route.arun(lambda side: handler(self._routed(request, route, record)))
+            response = await route.arun(lambda side: handler(self._routed(request, route, record, outcome)))
         except BaseException as exc:
             if record is not None:
                 record.failed(exc, route.decision)
@@ -185,7 +185,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
             raise
         if record is not None:
             record.answered(response, route.decision)
-        return self._response(request, response, route.decision)
+        return self._response(request, response, self._answerer(route.decision, response, outcome))
 
     def _of_run(self, request: ModelRequest[Any], arguments: Mapping[str, Any]) -> Decided | None:
         """The decision of the run, unless each call has its own or the run has none (yet)."""
@@ -204,6 +204,16 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
                 decision = replace(decision, model="strong", reason="capability", detail=gap, p_strong=1.0)
                 decision = self._dispatch.routing.noted(asked, decision, settings)
         return Decided(decision, asked, settings)
+
+    def _answerer(self, decision: RoutingDecision, response: ModelResponse[Any], outcome: _Outcome) -> RoutingDecision:
+        """The decision with the side that answered, where a fallback listed after this middleware stood in."""
+        if not outcome.only_failed:
+            return decision
+        name = next((model_name_on(message) for message in response.result if message.type == "ai"), None) or ""
+        failed, other = decision.model, other_side(decision.model)
+        likeness = {side: name_likeness(name, model_name_of(self._dispatch.side(side))) for side in (failed, other)}
+        answered = other if likeness[other] > likeness[failed] else failed
+        return replace(decision, model=answered, failover=failed, detail=name or None)
 
     # --- recording ---
 
@@ -257,7 +267,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         return request.override(model=model, **overrides)
 
     def _routed(
-        self, request: ModelRequest[Any], route: Route[Any], record: AgentCallRecord | None
+        self, request: ModelRequest[Any], route: Route[Any], record: AgentCallRecord | None, outcome: _Outcome
     ) -> ModelRequest[Any]:
         decision = route.decision
         routed = self._for_side(request, decision.model)
@@ -268,17 +278,16 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
                 "metadata": {**(model.metadata or {}), KEY: decision.to_dict()},
                 "tags": [*(model.tags or ()), f"{KEY}:{decision.model}"],
             }
-            watches: list[BaseCallbackHandler] = []
+            watches: list[BaseCallbackHandler] = [outcome]
             if route.may_turn:
                 watches.append(TokenWatch(route))
             if route.on_usage is not None:
                 watches.append(UsageWatch(partial(route.on_usage, decision.model)))
             if record is not None:
                 watches.append(record.watching(routed))
-            if watches:
-                own = model.callbacks
-                handlers = (own.handlers if isinstance(own, BaseCallbackManager) else own) or ()
-                update["callbacks"] = [*handlers, *watches]
+            own = model.callbacks
+            handlers = (own.handlers if isinstance(own, BaseCallbackManager) else own) or ()
+            update["callbacks"] = [*handlers, *watches]
             model = model.model_copy(update=update)
         return routed.override(model=model)
 
@@ -291,6 +300,28 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         if request.state.get(KEY) == state:
             return response
         return ExtendedModelResponse(model_response=response, command=Command(update={KEY: state}))
+
+
+class _Outcome(BaseCallbackHandler):
+    """Whether the model that was chosen for a call has answered it."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self._answers = self._errors = 0
+
+    @property
+    def only_failed(self) -> bool:
+        """Whether the chosen model failed and did not answer, so that another one must have."""
+        return bool(self._errors and not self._answers)
+
+    def on_llm_end(self, response: Any, **kwargs: Any) -> None:
+        """Count an answer."""
+        self._answers += 1
+
+    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
+        """Count a failure."""
+        self._errors += 1
 
 
 def _decision_id(message: BaseMessage) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.runnables import (
     ConfigurableFieldSpec,
@@ -243,3 +244,15 @@ def model_name_of(runnable: Any) -> str:
         if isinstance(name, str) and name:
             return name
     return type(model).__name__
+
+
+def model_name_on(message: BaseMessage) -> str | None:
+    """The name of the model that gave an answer, as its provider states it."""
+    name = message.response_metadata.get("model_name") or message.response_metadata.get("model")
+    return name if isinstance(name, str) else None
+
+
+def name_likeness(answered: str, name: str) -> int:
+    """How much of a model's name stands in the name that an answer states: ``gpt-4.1-2025-04-14`` is ``gpt-4.1``."""
+    answered, name = (text.rpartition("/")[2].casefold() for text in (answered, name))
+    return min(len(answered), len(name)) if answered.startswith(name) or name.startswith(answered) else 0

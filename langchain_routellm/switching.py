@@ -14,7 +14,15 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from langchain_routellm.answers import KEY
 from langchain_routellm.messages import holds_tool_results
-from langchain_routellm.sides import bound_kwargs, chat_model_of, model_name_of, provider_of, replaced_model
+from langchain_routellm.sides import (
+    bound_kwargs,
+    chat_model_of,
+    model_name_of,
+    model_name_on,
+    name_likeness,
+    provider_of,
+    replaced_model,
+)
 from routellm_core.checks import Side
 
 # A provider signs or encrypts its model's reasoning, and refuses what it has not signed.
@@ -122,9 +130,9 @@ def _may_go_back(message: AIMessage, side: Side, model: Any, other: Any) -> bool
     )
     if author != ours and _KNOWN_PROVIDERS.issuperset({author, ours}):
         return False
-    name = metadata.get("model_name") or metadata.get("model")
-    if isinstance(name, str):
-        likeness, others = _likeness(name, model_name_of(model)), _likeness(name, model_name_of(other))
+    name = model_name_on(message)
+    if name is not None:
+        likeness, others = name_likeness(name, model_name_of(model)), name_likeness(name, model_name_of(other))
         if likeness != others:
             return likeness > others
     decision = metadata.get(KEY)
@@ -139,12 +147,6 @@ def _may_go_back(message: AIMessage, side: Side, model: Any, other: Any) -> bool
         return False
     profile = getattr(chat_model_of(model), "profile", None) or {}
     return not ("reasoning" in kinds and profile.get("reasoning_output") is False)
-
-
-def _likeness(answered: str, name: str) -> int:
-    """How much of a model's name stands in the name that an answer states: ``gpt-4.1-2025-04-14`` is ``gpt-4.1``."""
-    answered, name = (text.rpartition("/")[2].casefold() for text in (answered, name))
-    return min(len(answered), len(name)) if answered.startswith(name) or name.startswith(answered) else 0
 
 
 def _provider(name: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,9 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_routellm.answers import KEY
 from routellm_core.checks import Side
 from routellm_core.policy.savings import Price, SavingsLedger, SavingsSummary
+
+# calls that failed and that no fallback has answered yet
+_MOST_FAILED = 1000
 
 
 class SavingsCallbackHandler(BaseCallbackHandler):
@@ -40,7 +44,10 @@ class SavingsCallbackHandler(BaseCallbackHandler):
 
     def __init__(self, prices: Mapping[str, Price] | None = None, *, strong_fraction: float | None = None) -> None:
         self._ledger = SavingsLedger(prices, strong_fraction=strong_fraction)
-        self._running: dict[UUID, tuple[Side, bool]] = {}
+        self._running: dict[UUID, tuple[Side | None, bool]] = {}
+        # what a fallback outside of routing is known by: the run that a failed call belongs to, and names of the sides
+        self._failed: OrderedDict[UUID, None] = OrderedDict()
+        self._sides_by_name: dict[str, Side] = {}
         self._lock = threading.Lock()
 
     @property
@@ -64,19 +71,19 @@ class SavingsCallbackHandler(BaseCallbackHandler):
 
     def table(self) -> str:
         """The summary as a small table for a terminal."""
-        return self.summary().table()
+        return self.summary().table("set stream_usage=True on the model")
 
     def on_chat_model_start(
         self, serialized: Any, messages: Any, *, run_id: UUID, metadata: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         """Note which side a model run is on."""
-        self._note(run_id, metadata)
+        self._note(run_id, metadata, kwargs.get("parent_run_id"))
 
     def on_llm_start(
         self, serialized: Any, prompts: Any, *, run_id: UUID, metadata: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         """Note which side a model run is on."""
-        self._note(run_id, metadata)
+        self._note(run_id, metadata, kwargs.get("parent_run_id"))
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Count an answer and what it used."""
@@ -87,15 +94,24 @@ class SavingsCallbackHandler(BaseCallbackHandler):
             self._ledger.record(side, *used_tokens(response), failover=failover)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget a run that gave no answer."""
+        """Forget a run that gave no answer; another model may stand in for it."""
+        parent = kwargs.get("parent_run_id")
         with self._lock:
-            self._running.pop(run_id, None)
+            if self._running.pop(run_id, None) is not None and parent is not None:
+                self._failed[parent] = None
+                while len(self._failed) > _MOST_FAILED:
+                    self._failed.popitem(last=False)
 
-    def _note(self, run_id: UUID, metadata: dict[str, Any] | None) -> None:
-        decision = (metadata or {}).get(KEY)
-        if isinstance(decision, Mapping) and decision.get("model") in ("strong", "weak"):
-            with self._lock:
+    def _note(self, run_id: UUID, metadata: dict[str, Any] | None, parent: UUID | None) -> None:
+        metadata = metadata or {}
+        decision, name = metadata.get(KEY), metadata.get("ls_model_name")
+        with self._lock:
+            if isinstance(decision, Mapping) and decision.get("model") in ("strong", "weak"):
                 self._running[run_id] = (decision["model"], decision.get("failover") is not None)
+                if isinstance(name, str):
+                    self._sides_by_name[name] = decision["model"]
+            elif parent in self._failed:  # a fallback that knows nothing of routing, such as ModelFallbackMiddleware's
+                self._running[run_id] = (self._sides_by_name.get(str(name)), True)
 
 
 class UsageWatch(BaseCallbackHandler):

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_routellm import RouteLLMRunnable, SavingsCallbackHandler
-from langchain_routellm.usage import _tokens
+from langchain_routellm.usage import used_tokens
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.savings import Price, SavingsSummary
 from tests.langchain.conftest import Pair
@@ -106,8 +106,8 @@ def test_a_model_that_reports_no_usage_is_counted_as_such(pair: Pair) -> None:
 def test_usage_of_older_models_stands_in_the_llm_output() -> None:
     output = {"token_usage": {"prompt_tokens": 7, "completion_tokens": 2}}
     answer = ChatGeneration(message=AIMessage("x"))
-    assert _tokens(LLMResult(generations=[[answer]], llm_output=output)) == (7, 2)
-    assert _tokens(LLMResult(generations=[])) == (None, None)
+    assert used_tokens(LLMResult(generations=[[answer]], llm_output=output)) == (7, 2)
+    assert used_tokens(LLMResult(generations=[])) == (None, None)
 
 
 def test_one_handler_watches_many_threads(pair: Pair) -> None:

@@ -39,7 +39,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class SideUsage:
-    """What one side was used for; `cost` is None when no price is known.
+    """What one side was used for; `cost` is None when no price is known, or none of its calls reported usage.
 
     Attributes:
         calls: Answers given by this side.
@@ -65,13 +65,15 @@ class SavingsSummary:
         weak: Usage of the weak side.
         strong_fraction: Share of calls answered by the strong side; None before the first call.
         failovers: Calls answered by the side that had not been decided on.
-        cost: Money spent; None without prices.
+        cost: Money spent; None without prices, or where a side has calls and none of them reported usage.
         cost_always_strong: The same tokens at the strong model's price: an estimate, since the strong model's
-            answers may be longer or shorter. None without prices.
-        saved: ``cost_always_strong - cost``; negative when routing cost more. None without prices.
-        saved_fraction: `saved` as a share of `cost_always_strong`; None without prices or spending.
+            answers may be longer or shorter. None where `cost` is.
+        saved: ``cost_always_strong - cost``; negative when routing cost more. None where `cost` is.
+        saved_fraction: `saved` as a share of `cost_always_strong`; None where `cost` is, or without spending.
         estimated: Whether `saved` rests on tokens that were assumed: those of weak answers, priced as strong ones.
         wanted: The wanted share of strong calls, where it was named.
+        other: Usage of models that answered in the place of both sides, such as a fallback outside of routing; no
+            price is known for them.
     """
 
     strong: SideUsage
@@ -84,16 +86,35 @@ class SavingsSummary:
     saved_fraction: float | None
     estimated: bool = False
     wanted: float | None = None
+    other: SideUsage = SideUsage()
+
+    @property
+    def without_usage(self) -> int:
+        """Calls of both sides whose model reported no usage."""
+        return self.strong.without_usage + self.weak.without_usage
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, nested per side."""
         return asdict(self)
 
-    def table(self) -> str:
-        """A small table in plain text for a terminal or a log."""
+    def table(self, remedy: str = "") -> str:
+        """A small table in plain text for a terminal or a log.
+
+        Args:
+            remedy: What to do where calls reported no usage; stands behind the line that says how many did not.
+        """
         rows = [("side", "calls", "input tokens", "output tokens", "cost")]
-        for name, side in (("strong", self.strong), ("weak", self.weak)):
-            rows.append((name, str(side.calls), str(side.input_tokens), str(side.output_tokens), _money(side.cost)))
+        sides = [("strong", self.strong), ("weak", self.weak), *([("other", self.other)] if self.other.calls else [])]
+        for name, side in sides:
+            rows.append(
+                (
+                    name,
+                    str(side.calls),
+                    str(side.input_tokens),
+                    str(side.output_tokens),
+                    _money(side.cost if side.calls else None),
+                )
+            )
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = [
             "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
@@ -109,6 +130,11 @@ class SavingsSummary:
         if self.wanted is not None:
             calls = self.strong.calls + self.weak.calls
             lines += filter(None, [missed_share(self.wanted, self.strong.calls, calls)])
+        if self.without_usage:
+            calls = "1 call" if self.without_usage == 1 else f"{self.without_usage} calls"
+            lines.append(f"{calls} reported no usage{remedy and f', {remedy}'}")
+        if self.other.calls:
+            lines.append("other: models that answered in the place of both sides; no price is known")
         return "\n".join(lines)
 
 
@@ -133,16 +159,16 @@ class SavingsLedger:
         self.prices = dict(prices) if prices is not None else None
         self.strong_fraction = None if strong_fraction is None else checked_fraction(strong_fraction, "strong_fraction")
         self._lock = fork_safe_lock(self, "_lock")
-        self._counts = {"strong": [0, 0, 0, 0], "weak": [0, 0, 0, 0]}
+        self._counts = {"strong": [0, 0, 0, 0], "weak": [0, 0, 0, 0], "other": [0, 0, 0, 0]}
         self._failovers = 0
 
     def record(
-        self, side: Side, input_tokens: int | None, output_tokens: int | None, *, failover: bool = False
+        self, side: Side | None, input_tokens: int | None, output_tokens: int | None, *, failover: bool = False
     ) -> None:
-        """Count one answer of `side`; tokens are None when the model reported no usage."""
+        """Count one answer of `side`, or with None of another model; tokens are None when it reported no usage."""
         known = input_tokens is not None or output_tokens is not None
         with self._lock:
-            counts = self._counts[side]
+            counts = self._counts[side or "other"]
             counts[0] += 1
             counts[1] += input_tokens or 0
             counts[2] += output_tokens or 0
@@ -156,14 +182,13 @@ class SavingsLedger:
             failovers = self._failovers
         sides = {}
         for side, (calls, read, written, unknown) in counts.items():
-            cost = None if self.prices is None else self.prices[side].cost(read, written)
+            price = (self.prices or {}).get(side)
+            cost = None if price is None or (calls and unknown == calls) else price.cost(read, written)
             sides[side] = SideUsage(calls, read, written, unknown, cost)
         strong, weak = sides["strong"], sides["weak"]
         calls = strong.calls + weak.calls
         cost = always = saved = share = None
-        if self.prices is not None:
-            assert strong.cost is not None
-            assert weak.cost is not None
+        if self.prices is not None and strong.cost is not None and weak.cost is not None:
             cost = strong.cost + weak.cost
             always = strong.cost + self.prices["strong"].cost(weak.input_tokens, weak.output_tokens)
             saved = always - cost
@@ -179,6 +204,7 @@ class SavingsLedger:
             share,
             estimated=saved is not None and weak.calls > 0,
             wanted=self.strong_fraction,
+            other=sides["other"],
         )
 
 
