@@ -131,8 +131,8 @@ class SavingsSummary:
             calls = self.strong.calls + self.weak.calls
             lines += filter(None, [missed_share(self.wanted, self.strong.calls, calls)])
         if self.without_usage:
-            calls = "1 call" if self.without_usage == 1 else f"{self.without_usage} calls"
-            lines.append(f"{calls} reported no usage{remedy and f', {remedy}'}")
+            those = "1 call" if self.without_usage == 1 else f"{self.without_usage} calls"
+            lines.append(f"{those} reported no usage{remedy and f', {remedy}'}")
         if self.other.calls:
             lines.append("other: models that answered in the place of both sides; no price is known")
         return "\n".join(lines)
