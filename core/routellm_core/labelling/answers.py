@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
-from routellm_core.data.records import AnsweredPrompt
+from routellm_core.data.records import AnsweredPrompt, Tokens
 from routellm_core.errors import ConfigurationError
 from routellm_core.labelling.chat_models import ChatModel, Reply, settings_of
 from routellm_core.labelling.journal import Journal, call_key, read_journal, valid_value
@@ -82,8 +82,8 @@ async def generate_answers(
         **limits: See `CallLimits`; an empty reply is asked for again.
 
     Returns:
-        The rows in their order with the answers added (absent where the call failed or the answer was empty), and the
-        report.
+        The rows in their order with the answers added (absent where the call failed or the answer was empty), and with
+        the tokens that they took, as far as the service reported them; and the report.
 
     Raises:
         CallError: Every further call would fail in the same way; what has been paid for is in the journal.
@@ -240,18 +240,22 @@ def _value(reply: Reply) -> dict[str, Any] | None:
         value["served_by"] = reply.served_by
     if reply.truncated:
         value["truncated"] = True
+    if reply.prompt_tokens or reply.completion_tokens:
+        value["tokens"] = [reply.prompt_tokens, reply.completion_tokens]
     return value
 
 
 def _with_answers(
     row: AnsweredPrompt, askers: Sequence[_Asker], look_up: Callable[[str], dict[str, Any] | None]
 ) -> AnsweredPrompt:
-    answers = dict(row.answers)
+    answers, tokens = dict(row.answers), dict(row.tokens)
     for asker in askers:
         value = None if asker.name in answers else look_up(asker.key(row.prompt))
         if value is not None:
             answers[asker.name] = value["text"]
-    return row.model_copy(update={"answers": answers})
+            if used := value.get("tokens"):
+                tokens[asker.name] = Tokens(input=used[0], output=used[1])
+    return row.model_copy(update={"answers": answers, "tokens": tokens})
 
 
 def _same_model(askers: Sequence[_Asker], served_by: Mapping[str, Mapping[str, int]]) -> dict[str, list[str]]:

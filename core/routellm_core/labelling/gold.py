@@ -234,7 +234,15 @@ def _outcomes(
         if scores:
             labelled += 1
             report.rows += 1
-            yield Outcome(prompt=row.prompt, scores=scores, id=row.id, source=row.source or "gold", weight=row.weight)
+            yield Outcome(
+                prompt=row.prompt,
+                scores=scores,
+                id=row.id,
+                source=row.source or "gold",
+                weight=row.weight,
+                costs={model: row.costs[model] for model in scores if model in row.costs},
+                tokens={model: row.tokens[model] for model in scores if model in row.tokens},
+            )
     if not labelled:
         raise DataError(
             f"no row could be graded: {report.without_answers} without answers, {report.without_gold} without a usable "

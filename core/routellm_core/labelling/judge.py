@@ -175,6 +175,8 @@ async def judge_battles(
                     id=row.id,
                     source=row.source or "judge",
                     weight=row.weight,
+                    costs={model: row.costs[model] for model in (strong, weak) if model in row.costs},
+                    tokens={model: row.tokens[model] for model in (strong, weak) if model in row.tokens},
                 )
             )
     return battles, report

@@ -12,6 +12,7 @@ import pytest
 
 from routellm_core import ConfigurationError, DataError
 from routellm_core.data import AnsweredPrompt, read_answers, read_outcomes, write_records
+from routellm_core.data.records import Tokens
 from tests.core.commands.test_label import run
 from tests.core.labelling.services import KEY, fair_judge
 from tests.support.openai_server import ChatReply, Failure, OpenAIServer
@@ -59,7 +60,10 @@ def test_any_number_of_models_answer_once_and_gold_reads_the_file(server: OpenAI
     assert json.loads(again.stdout)["calls"]["big"]["remembered"] == 0
     assert list(read_answers(out)) == rows
     run("gold", "--data", out, "--out", prompts.with_name("o.jsonl"))
-    scores = [o.scores for o in read_outcomes(prompts.with_name("o.jsonl"))]
+    outcomes = list(read_outcomes(prompts.with_name("o.jsonl")))
+    scores = [o.scores for o in outcomes]
+    # what the answers took goes along, so that an evaluation knows the cost of each call
+    assert all(o.tokens[name] == Tokens(input=10, output=5) for o in outcomes for name in models)
     assert scores[:2] == [{"big": 0, "small": 1, "third": 0}, {"big": 1, "small": 0, "third": 0}]
 
 
