@@ -104,9 +104,10 @@ def is_broken(answer: Any) -> bool:
     Only a model's own message can be broken: what a parser or any other runnable gives may well be empty.
     """
     if isinstance(answer, AIMessage):
+        if _has_content(answer.content):  # most answers: the rest costs more than this
+            return False
         calls = answer.tool_calls or answer.invalid_tool_calls or getattr(answer, "tool_call_chunks", None)
-        extras = any(answer.additional_kwargs.values())
-        return not (_has_content(answer.content) or calls or extras or _is_finished(answer.response_metadata))
+        return not (calls or any(answer.additional_kwargs.values()) or _is_finished(answer.response_metadata))
     if isinstance(answer, LLMResult):
         return any(all(is_broken(getattr(g, "message", None)) for g in answers) for answers in answer.generations)
     if isinstance(answer, Mapping) and "event" in answer:
