@@ -47,7 +47,7 @@ class Plan:
         for value, config in zip(values, configs, strict=True):
             try:
                 settings = dispatch.settings(config, value)
-                self._asked.append(dispatch.request(value, settings, kwargs))
+                self._asked.append(dispatch.request(value, settings, kwargs, config))
             except Exception as exc:
                 if not keep_errors:
                     raise

@@ -21,7 +21,7 @@ from pydantic import PrivateAttr
 from langchain_routellm import batches
 from langchain_routellm.answers import KEY
 from langchain_routellm.dispatch import CONFIG_SPECS, Dispatch, RunSettings
-from langchain_routellm.options import ChatModelOptions, RoutedFields, option_fields
+from langchain_routellm.options import ChatModelOptions, RoutedFields, logger, option_fields
 from langchain_routellm.readers import ChatReader
 from langchain_routellm.runnable import RouteLLMRunnable
 from langchain_routellm.sides import (
@@ -38,6 +38,7 @@ from langchain_routellm.sides import (
     with_fields,
     with_tools,
 )
+from langchain_routellm.switching import reads_cache_markers
 from langchain_routellm.usage import used_tokens
 from routellm_core import RoutingDecision
 from routellm_core.errors import ConfigurationError
@@ -86,6 +87,8 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
     _needs: tuple[str, ...] = PrivateAttr(default=())
     # of a copy with tools bound: the sides as they were, so that binding again starts from them
     _unbound: tuple[Any, Any] | None = PrivateAttr(default=None)
+    # what was said once, by this model or a copy
+    _warned: set[str] = PrivateAttr(default_factory=set)
     # of a copy with tools bound: arguments that its binding shows; both sides have them, each in its own form
     _shown: dict[str, Any] = PrivateAttr(default_factory=dict)
 
@@ -418,6 +421,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         Raises:
             ConfigurationError: One of the models cannot take these tools; the message says which.
         """
+        self._warn_of_missing_cache_markers(kwargs)
         options = {"parallel_tool_calls": parallel_tool_calls, "strict": strict}
         options = {name: value for name, value in options.items() if value is not None}
         if tool_choice is not None:
@@ -437,6 +441,21 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         copy._needs = (TOOL_CALLING,) if tools else ()
         copy._shown = {"tools": shown_tools(tools), **kwargs, **options}
         return RunnableBinding(bound=copy, kwargs=copy._shown, config={})
+
+    def _warn_of_missing_cache_markers(self, arguments: Mapping[str, Any]) -> None:
+        """Say once that an agent's middleware marks nothing for Anthropic's prompt cache on this model.
+
+        It asks for an instance of their client, which a routed model is not.
+        """
+        if "cache_markers" in self._warned or "cache_control" in arguments:
+            return
+        in_agent = "langgraph_node" in (ensure_config().get("metadata") or {})
+        if in_agent and reads_cache_markers(self.strong) and reads_cache_markers(self.weak):
+            self._warned.add("cache_markers")
+            logger.warning(
+                "both sides are Anthropic's, and AnthropicPromptCachingMiddleware knows no ChatRouteLLM: nothing is "
+                "marked for their prompt cache; give the agent one of the two models and a RouteLLMMiddleware"
+            )
 
     def with_structured_output(self, schema: Any, *, include_raw: bool = False, **kwargs: Any) -> RouteLLMRunnable:
         """Both models' own structured output, routed per call; all their arguments (``method=``, ...) pass through.

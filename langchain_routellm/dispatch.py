@@ -53,6 +53,7 @@ Source = Callable[[Runnable[Any, Any], Any, RunnableConfig, Mapping[str, Any], R
 AsyncSource = Callable[
     [Runnable[Any, Any], Any, RunnableConfig, Mapping[str, Any], RoutingDecision], AsyncIterator[Any]
 ]
+QUESTION = "routellm_question"
 Planned = Decided | Exception
 
 
@@ -118,22 +119,26 @@ class Dispatch:
         """What a call's config says about its routing."""
         return call_settings(config, self.routing, value)
 
-    def request(self, value: Any, settings: CallSettings, kwargs: Mapping[str, Any]) -> RoutingRequest:
+    def request(
+        self, value: Any, settings: CallSettings, kwargs: Mapping[str, Any], config: RunnableConfig
+    ) -> RoutingRequest:
         """What the policy is asked for one call."""
         return self.routing.request(
-            settings, gap=lambda: self.reader.gap(value, kwargs), texts=lambda: self.reader.texts(value)
+            settings,
+            gap=lambda: self.reader.gap(value, kwargs),
+            texts=lambda: question_of(config) or self.reader.texts(value),
         )
 
     def decide(self, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Decided:
         """Decide one call."""
         settings = self.settings(config, value)
-        request = self.request(value, settings, kwargs)
+        request = self.request(value, settings, kwargs, config)
         return Decided(self.routing.decide(request, settings), request, settings)
 
     async def adecide(self, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Decided:
         """Like `decide`, without blocking the event loop."""
         settings = self.settings(config, value)
-        request = self.request(value, settings, kwargs)
+        request = self.request(value, settings, kwargs, config)
         return Decided(await self.routing.adecide(request, settings), request, settings)
 
     def plan(
@@ -442,6 +447,18 @@ def _astream(
     side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any], _: RoutingDecision
 ) -> AsyncIterator[Any]:
     return cast("AsyncIterator[Any]", side.astream(value, config, **arguments))
+
+
+def question_of(config: RunnableConfig) -> str | None:
+    """The question that a call stands for, where its config's metadata carries one as ``"routellm_question"``.
+
+    Retrievers and other helpers put a template around the question and hand their config's metadata on.
+    """
+    found = (config.get("metadata") or {}).get(QUESTION)
+    callbacks = config.get("callbacks")
+    if found is None and isinstance(callbacks, BaseCallbackManager):
+        found = callbacks.metadata.get(QUESTION)
+    return found if isinstance(found, str) and found.strip() else None
 
 
 def call_settings(config: RunnableConfig, routing: Routing, value: Any) -> CallSettings:

@@ -94,7 +94,7 @@ def human_texts(messages: Sequence[BaseMessage], routing: Routing) -> RoutedOn:
     human = is_answered = False
     later: str | None = None  # the human message after this one
     for message in reversed(messages):
-        if message.type == "human" and not _is_synthetic(message):
+        if message.type == "human" and not is_synthetic(message):
             whole = message_text(message)
             text = routing.human_part(whole)
             human = human or bool(text) or not whole
@@ -123,7 +123,7 @@ def holds_tool_results(message: BaseMessage) -> bool:
     )
 
 
-def _is_synthetic(message: BaseMessage) -> bool:
+def is_synthetic(message: BaseMessage) -> bool:
     """Whether middleware wrote a human message, as LangChain's own mark says, or it holds nothing but tool results."""
     return "lc_source" in message.additional_kwargs or (not message_text(message) and holds_tool_results(message))
 

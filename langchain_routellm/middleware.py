@@ -27,6 +27,7 @@ from langgraph.types import Command
 
 from langchain_routellm.answers import KEY, TokenWatch, is_broken, routing_decision, stamped
 from langchain_routellm.dispatch import Dispatch, RunSettings
+from langchain_routellm.messages import is_synthetic
 from langchain_routellm.readers import ChatReader
 from langchain_routellm.sides import checked_chat_side, model_name_of, model_name_on, name_likeness
 from langchain_routellm.switching import (
@@ -192,11 +193,12 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         decision = RoutingDecision.from_dict(request.state.get(KEY)) if self.scope == "run" else None
         if decision is None:
             return None
+        decision = _of_this_loop(request.messages, decision)
         settings = self._dispatch.settings(ensure_config(), request.messages)
         asked = RoutingRequest(())
         # limits want to know whose call it is, and the log what it was decided on
         if self.policy.limits or self._dispatch.routing.log is not None:
-            asked = self._dispatch.request(request.messages, settings, arguments)
+            asked = self._dispatch.request(request.messages, settings, arguments, ensure_config())
         # tools, schema and tool results are known only now
         if decision.model == "weak" and decision.reason != "forced" and decision.failover is None:
             gap = self._dispatch.reader.gap(request.messages, arguments)
@@ -322,6 +324,21 @@ class _Outcome(BaseCallbackHandler):
     def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
         """Count a failure."""
         self._errors += 1
+
+
+def _of_this_loop(messages: Sequence[BaseMessage], decision: RoutingDecision) -> RoutingDecision:
+    """The decision that the run's last answer carries, or `decision` before there is one.
+
+    A tool may be an agent of its own with its own decision, which frameworks copy into the state of the agent that
+    called it; the answers of this agent carry its own.
+    """
+    for message in reversed(messages):
+        if message.type == "human" and not is_synthetic(message):
+            break
+        standing = routing_decision(message) if message.type == "ai" else None
+        if standing is not None:
+            return decision if standing.id == decision.id else standing
+    return decision
 
 
 def _decision_id(message: BaseMessage) -> str | None:

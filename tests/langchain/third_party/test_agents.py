@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from tests.langchain.third_party.services import service
 from tests.support.loopback import ChatReply, LoopbackServer
 from tests.support.routers import ScriptedRouter
 
-with warnings.catch_warnings():  # moved to langchain.agents, and still what many run
+with warnings.catch_warnings():  # the first has moved to langchain.agents, and still what many run
     warnings.simplefilter("ignore")
+    from deepagents import create_deep_agent
     from langgraph.prebuilt import create_react_agent
     from langgraph_supervisor import create_supervisor
     from langgraph_swarm import create_handoff_tool, create_swarm
@@ -166,3 +168,64 @@ def test_langmem_summaries_inside_a_loop_hold_the_side(pair: Pair) -> None:
     decision = routing_decision(pair.llm().invoke([*summarized, call, result]))
     assert decision is not None
     assert (decision.model, decision.reason) == ("weak", "sticky")
+
+
+# --- deepagents, and what Anthropic's prompt cache needs ---
+
+
+@pytest.fixture
+def claudes() -> Iterator[Pair]:
+    quiet: dict[str, Any] = {"model": "claude-opus-4-6", "thinking": None}
+    with service("anthropic", **quiet) as (strong, strong_model), service("anthropic") as (weak, model):
+        yield Pair(strong, weak, strong_model, model, ScriptedRouter())
+
+
+def _markers(server: LoopbackServer) -> list[int]:
+    """Prompt-cache markers of each request."""
+    return [str(request.body).count("cache_control") for request in server.requests]
+
+
+def test_the_middleware_keeps_the_prompt_cache_markers(claudes: Pair) -> None:
+    bare: Any = create_deep_agent(model=claudes.weak_model, tools=[add])
+    bare.invoke({"messages": [HumanMessage("p=0.1 hi")]})
+    agent: Any = create_deep_agent(model=claudes.weak_model, tools=[add], middleware=[claudes.middleware()])
+    agent.invoke({"messages": [HumanMessage("p=0.1 hi")]})
+    agent.invoke({"messages": [HumanMessage("p=0.9 hi")]})
+    marked, routed = _markers(claudes.weak)
+    assert marked == routed == _markers(claudes.strong)[0] >= 2
+
+
+def test_a_routed_model_says_once_that_the_markers_are_missing(claudes: Pair, pair: Pair, caplog: Any) -> None:
+    llm = claudes.llm()
+    with caplog.at_level(logging.WARNING, logger="langchain_routellm"):
+        for _ in range(2):
+            create_deep_agent(model=llm, tools=[add]).invoke({"messages": [HumanMessage("p=0.1 hi")]})
+        create_deep_agent(model=pair.llm(), tools=[add]).invoke({"messages": [HumanMessage("p=0.1 hi")]})
+        claudes.llm().bind_tools([add]).invoke("p=0.1 no agent")
+    assert [record.message for record in caplog.records if "prompt cache" in record.message] == [
+        "both sides are Anthropic's, and AnthropicPromptCachingMiddleware knows no ChatRouteLLM: nothing is "
+        "marked for their prompt cache; give the agent one of the two models and a RouteLLMMiddleware"
+    ]
+
+
+TASK = ChatReply(
+    tool_calls=[("task", {"description": "p=0.9 add them", "subagent_type": "adder"})], thinking="delegate"
+)
+
+
+@pytest.mark.parametrize("how", ["own model", "middleware", "routed model"])
+def test_deepagents_subagents_are_routed_by_middleware_or_model_of_their_own(pair: Pair, how: str) -> None:
+    """The middleware of the agent is not theirs: without one they call the model of the agent."""
+    adder: Any = {"name": "adder", "description": "adds", "system_prompt": "Add.", "tools": [add]}
+    if how == "middleware":
+        adder["middleware"] = [pair.middleware()]
+    elif how == "routed model":
+        adder["model"] = pair.llm()
+    agent: Any = create_deep_agent(model=pair.weak_model, middleware=[pair.middleware()], subagents=[adder])
+    sub = pair.weak if how == "own model" else pair.strong
+    pair.weak.reply_next(TASK)
+    sub.reply_next(CALL, ChatReply("it is 5"))
+    pair.weak.reply_next(ChatReply("all done"))
+    state = agent.invoke({"messages": [HumanMessage("p=0.1 add")]})
+    assert state["messages"][-1].text == "all done"
+    assert pair.asked == ((0, 4) if how == "own model" else (2, 2))
