@@ -339,7 +339,8 @@ def _engine(url: str, busy_seconds: float) -> Engine:
         engine = create_engine(url, connect_args={"timeout": busy_seconds})
         event.listen(engine, "connect", _set_up_sqlite)
         return engine
-    milliseconds = max(1, round(1000 * busy_seconds))
+    # others may be making the tables
+    milliseconds = max(2000, round(1000 * busy_seconds))
     # bounded, so that a server that hangs holds nobody up for long
     return create_engine(
         url,
@@ -347,7 +348,7 @@ def _engine(url: str, busy_seconds: float) -> Engine:
         connect_args={
             "connect_timeout": 2,
             "tcp_user_timeout": 5000,
-            "options": f"-c lock_timeout={milliseconds} -c statement_timeout={max(5000, 6 * milliseconds)}",
+            "options": f"-c lock_timeout={milliseconds} -c statement_timeout={3 * milliseconds}",
         },
     )
 

@@ -150,38 +150,49 @@ class Shadows:
 
     def skip(self, one: _Running) -> None:
         """Count a shadow call that will not come."""
-        if self.forget(one.number):
+        if self._claimed(one):
             with self._lock:
                 self.skipped += 1
-
-    def forget(self, number: int) -> bool:
-        """Strike a shadow call out; whether it was still expected."""
-        with self._lock:
-            found = self._running.pop(number, None) is not None
-            self._finished.notify_all()
-            return found
+                self._forget(one)
 
     def ended(self, one: _Running, answer: Answer) -> None:
-        """Take an answer in."""
-        if not self.forget(one.number):
+        """Take an answer in, unless it comes too late."""
+        if not self._claimed(one):
             return
+        one.done(one.side, answer, time.perf_counter() - (one.since or time.perf_counter()))
         cost = self._cost(answer, one.side) if answer.error is None else None
-        warn = False
         with self._lock:
             if answer.error is None:
                 self._pairs += 1
             if cost is not None:
                 self._spent += cost
                 self._costs = (self._costs[0] + 1, self._costs[1] + cost)
-            elif answer.error is None and one.shadow.budget is not None:
-                warn, self._unpriced = not self._unpriced, True
+            unknown = cost is None and answer.error is None and one.shadow.budget is not None
+            warn = unknown and not self._unpriced
+            self._unpriced = self._unpriced or unknown
+            if not warn:
+                self._forget(one)
         if warn:
             logger.warning(
                 "shadow calls end: what one costs is unknown, so that budget=%g cannot be kept; the log needs prices= "
                 "of both models, and the models have to report their tokens",
                 one.shadow.budget,
             )
-        one.done(one.side, answer, time.perf_counter() - (one.since or time.perf_counter()))
+            with self._lock:
+                self._forget(one)
+
+    def _claimed(self, one: _Running) -> bool:
+        """Whether the end of a shadow call is the caller's to tell: nobody has told it before."""
+        with self._lock:
+            if one.is_over or one.number not in self._running:
+                return False
+            one.is_over = True
+            return True
+
+    def _forget(self, one: _Running) -> None:
+        """Strike a shadow call out, once all that it leaves is recorded; the lock is held."""
+        self._running.pop(one.number, None)
+        self._finished.notify_all()
 
     def wait(self, seconds: float) -> None:
         """Wait for the shadow calls that can end while the caller waits: not those of its own event loop."""
@@ -230,3 +241,4 @@ class _Running:
     done: Done
     since: float | None = None  # when it began
     loop: Any = None  # the event loop that it belongs to, if any
+    is_over: bool = False

@@ -37,6 +37,8 @@ _OPENING_SECONDS = 15.0
 _RETRY = (0.05, 1.0)
 # How long the database may be busy before the thread lets go of it, so that a fork need not wait.
 _BUSY_SECONDS = 0.1
+# A database that is busy for longer than this is said not to work.
+_BUSY_AT_MOST = 1.0
 # A fork waits for the thread to leave the database, or the import of its driver.
 _FORK_PATIENCE = 30.0
 _UPKEEP_SECONDS = 60.0
@@ -103,7 +105,8 @@ class Writer:
         self._stop = threading.Event()  # gives up on a database that does not work
         self._opened_once = False
         self._off: str | None = None  # why nothing is written any more
-        self._ill = False  # the database did not work last time, which was said
+        self._trouble_since: float | None = None  # when the database began not to work
+        self._ill = False  # it has not worked for a while, which was said
         self._next_upkeep = 0.0
         self.dropped: dict[str, int] = {}  # in this process, by cause
         self._uncounted: dict[str, int] = {}  # of these, what the database does not know yet
@@ -175,13 +178,13 @@ class Writer:
             self._run()
         started = time.monotonic()
         with self._lock:
-            done, moved = self._done, started
+            before, moved = (self._done, self._opened_once), started
             while self._done < wanted and self._running:
                 self._hurry = True
                 self._changed.notify_all()
                 now = time.monotonic()
-                if self._done != done:
-                    done, moved = self._done, now
+                if (self._done, self._opened_once) != before:
+                    before, moved = (self._done, self._opened_once), now
                 patience = _EXIT_SECONDS if self._opened_once or self._ill else _OPENING_SECONDS
                 left = moved + patience - now if timeout is None else started + timeout - now
                 if left <= 0:
@@ -313,7 +316,12 @@ class Writer:
         if newer or isinstance(error, ImportError):
             self._off = "log off"
             logger.warning("nothing is written to the traffic log %s: %s", shown, error)
-        elif not self._ill:
+            return
+        now = time.monotonic()
+        if self._trouble_since is None:
+            self._trouble_since = now
+        # for a moment it is busy whenever others write to it
+        if not self._ill and now - self._trouble_since >= _BUSY_AT_MOST:
             self._ill = True
             logger.warning(
                 "the traffic log %s cannot be written (%s); calls go on, and up to %d of them are kept until it can",
@@ -323,6 +331,7 @@ class Writer:
             )
 
     def _recovered(self) -> None:
+        self._trouble_since = None
         if self._ill:
             self._ill = False
             logger.warning("the traffic log %s is written again", shown_url(self.url))
