@@ -153,7 +153,8 @@ async def at_once(session: aiohttp.ClientSession, url: str, model: str, count: i
 
 async def measure(candidates: dict[str, tuple[str, str, int | None]], rounds: int, count: int) -> None:
     rows: dict[str, dict[str, list[float]]] = {name: {"s": [], "rate": [], "cpu": []} for name in candidates}
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+    # shorter than the five seconds after which uvicorn closes a connection, also that of LiteLLM's proxy
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2)) as session:
         for url, model, _ in candidates.values():  # warm up
             await one_at_a_time(session, url, model, 20)
         for _ in range(rounds):

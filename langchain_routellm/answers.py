@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
+from pydantic import BaseModel
 
 from routellm_core import RoutingDecision
+from routellm_core.policy.acceptance import WeakAnswer
 from routellm_core.policy.route import Route
 
 KEY = "routellm"
@@ -126,6 +129,51 @@ def _has_content(content: str | list[Any]) -> bool:
     if isinstance(content, str):
         return bool(content)
     return any(not (isinstance(b, dict) and b.get("type") == "text" and not b.get("text")) for b in content if b)
+
+
+def weak_answer(output: Any, raw: Any = None) -> WeakAnswer:
+    """An answer of the weak model as a check sees it.
+
+    Args:
+        output: A message, a result of a model, a text, or whatever a chain gives; JSON where it is no text.
+        raw: What the check gets as ``raw``; None is the output.
+    """
+    raw = output if raw is None else raw
+    message = output
+    if isinstance(message, LLMResult):
+        first = message.generations[0][0] if message.generations and message.generations[0] else None
+        message = getattr(first, "message", None)
+    elif isinstance(message, Mapping) and message.keys() <= _WITH_RAW:
+        message = message.get("raw")
+    if not isinstance(message, AIMessage):
+        return WeakAnswer(_plain_text(output), raw=raw)
+    metadata = message.response_metadata
+    reason = next((metadata[name] for name in _FINISH_REASONS if metadata.get(name)), None)
+    return WeakAnswer(
+        str(message.text),
+        tuple((call["name"], call["args"]) for call in message.tool_calls),
+        None if reason is None else str(reason),
+        _log_probabilities(metadata.get("logprobs")),
+        raw=raw,
+    )
+
+
+def _plain_text(output: Any) -> str:
+    if output is None or isinstance(output, str):
+        return output or ""
+    if isinstance(output, BaseModel):
+        return output.model_dump_json()
+    try:
+        return json.dumps(output, default=str)
+    except (TypeError, ValueError):
+        return str(output)
+
+
+def _log_probabilities(found: Any) -> tuple[float, ...] | None:
+    """Those of an answer's tokens, in the form of OpenAI's API."""
+    content = found.get("content") if isinstance(found, Mapping) else None
+    values = [token.get("logprob") for token in content if isinstance(token, Mapping)] if content else []
+    return tuple(value for value in values if isinstance(value, int | float)) or None
 
 
 def merged(chunks: list[Any]) -> Any:

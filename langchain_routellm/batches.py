@@ -13,6 +13,7 @@ from langchain_routellm.answers import stamped
 from routellm_core import RoutingDecision, RoutingRequest
 from routellm_core.checks import Side
 from routellm_core.errors import EmptyAnswerError
+from routellm_core.policy.acceptance import RefusedAnswerError
 from routellm_core.policy.route import Route
 from routellm_core.policy.routing import CallSettings, Decided
 
@@ -115,7 +116,7 @@ class BatchWork:
             if isinstance(planned, Exception):
                 self.outputs[i] = planned
             else:
-                self._routes[i] = self._dispatch.route(planned)
+                self._routes[i] = self._dispatch.route(planned, self._values[i])
                 record = self._dispatch.record(planned, self._values[i], self._kwargs, is_async=self._is_async)
                 if record is not None:
                     self._records[i] = record
@@ -168,29 +169,49 @@ class BatchWork:
                 ]
                 yield numbers, share[0][1], values, configs, share[0][3]
 
-    def collect(self, groups: list[tuple[Side, list[int]]], results: list[list[Any]]) -> None:
-        """Take in what the sides gave: answers, and failures after which the other side may answer."""
-        for (_, indices), outputs in zip(groups, results, strict=True):
-            for i, output in zip(indices, outputs, strict=True):
-                route = self._routes[i]
-                if not isinstance(output, BaseException):
-                    try:
-                        route.checked(output)
-                    except EmptyAnswerError as exc:
-                        output = exc
-                if not isinstance(output, BaseException):
-                    route.answered()
-                    self.outputs[i] = stamped(output, route.decision)
-                    if i in self._records:
-                        self._records.pop(i).answered(output, route.decision)
-                    continue
+    def checked(self, groups: list[tuple[Side, list[int]]], results: list[list[Any]]) -> dict[int, Any]:
+        """What the sides gave, by call; an error in the place of a broken answer and of one that is refused."""
+        outputs = self._by_call(groups, results)
+        for i, output in outputs.items():
+            if not isinstance(output, BaseException):
                 try:
-                    route.failed(output)
-                except BaseException:
-                    self.outputs[i] = output
-                    self._log_failure(i, output)
-                else:
-                    self._again.append(i)
+                    self._routes[i].checked(output)
+                except (EmptyAnswerError, RefusedAnswerError) as exc:
+                    outputs[i] = exc
+        return outputs
+
+    async def achecked(self, groups: list[tuple[Side, list[int]]], results: list[list[Any]]) -> dict[int, Any]:
+        """Async twin of `checked`; answers are checked at the same time."""
+        outputs = self._by_call(groups, results)
+        given = [i for i, output in outputs.items() if not isinstance(output, BaseException)]
+        checks = (self._routes[i].achecked(outputs[i]) for i in given)
+        outputs.update(zip(given, await asyncio.gather(*checks, return_exceptions=True), strict=True))
+        return outputs
+
+    def _by_call(self, groups: list[tuple[Side, list[int]]], results: list[list[Any]]) -> dict[int, Any]:
+        return {
+            i: output
+            for (_, indices), outputs in zip(groups, results, strict=True)
+            for i, output in zip(indices, outputs, strict=True)
+        }
+
+    def collect(self, outputs: Mapping[int, Any]) -> None:
+        """Take in what the sides gave: answers, and failures after which the other side may answer."""
+        for i, output in outputs.items():
+            route = self._routes[i]
+            if not isinstance(output, BaseException):
+                route.answered()
+                self.outputs[i] = stamped(output, route.decision)
+                if i in self._records:
+                    self._records.pop(i).answered(output, route.decision)
+                continue
+            try:
+                route.failed(output)
+            except BaseException:
+                self.outputs[i] = output
+                self._log_failure(i, output)
+            else:
+                self._again.append(i)
 
     def broken_off(self, exc: BaseException) -> None:
         """Log the calls that an error of the batch as a whole has ended."""
@@ -231,7 +252,7 @@ def batch(
                     results = list(executor.map(work.run, groups))
             else:
                 results = [work.run(group) for group in groups]
-            work.collect(groups, results)
+            work.collect(work.checked(groups, results))
     except BaseException as exc:
         work.broken_off(exc)
         for run in work.runs:
@@ -265,7 +286,7 @@ async def abatch(
                 results = list(await asyncio.gather(*map(work.arun, groups)))
             else:
                 results = [await work.arun(group) for group in groups]
-            work.collect(groups, results)
+            work.collect(await work.achecked(groups, results))
     except BaseException as exc:
         work.broken_off(exc)
         await asyncio.gather(*(run.on_chain_error(exc) for run in work.runs))

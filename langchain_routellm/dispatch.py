@@ -17,8 +17,9 @@ from langchain_core.runnables.config import (
     get_async_callback_manager_for_config,
     get_callback_manager_for_config,
 )
+from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
-from langchain_routellm.answers import KEY, TokenWatch, is_broken, is_empty, merged, stamped
+from langchain_routellm.answers import KEY, TokenWatch, is_broken, is_empty, merged, stamped, weak_answer
 from langchain_routellm.batches import Plan
 from langchain_routellm.messages import conversation_of
 from langchain_routellm.usage import UsageWatch
@@ -171,9 +172,21 @@ class Dispatch:
         except Exception as exc:
             return plan.failed(exc)
 
-    def route(self, decided: Decided) -> Route[Any]:
-        """The way of one call from its decision on."""
-        return self.routing.route(decided.request, decided.decision, is_broken=is_broken)
+    def route(self, decided: Decided, value: Any, output: Callable[[list[Any]], Any] = merged) -> Route[Any]:
+        """The way of one call from its decision on.
+
+        Args:
+            decided: The decision.
+            value: The input of the call, which a check of weak answers may look at.
+            output: What the chunks of a stream amount to.
+        """
+        return self.routing.route(
+            decided.request,
+            decided.decision,
+            is_broken=is_broken,
+            answer_of=lambda given: weak_answer(output(given) if isinstance(given, list) else given, given),
+            messages=value,
+        )
 
     # --- recording ---
 
@@ -211,7 +224,7 @@ class Dispatch:
             if isinstance(planned, Exception):
                 raise planned
             decided = planned or self.decide(value, config, kwargs)
-            route = self.route(decided)
+            route = self.route(decided, value)
             record = self.record(decided, value, kwargs, is_async=False)
 
             def attempt(side: Side) -> Any:
@@ -244,7 +257,7 @@ class Dispatch:
             if isinstance(planned, Exception):
                 raise planned
             decided = planned or await self.adecide(value, config, kwargs)
-            route = self.route(decided)
+            route = self.route(decided, value)
             record = self.record(decided, value, kwargs, is_async=True)
 
             def attempt(side: Side) -> Awaitable[Any]:
@@ -294,7 +307,7 @@ class Dispatch:
         route, record = None, None
         try:
             decided = self.decide(value, config, kwargs)
-            route = self.route(decided)
+            route = self.route(decided, value, output)
             record = self.record(decided, value, kwargs, is_async=False)
 
             def open_(side: Side) -> Iterator[Any]:
@@ -333,7 +346,7 @@ class Dispatch:
         route, record = None, None
         try:
             decided = await self.adecide(value, config, kwargs)
-            route = self.route(decided)
+            route = self.route(decided, value, output)
             record = self.record(decided, value, kwargs, is_async=True)
 
             async def open_(side: Side) -> AsyncIterator[Any]:
@@ -416,7 +429,11 @@ class Dispatch:
         told = {KEY: decision.to_dict()}
         manager.metadata = {**manager.metadata, **told}
         manager.inheritable_metadata = {**manager.inheritable_metadata, **told}
-        if route.may_turn and manager.handlers:
+        if route.is_held:
+            # it may be refused yet, so nobody is to read along: neither LangGraph's streams nor those of events
+            for handler in [h for h in manager.handlers if isinstance(h, _StreamingCallbackHandler)]:
+                manager.remove_handler(handler)
+        elif route.may_turn and manager.handlers:
             manager.add_handler(TokenWatch(route))
         if route.on_usage is not None:
             manager.add_handler(UsageWatch(partial(route.on_usage, decision.model)))

@@ -25,7 +25,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langgraph.types import Command
 
-from langchain_routellm.answers import KEY, TokenWatch, is_broken, routing_decision, stamped
+from langchain_routellm.answers import KEY, TokenWatch, is_broken, routing_decision, stamped, weak_answer
 from langchain_routellm.dispatch import Dispatch, RunSettings
 from langchain_routellm.messages import is_synthetic
 from langchain_routellm.readers import ChatReader
@@ -43,6 +43,7 @@ from langchain_routellm.usage import UsageWatch
 from routellm_core import RoutingDecision, RoutingPolicy, RoutingRequest
 from routellm_core.checks import Side, other_side
 from routellm_core.errors import ConfigurationError
+from routellm_core.policy.acceptance import WeakAnswer
 from routellm_core.policy.options import RoutingOptions
 from routellm_core.policy.route import Route
 from routellm_core.policy.routing import Decided, Routing
@@ -150,7 +151,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         decided = self._of_run(request, arguments) or self._dispatch.decide(
             request.messages, ensure_config(), arguments
         )
-        route: Route[Any] = self._dispatch.routing.route(decided.request, decided.decision, is_broken=_is_broken)
+        route = self._route(decided, request)
         record, outcome = self._record(decided, request, is_async=False), _Outcome()
         try:
             response = route.run(lambda side: handler(self._routed(request, route, record, outcome)))
@@ -174,7 +175,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         decided = self._of_run(request, arguments) or await self._dispatch.adecide(
             request.messages, ensure_config(), arguments
         )
-        route: Route[Any] = self._dispatch.routing.route(decided.request, decided.decision, is_broken=_is_broken)
+        route = self._route(decided, request)
         record, outcome = self._record(decided, request, is_async=True), _Outcome()
         try:
             response = await route.arun(lambda side: handler(self._routed(request, route, record, outcome)))
@@ -187,6 +188,15 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         if record is not None:
             record.answered(response, route.decision)
         return self._response(request, response, self._answerer(route.decision, response, outcome))
+
+    def _route(self, decided: Decided, request: ModelRequest[Any]) -> Route[Any]:
+        return self._dispatch.routing.route(
+            decided.request,
+            decided.decision,
+            is_broken=_is_broken,
+            answer_of=_weak_answer,
+            messages=request.messages,
+        )
 
     def _of_run(self, request: ModelRequest[Any], arguments: Mapping[str, Any]) -> Decided | None:
         """The decision of the run, unless each call has its own or the run has none (yet)."""
@@ -278,10 +288,16 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
             # the agent opens the model's run itself: what the run shall carry has to be on the model
             update: dict[str, Any] = {
                 "metadata": {**(model.metadata or {}), KEY: decision.to_dict()},
-                "tags": [*(model.tags or ()), f"{KEY}:{decision.model}"],
+                # an answer that may be refused yet must not be streamed from the graph
+                "tags": [*(model.tags or ()), f"{KEY}:{decision.model}", *(["nostream"] if route.is_held else ())],
             }
+<<<<<<< HEAD
             watches: list[BaseCallbackHandler] = [outcome]
             if route.may_turn:
+=======
+            watches: list[BaseCallbackHandler] = []
+            if route.may_turn and not route.is_held:
+>>>>>>> 695e3b7 (LangChain: a check of weak answers in every way of calling; nobody reads along while an answer is held)
                 watches.append(TokenWatch(route))
             if route.on_usage is not None:
                 watches.append(UsageWatch(partial(route.on_usage, decision.model)))
@@ -349,6 +365,12 @@ def _decision_id(message: BaseMessage) -> str | None:
 def _is_broken(response: ModelResponse[Any]) -> bool:
     """Whether a model call of the agent came back without any answer."""
     return response.structured_response is None and all(map(is_broken, response.result))
+
+
+def _weak_answer(response: ModelResponse[Any]) -> WeakAnswer:
+    """What a check sees of a model call: the model's message."""
+    message = next((m for m in response.result if m.type == "ai"), response.structured_response)
+    return weak_answer(message, response)
 
 
 def _step() -> BaseCallbackManager | None:
