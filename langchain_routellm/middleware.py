@@ -291,13 +291,8 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
                 # an answer that may be refused yet must not be streamed from the graph
                 "tags": [*(model.tags or ()), f"{KEY}:{decision.model}", *(["nostream"] if route.is_held else ())],
             }
-<<<<<<< HEAD
             watches: list[BaseCallbackHandler] = [outcome]
-            if route.may_turn:
-=======
-            watches: list[BaseCallbackHandler] = []
             if route.may_turn and not route.is_held:
->>>>>>> 695e3b7 (LangChain: a check of weak answers in every way of calling; nobody reads along while an answer is held)
                 watches.append(TokenWatch(route))
             if route.on_usage is not None:
                 watches.append(UsageWatch(partial(route.on_usage, decision.model)))
