@@ -22,7 +22,7 @@ class JoinReport:
         by: ``"prompt"`` or ``"id"``: what they were matched by.
         rows: Rows that were read.
         prompts: Different prompts among them.
-        matched: Prompts for which at least two models (for answers: one) have something.
+        matched: Prompts for which at least two models (of answers: one) have something.
         dropped: Prompts that were left out, because a model that is needed has nothing for them.
         without_prompt: Rows that were left out, because no row with their id has a prompt.
         models: For each model the number of prompts for which it has something.
@@ -109,8 +109,7 @@ class Joiner:
                 yield Entry(entries[0].file, entries[0].where, {**merged, "prompt": prompt})
             elif not battles:
                 report.dropped += 1
-                continue
-            report.matched += 1
+            report.matched += bool(battles) or len(named) >= max(self._least, 1)
             for entry in battles:
                 yield Entry(entry.file, entry.where, {**entry.row, "prompt": prompt})
         report.models = dict(models.most_common())
@@ -147,10 +146,10 @@ class Joiner:
         return by_prompt
 
     def _shared(self, groups: dict[str, list[Entry]]) -> bool:
+        """Whether any two models, or the two of a battle, have a prompt in common."""
         return any(
             any("winner" in entry.row for entry in entries)
-            or len({name for entry in entries for field in self._fields for name in entry.row.get(field) or ()})
-            >= self._least
+            or len({name for entry in entries for field in self._fields for name in entry.row.get(field) or ()}) > 1
             for entries in groups.values()
         )
 

@@ -140,8 +140,8 @@ class _Kind(NamedTuple, Generic[Parsed]):
         parse: How a row becomes a record.
         known: Whether a row has the fields that it is known by.
         name: What it is called, with its fields.
-        wanted: What a joined row must hold for several models.
-        least: For how many.
+        wanted: What a joined row must hold.
+        least: For how many models.
     """
 
     parse: Callable[[Row], Parsed]
@@ -232,47 +232,21 @@ class _Part:
         *,
         several: bool,
     ) -> None:
-        form, skipped = options.form, file.skip_bad.count if file.skip_bad else 0
-        first = list(islice(rows, FIRST_ROWS))
-        if not first and skipped == (file.skip_bad.count if file.skip_bad else 0):
-            raise DataError(f"{file.path}: is empty; expected {kind.name}")
-        rows = chain(first, rows)
-        if file.columns is not None:
-            renamed = _own_names(file)
-            first = list(_table_rows(first, renamed))
-            rows = _table_rows(rows, renamed)
-        form = form or form_of_labels([row for _, row in first])
-        alone = len(first) == 1 and file.columns is None and not kind.known(first[0][1])
-        if form is None and alone and (inner := bundled(first[0][1])):
-            located = [(f"item {i} of {inner[0]!r}", row) for i, row in enumerate(inner[1], 1)]
-            first, rows = located[:FIRST_ROWS], iter(located)
-            form = form_of_labels([row for _, row in first])
-        if form is None and kind is _ANSWERS and first and not _has_prompt(first[0][1]):
-            form = form_of_traffic(first[0][1]) or _usual_traffic(first[0][1])
+        rows, first, form = _recognised(file, rows, kind, options.form)
         self.seen = Seen(source, [row for _, row in first], form)
         if options.keep is not None:
             keep = options.keep
             rows = ((where, row) for where, row in rows if keep(row))
         translated = rows if form is None else self._translated(form, rows, kind)
         peeked = list(islice(translated, FIRST_ROWS))
-        partial = [row for _, row in peeked if not isinstance(row, Problem)]
+        read = [row for _, row in peeked if not isinstance(row, Problem)]
         self.joins = form is not None and form.joins
-        if not self.joins and partial and several:
-            self.joins = all(map(_is_partial, partial))
-        elif form is not None and form.plain and partial and kind is not _ANSWERS:
-            self.joins = all(len(_models_of(row)) == 1 for row in partial)  # which nothing completes: it is refused
-        if peeked and not any(
-            isinstance(row, Problem) or self.joins or (_has_prompt(row) and kind.known(row)) for _, row in peeked
-        ):
-            raise refusal(f"{file.path}, {peeked[0][0]}", kind.name, self.seen, partial)
-        if peeked and not partial and options.skip_bad is None:
-            where, problem = peeked[0]
-            assert isinstance(problem, Problem)
-            file.refuse(where, f"{problem.text}; fields seen: {self.seen.fields()}")
-        if self.joins and partial and all(UNNAMED in _models_of(row) for row in partial):
-            raise nameless(self.seen)
-        if form is None and source.model is not None:
-            raise DataError(f"{file.path}: its rows name their models; give it without {source.model}= before it")
+        if not self.joins and read and several:
+            self.joins = all(_is_partial(row, kind) for row in read)
+        elif form is not None and form.plain and read and kind is not _ANSWERS:
+            self.joins = all(len(_models_of(row)) == 1 for row in read)  # which nothing completes: it is refused
+        if peeked:
+            self._check(file, kind, peeked, read, strict=options.skip_bad is None)
         self.rows: Iterator[tuple[str, Row | Problem]] = chain(peeked, translated)
 
     def _translated(self, form: Form, rows: Iterable[Located], kind: _Kind[Any]) -> Iterator[tuple[str, Row | Problem]]:
@@ -281,6 +255,52 @@ class _Part:
         if kind is not _ANSWERS or form.prompts is None:
             raise traffic_only(self.seen)
         return _prompts_of(form.prompts, rows)
+
+    def _check(
+        self,
+        file: FileReader,
+        kind: _Kind[Any],
+        peeked: Sequence[tuple[str, Row | Problem]],
+        read: Sequence[Row],
+        *,
+        strict: bool,
+    ) -> None:
+        """Refuse a file whose first rows are not what is looked for; of those, `read` are not malformed."""
+        where, first = peeked[0]
+        if not read:
+            if strict and isinstance(first, Problem):
+                file.refuse(where, f"{first.text}; fields seen: {self.seen.fields()}")
+        elif self.joins:
+            if all(UNNAMED in _models_of(row) for row in read):
+                raise nameless(self.seen)
+        elif len(read) == len(peeked) and not any(_has_prompt(row) and kind.known(row) for row in read):
+            raise refusal(f"{file.path}, {where}", kind.name, self.seen, read)
+        if self.seen.form is None and (model := self.seen.source.model) is not None:
+            raise DataError(f"{file.path}: its rows name their models; give it without {model}= before it")
+
+
+def _recognised(
+    file: FileReader, rows: Iterator[Located], kind: _Kind[Any], form: Form | None
+) -> tuple[Iterator[Located], list[Located], Form | None]:
+    """All rows of a file, or of the only object in it; the first of them; and their form, if it is a foreign one."""
+    skipped = file.skip_bad.count if file.skip_bad else 0
+    first = list(islice(rows, FIRST_ROWS))
+    if not first and skipped == (file.skip_bad.count if file.skip_bad else 0):
+        raise DataError(f"{file.path}: is empty; expected {kind.name}")
+    rows = chain(first, rows)
+    if file.columns is not None:
+        renamed = _own_names(file)
+        first = list(_table_rows(first, renamed))
+        rows = _table_rows(rows, renamed)
+    form = form or form_of_labels([row for _, row in first])
+    alone = len(first) == 1 and file.columns is None and not kind.known(first[0][1])
+    if form is None and alone and (inner := bundled(first[0][1])):
+        located = [(f"item {i} of {inner[0]!r}", row) for i, row in enumerate(inner[1], 1)]
+        first, rows = located[:FIRST_ROWS], iter(located)
+        form = form_of_labels([row for _, row in first])
+    if form is None and kind is _ANSWERS and first and not _has_prompt(first[0][1]):
+        form = form_of_traffic(first[0][1]) or _usual_traffic(first[0][1])
+    return rows, first, form
 
 
 def _usual_traffic(row: Row) -> Form | None:
@@ -305,12 +325,12 @@ def _prompts_of(read: Callable[[Row], list[str]], rows: Iterable[Located]) -> It
             yield from ((where, {"prompt": text}) for text in texts)
 
 
-def _is_partial(row: Row) -> bool:
-    """Whether a row needs another one: it is about one model, or lacks the prompt, or has it for the rows of its id."""
+def _is_partial(row: Row, kind: _Kind[Any]) -> bool:
+    """Whether a row needs another one: it is about one model, or lacks the prompt, or has it for the rows of others."""
     if not _has_prompt(row):
         return id_of(row) is not None
     models = _models_of(row)
-    return "winner" not in row and (len(models) == 1 or (not models and id_of(row) is not None))
+    return "winner" not in row and (len(models) == 1 or (not models and (kind is _ANSWERS or id_of(row) is not None)))
 
 
 def _models_of(row: Row) -> set[str]:
@@ -485,5 +505,5 @@ _ANSWERS: _Kind[AnsweredPrompt] = _Kind(
     _has_prompt,
     "prompts with answers (fields 'prompt' and 'answers', for gold labels also 'gold')",
     ("answers",),
-    1,
+    0,  # answers may be generated later
 )

@@ -186,3 +186,20 @@ def test_battles_of_other_models_and_prompts_that_only_some_models_have_are_no_r
     path = put(tmp_path / "b.jsonl", [*long, *sparse])
     assert load_outcomes(path, strong="big", weak="small", joined=report).prompts == QUESTIONS
     assert (report.prompts, report.matched, report.dropped) == (4, 3, 1)
+
+
+def test_answers_are_joined_to_the_prompts_and_right_answers_of_another_file(tmp_path: Path) -> None:
+    prompts = put(tmp_path / "p.jsonl", ({"prompt": q, "gold": "x"} for q in QUESTIONS))
+    big = put(tmp_path / "a.jsonl", ({"prompt": q, "model": "big", "response": "x"} for q in QUESTIONS[:2]))
+    small = put(tmp_path / "b.jsonl", ({"prompt": q, "response": "y", "score": 1} for q in QUESTIONS[1:]))
+    report = JoinReport()
+    found = list(read_answers([prompts, big, f"small={small}"], joined=report))
+    assert [(row.prompt, row.gold) for row in found] == [(q, "x") for q in QUESTIONS]
+    assert [row.answers for row in found] == [{"big": "x"}, {"big": "x", "small": "y"}, {"small": "y"}]
+    assert (report.matched, report.models) == (3, {"big": 2, "small": 2})
+    # prompts whose answers are to be written stay, in one file or in several
+    assert [row.answers for row in read_answers([prompts, put(tmp_path / "q.jsonl", [{"prompt": "more"}])])] == [{}] * 4
+    requests = put(
+        tmp_path / "r.jsonl", [{"custom_id": "1", "params": {"messages": [{"role": "user", "content": "hi"}]}}]
+    )
+    assert [(row.prompt, row.answers) for row in read_answers(requests)] == [("hi", {})]
