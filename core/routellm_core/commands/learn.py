@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 
 from routellm_core.commands.options import AsJson, Prices, parse_prices
 from routellm_core.commands.progress import progress_bar
+from routellm_core.commands.traffic import Since, Url, parse_moment
 from routellm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -21,17 +21,12 @@ if TYPE_CHECKING:
 # The exit code that says: nothing to use yet.
 NOT_YET = 3
 
-Log = Annotated[
-    str,
-    typer.Option("--data", "-d", help="Address of the traffic log: sqlite:///FILE or postgresql://USER@HOST/DATABASE."),
-]
-Since = Annotated[str | None, typer.Option("--since", help="Calls from this day on, such as 2026-11-01.")]
-
 
 def learn(
-    data: Log,
+    data: Url,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Directory of the router; written only where it is recommended.")
+        Path,
+        typer.Option("--out", "-o", help="Folder of router versions, for a new one where it is recommended."),
     ],
     judge: Annotated[
         str | None, typer.Option(help="Model that labels pairs without a label, as its service names it.")
@@ -79,7 +74,7 @@ def learn(
     from routellm_core.routers import load_router
     from routellm_core.training import learn as run
 
-    moment = parse_since(since)
+    moment = parse_moment(since, "--since")
     kept = journal or out.with_name(out.name + ".journal")
     with TrafficDatabase(data) as database:
         options: dict[str, Any] = {
@@ -120,22 +115,6 @@ def learn(
         raise typer.Exit(NOT_YET)
 
 
-def parse_since(value: str | None) -> float | None:
-    """The moment that ``--since`` gives, in seconds since 1970.
-
-    Raises:
-        ConfigurationError: It is not a day or moment.
-    """
-    if value is None:
-        return None
-    try:
-        return datetime.fromisoformat(value).timestamp()
-    except ValueError:
-        raise ConfigurationError(
-            f"--since {value!r}: expected a day or a moment, such as 2026-11-01 or 2026-11-01T08:00"
-        ) from None
-
-
 def _estimate(
     database: TrafficDatabase, judge: str, since: float | None, journal: Path, price: list[str] | None
 ) -> dict[str, Any]:
@@ -157,12 +136,15 @@ def _estimate(
 
 
 def _print(learned: Learned) -> None:
+    from routellm_core.routers import RouterFolder
+
     print(learned.sentence)
     counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in learned.counts.items() if count)
     print(f"pairs: {counts or 'none'}")
     for note in learned.notes:
         print(f"- {note}")
     if learned.out is not None:
-        print(f"written: {learned.out} (evaluation/report.html, README.md, verdict.json)")
+        version = RouterFolder(learned.out).version_path()
+        print(f"in use from now on: {version} (report: {version / 'evaluation' / 'report.html'})")
         print(f"try it on the log: routellm replay --data URL --router {learned.out} --strong-fraction "
               f"{learned.strong_fraction:.2g}")  # fmt: skip

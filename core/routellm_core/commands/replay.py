@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from routellm_core.commands.learn import NOT_YET, Log, Since, parse_since
+from routellm_core.commands.learn import NOT_YET
 from routellm_core.commands.options import AsJson
+from routellm_core.commands.traffic import Since, Until, Url, parse_moment
 
 if TYPE_CHECKING:
     from routellm_core.evaluation.replay import Replay
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def replay(
-    data: Log,
+    data: Url,
     router: Annotated[
         str | None,
         typer.Option(
@@ -30,7 +31,7 @@ def replay(
     strong_fraction: Annotated[float | None, typer.Option(help="Share of strong calls to try.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Threshold to try, instead.")] = None,
     since: Since = None,
-    until: Annotated[str | None, typer.Option("--until", help="Calls before this day.")] = None,
+    until: Until = None,
     key: Annotated[str, typer.Option(help="Feedback of this key counts.")] = "score",
     source: Annotated[str | None, typer.Option(help="Feedback of this source alone.")] = None,
     labeller: Annotated[
@@ -51,7 +52,11 @@ def replay(
 
     with TrafficDatabase(data) as database:
         outcomes = database.outcomes(
-            since=parse_since(since), until=parse_since(until), key=key, source=source, labeller=labeller
+            since=parse_moment(since, "--since"),
+            until=parse_moment(until, "--until"),
+            key=key,
+            source=source,
+            labeller=labeller,
         )
         found = run(
             outcomes,

@@ -31,6 +31,8 @@ from routellm_core.log.rows import Label, LoggedCall, LoggedPair
 from routellm_core.report import evaluate_benchmark, save_evaluation
 from routellm_core.routers.background import run_sync
 from routellm_core.routers.base import Router
+from routellm_core.routers.corrected import logits
+from routellm_core.routers.folder import RouterFolder
 from routellm_core.routers.registry import load_router
 from routellm_core.statistics.off_policy import one_sided_differences, one_sided_refusal, principal_features
 from routellm_core.statistics.sequential import (
@@ -43,6 +45,7 @@ from routellm_core.statistics.sequential import (
     next_look,
     pairs_needed,
 )
+from routellm_core.training import auto
 from routellm_core.training.correction import (
     MIN_PAIRS,
     corrected_router,
@@ -51,7 +54,6 @@ from routellm_core.training.correction import (
     logits_in_use,
     out_of_fold_logits,
 )
-from routellm_core.training.embedding_routers import TRAINERS
 from routellm_core.training.embedding_task import EmbeddingTask, PromptVectors
 from routellm_core.training.logistic import Floats, Ints, sigmoid
 from routellm_core.training.proof import out_of_fold_win_rates
@@ -101,9 +103,6 @@ class LearnOptions(TypedDict, total=False):
 
     key: str
     """Feedback of this key counts, ``"score"`` by default."""
-
-    overwrite: bool
-    """Whether a router that is at `out` already is replaced; True by default: it is what this is for."""
 
     seed: int
     """Seed of folds, 0 by default."""
@@ -193,6 +192,14 @@ class _Evidence:
     def unit(self) -> str:
         return "scored calls" if self.one_sided else "pairs"
 
+    @property
+    def records(self) -> list[Record]:
+        """The pairs as outcomes; empty for pseudo-outcomes."""
+        return [
+            Outcome(prompt=prompt, scores={self.strong: s, self.weak: w})
+            for prompt, s, w in zip(self.prompts, *(self.scores or ((), ())), strict=self.scores is not None)
+        ]
+
 
 @dataclass(frozen=True)
 class _Candidate:
@@ -201,6 +208,7 @@ class _Candidate:
     name: str
     router: Router
     unseen: Floats
+    folds: int
     settings: Mapping[str, Any]
 
 
@@ -215,8 +223,8 @@ def learn(data: str | TrafficDatabase, out: str | Path, **options: Unpack[LearnO
 
     Args:
         data: Address of the log, such as ``"sqlite:///traffic.db"``, or an open `TrafficDatabase`.
-        out: Directory of the router, which is written only where it is recommended: with its calibration on the latest
-            traffic, model card, report and verdict.json.
+        out: A `RouterFolder`, which gets a new version only where it is recommended: with its calibration on the latest
+            traffic, model card, report and verdict.json. Apps that follow it use it from then on.
         **options: See `LearnOptions`.
 
     Returns:
@@ -237,7 +245,7 @@ def learn(data: str | TrafficDatabase, out: str | Path, **options: Unpack[LearnO
         )
     if options.get("strong_fraction") is not None:
         checked_fraction(options["strong_fraction"], "strong_fraction")
-    path = check_output(out, overwrite=options.get("overwrite", True))
+    path = check_output(out, overwrite=True)
     if not isinstance(data, str):
         return _Learning(data, path, options).run()
     with Database(data) as database:
@@ -297,7 +305,7 @@ class _Learning:
         z = logits_in_use(self.in_use, evidence.prompts, x)
         candidates = [self._correction(evidence, x, z)]
         if len(evidence.prompts) >= FROM_NOTHING and evidence.scores is not None:
-            candidates += self._from_nothing(evidence, vectors)
+            candidates.append(self._from_nothing(evidence, vectors))
         best = min(candidates, key=lambda candidate: _loss(candidate.unseen, evidence.differences))
         gain = gain_over_mix(best.unseen, evidence.differences, share)
         in_use = gain_over_mix(z, evidence.differences, share)
@@ -306,8 +314,7 @@ class _Learning:
         count = len(evidence.prompts)
         due = next_look(looks, first=evidence.first_look)
         looked = count >= due
-        found: Finding = finding(gain) if looked else "undecided"
-        outcome: Advice = "not yet" if found != "gains" else "gains" if over.value >= 0 else "keep"
+        outcome = advice(gain, over, looked=looked)
         total = max(
             due if not looked else next_look([*looks, count], first=evidence.first_look), pairs_needed(gain) or 0
         )
@@ -355,7 +362,9 @@ class _Learning:
         )
 
     def _at_out(self) -> list[Router]:
-        return [load_router(self.out)] if (self.out / "config.json").exists() else []
+        """The versions that were learned before, the newest first: an app may have gone back to an older one."""
+        folder = RouterFolder(self.out)
+        return [folder.load(version) for version in reversed(folder.versions)]
 
     def _strong_fraction(self) -> float:
         given = self.options.get("strong_fraction")
@@ -517,14 +526,11 @@ class _Learning:
         unseen = out_of_fold_logits(x, z, labels, groups=evidence.groups, folds=_FOLDS, seed=self.seed)
         router = corrected_router(self.in_use, fitted, x, strong=evidence.strong, weak=evidence.weak)
         settings = {"corrects": _version(self.in_use), "slope": round(fitted.slope, 4), "l2": fitted.l2}
-        return _Candidate(f"correction of {self.in_use.name}", router, unseen, settings)
+        return _Candidate(f"correction of {self.in_use.name}", router, unseen, _FOLDS, settings)
 
-    def _from_nothing(self, evidence: _Evidence, vectors: PromptVectors) -> list[_Candidate]:
-        assert evidence.scores is not None
-        records: list[Record] = [
-            Outcome(prompt=prompt, scores={evidence.strong: s, evidence.weak: w})
-            for prompt, s, w in zip(evidence.prompts, *evidence.scores, strict=True)
-        ]
+    def _from_nothing(self, evidence: _Evidence, vectors: PromptVectors) -> _Candidate:
+        """The router that ``train auto`` chooses; every fold chooses anew, so that the choice is proved, too."""
+        records = evidence.records
         task = EmbeddingTask(
             strong=evidence.strong,
             weak=evidence.weak,
@@ -532,20 +538,16 @@ class _Learning:
             vectors=vectors,
             seed=self.seed,
         )
-        groups = [str(group) for group in evidence.groups]
-        candidates = []
-        for name, trainer in TRAINERS.items():
-            rates = out_of_fold_win_rates(
-                lambda rows, trainer=trainer: trainer.fit_records(rows, task).router,  # type: ignore[misc]
-                records,
-                folds=_FOLDS_FROM_NOTHING,
-                seed=self.seed,
-                groups=groups,
-            )
-            fitted = trainer.fit_records(records, task)
-            p = np.clip([rates[prompt] for prompt in evidence.prompts], 1e-4, 1.0 - 1e-4)
-            candidates.append(_Candidate(name, fitted.router, np.log(p / (1.0 - p)), dict(fitted.settings)))
-        return candidates
+        rates = out_of_fold_win_rates(
+            lambda rows: auto.fit_records(rows, task).router,
+            records,
+            folds=_FOLDS_FROM_NOTHING,
+            seed=self.seed,
+            groups=[str(group) for group in evidence.groups],
+        )
+        fitted = auto.fit_records(records, task)
+        unseen = logits([rates[prompt] for prompt in evidence.prompts])
+        return _Candidate(f"new {fitted.router.name}", fitted.router, unseen, _FOLDS_FROM_NOTHING, fitted.settings)
 
     # --- the verdict ---
 
@@ -592,33 +594,31 @@ class _Learning:
     # --- what is written ---
 
     def _write(self, learned: Learned, best: _Candidate, evidence: _Evidence, in_use: Floats) -> None:
-        unseen = dict(zip(evidence.prompts, sigmoid(best.unseen).tolist(), strict=True))
-        records: list[Record] = []
-        if evidence.scores is not None:
-            records = [
-                Outcome(prompt=prompt, scores={evidence.strong: s, evidence.weak: w})
-                for prompt, s, w in zip(evidence.prompts, *evidence.scores, strict=True)
-            ]
+        """Put a new version into use; running apps that follow the folder pick it up."""
+        with RouterFolder(self.out).new_version() as folder:
+            self._write_to(folder, learned, best, evidence, in_use)
+
+    def _write_to(self, folder: Path, learned: Learned, best: _Candidate, evidence: _Evidence, in_use: Floats) -> None:
         # the router as it will run, on the traffic as it is now: folds, whose penalties differ, would spread otherwise
         latest = [call.prompt for call in self.latest if call.prompt is not None] or evidence.prompts
         trained = Trained(
             router=best.router,
             strong=evidence.strong,
             weak=evidence.weak,
-            measure_on=records,
+            measure_on=evidence.records,
             calibrate_on=(),
             rows={"train": len(evidence.prompts), "held_out": 0, "skipped": self.counts["duplicates"]},
             sources={"traffic log": len(evidence.prompts)},
             settings={"learned_from": evidence.unit, **best.settings, "seed": self.seed},
-            unseen=unseen,
-            folds=_FOLDS,
+            unseen=dict(zip(evidence.prompts, sigmoid(best.unseen).tolist(), strict=True)),
+            folds=best.folds,
             # a correction rests on what the router in use was trained on, too
             trained_on=SeenPrompts.of(evidence.prompts) | (self.in_use.trained_on or SeenPrompts()),
             calibration=best.router.win_rates(latest),
         )
         draws = self.options.get("draws", 1000)
-        finish_training(trained, self.out, started=self.started, draws=draws)
-        (self.out / VERDICT_FILE).write_text(json.dumps(learned.to_dict(), indent=2) + "\n", encoding="utf-8")
+        finish_training(trained, folder, started=self.started, draws=draws)
+        (folder / VERDICT_FILE).write_text(json.dumps(learned.to_dict(), indent=2) + "\n", encoding="utf-8")
         if evidence.scores is not None:
             s, w = evidence.scores
             strong_cost, weak_cost = evidence.costs or (None, None)
@@ -630,7 +630,14 @@ class _Learning:
                 weak_cost=weak_cost,
                 draws=draws,
             )
-            save_evaluation([result], self.out / EVALUATION_FOLDER)
+            save_evaluation([result], folder / EVALUATION_FOLDER)
+
+
+def advice(gain: Gain, over_in_use: Gain, *, looked: bool) -> Advice:
+    """What to do: a new router has to beat the static mix for certain, and must not seem worse than the one in use."""
+    if not looked or finding(gain) != "gains":
+        return "not yet"
+    return "gains" if over_in_use.value >= 0 else "keep"
 
 
 def judge_name(model: str, instructions: str = JUDGE_INSTRUCTIONS) -> str:
