@@ -296,6 +296,15 @@ def test_an_equally_good_model_at_a_higher_cost_changes_nothing(threshold):
     assert found.best_single == "strong"
 
 
+@pytest.mark.parametrize(("costs", "between"), [((10, 1), (0.5, 0.9)), ((1, 10), (0.1, 0.5))])
+def test_of_equally_good_thresholds_the_cheapest_is_chosen(costs, between):
+    """The middle prompts gain what the average prompt does, so with them or without, the policy gains as much."""
+    rates = np.repeat([0.9, 0.5, 0.1], 40)
+    strong = np.concatenate([np.ones(40), np.arange(40) % 2, np.zeros(40)])
+    found = verdict(rates, strong, np.full(120, 0.25), strong_cost=costs[0], weak_cost=costs[1])
+    assert between[0] < found.threshold <= between[1]
+
+
 def test_an_equally_good_further_model_is_no_better_weak_one():
     rates, strong, weak, third = equal_scores()
     for cost in (0.5, 1.0):
