@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -95,6 +96,15 @@ def spans() -> Iterator[SpanRecorder]:
     root.add_span_handler(recorder)
     yield recorder
     root.span_handlers = before
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_event_loop() -> None:
+    """LlamaIndex's synchronous methods create an event loop for the thread and leave it open, unless it has been unset.
+
+    Only the first tests of a process would find none unset, so the warning would depend on their order.
+    """
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture(autouse=True)
