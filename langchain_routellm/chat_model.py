@@ -58,8 +58,9 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
     router call for the whole batch).
 
     A call that the weak model's profile says it cannot serve (images, tools, structured output, too long a prompt)
-    goes to the strong one without asking the router. When a conversation moves to another provider's model, thinking
-    blocks and signatures that it would refuse are left out. One call can be steered through its config::
+    goes to the strong one without asking the router. When a conversation moves to another model, what that model would
+    refuse (thinking, signatures, ids, blocks of another provider's tools) is left out. One call can be steered through
+    its config::
 
         llm.invoke(prompt, config={"configurable": {"routellm_threshold": 0.5}})
         llm.invoke(prompt, config={"configurable": {"routellm_force": "strong"}})

@@ -66,14 +66,14 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
     """Sends an agent's model calls to a strong or a weak chat model.
 
     With ``scope="run"`` it decides once, when the agent starts, on the last human message, and every model call of
-    the run goes to that side: tool loops are not torn between providers, and a provider's prompt cache keeps
-    working. With ``scope="call"`` it decides before each model call (on the same human message as long as tools are
-    running, so the route changes only with the conversation, the settings or the need). The decision stands in the
-    agent's state and result as ``"routellm"``, in the metadata and tags of the model's run, and on each answer (see
-    `routing_decision`).
+    the run goes to that side: a tool loop stays with one provider, and the provider's prompt cache keeps working. With
+    ``scope="call"`` it decides before each model call, on the same human message as long as tools are running; human
+    messages that no human wrote, such as a summary in the middle of a loop, do not change the route. The decision
+    stands in the agent's state and result as ``"routellm"``, in the metadata and tags of the model's run, and on each
+    answer (see `routing_decision`).
 
-    When a conversation moves to another provider's model, what that provider would refuse is left out: thinking
-    blocks and signatures of the other's answers, and prompt-cache markers where the model does not read them.
+    When a conversation moves to another model, what that model would refuse is left out, as for `ChatRouteLLM`;
+    prompt-cache markers are kept for the models that read them.
 
     Order: list it before `ModelFallbackMiddleware` and other middleware that sets the model (the first is the
     outermost), so that fallbacks stand in for the model chosen here. Listed after, it would set the model again; it
@@ -84,7 +84,8 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
 
     Args:
         strong: The expensive chat model, or its name for `init_chat_model`; tools are bound by the agent.
-        weak: The cheap one, likewise. The agent's own ``model`` is never called.
+        weak: The cheap one, likewise. The agent does not call its own ``model``; sub-agents and middleware without
+            one of their own still do.
         scope: ``"run"`` or ``"call"``.
         **options: As for `ChatRouteLLM`, see `RoutingOptions`; ``sticky=`` by the agent's ``thread_id`` needs no
             checkpointer.
