@@ -140,6 +140,8 @@ def count_pairs(connection: Connection, period: Period, *, without_label: bool, 
     query = select(func.count()).select_from(shadow).where(*_makes_a_pair(shadow))
     if period != Period():
         query = query.join(calls, calls.c.id == shadow.c.call_id).where(period.holds(calls.c.created))
+        # no answer comes before its call, and answers have an index by time
+        query = query.where(Period(period.since).holds(shadow.c.created))
     if without_label:
         query = query.where(not_(_has_label(shadow.c.call_id, labeller)))
     return connection.scalar(query) or 0

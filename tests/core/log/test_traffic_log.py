@@ -343,6 +343,7 @@ if __name__ == "__main__":
     assert counted(url) == 400
 
 
+@pytest.mark.slow
 def test_four_processes_into_one_database(url: str) -> None:
     running = [
         subprocess.Popen([sys.executable, "-c", f"{_PROGRAM}\nrecord(800)", url], stderr=subprocess.PIPE)
@@ -357,6 +358,7 @@ def test_four_processes_into_one_database(url: str) -> None:
         assert len({call.id for call in database.calls()}) == 3200
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize("moment", ["importing", "writing"])
 def test_children_forked_at_any_moment_write_all_rows_once(url: str, moment: str) -> None:
@@ -397,6 +399,7 @@ print(log._writer._done)
     assert counted(url) == int(done.stdout) + 300
 
 
+@pytest.mark.slow
 def test_kill_loses_only_what_was_not_flushed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/traffic.db"
     program = """
