@@ -104,20 +104,68 @@ def is_empty(chunk: Any) -> bool:
 def is_broken(answer: Any) -> bool:
     """Whether a model's answer, or a piece of its stream, has no content, no tool call and no finish reason.
 
-    Only a model's own message can be broken: what a parser or any other runnable gives may well be empty.
+    None stands for a stream without a sound piece. Only a model's own message can be broken: what a parser or any other
+    runnable gives may well be empty, and `ReplyWatch` sees what the model behind it gave.
     """
+    if answer is None:
+        return True
     if isinstance(answer, AIMessage):
         if _has_content(answer.content):  # most answers: the rest costs more than this
             return False
         calls = answer.tool_calls or answer.invalid_tool_calls or getattr(answer, "tool_call_chunks", None)
         return not (calls or any(answer.additional_kwargs.values()) or _is_finished(answer.response_metadata))
     if isinstance(answer, LLMResult):
-        return any(all(is_broken(getattr(g, "message", None)) for g in answers) for answers in answer.generations)
+        return any(
+            all(is_broken(g.message) if isinstance(g, ChatGeneration) else False for g in answers)
+            for answers in answer.generations
+        )
     if isinstance(answer, Mapping) and "event" in answer:
         name = str(answer["event"])
         finished = name == "message-finish" and _is_finished(answer.get("metadata") or {})
         return not (name.startswith("content-block") or finished)
     return False
+
+
+class ReplyWatch(BaseCallbackHandler):
+    """Says whether the answer of a chain is broken: it is empty, and so was the last reply of a model in the chain.
+
+    Call it like `is_broken`; as a callback of the chain's run it sees the replies.
+    """
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self._is_running = self._is_broken = False
+
+    def __call__(self, answer: Any) -> bool:
+        if isinstance(answer, Mapping) and isinstance(answer.get("raw"), BaseMessage) and answer.keys() <= _WITH_RAW:
+            answer = answer["raw"]
+        if isinstance(answer, BaseMessage):
+            return is_broken(answer)
+        if isinstance(answer, BaseException):  # of a parser, say, that found nothing to parse
+            return self._is_broken
+        # while the model runs, an empty piece of a stream says nothing yet
+        return _is_nothing(answer) and (self._is_running or self._is_broken)
+
+    def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
+        """Note that a model has been asked."""
+        self._is_running, self._is_broken = True, False
+
+    def on_llm_start(self, serialized: Any, prompts: Any, **kwargs: Any) -> None:
+        """Note that a model has been asked."""
+        self._is_running, self._is_broken = True, False
+
+    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+        """Note whether a reply is broken."""
+        self._is_running, self._is_broken = False, is_broken(response)
+
+    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
+        """Note that the model has ended."""
+        self._is_running = False
+
+
+def _is_nothing(answer: Any) -> bool:
+    return answer is None or (isinstance(answer, str | list | dict | tuple) and not answer)
 
 
 def _is_finished(metadata: Mapping[str, Any]) -> bool:

@@ -19,9 +19,19 @@ from langchain_core.runnables.config import (
 )
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
-from langchain_routellm.answers import KEY, TokenWatch, is_broken, is_empty, merged, stamped, weak_answer
+from langchain_routellm.answers import (
+    KEY,
+    ReplyWatch,
+    TokenWatch,
+    is_broken,
+    is_empty,
+    merged,
+    stamped,
+    weak_answer,
+)
 from langchain_routellm.batches import Plan
 from langchain_routellm.messages import conversation_of
+from langchain_routellm.sides import chat_model_of
 from langchain_routellm.usage import UsageWatch
 from routellm_core import RoutingDecision, RoutingRequest
 from routellm_core.checks import Side
@@ -180,10 +190,11 @@ class Dispatch:
             value: The input of the call, which a check of weak answers may look at.
             output: What the chunks of a stream amount to.
         """
+        of_chains = chat_model_of(self.strong) is None or chat_model_of(self.weak) is None
         return self.routing.route(
             decided.request,
             decided.decision,
-            is_broken=is_broken,
+            is_broken=ReplyWatch() if of_chains else is_broken,
             answer_of=lambda given: weak_answer(output(given) if isinstance(given, list) else given, given),
             messages=value,
         )
@@ -422,7 +433,8 @@ class Dispatch:
         side = self.side(decision.model)
         if record is not None:
             record.calls(side)
-        unwatched = isinstance(run, _UnseenRun) and route.on_usage is None
+        watch = route.is_broken
+        unwatched = isinstance(run, _UnseenRun) and route.on_usage is None and not isinstance(watch, ReplyWatch)
         if unwatched and isinstance(side, BaseChatModel) and side.callbacks is None:
             return config  # no handler here and none on the model: there is nobody to tell
         manager = run.get_child(f"{KEY}:{decision.model}")
@@ -435,6 +447,8 @@ class Dispatch:
                 manager.remove_handler(handler)
         elif route.may_turn and manager.handlers:
             manager.add_handler(TokenWatch(route))
+        if isinstance(watch, ReplyWatch):
+            manager.add_handler(watch)
         if route.on_usage is not None:
             manager.add_handler(UsageWatch(partial(route.on_usage, decision.model)))
         # what patch_config does, for a config that is complete and ours already

@@ -358,8 +358,10 @@ def _decision_id(message: BaseMessage) -> str | None:
     return None if decision is None else decision.id
 
 
-def _is_broken(response: ModelResponse[Any]) -> bool:
-    """Whether a model call of the agent came back without any answer."""
+def _is_broken(response: ModelResponse[Any] | BaseException) -> bool:
+    """Whether a model call of the agent came back without any answer; an error that it raised speaks for itself."""
+    if isinstance(response, BaseException):
+        return False
     return response.structured_response is None and all(map(is_broken, response.result))
 
 

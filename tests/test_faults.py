@@ -18,6 +18,7 @@ import pytest
 import pytest_asyncio
 from langchain.agents import create_agent
 from langchain_core.messages import HumanMessage
+from langchain_core.output_parsers import StrOutputParser
 from langchain_openai import ChatOpenAI
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.llms.openai import OpenAI
@@ -250,6 +251,46 @@ async def test_every_cell(services: Services, kind: str, way: str, name: str) ->
         # nothing is asked twice
         assert len(services.weak.requests) == 1
         assert len(services.strong.requests) == (expected == "strong")
+
+
+@pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.outcome == "OTHER"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_chain_hides_no_broken_reply(services: Services, way: str, name: str) -> None:
+    chains: dict[str, Any] = {side: model | StrOutputParser() for side, model in services.langchain.items()}
+    for failover in (True, False):
+        services.begin(FAULTS[name])
+        route = RouteLLMRunnable(**chains, router=ScriptedRouter(), threshold=0.5, failover=failover)
+        if failover:
+            answer = await _called(route, way, EASY)
+            assert "".join(answer) == "answer of gpt-4o"
+            continue
+        with pytest.raises(FAULTS[name].raises):
+            await _called(route, way, EASY)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_empty_answer_of_a_chain_with_a_reason_is_one(services: Services, way: str) -> None:
+    chains: dict[str, Any] = {side: model | StrOutputParser() for side, model in services.langchain.items()}
+    functions: dict[str, Any] = dict.fromkeys(chains, lambda text: "")
+    for sides in (chains, functions):
+        services.begin(FAULTS["a filtered answer"])
+        route = RouteLLMRunnable(**sides, router=ScriptedRouter(), threshold=0.5, failover=True)
+        assert "".join(await _called(route, way, EASY)) == ""
+        assert services.strong.requests == []
+
+
+@pytest.mark.parametrize("method", ["function_calling", "json_schema"])
+@pytest.mark.parametrize("include_raw", [False, True])
+async def test_structured_output_hides_no_broken_reply(services: Services, method: Any, include_raw: bool) -> None:
+    schema = {"title": "Sum", "type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
+    services.begin(FAULTS["an answer without anything"])
+    services.strong.chat = lambda body: ChatReply(
+        '{"sum": 4}', tool_calls=[("Sum", {"sum": 4})] if body.get("tools") else ()
+    )
+    llm = ChatRouteLLM(**services.langchain, router=ScriptedRouter(), threshold=0.5, failover=True)
+    answer = llm.with_structured_output(schema, method=method, include_raw=include_raw).invoke(EASY)
+    assert (answer["parsed"] if include_raw else answer) == {"sum": 4}
+    services.strong.chat = lambda body: ChatReply(f"answer of {body['model']}")
 
 
 @pytest.mark.parametrize(("kind", "way"), CELLS)

@@ -44,7 +44,8 @@ class Route(Generic[T]):
             cannot serve, and one that a limit sent to the weak model, which nobody may leave by making that model fail.
         cooldown: Which sides have failed lately; without `failover` it has no say.
         is_broken: Whether an answer, or a piece of a stream, has no content, tool call or finish reason; asked with
-            None for a stream without any piece. A stream is broken when all of its pieces are. By default nothing is.
+            None at the end of a stream all of whose pieces are broken, or that has none; and with what a side raised:
+            whether a broken answer is behind it. By default nothing is.
         cascade: The check of a weak answer; it has no say in calls that it does not concern, nor while the strong side
             is cooling down.
         on_settled: Called once with the decision as soon as it is settled: at the first token, at the end of an
@@ -115,6 +116,11 @@ class Route(Generic[T]):
         return self.decision.model
 
     @property
+    def is_broken(self) -> Callable[[Any], bool]:
+        """What says whether an answer is broken, as it was passed in."""
+        return self._is_broken
+
+    @property
     def may_turn(self) -> bool:
         """Whether the other side may still answer."""
         return self._may_turn
@@ -149,7 +155,7 @@ class Route(Generic[T]):
             self._turned(escalated=True, detail=exc.detail)
             return
         # a side that is cut off in its answer is not dead
-        survivable = is_survivable(exc)
+        survivable = is_survivable(exc) or self._is_broken(exc)
         if self._cooldown is not None and not self._begun and survivable:
             self._cooldown.failed(self.side)
         if not (self._may_turn and (survivable or self._overflowed(exc))):
@@ -335,7 +341,7 @@ class Route(Generic[T]):
 
     def _check_end(self) -> None:
         """Raise where the stream that has ended was broken as a whole."""
-        if self._sound is False or (self._sound is None and self._is_broken(None)):
+        if not self._sound and self._is_broken(None):
             self._sound = None
             raise self._emptiness()
 
