@@ -229,7 +229,7 @@ class Calibration(WinRateDistribution):
         check_format(data if isinstance(data, dict) else {}, FORMAT, "calibration")
         for name in ("values", "counts"):
             if not isinstance(data.get(name), list):
-                raise CheckpointError(f"not a calibration: {name} is no list of numbers")
+                raise CheckpointError(f"not a calibration: {name} is not a list of numbers")
         for name in ("router", "fingerprint"):
             if not isinstance(data.get(name), str | None):
                 raise CheckpointError(f"not a calibration: {name}={shown(data[name])}, expected a text or null")

@@ -147,7 +147,7 @@ class OnlineCalibration:
             strong = value >= threshold
             self._observed += 1
             self._strong += strong
-            # What is owed is capped: traffic that gives no choice must not be paid back by thousands of calls later.
+            # Capped, so that a stretch of traffic without a choice is not paid back by thousands of later calls.
             cap = self.window / 2.0
             self._owed = min(cap, max(-cap, self._owed + self.strong_fraction - strong))
             oldest = self._recent.popleft()
@@ -159,7 +159,7 @@ class OnlineCalibration:
     def correct(self, strong: int) -> None:
         """Note that a call did not go where its threshold said: +1 where it went to the strong model instead, else -1.
 
-        Exploration does so; the share that is kept on target is that of the sides that answer.
+        Exploration and held conversations do so; the share on target is that of the sides that answer.
         """
         with self._lock:
             cap = self.window / 2.0
@@ -257,7 +257,9 @@ class OnlineCalibration:
         if lacking:
             raise CheckpointError(f"not a saved online calibration: it has no {lacking[0]!r}; {_ANEW}")
         if not isinstance(data["recent"], list):
-            raise CheckpointError(f"not a saved online calibration: recent={shown(data['recent'])} is no list; {_ANEW}")
+            raise CheckpointError(
+                f"not a saved online calibration: recent={shown(data['recent'])} is not a list; {_ANEW}"
+            )
         try:
             recent = [checked_fraction(v, "recent") for v in data["recent"]]
             if len(recent) != data["window"]:  # before so much memory is taken for the window

@@ -1,4 +1,4 @@
-"""Breaker: what has just failed is left alone for a while, and then tried again by one call."""
+"""Breaker: stops using something that keeps failing, and lets one call at a time try it again later."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from routellm_core.forks import fork_safe_lock
 
 
 class Breaker:
-    """Opens after failures in a row; while it is open nobody tries, but for one probe each time the wait is over.
+    """Opens after several failures in a row. While it is open, only one call per waiting time may try, as a probe.
 
-    A success closes it. While probes keep failing the wait doubles, up to `longest`. Safe for threads; a forked child
-    and a copy in another process go on from a closed one of their own.
+    A success closes it. While probes keep failing, the waiting time doubles, up to `longest`. Safe for threads; a
+    forked child and a copy in another process start with a closed breaker of their own.
 
     Args:
         failures: How many failures in a row open it.
@@ -49,13 +49,13 @@ class Breaker:
             now = self._clock()
             if now < self._next_probe:
                 return False
-            # a probe that never comes back must not keep the next one from being made
+            # a probe that never returns must not prevent the next one
             self._probes += 1
             self._next_probe = now + self._patience()
             return True
 
     def failed(self) -> None:
-        """Note a failure."""
+        """Record a failure."""
         with self._lock:
             self._in_a_row += 1
             if self._in_a_row == self.failures:
@@ -63,7 +63,7 @@ class Breaker:
                 self._next_probe = self._clock() + self.wait
 
     def succeeded(self) -> None:
-        """Note a success, which closes it."""
+        """Record a success, which closes the breaker."""
         if self._in_a_row:
             with self._lock:
                 self._in_a_row = 0

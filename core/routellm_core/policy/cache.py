@@ -11,15 +11,15 @@ from routellm_core.forks import fork_safe_lock
 
 
 def prompt_key(prompt: str) -> bytes:
-    """A hash that stands for a prompt: the cache must hold neither the text of prompts nor megabytes of it."""
+    """Hash a prompt, so that the cache stores neither its text nor megabytes of it."""
     return hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class WinRateCache:
-    """The win rates that were used last; safe for threads and forks, empty in another process.
+    """The most recently used win rates. Safe for threads and forks; a copy in another process starts empty.
 
     Args:
-        size: How many to keep; 0 keeps none.
+        size: How many win rates to keep; 0 turns the cache off.
     """
 
     def __init__(self, size: int) -> None:
@@ -48,7 +48,7 @@ class WinRateCache:
         return found
 
     def keep(self, items: Mapping[bytes, float]) -> None:
-        """Remember win rates; those unused for longest make room."""
+        """Store win rates, and drop the least recently used beyond the size."""
         if self.size:
             with self._lock:
                 for key, value in items.items():

@@ -49,7 +49,7 @@ class Coalescer:
         task.add_done_callback(self._running.discard)
 
     async def _answer(self, asks: list[_Ask]) -> None:
-        asks = [ask for ask in asks if not ask[1].done()]  # a cancelled task waits no longer
+        asks = [ask for ask in asks if not ask[1].done()]  # its task was cancelled
         if not asks:
             return
         try:

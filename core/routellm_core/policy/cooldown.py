@@ -1,4 +1,4 @@
-"""Cooldown: a side that has just failed is passed over for a while."""
+"""Cooldown: skips a side that has just failed for a while."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ DEFAULT_SECONDS = 5.0
 
 
 class Cooldown:
-    """Passes over a side that has failed, so that a dead model does not cost every call its time-out.
+    """Skips a side that has failed, so that not every call waits for a dead model to time out.
 
-    One failure is enough. Each time the wait is over, one call goes to the side as a probe; an answer ends the
-    cooldown. All calls of one routed model and of its copies share it. Safe for threads; a forked child, and a copy
-    in another process, start without any failure.
+    One failure starts it. After each waiting time one call goes to the side as a probe; an answer ends the cooldown.
+    All calls of a routed model and of its copies share it. Safe for threads; a forked child and a copy in another
+    process start without failures.
 
     Args:
-        seconds: How long a side is passed over after a failure, and from one probe to the next.
+        seconds: How long a side is skipped after a failure, and the time between two probes.
         clock: Seconds, monotonic; for tests.
     """
 
@@ -33,12 +33,12 @@ class Cooldown:
 
     @classmethod
     def of(cls, cooldown: Any) -> Self | None:
-        """What ``cooldown=`` means: None or 0, no cooldown; a number of seconds; or itself."""
+        """Build what ``cooldown=`` describes: None for None or 0, else a cooldown of that many seconds."""
         if isinstance(cooldown, cls):
             return cooldown
         if not isinstance(cooldown, bool) and cooldown == 0:
             return None
-        seconds = checked_seconds(cooldown, "cooldown", without="or 0 to pass over nothing")
+        seconds = checked_seconds(cooldown, "cooldown", without="or 0 to skip nothing")
         return None if seconds is None else cls(seconds)
 
     def allows(self, side: Side) -> bool:
@@ -50,9 +50,9 @@ class Cooldown:
         return self._breakers[side].is_open
 
     def failed(self, side: Side) -> None:
-        """Note that `side` failed in a way that another model could survive."""
+        """Record that `side` failed in a way that another model could survive."""
         self._breakers[side].failed()
 
     def answered(self, side: Side) -> None:
-        """Note that `side` answered."""
+        """Record that `side` answered."""
         self._breakers[side].succeeded()

@@ -1,4 +1,4 @@
-"""Exploration: a fair coin in the place of the threshold, with the probability that makes its outcomes usable."""
+"""Exploration: a fair coin decides some calls instead of the threshold, and the decision records the probability."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DRAWS = 16**8
 
 @dataclass(frozen=True, slots=True)
 class Exploration:
-    """Which calls a coin decides.
+    """Which calls a fair coin decides.
 
     Attributes:
         chance: Chance in (0, 1] that a call is explored.
@@ -30,10 +30,10 @@ class Exploration:
 
     @classmethod
     def of(cls, explore: Any, band: Any) -> Exploration | None:
-        """What the options ``explore=`` and ``explore_band=`` mean; None explores nothing.
+        """Build the exploration that the options ``explore=`` and ``explore_band=`` describe; None explores nothing.
 
         Raises:
-            ConfigurationError: A value is not allowed, or there is a band and nothing to explore in it.
+            ConfigurationError: A value is not allowed, or a band is set without a chance to explore.
         """
         chance = checked_fraction(explore, "explore")
         if band is None:
@@ -48,9 +48,9 @@ class Exploration:
         return cls(chance, float(band[0]), float(band[1]))
 
     def drawn(self, decision_id: str, win_rate: float, side: Side) -> tuple[Side, bool, float]:
-        """Let chance have its say in one call.
+        """Decide whether the coin chooses the side of one call, and toss it.
 
-        The draws are digits of the decision's id, so that trying a call again does not draw again.
+        The random numbers are digits of the decision's id, so repeating a call with the same id gives the same result.
 
         Args:
             decision_id: Random hex digits.
@@ -76,14 +76,14 @@ class Exploration:
         """
         values, counts = calibration.values, calibration.counts / calibration.count
         explored = counts * ((values >= self.low) & (values <= self.high))
-        # shares of the calls from each value up, and in the last place of none
+        # share of the calls at or above each value; the last entry is the empty share, 0
         above = np.append(np.cumsum(counts[::-1])[::-1], 0.0)
         explored_above = np.append(np.cumsum(explored[::-1])[::-1], 0.0)
         shares = above + self.chance * (explored.sum() / 2.0 - explored_above)
         least, most = float(shares[-1]), float(shares[0])
         if not least - 1e-9 <= strong_fraction <= most + 1e-9:
             raise ConfigurationError(
-                f"strong_fraction={strong_fraction} with explore={self.chance}: the coin alone makes the share lie "
-                f"between {least:.3g} and {most:.3g}; explore less, or choose a share within"
+                f"strong_fraction={strong_fraction} with explore={self.chance}: the coin alone keeps the share "
+                f"between {least:.3g} and {most:.3g}; explore less, or choose a share in that range"
             )
         return calibration.threshold(strong_fraction=float(above[int(np.argmin(np.abs(shares - strong_fraction)))]))

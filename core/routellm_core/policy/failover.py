@@ -6,7 +6,7 @@ import re
 import traceback
 from collections.abc import Iterator
 
-# HTTP statuses of a provider that say: this side, now. 400, 401, 403, 404, 413 and 422 say: this request, or this key.
+# HTTP statuses that blame this service, now. 400, 401, 403, 404, 413 and 422 blame the request or the key.
 _SURVIVABLE_STATUS = frozenset({408, 409, 425, 429, 498, 499}) | frozenset(range(500, 600))
 # mistakes in the calling program; another model would meet the same one
 _PROGRAMMING_ERRORS = (
@@ -22,10 +22,10 @@ _PROGRAMMING_ERRORS = (
     SyntaxError,
     MemoryError,
 )
-# of this machine's files, not of the line to a model
+# about files on this machine, not about the connection to a model
 _LOCAL_FILE_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _REFUSED_BY_NAME = ("Authentication", "PermissionDenied", "BadRequest", "InvalidRequest", "Unauthorized", "Forbidden")
-# how LangGraph pauses a graph or leaves it for another: raised like an error, and none
+# LangGraph raises these to pause a graph or to leave it for another; they are not errors
 _CONTROL_FLOW_BY_NAME = ("GraphBubbleUp",)
 _OVERFLOW_BY_NAME = ("ContextOverflow", "ContextWindowExceeded")
 _OVERFLOW_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
@@ -108,7 +108,7 @@ def is_overflow(exc: BaseException) -> bool:
         return False
     if any(part in cls.__name__ for cls in type(exc).__mro__ for part in _OVERFLOW_BY_NAME):
         return True
-    # another code says what it is, too
+    # any other code names another cause
     return not codes and _status(exc) in (400, 413) and _OVERFLOW_MESSAGE.search(str(exc)) is not None
 
 

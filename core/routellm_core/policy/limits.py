@@ -1,4 +1,4 @@
-"""Limits: a cap on spending, and a share of strong calls for each user that nobody can take from the others."""
+"""Limits: a cap on spending, and a share of strong calls for each user that other users cannot take away."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class FileStore:
 
 
 class Limit(ABC):
-    """Something that may turn a strong call into a weak one; see `SpendLimit` and `ShareLimit`.
+    """A rule that may turn a strong call into a weak one; see `SpendLimit` and `ShareLimit`.
 
     Args:
         key: Name of the call setting that tells whose call it is, such as ``"user_id"``; None counts all calls
@@ -101,7 +101,7 @@ class Limit(ABC):
         max_keys: How many users are remembered; the one unused for longest is forgotten.
     """
 
-    # whether it goes by what calls use, so that somebody has to tell it
+    # whether it depends on what calls use, which the adapters then report to `spent`
     needs_usage: ClassVar[bool] = False
     _name: str
 
@@ -123,22 +123,22 @@ class Limit(ABC):
         """The side that a call must go to because of this limit, before any router runs; None leaves it open.
 
         Raises:
-            LimitError: The limit is reached, and is to be told so.
+            LimitError: The limit is reached and refuses calls.
         """
         return None
 
     def allows(self, user: str, win_rate: float, calibration: Calibration | None) -> bool:
-        """Whether a call that is strong by its win rate may be."""
+        """Whether a call that is strong by its win rate may go to the strong model."""
         return True
 
     def decided(self, user: str, side: Side) -> None:  # noqa: B027  # a limit notes what it goes by
-        """Note which side a call of `user` goes to."""
+        """Record which side a call of `user` goes to."""
 
     def turned_to_strong(self, user: str) -> None:  # noqa: B027
-        """Note that a call of `user` that was decided weak is strong after all."""
+        """Record that a call of `user` that was decided weak goes to the strong model after all."""
 
     def spent(self, user: str, side: Side, input_tokens: int, output_tokens: int) -> None:  # noqa: B027
-        """Note what a call of `user` used."""
+        """Record what a call of `user` used."""
 
     # --- counts by user ---
 
@@ -184,7 +184,7 @@ class Limit(ABC):
             return self._state()
 
     def __getstate__(self) -> dict[str, Any]:
-        # another process: the same rule, with counts of its own (or those of the store)
+        # in another process: the same rule, with counts of its own (or those of the store)
         return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_saver", "_counts")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -294,7 +294,7 @@ class SpendLimit(Limit):
         now = self._now()
         if now > self._period:
             self._counts.clear()
-        self._period = now  # a clock that was set back forgives nothing
+        self._period = now  # setting the clock back does not reset the counts
 
     def _state(self) -> dict[str, Any]:
         return {**super()._state(), "period": self._period}
@@ -312,7 +312,7 @@ class SpendLimit(Limit):
 
 
 class ShareLimit(Limit):
-    """A share of strong calls for each user: who makes every prompt look hard only raises a threshold of their own.
+    """A share of strong calls for each user: making every prompt look hard raises only one's own threshold.
 
     Each user may exceed the share by a tenth of `window` calls. Beyond that the user's own threshold rises above that
     of the policy, so that the hardest of their prompts stay strong and the share falls back; it never falls below the
@@ -325,7 +325,7 @@ class ShareLimit(Limit):
     Args:
         key: Name of the call setting that tells whose call it is, such as ``"user_id"``.
         strong_fraction: Largest share of strong calls of each user, in [0, 1].
-        window: Over about how many calls of a user the share is kept.
+        window: About how many calls of a user the share is measured over.
         store: Where the counts outlive the process: a folder, or a `TrafficLog`; None forgets them.
         max_keys: How many users are remembered; the one unused for longest is forgotten.
 
@@ -375,7 +375,7 @@ class ShareLimit(Limit):
     def _owe(self, user: str, more: float) -> None:
         with self._lock:
             owed = self._counts.get(user, 0.0) + more
-            # what was not used is not saved up, and what was used too much is forgotten beyond half a window
+            # unused calls are not saved up, and overuse beyond half a window is forgotten
             self._set(user, min(0.0, max(-self.window / 2.0, owed)))
         self._changed()
 
@@ -424,7 +424,7 @@ class _Saver:
             if self._running:
                 return
             self._running = True
-        # the thread holds the limit: what it has counted must be saved, also when nobody else holds it any more
+        # the thread keeps the limit alive until its counts are saved, even if nothing else refers to it
         threading.Thread(target=self._run, args=(self._limit(),), name="routellm-limits", daemon=True).start()
 
     def _run(self, limit: Limit) -> None:
@@ -443,7 +443,7 @@ class _Saver:
         self._dirty = False
         try:
             limit.store.save_state(limit._name, limit.snapshot())
-        except Exception as exc:  # a full disk must not end a call
+        except Exception as exc:  # a full disk must not make a call fail
             logger.warning("the state of %r cannot be saved (%s)", limit, type(exc).__name__)
 
 

@@ -110,8 +110,8 @@ class RoutingOptions(DecisionOptions, total=False):
     the weak model a prompt that is too long for it; not a refused key or request."""
 
     cooldown: float | Cooldown | None
-    """Seconds for which a model is passed over after such a failure, with `failover`; then one call at a time tries it
-    again. By default 5; None or 0 passes over nothing. Forced calls go to their side all the same."""
+    """With `failover`, how many seconds a model is skipped after such a failure; then one call at a time tries it
+    again. The default is 5; None or 0 skips nothing. Forced calls go to their side anyway."""
 
     accept: Accept | None
     """A check of the weak model's answers (a cascade): a function of the `WeakAnswer` and, if it takes two arguments,

@@ -42,7 +42,7 @@ class Route(Generic[T]):
         decision: What the policy decided.
         failover: Whether the other side may answer. Two kinds of calls have nowhere to go: one that the weak model
             cannot serve, and one that a limit sent to the weak model, which nobody may leave by making that model fail.
-        cooldown: Which sides have failed lately; without `failover` it has no say.
+        cooldown: Which sides have failed recently; ignored without `failover`.
         is_broken: Whether an answer, or a piece of a stream, has no content, tool call or finish reason; asked with
             None at the end of a stream all of whose pieces are broken, or that has none; and with what a side raised:
             whether a broken answer is behind it. By default nothing is.
@@ -154,7 +154,7 @@ class Route(Generic[T]):
             self._to_strong(self.decision)
             self._turned(escalated=True, detail=exc.detail)
             return
-        # a side that is cut off in its answer is not dead
+        # a side whose answer was cut off is not dead
         survivable = is_survivable(exc) or self._is_broken(exc)
         if self._cooldown is not None and not self._begun and survivable:
             self._cooldown.failed(self.side)
@@ -167,7 +167,7 @@ class Route(Generic[T]):
         self._turned(failover=self.decision.model, detail=type(exc).__name__)
 
     def _turned(self, **changes: Any) -> None:
-        """Have the other side answer; from now on there is no way back."""
+        """Turn to the other side, for good."""
         self._held.clear()
         self._sound = None
         self.decision = replace(self.decision, model=other_side(self.decision.model), **changes)

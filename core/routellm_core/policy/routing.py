@@ -252,7 +252,7 @@ class Routing:
         return as_request(texts(), settings)
 
     def decide(self, request: RoutingRequest, settings: CallSettings) -> RoutingDecision:
-        """Decide one call, and let stickiness have its say."""
+        """Decide one call, and apply stickiness."""
         return self.noted(request, self.policy.decide(request), settings)
 
     async def adecide(self, request: RoutingRequest, settings: CallSettings) -> RoutingDecision:

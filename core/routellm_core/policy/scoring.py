@@ -30,7 +30,7 @@ class Scoring:
     """Scores prompts with a router for one policy.
 
     All prompts go into one call. When it fails, the batch is halved until each prompt that the router fails on stands
-    alone; the others keep their win rates. When nothing but failures comes back, the router counts as down and the rest
+    alone; the others keep their win rates. When only failures come back, the router counts as down and the rest
     is not tried. With a deadline, the router computes in its own bounded workers; a router that misses three deadlines
     in a row counts as hung, and then every prompt fails at once, while single calls find out whether it answers again.
 

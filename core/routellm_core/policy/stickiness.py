@@ -1,4 +1,4 @@
-"""Stickiness: once strong, a conversation stays strong, with a way to come back down."""
+"""Stickiness: a conversation that went to the strong model stays there, until it has become easy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 logger = logging.getLogger("routellm_core")
 
 _SETTINGS = ("key", "release_after", "ttl", "max_conversations")
-# Reasons of a strong decision that say nothing of the conversation: they must not pin it.
+# Reasons of a strong decision that say nothing about the conversation, so they must not hold it.
 _PASSING = frozenset({"error", "deadline", "observed", "no_text", "capability"})
 
 
@@ -68,7 +68,7 @@ class Stickiness:
         self.id_of = key if callable(key) else None
         self._warned = False
         self.release_after = release_after
-        self.ttl = checked_seconds(ttl, "ttl", without="to hold for ever")
+        self.ttl = checked_seconds(ttl, "ttl", without="to hold without end")
         self.max_conversations = max_conversations
         self._clock = clock
         self._holds: OrderedDict[str, _Hold] = OrderedDict()
@@ -132,14 +132,14 @@ class Stickiness:
             return self._hold(conversation) is not None
 
     def before(self, conversation: str | None, request: RoutingRequest) -> RoutingRequest:
-        """Settle the request of a held conversation, unless its router's view is needed to let it go."""
+        """Settle the request of a held conversation, unless its win rate is needed to release it."""
         if request.force is None and self.release_after is None and self.held(conversation):
             return replace(request, force="strong", reason="sticky")
         return request
 
     def after(self, conversation: str | None, decision: RoutingDecision) -> RoutingDecision:
         """Take note of a decision; a weak one of a held conversation becomes strong with ``reason="sticky"``."""
-        # a limit has the last word, and observing changes no call
+        # a limit overrides a hold, and observing must not change any call
         if conversation is None or (decision.model == "weak" and decision.reason in ("limit", "observed")):
             return decision
         with self._lock:
@@ -165,7 +165,7 @@ class Stickiness:
             return replace(decision, model="strong", reason="sticky", p_strong=1.0)
 
     def release(self, conversation: str) -> None:
-        """Let a conversation go: its next call is decided afresh."""
+        """Release a conversation: its next call is decided afresh."""
         with self._lock:
             self._holds.pop(conversation, None)
 
@@ -189,7 +189,7 @@ class Stickiness:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # another process: the same rule, and conversations of its own
+        # in another process: the same rule, with conversations of its own
         self.__dict__.update(state)
         self._holds = OrderedDict()
         self._lock = fork_safe_lock(self, "_lock")
