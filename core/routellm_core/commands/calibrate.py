@@ -66,7 +66,10 @@ def calibrate(
     ] = None,
     budget: Annotated[
         float | None,
-        typer.Option(help="Money for --calls calls; needs --price strong=IN/OUT, --price weak=IN/OUT and --tokens."),
+        typer.Option(
+            help="Money for --calls calls; needs --price strong=IN/OUT, --price weak=IN/OUT and, unless the rows have "
+            "tokens, --tokens."
+        ),
     ] = None,
     calls: Annotated[float | None, typer.Option(help="How many calls the budget is for.", show_default="1")] = None,
     price: Prices = None,
@@ -97,6 +100,13 @@ def calibrate(
     prices, mean_tokens = parse_prices(price), parse_tokens(tokens)
     if unknown := sorted(prices.keys() - {"strong", "weak"}):
         raise ConfigurationError(f"--price {unknown[0]}=...: a calibration knows no models, only strong and weak")
+    if budget is not None and mean_tokens is None and data is not None and str(data) != "-":
+        from routellm_core.data.usage import mean_tokens as tokens_of
+
+        if (known := tokens_of(data, form=form)) is not None:
+            mean_tokens = known.input, known.output
+            usual = f"{known.input:,.0f} + {known.output:,.0f}"
+            print(f"tokens of a call: {usual}, the mean of {known.calls:,} calls in {data}", file=sys.stderr)
     money = {
         "--price strong=IN/OUT": prices.get("strong"),
         "--price weak=IN/OUT": prices.get("weak"),

@@ -559,3 +559,19 @@ def test_malformed_rows_of_outcomes_are_left_out_and_counted_where_that_is_asked
     result = run(*command, "--skip-bad")
     assert json.loads(result.stdout)[0]["title"] == "rows, 40 prompts"
     assert "left out 1 malformed rows" in result.stderr
+
+
+def test_a_budget_takes_the_tokens_that_the_rows_have(tmp_path):
+    file = tmp_path / "outcomes.jsonl"
+    with file.open("w") as out:
+        for i in range(60):
+            used = {"big": {"input": 100, "output": 300}, "small": {"input": 100, "output": 100 + i % 2}}
+            row = {"prompt": f"prompt {i}", "scores": {"big": 1, "small": 0}, "tokens": used if i < 40 else {}}
+            out.write(json.dumps(row) + "\n")
+    prices = ["--price", "strong=10", "--price", "weak=1", "--budget", "0.002"]
+    command = ["calibrate", "-d", file, "-r", "random", "-o", tmp_path / "c.json", *prices]
+    result = run(*command)
+    assert "tokens of a call: 100 + 200, the mean of 80 calls" in result.stderr
+    assert "a budget of 0.002 for a call: threshold" in result.stdout
+    file.write_text("".join(json.dumps({"prompt": f"prompt {i}"}) + "\n" for i in range(60)))
+    assert "--budget needs --tokens too" in run(*command, error=ConfigurationError)
