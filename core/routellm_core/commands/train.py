@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -457,15 +458,14 @@ def _report(summary: TrainingSummary, reader: _Reader, as_json: bool) -> None:
     for note in summary.notes:
         console.print(f"note: {note}", markup=False)
     print()
-    lines = summary.table()
-    if lines:
+    lines, evaluation = summary.table(), summary.evaluation
+    if evaluation is not None and math.isfinite(evaluation.metrics["apgr"].value):  # else nothing but dashes
         table = Table(box=None, pad_edge=False, header_style="bold")
         for i, title in enumerate(lines[0]):
             table.add_column(title, justify="right" if i else "left")
         for row in lines[1:]:
             table.add_row(*row)
         console.print(table)
-    evaluation = summary.evaluation
     if evaluation is not None:
         console.print(
             f"\n{summary.measured_on}; {evaluation.confidence:.0%} intervals. Strong alone "
