@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,15 @@ def test_it_runs_with_real_clients(name: str, tmp_path: Path) -> None:
         assert {request.authorization for request in server.requests} == {"Bearer none"}
         assert {request.body["model"] for request in server.requests} <= {"big-model", "small-model"}
         assert server.requests_for("chat/completions", "small-model")
+
+
+@pytest.mark.slow
+def test_an_app_learns_from_its_traffic_what_the_script_planted(tmp_path: Path) -> None:
+    out = run_example("learn_from_traffic.py", cwd=tmp_path)
+    assert "Use it: at 30% strong calls" in out
+    shares = re.search(r"(\d+)% before, (\d+)% after", out)
+    money = re.search(r"([\d.]+) measured from \d+ pairs, ([\d.]+) in truth", out)
+    assert shares is not None
+    assert money is not None
+    assert int(shares[2]) < int(shares[1]) / 2
+    assert float(money[1]) == pytest.approx(float(money[2]), rel=0.3)
