@@ -269,6 +269,12 @@ def read_prompts(
 
 def prompts_of_record(record: Any) -> Iterator[str]:
     """Yield the routing texts of one parsed record: none, one, or several if it bundles spans, runs or calls."""
+    if isinstance(record, dict):
+        labels = form_of_labels([record])
+        if labels is not None and labels.rows is not None and labels.prompts is None and not labels.plain:
+            rows = [row for _, row in labels.rows([("record", record)], None) if not isinstance(row, Problem)]
+            yield from (text for row in rows for text in texts_of_call({"prompt": row.get("prompt")}))
+            return
     yield from _FormReader().texts(record, form_of_traffic(record) if isinstance(record, dict) else None)
 
 

@@ -59,10 +59,10 @@ def nameless(seen: Seen) -> DataError:
     """The error for rows about one model whose name stands nowhere."""
     file = seen.source.path
     guess = file.parent.name if file.parent.name and file.parent.name.isprintable() else "MODEL"
-    command = f"--data {shlex.quote(f'{guess}={file}')} --data OTHER=OTHER_FILE"
+    command = f"routellm evaluate --data {shlex.quote(f'{guess}={file}')} --data OTHER=OTHER_FILE"
     return DataError(
-        f"{file}: its rows are about one model{_of_form(seen.form)}, but say not which; fields seen: {seen.fields()}; "
-        f"name the model before the file, and give the file of the other model too: {command}"
+        f"{file}: its rows are about one model{_of_form(seen.form)}, but do not say which; fields seen: "
+        f"{seen.fields()}; name the model before the file, and give the file of the other model as well: {command}"
     )
 
 
@@ -78,36 +78,40 @@ def incomplete(
         answers: Whether answers were looked for, and not scores.
     """
     files = " ".join(f"--data {shlex.quote(str(one.source))}" for one in seen)
+    evaluate = f"routellm evaluate {files}"
     what = "answers" if answers else "scores"
     names = ", ".join(str(one.source.path) for one in seen)
-    head = f"{names}: {{}}; fields seen: {'; '.join(dict.fromkeys(one.fields() for one in seen))}; "
+    fields = "; ".join(dict.fromkeys(one.fields() for one in seen))
+
+    def error(problem: str, step: str) -> DataError:
+        return DataError(f"{names}: {problem}; fields seen: {fields}; {step}")
+
     models = list(report.models)
     if report.without_prompt and not models:
         ids = next((name for one in seen for row in one.rows for name in ID_NAMES if name in row), "id")
-        return DataError(
-            head.format(f"none of the {report.rows:,} rows has a prompt")
-            + f"give the file that has the prompts under the same ids too (fields {ids!r} and 'prompt' or 'turns'): "
-            f"{files} --data QUESTIONS_FILE"
+        return error(
+            f"none of the {report.rows:,} rows has a prompt",
+            f"give the file that has the prompts under the same ids as well (fields {ids!r} and 'prompt' or 'turns'): "
+            f"{evaluate} --data QUESTIONS_FILE",
         )
     if not models:
         written = list(answered)
         if written and not answers:
-            return DataError(head.format("holds answers, but no scores") + _label(seen[0], written, files))
-        return DataError(
-            head.format(f"none of the {report.rows:,} rows has {what}")
-            + f"give a file with {what} of the same prompts too: {files} --data MODEL=FILE"
+            return error("holds answers, but no scores", _label(seen[0], written, files))
+        return error(
+            f"none of the {report.rows:,} rows has {what}",
+            f"give a file with {what} of the same prompts as well: {evaluate} --data MODEL=FILE",
         )
     if len(models) == 1:
-        form = seen[0].form
-        return DataError(
-            head.format(f"holds {what} of one model only, {shown_names(models)}")
-            + f"a router compares two, so give the file of the other model{_of_form(form)} too: "
-            f"{files} --data OTHER=OTHER_FILE"
+        return error(
+            f"holds {what} of one model only, {shown_names(models)}",
+            f"a router compares two, so give the file of the other model{_of_form(seen[0].form)} as well: {evaluate} "
+            "--data OTHER=OTHER_FILE",
         )
     counts = ", ".join(f"{shown_names([name])} {count:,}" for name, count in list(report.models.items())[:5])
-    return DataError(
-        head.format(f"no prompt has {what} of two models (prompts of each: {counts})")
-        + "are the files about the same prompts, or do their rows have the same ids (field 'id')?"
+    return error(
+        f"no prompt has {what} of two models (prompts of each: {counts})",
+        "are the files about the same prompts, or do their rows have the same ids (field 'id')?",
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from routellm_core import ConfigurationError, DataError
-from routellm_core.data import SkippedRows, read_answers, read_preferences
+from routellm_core.data import SkippedRows, prompts_of_record, read_answers, read_preferences, read_prompts
 from routellm_core.data.joining import JoinReport
 from routellm_core.data.reading import joined_together
 from routellm_core.data.sources import Source, sources_of
@@ -145,7 +145,10 @@ def test_what_is_missing_is_said_with_the_fields_and_the_next_step(tmp_path: Pat
     right = put(tmp_path / "right.jsonl", ({"question": q, "answer": "x"} for q in QUESTIONS))
     traffic = put(tmp_path / "traffic.jsonl", [{"request_id": "1", "spend": 0.1, "messages": []}])
     cases: list[tuple[Any, str]] = [
-        (one, f"say not which; fields seen: prompt, score; name the model .* --data run={one} --data OTHER=OTHER_FILE"),
+        (
+            one,
+            f"do not say which; fields seen: prompt, score; name .* --data run={one} --data OTHER=OTHER_FILE",
+        ),
         ({"big": one}, f"scores of one model only, big; fields seen: prompt, score; .* --data big={one} --data OTHER="),
         (single, f"scores of one model only, big; fields seen: prompt, big; .*--data {single} --data OTHER="),
         (
@@ -203,3 +206,15 @@ def test_answers_are_joined_to_the_prompts_and_right_answers_of_another_file(tmp
         tmp_path / "r.jsonl", [{"custom_id": "1", "params": {"messages": [{"role": "user", "content": "hi"}]}}]
     )
     assert [(row.prompt, row.answers) for row in read_answers(requests)] == [("hi", {})]
+
+
+def test_braces_in_names_are_no_placeholders(tmp_path: Path) -> None:
+    path = scored(tmp_path / "{0}.jsonl", (1, 0, 1), **{"{x}": 1})
+    with pytest.raises(DataError, match=r"\{0\}\.jsonl: holds scores of one model only, big; fields seen: .*\{x\}"):
+        list(read_preferences({"big": path}))
+
+
+def test_a_record_of_labels_has_its_prompt_alone_as_in_a_file(tmp_path: Path) -> None:
+    row = {"model_a": "a", "model_b": "b", "prompt": '["first", "second"]', "winner_model_a": 1}
+    assert list(prompts_of_record(row)) == list(read_prompts(put(tmp_path / "a.jsonl", [row]))) == ["first"]
+    assert list(prompts_of_record({**row, "prompt": "no list"})) == []

@@ -79,7 +79,7 @@ class Form:
         labels = not {"scores", "preferences"}.isdisjoint(self.holds)
         return (
             *(("train", "evaluate", "data convert") if labels else ()),
-            *(("label",) if self.rows is not None and {"preferences"}.isdisjoint(self.holds) else ()),
+            *(("label",) if "answers" in self.holds or (self.rows is not None and not labels) else ()),
             *(("calibrate", "route") if "prompts" in self.holds else ()),
         )
 

@@ -1,4 +1,4 @@
-"""LLMRouterBench: a file a model and data set, one object with the model's name and its records."""
+"""LLMRouterBench: one file per model and data set, one object with the model's name and its records."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _rows(located: Iterable[Located], model: str | None) -> Iterator[tuple[str, 
 
 LLMROUTERBENCH = Form(
     name="llmrouterbench",
-    title="LLMRouterBench: a file a model, one object with model_name and records of prompt and score",
+    title="LLMRouterBench: one file per model, an object with model_name and records of prompt and score",
     fields=("model_name", "dataset_name", "performance", "records"),
     matches=_matches,
     holds=("prompts", "answers", "scores", "costs"),

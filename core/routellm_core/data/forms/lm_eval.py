@@ -1,4 +1,4 @@
-"""Samples of the lm-evaluation-harness: a file a model and task, which does not name the model."""
+"""Samples of the lm-evaluation-harness: one file per model and task, which does not name the model."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _argument(value: Any) -> str | None:
 
 LM_EVAL = Form(
     name="lm_eval",
-    title="lm-evaluation-harness samples (--log_samples): a file a model",
+    title="lm-evaluation-harness samples (--log_samples): one file per model",
     fields=("doc_id", "doc", "filtered_resps", "resps", "target"),
     matches=_matches,
     holds=("prompts", "answers", "scores"),

@@ -1,4 +1,4 @@
-"""Long tables: a row a prompt and model, with a score, an answer or both."""
+"""Long tables: one row per prompt and model, with a score, an answer or both."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def of_one_model(row: Row, model: str | None) -> Row:
 
 LONG = Form(
     name="long",
-    title="a row a prompt and model, with its score (LLMRouter's routing data, EmbedLLM, your own)",
+    title="one row per prompt and model, with its score (LLMRouter's routing data, EmbedLLM, your own)",
     fields=("prompt", "model", "score"),
     matches=_has_scores,
     holds=("prompts", "answers", "scores", "costs"),
@@ -81,7 +81,7 @@ LONG = Form(
 )
 ANSWERS = Form(
     name="long_answers",
-    title="a row a prompt and model, with its answer",
+    title="one row per prompt and model, with its answer",
     fields=("prompt", "model", "response"),
     matches=_has_answers,
     holds=("prompts", "answers", "costs"),
@@ -91,7 +91,7 @@ ANSWERS = Form(
 )
 ONE_MODEL = Form(
     name="one_model",
-    title="a row a prompt with the score of one model, which NAME= before the file names",
+    title="one row per prompt with the score of one model, which NAME= before the file names",
     fields=("prompt", "score"),
     matches=_is_of_one,
     holds=("prompts", "answers", "scores", "costs"),

@@ -1,4 +1,4 @@
-"""RouterArena: a file a model, with the question, its answer and the evaluation of it."""
+"""RouterArena: one file per model, with the question, its answer and the evaluation of it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _translated(row: Row, model: str | None) -> Row:
 
 ROUTERARENA = Form(
     name="routerarena",
-    title="RouterArena: a file a model, with llm_selected and evaluation_result",
+    title="RouterArena: one file per model, with llm_selected and evaluation_result",
     fields=("global_index", "llm_selected", "generated_answer", "evaluation_result"),
     matches=_matches,
     holds=("prompts", "answers", "scores", "costs"),

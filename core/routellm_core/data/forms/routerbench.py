@@ -37,7 +37,7 @@ def _matches(rows: Sequence[Row]) -> bool:
 
 ROUTERBENCH = Form(
     name="routerbench",
-    title="RouterBench: a column of scores a model, beside MODEL|model_response and MODEL|total_cost",
+    title="RouterBench: one column of scores per model, beside MODEL|model_response and MODEL|total_cost",
     fields=("sample_id", "prompt", "eval_name", "oracle_model_to_route_to"),
     matches=_matches,
     holds=("prompts", "answers", "scores", "costs"),

@@ -1,4 +1,4 @@
-"""Wide tables: a row a prompt, a column a model, with scores; columns of answers, costs and tokens beside them."""
+"""Wide tables: one row per prompt, one column per model, with scores, and also answers, costs and tokens."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def wide_rows(prompt: Any = prompt_of) -> Translation:
 
 WIDE = Form(
     name="wide",
-    title="a row a prompt, a column a model: scores, also MODEL_response, MODEL_cost, or an object a model",
+    title="one row per prompt, one column per model: scores, also MODEL_response, MODEL_cost, or an object per model",
     fields=("prompt",),
     matches=_matches,
     holds=("prompts", "answers", "scores", "costs"),
