@@ -318,7 +318,7 @@ class RoutingPolicy:
 
         Only when that call fails are there more of them, which find the prompts that the router fails on.
         """
-        batch = _Batch(self, prompts, threshold, force)
+        batch = self._batch(prompts, threshold, force)
         if batch.missing:
             batch.add(batch.serving.scoring.score(batch.missing))
         return batch.decisions()
@@ -342,10 +342,20 @@ class RoutingPolicy:
         self, prompts: Sequence[str | RoutingRequest], *, threshold: float | None = None, force: Side | None = None
     ) -> list[RoutingDecision]:
         """Like `decide_batch`, without blocking the event loop."""
-        batch = _Batch(self, prompts, threshold, force)
+        batch = self._batch(prompts, threshold, force)
         if batch.missing:
             batch.add(await batch.serving.scoring.ascore(batch.missing))
         return batch.decisions()
+
+    def _batch(
+        self, prompts: Sequence[str | RoutingRequest], threshold: float | None, force: Side | None
+    ) -> _Batch | _PlainBatch:
+        if threshold is None and force is None and isinstance(prompts, list | tuple) and prompts:
+            serving = self._current()
+            texts = [text for prompt in prompts if (text := self._plain_text(prompt, serving)) is not None]
+            if len(texts) == len(prompts):
+                return _PlainBatch(self, serving, texts)
+        return _Batch(self, prompts, threshold, force)
 
     def _plain_text(self, prompt: str | RoutingRequest, serving: _Serving) -> str | None:
         """The text of a call that only its win rate and the policy's threshold decide; None for any other call.
@@ -597,6 +607,27 @@ class _Batch:
         return RoutingDecision(
             taken, win_rate, threshold, name, reason, p_strong=p_strong, router_version=version, id=call
         )
+
+
+class _PlainBatch:
+    """The state of one decide call in which only the win rates and the policy's threshold decide."""
+
+    def __init__(self, policy: RoutingPolicy, serving: _Serving, texts: list[str]) -> None:
+        self.policy = policy
+        self.serving = serving
+        self._keys = list(map(prompt_key, texts))
+        self._scores: dict[bytes, Any] = serving.cache.found(self._keys)
+        unscored = {key: text for key, text in zip(self._keys, texts, strict=True) if key not in self._scores}
+        self._missing_keys = list(unscored)
+        self.missing = list(unscored.values())
+
+    def add(self, scores: Scores) -> None:
+        fresh = dict(zip(self._missing_keys, scores, strict=True))
+        self._scores.update(fresh)
+        self.policy._add(self.serving, fresh)
+
+    def decisions(self) -> list[RoutingDecision]:
+        return [self.policy._plain_decision(self._scores[key], self.serving) for key in self._keys]
 
 
 def _user(limit: Limit, request: RoutingRequest) -> str:
