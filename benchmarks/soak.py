@@ -5,8 +5,9 @@
 
 Four threads decide for 300,000 users in conversations of four turns, with an online calibration, sticky conversations,
 a `ShareLimit` and a `SpendLimit` for each user, both with counts in a file, and the usage of every call reported.
-A tenth of the traffic is one user who makes every prompt look hard. Every tenth of the way it prints the memory of
-the process and the shares of strong calls since the last line. About five minutes on two free cores.
+A tenth of the traffic is one user who makes every prompt look hard, and soon reaches the cap on money; the limits
+remember 100,000 users, their default. Every tenth of the way it prints the memory of the process and the shares of
+strong calls since the last line. Five to fifteen minutes.
 """
 
 from __future__ import annotations
