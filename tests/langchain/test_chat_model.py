@@ -56,7 +56,8 @@ def test_the_answer_carries_the_decision(pair: Pair) -> None:
     answer = pair.llm(strong_fraction=0.3).invoke("p=0.9 hard")
     expected = RoutingDecision("strong", 0.9, pair.router.calibration.threshold(strong_fraction=0.3), "scripted")
     stored = answer.response_metadata["routellm"]
-    assert stored == {**expected.to_dict(), "id": stored["id"]}
+    version = pair.router.fingerprint[:12]
+    assert stored == {**expected.to_dict(), "id": stored["id"], "router_version": version}
     assert routing_decision(answer) == expected
     assert answer.response_metadata["model_name"] == "strong-model"
     assert answer.additional_kwargs == {}
@@ -484,7 +485,7 @@ def test_tokens_are_counted_by_the_strong_model(pair: Pair) -> None:
 def test_langsmith_parameters(pair: Pair) -> None:
     llm = pair.llm()
     assert llm._get_ls_params(stop=["x"]) == {
-        "ls_provider": "routellm",
+        "ls_provider": "scripted",  # of both sides
         "ls_model_type": "chat",
         "ls_model_name": "strong-model|weak-model",
         "ls_stop": ["x"],
@@ -538,6 +539,8 @@ def test_the_bundled_router_round_trips() -> None:
         "cache_size",
         "allow_overrides",
         "cooldown",
+        "accept_deadline",
+        "accept_threshold",
     }
     assert llm.invoke("hi").response_metadata["routellm"]["router"] == "mf"
 
