@@ -144,7 +144,8 @@ def _print(learned: Learned) -> None:
     for note in learned.notes:
         print(f"- {note}")
     if learned.out is not None:
-        version = RouterFolder(learned.out).version_path()
+        folder = RouterFolder(learned.out)
+        version = folder.version_path() if folder.versions else learned.out
         print(f"in use from now on: {version} (report: {version / 'evaluation' / 'report.html'})")
         print(f"try it on the log: routellm replay --data URL --router {learned.out} --strong-fraction "
               f"{learned.strong_fraction:.2g}")  # fmt: skip

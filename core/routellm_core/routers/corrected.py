@@ -63,6 +63,11 @@ class CorrectedRouter(Router):
         self.slope, self.intercept = float(slope), float(intercept)
         self.delta = read_only(vector)
 
+    @property
+    def loads_alone(self) -> bool:
+        """Whether its base has a saved form, so that loading it takes no ``base=``."""
+        return type(self.base)._save is not Router._save
+
     def _win_rates(self, prompts: list[str]) -> WinRates:
         return self._combined(self.base.win_rates(prompts), self.embedder.embed(prompts))
 
@@ -92,16 +97,13 @@ class CorrectedRouter(Router):
         from safetensors.numpy import save_file
 
         save_file({"delta": np.ascontiguousarray(self.delta)}, path / WEIGHTS_FILE)
-        saved = True
-        try:
+        if self.loads_alone:
             self.base.save_pretrained(path / _BASE)
-        except ConfigurationError:  # it has no saved form: whoever loads this one passes it
-            saved = False
         return {
             "slope": self.slope,
             "intercept": self.intercept,
             "base": self.base.name,
-            "base_saved": saved,
+            "base_saved": self.loads_alone,
             "base_fingerprint": self.base.fingerprint,
             "embedder": embedder_config(self.embedder),
         }

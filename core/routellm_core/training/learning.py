@@ -31,7 +31,7 @@ from routellm_core.log.rows import Label, LoggedCall, LoggedPair
 from routellm_core.report import evaluate_benchmark, save_evaluation
 from routellm_core.routers.background import run_sync
 from routellm_core.routers.base import Router
-from routellm_core.routers.corrected import logits
+from routellm_core.routers.corrected import CorrectedRouter, logits
 from routellm_core.routers.folder import RouterFolder
 from routellm_core.routers.registry import load_router
 from routellm_core.statistics.off_policy import one_sided_differences, one_sided_refusal, principal_features
@@ -337,6 +337,12 @@ class _Learning:
             out=self.out if outcome == "gains" else None,
             notes=tuple(self.notes),
         )
+        if outcome == "gains" and isinstance(best.router, CorrectedRouter) and not best.router.loads_alone:
+            self.notes.append(
+                f"the router in use, {self.in_use.name}, has no saved form: load the new one with "
+                f"load_router({str(self.out)!r}, base=that router)"
+            )
+            learned = replace(learned, notes=tuple(self.notes))
         learned = _with_sentence(learned, evidence, finding(in_use))
         if outcome == "gains":
             self._write(learned, best, evidence, z)
@@ -594,7 +600,13 @@ class _Learning:
     # --- what is written ---
 
     def _write(self, learned: Learned, best: _Candidate, evidence: _Evidence, in_use: Floats) -> None:
-        """Put a new version into use; running apps that follow the folder pick it up."""
+        """Put a new version into use; running apps that follow the folder pick it up.
+
+        What cannot be loaded without ``base=`` cannot be followed, and is written to `out` itself.
+        """
+        if isinstance(best.router, CorrectedRouter) and not best.router.loads_alone:
+            self._write_to(self.out, learned, best, evidence, in_use)
+            return
         with RouterFolder(self.out).new_version() as folder:
             self._write_to(folder, learned, best, evidence, in_use)
 

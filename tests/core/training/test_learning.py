@@ -195,6 +195,20 @@ def test_looks_are_counted_in_the_log_and_due_at_doublings(log: Log, tmp_path: P
     assert [entry["outcome"] for entry in state["history"]] == ["not yet", "not yet"]
 
 
+def test_a_router_of_your_own_without_a_saved_form_is_corrected(log: Log, tmp_path: Path) -> None:
+    class Length(Router):
+        name = "length"
+
+        def _win_rates(self, prompts: list[str]) -> list[float]:
+            return [min(len(prompt) / 200, 1.0) for prompt in prompts]
+
+    learned = learn(log.calls(430, router=Length()).label().url, tmp_path / "mine", router=Length(), draws=50)
+    assert learned.outcome == "gains"
+    assert "has no saved form: load the new one with load_router(" in " ".join(learned.notes)
+    loaded = load_router(tmp_path / "mine", base=Length())
+    assert loaded.win_rates(log.prompts).std() > 0
+
+
 def test_a_better_router_in_use_is_kept(log: Log, tmp_path: Path) -> None:
     """One that learned from ten thousand pairs of the same traffic."""
     prompts, strong, weak = traffic(8000, 500)
