@@ -1,8 +1,10 @@
-"""What the LlamaIndex examples run on: real models where there is a key, else stand-ins that say that they are.
+"""What the LlamaIndex examples run on: real models where there is a key or a server, else stand-ins, which say so.
 
-With ``OPENAI_API_KEY``, or ``OPENAI_BASE_URL`` for a local server such as Ollama or vLLM, `models` gives real models;
-``ROUTELLM_STRONG`` and ``ROUTELLM_WEAK`` name them. Without, it gives stand-ins: no models, but a few rules that quote
-the given text, so that everything around them can be seen to work. The routing is the real thing either way.
+With ``OPENAI_API_KEY``, or the address of a server that speaks OpenAI's protocol (Ollama, vLLM, llama.cpp), `models`
+gives real models: ``ROUTELLM_STRONG_URL`` and ``ROUTELLM_WEAK_URL``, or ``OPENAI_BASE_URL`` for both;
+``ROUTELLM_STRONG`` and ``ROUTELLM_WEAK`` name the models, ``ROUTELLM_STRONG_KEY`` and ``ROUTELLM_WEAK_KEY`` hold keys
+of their own. Without, it gives stand-ins: no models, but a few rules that quote the given text, so that everything
+around them can be seen to work. The routing is the real thing either way.
 """
 
 from __future__ import annotations
@@ -33,16 +35,16 @@ from llama_index.core.llms.llm import ToolSelection
 
 def models() -> tuple[LLM, LLM]:
     """The strong and the weak model; which they are is printed."""
-    if os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
-        strong = _openai(os.environ.get("ROUTELLM_STRONG", "gpt-4.1"))
-        weak = _openai(os.environ.get("ROUTELLM_WEAK", "gpt-4.1-mini"))
+    names = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ROUTELLM_STRONG_URL", "ROUTELLM_WEAK_URL")
+    if any(os.environ.get(name) for name in names):
+        strong, weak = _openai("STRONG", "gpt-4.1"), _openai("WEAK", "gpt-4.1-mini")
         print(f"Real models: strong {strong.metadata.model_name}, weak {weak.metadata.model_name}\n")
         return strong, weak
     print("No OPENAI_API_KEY: STAND-INS answer, by quoting what they are given. The routing is real.\n")
     return StandInLLM(name="strong"), StandInLLM(name="weak")
 
 
-def _openai(model: str) -> LLM:
+def _openai(side: str, default: str) -> LLM:
     from llama_index.llms.openai import OpenAI
 
     class Compatible(OpenAI):
@@ -62,9 +64,10 @@ def _openai(model: str) -> LLM:
                 )
 
     return Compatible(
-        model=model,
-        api_key=os.environ.get("OPENAI_API_KEY") or "none",
-        api_base=os.environ.get("OPENAI_BASE_URL"),
+        model=os.environ.get(f"ROUTELLM_{side}", default),
+        # a local server wants no key, the client does
+        api_key=os.environ.get(f"ROUTELLM_{side}_KEY") or os.environ.get("OPENAI_API_KEY") or "none",
+        api_base=os.environ.get(f"ROUTELLM_{side}_URL") or os.environ.get("OPENAI_BASE_URL"),
         # tokens of streamed answers, for the savings
         additional_kwargs={"stream_options": {"include_usage": True}},
     )

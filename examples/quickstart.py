@@ -1,8 +1,9 @@
 """A dozen prompts, plainly easy to plainly hard, through a LangChain chain and a LlamaIndex query engine, routed.
 
-Run it with ``python examples/quickstart.py``; it needs no key. With ``OPENAI_API_KEY`` (or ``OPENAI_BASE_URL`` for a
-local server such as Ollama or vLLM) real models answer; ``ROUTELLM_STRONG`` and ``ROUTELLM_WEAK`` name them. Without,
-stand-ins answer, and say so. The router, its win rates and the threshold are the real thing either way.
+Run it with ``python examples/quickstart.py``; it needs no key. With ``OPENAI_API_KEY``, or with ``ROUTELLM_STRONG_URL``
+and ``ROUTELLM_WEAK_URL`` for local servers such as Ollama or vLLM, real models answer; ``ROUTELLM_STRONG`` and
+``ROUTELLM_WEAK`` name them. Without, stand-ins answer, and say so. The router, its win rates and the threshold are the
+real thing either way.
 """
 
 from __future__ import annotations

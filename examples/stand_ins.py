@@ -1,8 +1,10 @@
-"""What the LangChain examples run on: real models where there is a key, else stand-ins that say that they are.
+"""What the LangChain examples run on: real models where there is a key or a server, else stand-ins, which say so.
 
-With ``OPENAI_API_KEY``, or ``OPENAI_BASE_URL`` for a local server such as Ollama or vLLM, `models` gives real models;
-``ROUTELLM_STRONG`` and ``ROUTELLM_WEAK`` name them. Without, it gives stand-ins: no models, but a few rules that quote
-the given text, so that everything around them can be seen to work. The routing is the real thing either way.
+With ``OPENAI_API_KEY``, or the address of a server that speaks OpenAI's protocol (Ollama, vLLM, llama.cpp), `models`
+gives real models: ``ROUTELLM_STRONG_URL`` and ``ROUTELLM_WEAK_URL``, or ``OPENAI_BASE_URL`` for both;
+``ROUTELLM_STRONG`` and ``ROUTELLM_WEAK`` name the models, ``ROUTELLM_STRONG_KEY`` and ``ROUTELLM_WEAK_KEY`` hold keys
+of their own. Without, it gives stand-ins: no models, but a few rules that quote the given text, so that everything
+around them can be seen to work. The routing is the real thing either way.
 """
 
 from __future__ import annotations
@@ -26,19 +28,30 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 def models() -> tuple[BaseChatModel, BaseChatModel]:
     """The strong and the weak model; which they are is printed."""
-    if os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
-        from langchain_openai import ChatOpenAI
-
-        # a local server wants no key, the client does; stream_usage: tokens of streamed answers, for the savings
-        key: Any = os.environ.get("OPENAI_API_KEY") or "none"
-        strong, weak = (
-            ChatOpenAI(model=os.environ.get(f"ROUTELLM_{side}", default), api_key=key, stream_usage=True)
-            for side, default in (("STRONG", "gpt-4.1"), ("WEAK", "gpt-4.1-mini"))
-        )
+    if is_real():
+        strong, weak = _real("STRONG", "gpt-4.1"), _real("WEAK", "gpt-4.1-mini")
         print(f"Real models: strong {strong.model_name}, weak {weak.model_name}\n")
         return strong, weak
     print("No OPENAI_API_KEY: STAND-INS answer, by quoting what they are given. The routing is real.\n")
     return StandInChatModel(side="strong"), StandInChatModel(side="weak")
+
+
+def is_real() -> bool:
+    """Whether real models are to answer."""
+    names = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ROUTELLM_STRONG_URL", "ROUTELLM_WEAK_URL")
+    return any(os.environ.get(name) for name in names)
+
+
+def _real(side: str, default: str) -> Any:
+    from langchain_openai import ChatOpenAI
+
+    return ChatOpenAI(
+        model=os.environ.get(f"ROUTELLM_{side}", default),
+        base_url=os.environ.get(f"ROUTELLM_{side}_URL") or os.environ.get("OPENAI_BASE_URL"),
+        # a local server wants no key, the client does
+        api_key=os.environ.get(f"ROUTELLM_{side}_KEY") or os.environ.get("OPENAI_API_KEY") or "none",
+        stream_usage=True,  # tokens of streamed answers, for the savings
+    )
 
 
 class StandInChatModel(BaseChatModel):

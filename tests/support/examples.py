@@ -39,7 +39,7 @@ def run_example(script: str | Path, *, cwd: Path, typed: str = "", **environment
     """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "ROUTELLM_"))}
     paths = os.pathsep.join([str(ROOT / "core"), str(ROOT), kept.get("PYTHONPATH", "")])
-    allowed = "loopback" if "OPENAI_BASE_URL" in environment else "none"
+    allowed = "loopback" if any(name.endswith("_URL") for name in environment) else "none"
     done = subprocess.run(
         [
             sys.executable,
