@@ -983,7 +983,7 @@ class TestAsAnLLM:
         other = pickle.loads(pickle.dumps(llm))
         assert other.to_dict()["failover"] is True
         # what was held stays in the process that held it
-        fresh = routing_decision(llm.complete("easy?"))
+        fresh = routing_decision(llm.complete("easy?", routellm_thread_id="bob"))
         assert fresh is not None
         assert routing_decision(other.complete("easy?", routellm_thread_id="ann")) == fresh
         assert caplog.records == []
