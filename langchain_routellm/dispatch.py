@@ -391,10 +391,11 @@ class Dispatch:
         """Open the router's run of one call."""
         config = ensure_config(config)
         manager = get_callback_manager_for_config(config)
-        self._own(manager)
+        self._watch(manager)
         run_id = config.pop("run_id", None)
         if not manager.handlers:
-            return config, cast("CallbackManagerForChainRun", _UnseenRun(manager))
+            return config, cast("CallbackManagerForChainRun", _UnseenRun(manager, self._label))
+        self._label(manager)
         name = config.get("run_name") or self.run_settings.name
         return config, manager.on_chain_start(None, value, name=name, run_id=run_id)
 
@@ -404,18 +405,22 @@ class Dispatch:
         """Async twin of `start`."""
         config = ensure_config(config)
         manager = get_async_callback_manager_for_config(config)
-        self._own(manager)
+        self._watch(manager)
         run_id = config.pop("run_id", None)
         if not manager.handlers:
-            return config, cast("AsyncCallbackManagerForChainRun", _AsyncUnseenRun(manager))
+            return config, cast("AsyncCallbackManagerForChainRun", _AsyncUnseenRun(manager, self._label))
+        self._label(manager)
         name = config.get("run_name") or self.run_settings.name
         return config, await manager.on_chain_start(None, value, name=name, run_id=run_id)
 
-    def _own(self, manager: BaseCallbackManager) -> None:
+    def _watch(self, manager: BaseCallbackManager) -> None:
         # inherited by the chosen side: who sets them on a chat model expects to see its model run
         own = self.run_settings.callbacks
-        for handler in (own.handlers if isinstance(own, BaseCallbackManager) else own) or ():
-            manager.add_handler(handler)
+        if own is not None:
+            for handler in (own.handlers if isinstance(own, BaseCallbackManager) else own) or ():
+                manager.add_handler(handler)
+
+    def _label(self, manager: BaseCallbackManager) -> None:
         if self.run_settings.tags:
             manager.add_tags(self.run_settings.tags)
         if self.run_settings.metadata:
@@ -502,15 +507,17 @@ def call_settings(config: RunnableConfig, routing: Routing, value: Any) -> CallS
 
 
 class _UnseenRun:
-    """In the place of a run that nobody watches, which needs no id and no events."""
+    """In the place of a run that nobody watches, which needs no id, no events, and no labels but for its child."""
 
     handlers: ClassVar[list[BaseCallbackHandler]] = []
 
-    def __init__(self, manager: BaseCallbackManager) -> None:
+    def __init__(self, manager: BaseCallbackManager, label: Callable[[BaseCallbackManager], None]) -> None:
         self._manager = manager
+        self._label = label
 
     def get_child(self, tag: str) -> BaseCallbackManager:
         child = self._manager.copy()
+        self._label(child)
         child.tags = [*child.tags, tag]
         return child
 

@@ -328,6 +328,8 @@ def as_request(found: Any, settings: CallSettings, parameter: str = "route_on") 
         PromptError: It is neither a text, nor several, nor a `RoutingRequest`.
         ConfigurationError: The request forces a side that does not exist.
     """
+    if isinstance(found, str) and found and not found.isspace():
+        return RoutingRequest((found,), settings.threshold, keys=settings.keys)
     if isinstance(found, RoutingRequest):
         if found.force is not None:
             checked_side(found.force, "force")
