@@ -7,8 +7,9 @@ answers. There is no fourth outcome; above all, no empty answer without a reason
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -143,6 +144,16 @@ class Services:
         if fault.failure is not None:
             self.weak.fail_always(fault.failure)
         self.weak.chat = lambda body: fault.reply
+
+
+@pytest.fixture(autouse=True)
+def _collected_between_tests() -> Iterator[None]:
+    """A test keeps a failed stream alive with the error that it has caught. The garbage collector would close it at any
+    moment, also while the client that all tests share holds the lock that closing it needs, which blocks for ever."""
+    gc.disable()
+    yield
+    gc.enable()
+    gc.collect(1)  # what the test made is young; all of it would take a quarter of a second
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -135,6 +135,9 @@ class Route(Generic[T]):
         if self._cascade is not None:
             return
         self._begun = True
+        # its traceback holds this route and the stream that failed, which is to be freed now: the garbage collector
+        # would close the stream at any moment, and in the middle of its client's work that can block for ever
+        self._failure = None
         if self._cooldown is not None:
             self._cooldown.answered(self.side)
         self._settle()
@@ -160,8 +163,9 @@ class Route(Generic[T]):
             self._cooldown.failed(self.side)
         if not (self._may_turn and (survivable or self._overflowed(exc))):
             self._settle()
-            if exc.__context__ is None and exc is not self._failure:
-                exc.__context__ = self._failure  # a traceback shows the failure of both sides
+            first, self._failure = self._failure, None
+            if exc.__context__ is None and exc is not first:
+                exc.__context__ = first  # a traceback shows the failure of both sides
             raise exc
         self._failure = exc
         self._turned(failover=self.decision.model, detail=type(exc).__name__)

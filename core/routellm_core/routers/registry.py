@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from routellm_core.checks import imported_object
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, MissingExtraError
-from routellm_core.routers.base import Router
+from routellm_core.routers.base import TRAINED_ON_FILE, Router
 from routellm_core.routers.folder import followed
 
 if TYPE_CHECKING:
@@ -247,7 +247,8 @@ def _directory(source: str | Path, revision: str | None) -> Path:
             f"source={source!r}: no such local directory, and it cannot be downloaded from the hub "
             f"({type(exc).__name__}: {exc})"
         ) from exc
-    if not any(fetched.glob("*.safetensors")) and not any(fetched.glob("*.npy")):
+    weights = {file.name for pattern in ("*.safetensors", "*.npy") for file in fetched.glob(pattern)}
+    if not weights - {TRAINED_ON_FILE}:
         raise CheckpointError(
             f"source={source!r} has no safetensors weights. Pickled weights can run code when opened, so they are "
             "never fetched; ask its author for safetensors or convert a copy that you trust"
