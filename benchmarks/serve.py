@@ -86,6 +86,7 @@ def free_port() -> int:
 def process(words: list[str], port: int, *, path: str = "/health", seconds: float = 120) -> Iterator[int]:
     """Run a command until the block ends; yields its process id once its port answers."""
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'core'}:{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1"}
+    env["LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"] = "true"  # its proxy does not start without a key
     running = subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + seconds

@@ -176,7 +176,6 @@ class App:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":
-            self._metrics.open.inc()
             begun = False
 
             async def sending(message: Message) -> None:
@@ -199,8 +198,6 @@ class App:
                     failure = RequestError(500, f"this server failed ({type(exc).__name__})", kind="api_error")
                     self._metrics.refused(failure.status)
                     await reply(send, failure.status, failure.body)
-            finally:
-                self._metrics.open.dec()
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
 
@@ -233,12 +230,16 @@ class App:
         if scope["method"] == "GET" and (path == "/models" or path.startswith("/models/")):
             await reply(send, 200, self._models(path))
             return
-        raw = await requests.read_body(receive, at_most=self._max_body, seconds=self._body_timeout)
-        if scope["method"] == "POST" and path in requests.ROUTED:
-            work = self._routed(scope, path, raw, client, send)
-        else:
-            work = self._passed_on(scope, path, raw_path, raw, send)
-        await _while_connected(work, receive)
+        self._metrics.open.inc()
+        try:
+            raw = await requests.read_body(receive, at_most=self._max_body, seconds=self._body_timeout)
+            if scope["method"] == "POST" and path in requests.ROUTED:
+                work = self._routed(scope, path, raw, client, send)
+            else:
+                work = self._passed_on(scope, path, raw_path, raw, send)
+            await _while_connected(work, receive)
+        finally:
+            self._metrics.open.dec()
 
     def _client(self, scope: Scope) -> str | None:
         """The name of the client that asks.
