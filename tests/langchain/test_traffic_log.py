@@ -24,23 +24,11 @@ from pydantic import BaseModel
 from langchain_routellm import RouteLLMMiddleware, RouteLLMRunnable, SavingsCallbackHandler, routing_decision
 from routellm_core import Price, Shadow, TrafficLog
 from routellm_core.errors import ConfigurationError
-from routellm_core.log import LoggedOutcome, LoggedPair
 from tests.langchain.conftest import Pair, Recorder
 from tests.support.fakes_langchain import ScriptedChatModel
+from tests.support.traffic import Log
 
 WEAK, STRONG = "p=0.1 say hello", "p=0.9 say hello"
-
-
-class Log(TrafficLog):
-    """A log whose rows can be looked at."""
-
-    def outcomes(self) -> list[LoggedOutcome]:
-        with self.database() as database:
-            return list(database.outcomes())
-
-    def pairs(self) -> list[LoggedPair]:
-        with self.database() as database:
-            return list(database.pairs())
 
 
 @pytest.fixture

@@ -22,25 +22,13 @@ from llama_index_instrumentation import get_dispatcher
 from pydantic import BaseModel, PrivateAttr
 
 from llamaindex_routellm import RouteLLM, SavingsEventHandler, routing_decision
-from routellm_core import Shadow, TrafficLog
+from routellm_core import Shadow
 from routellm_core.errors import ConfigurationError
-from routellm_core.log import LoggedOutcome, LoggedPair
 from tests.support.fakes_llamaindex import FakeLLM, Reply
 from tests.support.routers import ScriptedRouter
+from tests.support.traffic import Log
 
 WEAK = "p=0.1 say hello"
-
-
-class Log(TrafficLog):
-    """A log whose rows can be looked at."""
-
-    def outcomes(self) -> list[LoggedOutcome]:
-        with self.database() as database:
-            return list(database.outcomes())
-
-    def pairs(self) -> list[LoggedPair]:
-        with self.database() as database:
-            return list(database.pairs())
 
 
 @pytest.fixture

@@ -96,12 +96,7 @@ class Choices:
         """
         best = self.single
         for larger in (self.pair, self.triple):
-            if (
-                larger is not None
-                and larger.gain is not None
-                and larger.gain.low > 0
-                and best in (self.single, self.pair)
-            ):
+            if larger is not None and larger.gain is not None and larger.gain.low > 0:
                 best = larger
         return best
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, cast
 from routellm_core.checks import checked_count, checked_fraction, checked_seconds, is_number, shown
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.decision import RoutingDecision
+from routellm_core.routers.function import awaited, is_async
 from routellm_core.workers import Workers
 
 DEFAULT_SECONDS = 30.0
@@ -140,7 +141,7 @@ class Acceptance:
 
         def work() -> Any:
             found = self._ask(answer, messages)
-            return asyncio.run(_awaited(found)) if inspect.isawaitable(found) else found
+            return asyncio.run(awaited(found)) if inspect.isawaitable(found) else found
 
         future = _workers.submit(work)
         try:
@@ -157,13 +158,13 @@ class Acceptance:
 
         try:
             async with asyncio.timeout(self.deadline) as limit:
-                if _is_async(self.check):
+                if is_async(self.check):
                     result = self._ask(answer, messages)
                 else:
                     result = await asyncio.wrap_future(_workers.submit(lambda: self._ask(answer, messages)))
                 if inspect.isawaitable(result):
                     # with a context of its own: a model that judges must not appear among the runs of the user's call
-                    result = await asyncio.create_task(_awaited(result), context=Context())
+                    result = await asyncio.create_task(awaited(result), context=Context())
         except Exception as exc:
             raise RefusedAnswerError("deadline" if limit.expired() else type(exc).__name__) from None
         self._judge(result)
@@ -221,14 +222,6 @@ class Cascade:
     def _answer(self, given: Any, is_complete: bool) -> WeakAnswer:
         answer = self.answer_of(given)
         return answer if is_complete else replace(answer, is_complete=False)
-
-
-async def _awaited(found: Awaitable[Any]) -> Any:
-    return await found
-
-
-def _is_async(check: Accept) -> bool:
-    return inspect.iscoroutinefunction(check) or inspect.iscoroutinefunction(getattr(check, "__call__", None))  # noqa: B004
 
 
 def _takes_two(check: Accept) -> bool:

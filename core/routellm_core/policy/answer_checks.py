@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from routellm_core.checks import checked_count, checked_fraction, is_number, shown
 from routellm_core.errors import ConfigurationError, MissingExtraError
-from routellm_core.policy.acceptance import WeakAnswer
+from routellm_core.policy.acceptance import Acceptance, RefusedAnswerError, WeakAnswer
 from routellm_core.policy.refusals import refuses
 
 Check: TypeAlias = Callable[[WeakAnswer], Any]
@@ -174,17 +174,13 @@ def all_of(*checks: Callable[..., Any], threshold: float = 0.5) -> CheckWithMess
     """Make a check that is passed when all of several are, asked in order; the first that fails ends it.
 
     Args:
-        *checks: The checks, the cheap ones first; None of them may be a coroutine function unless all calls are async.
+        *checks: The checks, the cheap ones first, synchronous or not.
         threshold: A score of at least this passes.
     """
-    from routellm_core.policy.acceptance import Acceptance
-
     checked_count(len(checks), "the number of checks")
     parts = [Acceptance.of(check, threshold=threshold) for check in checks]
 
     async def check(answer: WeakAnswer, messages: Any) -> bool:
-        from routellm_core.policy.acceptance import RefusedAnswerError
-
         try:
             for part in parts:
                 assert part is not None

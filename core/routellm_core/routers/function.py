@@ -56,13 +56,13 @@ class FunctionRouter(Router):
     def _win_rates(self, prompts: list[str]) -> Any:
         function = self._method("win_rates") or self._method("awin_rates") or self.source
         result = function(prompts)
-        return run_sync(_awaited(result)) if isawaitable(result) else result
+        return run_sync(awaited(result)) if isawaitable(result) else result
 
     async def _awin_rates(self, prompts: list[str]) -> Any:
         function = self._method("awin_rates")
         if function is None:
             score = self._method("win_rates") or self.source
-            if not _is_async(score):
+            if not is_async(score):
                 from routellm_core.workers import in_background
 
                 result = await in_background(self, lambda: score(prompts))
@@ -120,11 +120,13 @@ _ALLOWED = (
 )
 
 
-async def _awaited(result: Awaitable[Any]) -> Any:
+async def awaited(result: Awaitable[Any]) -> Any:
+    """Make a coroutine of anything that can be awaited."""
     return await result
 
 
-def _is_async(function: Any) -> bool:
+def is_async(function: Any) -> bool:
+    """Whether a call of `function` gives a coroutine: a coroutine function, or an object that is called like one."""
     return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
