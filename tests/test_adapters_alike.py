@@ -19,7 +19,7 @@ import llamaindex_routellm
 from langchain_routellm import ChatRouteLLM
 from llamaindex_routellm import RouteLLM
 from routellm_core import ConfigurationError, Router, RoutingDecision
-from routellm_core.routers.base import WinRates
+from routellm_core.routers.base import WinRateArray
 from tests.support.fakes_langchain import ScriptedChatModel
 from tests.support.fakes_llamaindex import FakeLLM
 
@@ -58,7 +58,7 @@ class ChecksumRouter(Router):
 
     name = "checksum"
 
-    def _win_rates(self, prompts: list[str]) -> WinRates:
+    def _win_rates(self, prompts: list[str]) -> WinRateArray:
         if any("break" in prompt for prompt in prompts):
             raise RuntimeError("broken")
         return np.array([zlib.crc32(prompt.encode()) / 2**32 for prompt in prompts])

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from routellm_core import Calibration, Router
-from routellm_core.routers.base import WinRates
+from routellm_core.routers.base import WinRateArray
 from tests.support.waiting import LIMIT
 
 _NUMBER = re.compile(r"p=([0-9.]+)")
@@ -39,7 +39,7 @@ class ScriptedRouter(Router):
         """Every prompt that was scored, in order."""
         return [prompt for call in list(self.calls) for prompt in call]
 
-    def _win_rates(self, prompts: list[str]) -> WinRates:
+    def _win_rates(self, prompts: list[str]) -> WinRateArray:
         self.calls.append(list(prompts))  # atomic; a lock here could be held while a test forks
         if self.error is not None:
             raise self.error
@@ -74,7 +74,7 @@ class HeldRouter(ScriptedRouter):
         """Lets all calls finish, also those to come."""
         self._released.set()
 
-    def _win_rates(self, prompts: list[str]) -> WinRates:
+    def _win_rates(self, prompts: list[str]) -> WinRateArray:
         self._started.set()
         if not self._released.wait(LIMIT):
             raise TimeoutError("no test released the router")

@@ -15,7 +15,7 @@ from routellm_core.checks import Side, checked_fraction, checked_win_rates
 from routellm_core.embedders import bundled_embedder
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.log.rows import LoggedAnswer, LoggedOutcome
-from routellm_core.routers.base import Router, WinRates
+from routellm_core.routers.base import Router, WinRateArray
 from routellm_core.statistics.intervals import Estimate
 from routellm_core.statistics.metrics import Floats
 from routellm_core.statistics.off_policy import (
@@ -228,7 +228,7 @@ def _cluster(row: LoggedOutcome) -> str:
     return row.call.conversation or row.call.id.partition("-")[0]
 
 
-def _logged_rates(rows: Sequence[LoggedOutcome]) -> WinRates:
+def _logged_rates(rows: Sequence[LoggedOutcome]) -> WinRateArray:
     versions = Counter(row.call.router for row in rows)
     if len(versions) > 1:
         raise DataError(
@@ -238,7 +238,7 @@ def _logged_rates(rows: Sequence[LoggedOutcome]) -> WinRates:
     return np.array([row.call.win_rate for row in rows], dtype=np.float64)
 
 
-def _win_rates(router: Router, rows: Sequence[LoggedOutcome]) -> WinRates:
+def _win_rates(router: Router, rows: Sequence[LoggedOutcome]) -> WinRateArray:
     prompts = [row.call.prompt or "" for row in rows]
     parts = [router.win_rates(prompts[i : i + _CHUNK]) for i in range(0, len(prompts), _CHUNK)]
     return checked_win_rates(np.concatenate(parts), len(prompts), router.name)

@@ -8,9 +8,9 @@ from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 from routellm_core.forks import fork_safe_lock
-from routellm_core.routers.base import WinRates
+from routellm_core.routers.base import WinRateArray
 
-_Ask: TypeAlias = "tuple[list[str], asyncio.Future[WinRates]]"
+_Ask: TypeAlias = "tuple[list[str], asyncio.Future[WinRateArray]]"
 
 
 class Coalescer:
@@ -24,13 +24,13 @@ class Coalescer:
         score: Awaitable win rates (n,) of n prompts, each of which does not depend on the others.
     """
 
-    def __init__(self, score: Callable[[list[str]], Awaitable[WinRates]]) -> None:
+    def __init__(self, score: Callable[[list[str]], Awaitable[WinRateArray]]) -> None:
         self._score = score
         self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Ask]] = WeakKeyDictionary()
         self._lock = fork_safe_lock(self, "_lock")
         self._running: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
 
-    async def __call__(self, prompts: list[str]) -> WinRates:
+    async def __call__(self, prompts: list[str]) -> WinRateArray:
         """Win rates (n,) of n prompts."""
         loop = asyncio.get_running_loop()
         ask: _Ask = (prompts, loop.create_future())

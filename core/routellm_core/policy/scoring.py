@@ -12,7 +12,7 @@ from routellm_core.routers.base import Router
 
 if TYPE_CHECKING:
     from routellm_core.policy.coalescing import Coalescer
-    from routellm_core.routers.base import WinRates
+    from routellm_core.routers.base import WinRateArray
 
 # Prompts of one batch that fail one by one, before any other was scored, until the router counts as down.
 _GIVE_UP_AFTER = 8
@@ -23,7 +23,7 @@ _FIRST_WAIT = 1.0
 _LONGEST_WAIT = 60.0
 
 Scores: TypeAlias = "list[float | Exception]"
-_Plan: TypeAlias = "Generator[list[str], WinRates, Scores]"
+_Plan: TypeAlias = "Generator[list[str], WinRateArray, Scores]"
 
 
 class Scoring:
@@ -90,7 +90,7 @@ class Scoring:
     def _end(self) -> float:
         return 0.0 if self.deadline is None else time.monotonic() + self.deadline
 
-    def _ask(self, prompts: list[str], end: float) -> WinRates:
+    def _ask(self, prompts: list[str], end: float) -> WinRateArray:
         if self.deadline is None:
             return self.router.win_rates(prompts)
         from concurrent.futures import wait  # at the top it would be a good part of what importing this costs
@@ -110,7 +110,7 @@ class Scoring:
         self.breaker.succeeded()
         return future.result()
 
-    async def _aask(self, prompts: list[str], end: float) -> WinRates:
+    async def _aask(self, prompts: list[str], end: float) -> WinRateArray:
         if self._joint is None:
             # loads asyncio: loaded wherever this runs, and at the top most of what importing this package costs
             from routellm_core.policy.coalescing import Coalescer

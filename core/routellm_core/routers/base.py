@@ -21,7 +21,7 @@ from routellm_core.routers.background import run_sync
 if TYPE_CHECKING:
     from routellm_core.data.seen_prompts import SeenPrompts
 
-WinRates = npt.NDArray[np.float64]
+WinRateArray = npt.NDArray[np.float64]
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -84,7 +84,7 @@ class Router:
             raise TypeError(f"{cls.__name__}() takes no arguments")  # object checks this only for its own __new__
         return super().__new__(cls)
 
-    def win_rates(self, prompts: Sequence[str]) -> WinRates:
+    def win_rates(self, prompts: Sequence[str]) -> WinRateArray:
         """Return the win rates of a batch of prompts; each depends on its prompt alone.
 
         Args:
@@ -100,7 +100,7 @@ class Router:
         checked = checked_prompts(prompts)
         return checked_win_rates(self._win_rates(list(checked)), len(checked), self.name)
 
-    async def awin_rates(self, prompts: Sequence[str]) -> WinRates:
+    async def awin_rates(self, prompts: Sequence[str]) -> WinRateArray:
         """Like `win_rates`, without blocking the event loop: computes in a thread or awaits the service."""
         checked = checked_prompts(prompts)
         return checked_win_rates(await self._awin_rates(list(checked)), len(checked), self.name)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from routellm_core.errors import CheckpointError, ConfigurationError
-from routellm_core.routers.base import Router, WinRates
+from routellm_core.routers.base import Router, WinRateArray
 from routellm_core.routers.transformers_checkpoint import (
     import_transformers,
     load_model,
@@ -86,7 +86,7 @@ class BERTRouter(Router):
         self.max_length, self.batch_size = wanted, batch_size
         self._warned = False
 
-    def _win_rates(self, prompts: list[str]) -> WinRates:
+    def _win_rates(self, prompts: list[str]) -> WinRateArray:
         import torch
 
         rows = self.encode(prompts)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError
-from routellm_core.routers.base import Router, WinRates
+from routellm_core.routers.base import Router, WinRateArray
 from routellm_core.routers.transformers_checkpoint import (
     import_transformers,
     load_model,
@@ -190,7 +190,7 @@ class CausalLLMRouter(Router):
         self._prefix_cache = self._cached_prefix()
         self._warned = False
 
-    def _win_rates(self, prompts: list[str]) -> WinRates:
+    def _win_rates(self, prompts: list[str]) -> WinRateArray:
         return np.array([self._win_rate(prompt) for prompt in prompts], dtype=np.float64)
 
     def _win_rate(self, prompt: str) -> float:

@@ -13,7 +13,7 @@ from routellm_core.checks import checked_win_rates, is_number, read_only, read_t
 from routellm_core.embedders import embedder_config, embedder_identity
 from routellm_core.embedders.base import Embedder, checked_embeddings, require_dimension
 from routellm_core.errors import CheckpointError, ConfigurationError
-from routellm_core.routers.base import WEIGHTS_FILE, Router, WeightsError, WinRates
+from routellm_core.routers.base import WEIGHTS_FILE, Router, WeightsError, WinRateArray
 from routellm_core.routers.embedding import saved_embedder
 
 _BASE = "base"
@@ -21,7 +21,7 @@ _BASE = "base"
 _CLIP = 1e-4
 
 
-def logits(win_rates: npt.ArrayLike) -> WinRates:
+def logits(win_rates: npt.ArrayLike) -> WinRateArray:
     """Logits (n,) of win rates, which are kept within 0.0001 of 0 and 1."""
     p = np.clip(np.asarray(win_rates, dtype=np.float64), _CLIP, 1.0 - _CLIP)
     return np.asarray(np.log(p / (1.0 - p)))
@@ -68,14 +68,14 @@ class CorrectedRouter(Router):
         """Whether its base has a saved form, so that loading it takes no ``base=``."""
         return type(self.base)._save is not Router._save
 
-    def _win_rates(self, prompts: list[str]) -> WinRates:
+    def _win_rates(self, prompts: list[str]) -> WinRateArray:
         return self._combined(self.base.win_rates(prompts), self.embedder.embed(prompts))
 
-    async def _awin_rates(self, prompts: list[str]) -> WinRates:
+    async def _awin_rates(self, prompts: list[str]) -> WinRateArray:
         rates, matrix = await asyncio.gather(self.base.awin_rates(prompts), self.embedder.aembed(prompts))
         return self._combined(rates, matrix)
 
-    def _combined(self, rates: Any, matrix: Any) -> WinRates:
+    def _combined(self, rates: Any, matrix: Any) -> WinRateArray:
         count = len(rates)
         x = checked_embeddings(matrix, count, len(self.delta), type(self.embedder).__name__).astype(np.float64)
         # a stack of one-row products: BLAS rounds a row differently in another batch

@@ -12,7 +12,7 @@ import numpy as np
 from routellm_core.embedders import embedder_identity, load_embedder
 from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings
 from routellm_core.errors import ConfigurationError
-from routellm_core.routers.base import Router, WinRates
+from routellm_core.routers.base import Router, WinRateArray
 from routellm_core.workers import in_background
 
 # Longer prompts are also read in windows. Up to this length, the static embedder reads the whole prompt.
@@ -49,7 +49,7 @@ class EmbeddingRouter(Router, ABC):
     _slow: ClassVar[bool] = False
 
     @abstractmethod
-    def _of_embeddings(self, matrix: FloatMatrix) -> WinRates:
+    def _of_embeddings(self, matrix: FloatMatrix) -> WinRateArray:
         """Return the win rates (n,) of embeddings (n, dimension); each must depend on its row alone, bit for bit."""
 
     def texts_of(self, prompt: str) -> list[str]:
@@ -62,14 +62,14 @@ class EmbeddingRouter(Router, ABC):
             *_windows(prompt, _NARROW_CHARS, _NARROW_STRIDE, self.windows * _NARROW_PER_WIDE),
         ]
 
-    def _win_rates(self, prompts: list[str]) -> WinRates:
+    def _win_rates(self, prompts: list[str]) -> WinRateArray:
         parts = self._parts(prompts)
         return _joined([_highest(self._rates(self.embedder.embed(texts), len(texts)), first) for texts, first in parts])
 
-    async def _awin_rates(self, prompts: list[str]) -> WinRates:
+    async def _awin_rates(self, prompts: list[str]) -> WinRateArray:
         return _joined([_highest(await self._arates(texts), first) for texts, first in self._parts(prompts)])
 
-    async def _arates(self, texts: list[str]) -> WinRates:
+    async def _arates(self, texts: list[str]) -> WinRateArray:
         embeddings = await self.embedder.aembed(texts)
         if self._slow:
             return await in_background(self, lambda: self._rates(embeddings, len(texts)))
@@ -101,7 +101,7 @@ class EmbeddingRouter(Router, ABC):
                 texts += self.texts_of(prompt)
             yield texts, first
 
-    def _rates(self, embeddings: Any, count: int) -> WinRates:
+    def _rates(self, embeddings: Any, count: int) -> WinRateArray:
         return self._of_embeddings(checked_embeddings(embeddings, count, self.dimension, type(self.embedder).__name__))
 
 
@@ -114,12 +114,12 @@ def _windows(prompt: str, chars: int, stride: int, most: int) -> Iterator[str]:
         yield prompt[start : start + chars]
 
 
-def _highest(rates: WinRates, first: list[int]) -> WinRates:
+def _highest(rates: WinRateArray, first: list[int]) -> WinRateArray:
     """The highest win rate among each prompt's texts."""
     return rates if len(rates) == len(first) else np.maximum.reduceat(rates, first)
 
 
-def _joined(parts: list[WinRates]) -> WinRates:
+def _joined(parts: list[WinRateArray]) -> WinRateArray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 

@@ -14,7 +14,7 @@ from routellm_core.checks import checked_count, checked_names, checked_prompts, 
 from routellm_core.embedders import embedder_config, embedder_identity
 from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings, require_dimension
 from routellm_core.errors import CheckpointError, ConfigurationError
-from routellm_core.routers.base import WEIGHTS_FILE, WeightsError, WinRates
+from routellm_core.routers.base import WEIGHTS_FILE, WeightsError, WinRateArray
 from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 
 Floats = npt.NDArray[np.float64]
@@ -195,7 +195,7 @@ class KNNRouter(EmbeddingRouter):
             for s, scores, label in zip(similarity[nearest], pair, self.pair.labels[nearest], strict=True)
         ]
 
-    def _of_embeddings(self, matrix: FloatMatrix) -> WinRates:
+    def _of_embeddings(self, matrix: FloatMatrix) -> WinRateArray:
         # one product per prompt, not one for all: BLAS rounds a row differently in another batch
         similarities = (self.pair.directions @ row for row in self.pair.directions_of(matrix))
         return np.array([float(self.pair.win_rates(similarity, self.neighbors)) for similarity in similarities])

@@ -14,7 +14,7 @@ from routellm_core.data.published import PUBLISHED_EMBEDDING_MODEL
 from routellm_core.embedders import embedder_config, load_embedder
 from routellm_core.embedders.base import Embedder, FloatMatrix, require_dimension
 from routellm_core.errors import CheckpointError, ConfigurationError
-from routellm_core.routers.base import WEIGHTS_FILE, WeightsError, WinRates
+from routellm_core.routers.base import WEIGHTS_FILE, WeightsError, WinRateArray
 from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 
 # Row i of the published checkpoint's P.weight belongs to the model at position i of this ASCII-sorted list.
@@ -124,7 +124,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         """The vector v (d,) of the pair: the logit of the win rate is ``v . e_q``."""
         return self._vector.copy()
 
-    def _of_embeddings(self, matrix: FloatMatrix) -> WinRates:
+    def _of_embeddings(self, matrix: FloatMatrix) -> WinRateArray:
         # a stack of one-row products, not one matrix product: BLAS rounds a row differently in another batch
         rows = matrix.astype(np.float64)[:, None, :]
         logits = np.matmul(rows, self._vector[:, None])[:, 0, 0]

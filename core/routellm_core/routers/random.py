@@ -11,7 +11,7 @@ import numpy as np
 from routellm_core.calibration.distribution import Calibration
 from routellm_core.data.seen_prompts import SeenPrompts
 from routellm_core.errors import ConfigurationError
-from routellm_core.routers.base import Router, WinRates
+from routellm_core.routers.base import Router, WinRateArray
 
 
 class RandomRouter(Router):
@@ -36,7 +36,7 @@ class RandomRouter(Router):
             (np.arange(1000) + 0.5) / 1000, router=self.name, fingerprint=self.fingerprint
         )
 
-    def _win_rates(self, prompts: list[str]) -> WinRates:
+    def _win_rates(self, prompts: list[str]) -> WinRateArray:
         key = str(self.seed).encode()
         digests = (
             hashlib.blake2b(p.encode("utf-8", "surrogatepass"), key=key[:64], digest_size=8).digest() for p in prompts

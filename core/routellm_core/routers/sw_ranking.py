@@ -24,7 +24,7 @@ from routellm_core.data.published import (
 from routellm_core.embedders import embedder_config, embedder_identity
 from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings, require_dimension
 from routellm_core.errors import CheckpointError, ConfigurationError, DataError
-from routellm_core.routers.base import WEIGHTS_FILE, WinRates
+from routellm_core.routers.base import WEIGHTS_FILE, WinRateArray
 from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 from routellm_core.routers.sw_storage import DTYPES, BattleStore, Storage
 from routellm_core.statistics.bradley_terry import (
@@ -239,11 +239,11 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             out.append(StoredBattle(cosine, first, second, _OUTCOMES[key % 3]))
         return out
 
-    def _of_embeddings(self, matrix: FloatMatrix) -> WinRates:
+    def _of_embeddings(self, matrix: FloatMatrix) -> WinRateArray:
         parts = [self._chunk_rates(matrix[i : i + _TABLES]) for i in range(0, len(matrix), _TABLES)]
         return np.concatenate(parts)
 
-    def _chunk_rates(self, embeddings: FloatMatrix) -> WinRates:
+    def _chunk_rates(self, embeddings: FloatMatrix) -> WinRateArray:
         similarities = self.store.similarities(embeddings)
         sums = np.empty((len(embeddings), len(self.store.keys)))
         average = np.empty(len(embeddings))

@@ -22,7 +22,7 @@ from routellm_core.errors import ConfigurationError, DataError, RouteLLMError
 from routellm_core.evaluation import Benchmark, Comparison, Estimate, RouterEvaluation, compare_routers, evaluate_router
 from routellm_core.evaluation.benchmarks import benchmark_of
 from routellm_core.routers import load_router
-from routellm_core.routers.base import WinRates
+from routellm_core.routers.base import WinRateArray
 
 Part: TypeAlias = Literal["train", "validation", "held_out"]
 
@@ -166,7 +166,7 @@ def check_sources(weights: Mapping[str, float] | None, sources: Mapping[str | No
 class PredictsWinRates(Protocol):
     """What `out_of_fold_win_rates` needs of a router."""
 
-    def win_rates(self, prompts: Sequence[str]) -> WinRates:
+    def win_rates(self, prompts: Sequence[str]) -> WinRateArray:
         """Win rates (n,) of n prompts."""
 
 
@@ -226,14 +226,14 @@ class Proof:
     """
 
     benchmark: Benchmark
-    win_rates: WinRates
+    win_rates: WinRateArray
     evaluation: RouterEvaluation
     bundled: dict[str, Estimate] | None = None
     gain: Comparison | None = None
 
 
 def prove(
-    win_rates: Callable[[Sequence[str]], WinRates],
+    win_rates: Callable[[Sequence[str]], WinRateArray],
     records: Sequence[Record],
     *,
     name: str,

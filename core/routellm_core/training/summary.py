@@ -21,7 +21,7 @@ from routellm_core.report.files import REPORT_FILE, save_evaluation
 from routellm_core.report.model_card import measured_on, metrics_table, model_card
 from routellm_core.report.rendering import check_templates
 from routellm_core.report.results import evaluate_priced
-from routellm_core.routers.base import CONFIG_FILE, Router, WinRates
+from routellm_core.routers.base import CONFIG_FILE, Router, WinRateArray
 from routellm_core.training.proof import prove
 
 METRICS_FILE = "metrics.json"
@@ -62,9 +62,9 @@ class Trained:
     unseen: Mapping[str, float] | None = None
     folds: int = 0
     trained_on: SeenPrompts | None = None
-    calibration: WinRates | None = None
+    calibration: WinRateArray | None = None
 
-    def win_rates(self, prompts: Sequence[str]) -> WinRates:
+    def win_rates(self, prompts: Sequence[str]) -> WinRateArray:
         """Win rates (n,) of prompts, by routers that were not trained on them where `unseen` has them."""
         if self.unseen is None:
             return self.router.win_rates(prompts)
