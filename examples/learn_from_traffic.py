@@ -189,10 +189,11 @@ def run(calls: int, strong: BaseChatModel, weak: BaseChatModel, place: Path, *, 
     true_saved = (routed - mix[1]) / (mix[0] - mix[1]) - SHARE
     price = (PRICES["strong"].cost(220, 310) - PRICES["weak"].cost(220, 310)) * 1000
     assert learned.saved_share is not None
+    saved, low, high = (price * getattr(learned.saved_share, end) for end in ("value", "low", "high"))
     print(
-        f"  saved against the static mix of the same quality, money of 1,000 calls: "
-        f"{learned.saved_share * price:.2f} measured from {learned.pairs} pairs, {true_saved * price:.2f} in truth"
+        f"  saved against the static mix of the same quality, money of 1,000 calls: {saved:.2f} [{low:.2f}, {high:.2f}]"
     )
+    print(f"  measured from {learned.pairs} pairs, {true_saved * price:.2f} in truth")
 
 
 if __name__ == "__main__":

@@ -76,8 +76,13 @@ def test_an_app_learns_from_its_traffic_what_the_script_planted(tmp_path: Path) 
     out = run_example("learn_from_traffic.py", cwd=tmp_path)
     assert "Use it: at 30% strong calls" in out
     shares = re.search(r"(\d+)% before, (\d+)% after", out)
-    money = re.search(r"([\d.]+) measured from \d+ pairs, ([\d.]+) in truth", out)
+    money = re.search(r"calls:\s+([\d.]+) \[([\d.]+), ([\d.]+)\]\s+measured from \d+ pairs, ([\d.]+) in truth", out)
     assert shares is not None
     assert money is not None
     assert int(shares[2]) < int(shares[1]) / 2
-    assert float(money[1]) == pytest.approx(float(money[2]), rel=0.3)
+    found, low, high, truth = (float(number) for number in money.groups())
+    assert low < found < high
+    # Which calls are shadowed depends on random ids. The 95 % interval misses the truth in one run of twenty, and one
+    # of three times its width in one of a hundred million.
+    assert abs(found - truth) < 3 * (high - low) / 2
+    assert high - low < truth * 1.2

@@ -95,6 +95,35 @@ def gain_over_router(
     return _mean_gain(change, np.asarray(differences, dtype=np.float64))
 
 
+def share_saved(
+    scores: npt.ArrayLike, differences: npt.ArrayLike, strong_fraction: float, *, confidence: float = 0.95
+) -> Estimate | None:
+    """Share of all calls that the static mix must send to strong beyond `strong_fraction` for the same quality.
+
+    The quality that routing adds to weak's, divided by what strong adds on every prompt, less the share. A ratio over a
+    difference that the pairs do not show to be positive says nothing.
+
+    Args:
+        scores: (n,) win rates or logits by routers that were not trained on the prompt; only their order matters.
+        differences: (n,) score of the strong model minus that of the weak one.
+        strong_fraction: Share of strong calls.
+        confidence: Confidence of the interval, by the delta method.
+
+    Returns:
+        The share with its interval; None where strong is not better by two standard errors.
+    """
+    sent, d = top_share(scores, strong_fraction), np.asarray(differences, dtype=np.float64)
+    root = math.sqrt(d.size)
+    better = float(d.mean())
+    if better <= 2.0 * float(d.std(ddof=1)) / root:
+        return None
+    reached = float((sent * d).mean()) / better
+    error = float(((sent - reached) * d).std(ddof=1)) / (root * better)
+    half = NormalDist().inv_cdf((1.0 + confidence) / 2.0) * error
+    value = reached - float(sent.mean())
+    return Estimate(value, value - half, value + half)
+
+
 def _mean_gain(weight: Floats, differences: Floats) -> Gain:
     if weight.shape != differences.shape or weight.ndim != 1 or weight.size < 2:
         raise DataError(f"scores {weight.shape}, differences {differences.shape}: expected one shape (n,), n >= 2")

@@ -34,6 +34,7 @@ from routellm_core.routers.base import Router
 from routellm_core.routers.corrected import CorrectedRouter, logits
 from routellm_core.routers.folder import RouterFolder
 from routellm_core.routers.registry import load_router
+from routellm_core.statistics.intervals import Estimate
 from routellm_core.statistics.off_policy import one_sided_differences, one_sided_refusal, principal_features
 from routellm_core.statistics.sequential import (
     FIRST_LOOK,
@@ -44,6 +45,7 @@ from routellm_core.statistics.sequential import (
     gain_over_router,
     next_look,
     pairs_needed,
+    share_saved,
 )
 from routellm_core.training import auto
 from routellm_core.training.correction import (
@@ -129,9 +131,10 @@ class Learned:
         gain: Its gain over the static mix, out of fold, in scores.
         in_use_gain: The same of the router in use.
         over_in_use: Gain of the new router over the router in use, paired.
-        saving: Money of one call that the new router saves against the static mix of the same quality; None where costs
-            are not logged or nothing is saved. Without costs see `saved_share`.
-        saved_share: Share of calls that need not go to strong for the quality of that mix.
+        saving: Money of one call that the new router saves against the static mix of the same quality, with its
+            interval; None where costs are not logged or nothing is saved. Without costs see `saved_share`.
+        saved_share: Share of calls that need not go to strong for the quality of that mix, with its interval; None
+            where nothing is saved, or strong is not clearly better than weak.
         looked: Whether this run was one of the looks at which a verdict is given.
         counts: Pairs by what became of them: ``labelled``, ``duplicates``, ``without_label``, ``seen`` by the router in
             use, ``without_text``, ``new_labels``.
@@ -149,8 +152,8 @@ class Learned:
     gain: Gain | None = None
     in_use_gain: Gain | None = None
     over_in_use: Gain | None = None
-    saving: float | None = None
-    saved_share: float | None = None
+    saving: Estimate | None = None
+    saved_share: Estimate | None = None
     looked: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     one_sided: bool = False
@@ -162,6 +165,8 @@ class Learned:
         out: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
         for name in ("gain", "in_use_gain", "over_in_use"):
             out[name] = None if out[name] is None else out[name].estimate().to_dict()
+        for name in ("saving", "saved_share"):
+            out[name] = None if out[name] is None else out[name].to_dict()
         return {
             **out,
             "counts": dict(self.counts),
@@ -318,7 +323,7 @@ class _Learning:
         total = max(
             due if not looked else next_look([*looks, count], first=evidence.first_look), pairs_needed(gain) or 0
         )
-        saved, money = _savings(gain, evidence)
+        saved, money = _savings(gain, best.unseen, evidence, share)
         learned = Learned(
             outcome=outcome,
             sentence="",
@@ -725,13 +730,17 @@ def _loss(scores: Floats, differences: Floats) -> float:
     return float(np.mean(np.logaddexp(0.0, scores) - (1.0 + differences) / 2.0 * scores))
 
 
-def _savings(gain: Gain, evidence: _Evidence) -> tuple[float | None, float | None]:
+def _savings(gain: Gain, unseen: Floats, evidence: _Evidence, at: float) -> tuple[Estimate | None, Estimate | None]:
     """Share of strong calls, and money a call, by which the static mix of the same quality is more expensive."""
-    better = float(evidence.differences.mean())
-    if gain.value <= 0 or better <= 0:
-        return None, None
-    share = min(gain.value / better, 1.0)
-    return share, None if evidence.costs is None else share * (evidence.costs[0] - evidence.costs[1])
+    share = share_saved(unseen, evidence.differences, at) if gain.value > 0 else None
+    if share is None or evidence.costs is None:
+        return share, None
+    more = evidence.costs[0] - evidence.costs[1]
+    return share, Estimate(*(more * end for end in _ends(share)))
+
+
+def _ends(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.value, estimate.low, estimate.high
 
 
 def _with_sentence(learned: Learned, evidence: _Evidence, in_use: Finding) -> Learned:
@@ -746,9 +755,10 @@ def _with_sentence(learned: Learned, evidence: _Evidence, in_use: Finding) -> Le
         than = "" if proved else ", which does not prove that it is better, only that it is no worse in this sample"
         saves = ""
         if learned.saving is not None:
-            saves = f"; the static mix of its quality costs {1000 * learned.saving:.3g} more per 1,000 calls"
+            costs = "{:.3g} [{:.3g}, {:.3g}]".format(*(1000 * end for end in _ends(learned.saving)))
+            saves = f"; the static mix of its quality costs {costs} more per 1,000 calls"
         elif learned.saved_share is not None:
-            saves = f"; the static mix of its quality needs {learned.saved_share:.0%} of all calls more on strong"
+            saves = f"; the static mix of its quality needs {learned.saved_share.value:.0%} of all calls more on strong"
         sentence = (
             f"Use it: {at}, the {learned.candidate} gains {mix} over the static mix of the same cost{saves}. Over the "
             f"router in use: {over}{than}."

@@ -12,6 +12,7 @@ from routellm_core.statistics.sequential import (
     gain_over_router,
     next_look,
     pairs_needed,
+    share_saved,
     top_share,
 )
 
@@ -72,3 +73,29 @@ def test_pairs_needed_is_the_formula_of_the_power() -> None:
     assert pairs_needed(Gain(-0.01, 0.01, 0.25, 400)) is None
     assert pairs_needed(Gain(1e-5, 0.01, 0.25, 400)) is None
     assert finding(Gain(0.0, 0.0, 0.0, 400)) == "undecided"
+
+
+def test_the_interval_of_the_share_saved_covers_the_truth() -> None:
+    rng = np.random.default_rng(5)
+
+    def sample(n: int) -> tuple[np.ndarray, np.ndarray]:
+        hard = rng.random(n) < 0.3
+        difference = (rng.random(n) < 0.9).astype(float) - (rng.random(n) < np.where(hard, 0.3, 0.85))
+        return hard + rng.normal(0, 0.5, n), difference
+
+    scores, difference = sample(400_000)
+    truth = share_saved(scores, difference, 0.3)
+    assert truth is not None
+    assert truth.value > 0.2
+    inside = 0
+    for _ in range(600):
+        found = share_saved(*sample(500), 0.3)
+        assert found is not None
+        inside += found.low < truth.value < found.high
+    assert 0.92 < inside / 600 < 0.98
+
+
+def test_no_share_is_saved_where_strong_is_not_clearly_better() -> None:
+    rng = np.random.default_rng(6)
+    assert share_saved(rng.random(400), rng.normal(0.001, 1.0, 400), 0.3) is None
+    assert share_saved(rng.random(400), np.full(400, -0.2), 0.3) is None

@@ -155,8 +155,11 @@ def test_savings_are_those_of_the_static_mix_of_the_same_quality(log: Log, tmp_p
     assert learned.saved_share is not None
     assert learned.saving is not None
     better = np.mean(np.array(log.strong) - np.array(log.weak))
-    assert learned.saved_share == pytest.approx(learned.gain.value / better, rel=0.05)
-    assert learned.saving == pytest.approx(learned.saved_share * (COSTS["strong"] - COSTS["weak"]))
+    assert learned.saved_share.value == pytest.approx(learned.gain.value / better, rel=0.05)
+    more = COSTS["strong"] - COSTS["weak"]
+    for end in ("value", "low", "high"):
+        assert getattr(learned.saving, end) == pytest.approx(getattr(learned.saved_share, end) * more)
+    assert learned.to_dict()["saving"] == learned.saving.to_dict()
 
 
 @pytest.mark.parametrize(("pairs", "needed"), [(0, 400), (60, 340), (250, 150)])
