@@ -29,6 +29,7 @@ from routellm_core.policy.savings import Price
 from routellm_core.routers import load_router
 from routellm_core.routers.knn import KNNRouter
 from routellm_core.routers.mf import MatrixFactorizationRouter
+from routellm_core.routers.mf_vote import HeadAndVoteRouter
 from routellm_core.routers.random import RandomRouter
 from routellm_core.routers.sw_ranking import SimilarityWeightedRouter
 
@@ -53,8 +54,8 @@ class Two:
         return self.embed(texts)
 
 
-def _mf(folder: Path) -> None:
-    MatrixFactorizationRouter(
+def _head() -> MatrixFactorizationRouter:
+    return MatrixFactorizationRouter(
         np.eye(2, dtype=np.float32),
         None,
         np.ones(2, np.float32),
@@ -62,6 +63,24 @@ def _mf(folder: Path) -> None:
         strong="s",
         weak="w",
         embedder=Two(),
+    )
+
+
+def _mf(folder: Path) -> None:
+    _head().save_pretrained(folder)
+
+
+def _mf_vote(folder: Path) -> None:
+    HeadAndVoteRouter(
+        _head(),
+        np.eye(2, dtype=np.int8),
+        [[1, 0], [0, 1]],
+        feature=0,
+        above=0.0,
+        base=10.0,
+        head_slope=1.0,
+        vote_slope=1.0,
+        intercept=0.0,
     ).save_pretrained(folder)
 
 
@@ -127,6 +146,9 @@ JSON_KINDS = {
     "online": Kind("o.json", _online, OnlineCalibration.load),
     "random config": Kind("config.json", lambda f: RandomRouter().save_pretrained(f), load_router, in_folder=True),
     "mf config": Kind("config.json", _mf, lambda f: load_router("mf", f, embedder=Two()), in_folder=True),
+    "mf_vote config": Kind(
+        "config.json", _mf_vote, lambda f: load_router("mf_vote", f, embedder=Two()), in_folder=True
+    ),
     "knn config": Kind("config.json", _knn, lambda f: load_router("knn", f, embedder=Two()), in_folder=True),
     "sw config": Kind("config.json", _sw, lambda f: load_router("sw_ranking", f, embedder=Two()), in_folder=True),
     "router's calibration": Kind(
@@ -243,6 +265,14 @@ FIELDS: dict[str, list[tuple[str, Any]]] = {
         ("use_proj", "yes"),
         ("router", 7),
         ("router", ["mf"]),
+    ],
+    "mf_vote config": [
+        *(("feature", value) for value in (2, -1, 0.0, "0", None, [], True, HUGE)),
+        *(("base", value) for value in (1, 0, -1, "10", None, [], NAN, INF, HUGE)),
+        *(("above", value) for value in ("0", None, NAN, INF)),
+        *(("vote_slope", value) for value in (0, -1, "1", None, NAN)),
+        *(("head_slope", value) for value in (-1, "1", None, NAN)),
+        *(("intercept", value) for value in ("0", None, INF)),
     ],
     "knn config": [
         *(("models", value) for value in ([1, 2], "sw", None, {}, ["s", "s"], [["s"], ["w"]])),

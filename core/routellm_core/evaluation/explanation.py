@@ -97,10 +97,10 @@ class Explanation:
         words: The words whose removal changes the win rate most, largest effect first. Empty for the random router,
             whose win rates do not depend on words.
         features: For a factorization over the bundled embedding, the largest summands of the logit of the win rate,
-            in a long prompt those of the window that sets it.
+            in a long prompt those of the window that sets it. Empty where stored outcomes vote on the prompt.
         battles: For similarity-weighted ranking, the stored battles with the most similar prompts.
-        outcomes: For nearest neighbours, the most similar stored prompts, with the scores of the pair and the side
-            that they speak for.
+        outcomes: For nearest neighbours, and where outcomes vote on the prompt, the most similar stored prompts, with
+            the scores of the pair and the side that they speak for.
     """
 
     router: str
@@ -181,14 +181,21 @@ def _features(router: Router, prompt: str) -> list[FeatureEffect]:
     """Contributions to the logit where it is a sum over named parts of the embedding; empty for other routers."""
     from routellm_core.embedders.static import SURFACE_NAMES, StaticEmbedder
     from routellm_core.routers.mf import MatrixFactorizationRouter
+    from routellm_core.routers.mf_vote import HeadAndVoteRouter
 
+    texts = None
+    if isinstance(router, HeadAndVoteRouter):
+        text, voted = router.deciding_text(prompt)
+        if voted:
+            return []
+        router, texts = router.head, [text]
     if not isinstance(router, MatrixFactorizationRouter) or not isinstance(router.embedder, StaticEmbedder):
         return []
-    texts = router.embedder.embed(router.texts_of(prompt)) * router.vector
-    parts = texts[texts.sum(axis=1).argmax()]  # the window that sets the win rate
-    text = router.embedder.text_dimension
-    found = [FeatureEffect("words", float(parts[:text].sum()))]
-    found += [FeatureEffect(name, float(part)) for name, part in zip(SURFACE_NAMES, parts[text:-1], strict=True)]
+    products = router.embedder.embed(texts or router.texts_of(prompt)) * router.vector
+    parts = products[products.sum(axis=1).argmax()]  # the window that sets the win rate
+    words = router.embedder.text_dimension
+    found = [FeatureEffect("words", float(parts[:words].sum()))]
+    found += [FeatureEffect(name, float(part)) for name, part in zip(SURFACE_NAMES, parts[words:-1], strict=True)]
     return sorted((f for f in found if f.logit != 0.0), key=lambda f: -abs(f.logit))
 
 
@@ -213,7 +220,11 @@ def _speaks_for(battle: StoredBattle, strong: int, weak: int) -> str:
 
 
 def _outcomes(router: Router, prompt: str, top: int) -> list[StoredOutcome]:
-    """The stored prompts nearest to the prompt; empty for other routers."""
+    """The stored prompts nearest to the prompt, where their outcomes vote on it; empty for other routers."""
     from routellm_core.routers.knn import KNNRouter
+    from routellm_core.routers.mf_vote import HeadAndVoteRouter
 
+    if isinstance(router, HeadAndVoteRouter):
+        text, voted = router.deciding_text(prompt)
+        return router.nearest_outcomes(text, top) if voted else []
     return router.nearest_outcomes(prompt, top) if isinstance(router, KNNRouter) else []

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from routellm_core.routers.causal_llm import CausalLLMRouter
     from routellm_core.routers.knn import KNNRouter
     from routellm_core.routers.mf import MatrixFactorizationRouter
+    from routellm_core.routers.mf_vote import HeadAndVoteRouter
     from routellm_core.routers.random import RandomRouter
     from routellm_core.routers.sw_ranking import SimilarityWeightedRouter
 
@@ -22,6 +23,7 @@ __all__ = [
     "BERTRouter",
     "CausalLLMRouter",
     "FunctionRouter",
+    "HeadAndVoteRouter",
     "KNNRouter",
     "MatrixFactorizationRouter",
     "RandomRouter",

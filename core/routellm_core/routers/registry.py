@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 BUILT_IN = {
     "random": ("random", "RandomRouter"),
     "mf": ("mf", "MatrixFactorizationRouter"),
+    "mf_vote": ("mf_vote", "HeadAndVoteRouter"),
     "sw_ranking": ("sw_ranking", "SimilarityWeightedRouter"),
     "bert": ("bert", "BERTRouter"),
     "causal_llm": ("causal_llm", "CausalLLMRouter"),
