@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +34,10 @@ MAX_COUNT = 2**53
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 MAX_STATE_BYTES = 256 * 1024 * 1024
 _PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt"})
+# Names of attributes, options and HTTP headers that hold a secret.
+_KEY_NAME = re.compile(
+    r"api[-_]?key|access[-_]?token|auth[-_]?token|authorization|cookie|password|secret", re.IGNORECASE
+)
 # What reading a damaged or hostile file can raise; an error of the program itself keeps its cause in the chain.
 _DAMAGE = (
     ArithmeticError,
@@ -235,6 +241,39 @@ def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+def no_key_inside(*holders: Any, owner: str) -> None:
+    """Refuse to pickle something with a key in it: pickles end up in files, in logs and on other machines.
+
+    Args:
+        *holders: What is about to be pickled. A key is a secret text under the name of one, in an attribute or an
+            entry (such as a header), and a URL with a password or a query.
+        owner: What holds it, for the message.
+
+    Raises:
+        ConfigurationError: There is a key.
+    """
+    for holder in holders:
+        name = _key_in(holder)
+        if name is not None:
+            raise ConfigurationError(
+                f"{owner} cannot be pickled, because the key in its {name} would go with it: make it in each process, "
+                "with the key from the environment of that process"
+            )
+
+
+def _key_in(holder: Any) -> str | None:
+    if isinstance(holder, str):
+        return "URL" if "://" in holder and ("@" in urlsplit(holder).netloc or urlsplit(holder).query) else None
+    entries = holder if isinstance(holder, Mapping) else getattr(holder, "__dict__", {})
+    for name, value in entries.items():
+        is_text = isinstance(value, str | bytes) and bool(value)
+        if hasattr(value, "get_secret_value") or (is_text and _KEY_NAME.search(str(name))):
+            return str(name)
+        if isinstance(value, str | Mapping) and _key_in(value) is not None:
+            return str(name)
+    return None
 
 
 def imported_object(value: str, parameter: str) -> Any:

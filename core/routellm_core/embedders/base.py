@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.checks import no_key_inside
 from routellm_core.errors import ConfigurationError, RouterError
 
 FloatMatrix = npt.NDArray[np.float32]
@@ -86,7 +87,8 @@ def require_dimension(embedder: Embedder, dimension: int, owner: str) -> None:
 class WrappedEmbedder(ABC):
     """Turns a framework's embedding model into an embedder; it is as safe to share between threads as that model.
 
-    A batch is one call of the model. Errors of the model pass through. Subclasses implement the calls.
+    A batch is one call of the model. Errors of the model pass through. Subclasses implement the calls. A model with a
+    key inside is not pickled: make the embedder in each process.
 
     Args:
         model: The framework's embedding model.
@@ -95,6 +97,13 @@ class WrappedEmbedder(ABC):
     def __init__(self, model: Any) -> None:
         self._model = model
         self._dimension: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        no_key_inside(self._model, owner=type(self._model).__name__)
+        return vars(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # shares the model, as a user who passes it on does
 
     @abstractmethod
     def _embed(self, texts: list[str]) -> Any:

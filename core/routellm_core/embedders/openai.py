@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from routellm_core.checks import no_key_inside
 from routellm_core.embedders.base import FloatMatrix, checked_embeddings
 from routellm_core.embedders.openai_client import LoopClients, unlogged_request
 from routellm_core.errors import ConfigurationError, MissingExtraError, RouterError
@@ -41,7 +42,8 @@ class OpenAIEmbedder:
     The client retries 408, 409, 429 (respecting Retry-After), 5xx, time-outs and broken connections up to `max_retries`
     times. A failure that remains, any other status, a wrong number of vectors and a wrong dimension raise
     `RouterError`. No message, log record or chained exception contains a text or the key: while a request of this class
-    is in progress, the client's own debug records, which contain both, are dropped.
+    is in progress, the client's own debug records, which contain both, are dropped. A pickled embedder does not contain
+    the key: another process reads its own from ``OPENAI_API_KEY``.
 
     Args:
         model: Name of the embedding model.
@@ -83,21 +85,33 @@ class OpenAIEmbedder:
                 raise ConfigurationError(f"{parameter}={value!r}: expected an int >= {least}")
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
             raise ConfigurationError(f"timeout={timeout!r}: expected seconds > 0")
-        if not (api_key or os.environ.get("OPENAI_API_KEY")):
-            raise ConfigurationError(
-                "api_key=None and OPENAI_API_KEY is not set: pass a key (any text for a service that needs none), "
-                "or use an embedder that needs no service"
-            )
+        self._api_key = api_key
+        self._key()
         self.model, self.dimensions = model, dimensions
         self.timeout, self.max_retries, self.max_input_tokens = float(timeout), max_retries, max_input_tokens
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         # Another service may serve a different model under a known name, so its length is learned from the first call.
         self._dimension = dimensions or (_DIMENSIONS.get(model) if self.base_url is None else None)
-        self._api_key = api_key
+        self._warned = False
+        self._open()
+
+    def _open(self) -> None:
         self._lock = threading.Lock()
         self._client: OpenAI | None = None
         self._async_clients = LoopClients(self._make_async_client)
-        self._warned = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        no_key_inside(self.base_url, owner="OpenAIEmbedder")
+        clients = ("_lock", "_client", "_async_clients")
+        return {name: value for name, value in vars(self).items() if name not in clients} | {"_api_key": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # without a key the first call fails: an exception here would leave a `multiprocessing.Pool` waiting for ever
+        vars(self).update(state)
+        self._open()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # in this process, which has the key
 
     @property
     def dimension(self) -> int | None:
@@ -143,6 +157,8 @@ class OpenAIEmbedder:
             with unlogged_request():
                 try:
                     answer = self._sync_client().embeddings.create(**self._request(inputs))
+                except ConfigurationError:
+                    raise
                 except Exception as exc:  # anything that the client raises may quote the request
                     answer = self._failure(exc)
 
@@ -160,6 +176,8 @@ class OpenAIEmbedder:
                 try:
                     client = await self._async_clients.get()
                     answer = await client.embeddings.create(**self._request(inputs))
+                except ConfigurationError:
+                    raise
                 except Exception as exc:  # anything that the client raises may quote the request
                     answer = self._failure(exc)
 
@@ -270,9 +288,18 @@ class OpenAIEmbedder:
             return _Failed(f"the connection failed, also after {self.max_retries} retries; check base_url and network")
         return _Failed(f"the client failed with {type(exc).__name__}")
 
+    def _key(self) -> str:
+        key = self._api_key or os.environ.get("OPENAI_API_KEY")
+        if not key:
+            raise ConfigurationError(
+                "api_key=None and OPENAI_API_KEY is not set: pass a key (any text for a service that needs none), "
+                "or use an embedder that needs no service"
+            )
+        return key
+
     def _options(self) -> dict[str, Any]:
         return {
-            "api_key": self._api_key,
+            "api_key": self._key(),
             "base_url": self.base_url,
             "timeout": self.timeout,
             "max_retries": self.max_retries,

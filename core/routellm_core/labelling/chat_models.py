@@ -11,11 +11,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from routellm_core.checks import no_key_inside
 from routellm_core.embedders.openai_client import LoopClients, unlogged_request
 from routellm_core.errors import ConfigurationError, MissingExtraError, RouterError
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 _RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 # A wrong key, no access to the model, an unknown model or path: every further call would fail in the same way.
@@ -96,7 +99,8 @@ class OpenAIChatModel:
     """A model behind any OpenAI-compatible service.
 
     The request holds ``model`` and ``messages``, which every such service understands, and `options`. A model may be
-    used in several event loops, one after another or at once.
+    used in several event loops, one after another or at once. A pickled model does not contain the key: another process
+    reads its own from the environment variable `key_env`.
 
     Args:
         model: Name of the model at the service.
@@ -127,29 +131,53 @@ class OpenAIChatModel:
         **options: Any,
     ) -> None:
         try:
-            import openai
+            import openai  # noqa: F401 - needed for the first call, but an error belongs here, at configuration
         except ImportError:
             raise MissingExtraError("Calling an OpenAI-compatible model", "openai") from None
         if not isinstance(model, str) or not model:
             raise ConfigurationError(f"model={model!r}: expected the name of a model at its service")
-        key = api_key or os.environ.get(key_env)
-        if not key:
-            raise ConfigurationError(
-                f"environment variable {key_env} is not set: it holds the API key for model {model!r}; set it, or pass "
-                "api_key= (any text for a service without keys)"
-            )
         self.name = model
         self.settings = options
-        self._openai = openai
+        self._base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+        self._api_key, self._key_env, self._timeout = api_key, key_env, timeout
+        self._key()
+        self._clients = LoopClients(self._make_client)
+
+    def _key(self) -> str:
+        key = self._api_key or os.environ.get(self._key_env)
+        if not key:
+            raise ConfigurationError(
+                f"environment variable {self._key_env} is not set: it holds the API key for model {self.name!r}; set "
+                "it, or pass api_key= (any text for a service without keys)"
+            )
+        return key
+
+    def _make_client(self) -> AsyncOpenAI:
+        import openai
+
         # the client's own retries are off: waiting for a rate limit has to hold back all workers, not one call
-        self._clients = LoopClients(
-            partial(openai.AsyncOpenAI, base_url=base_url, api_key=key, timeout=timeout, max_retries=0)
-        )
+        return openai.AsyncOpenAI(base_url=self._base_url, api_key=self._key(), timeout=self._timeout, max_retries=0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        no_key_inside(self._base_url, self.settings, owner=f"model {self.name!r}")
+        return {name: value for name, value in vars(self).items() if name != "_clients"} | {"_api_key": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # without a key the first call fails: an exception here would leave a `multiprocessing.Pool` waiting for ever
+        vars(self).update(state)
+        self._clients = LoopClients(self._make_client)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # in this process, which has the key; nothing changes after construction
 
     async def ask(self, system: str | None, user: str) -> Reply:
         """Reply to `user`; see `ChatModel`."""
-        openai = self._openai
-        client = await self._clients.get()
+        import openai
+
+        try:
+            client = await self._clients.get()
+        except ConfigurationError as exc:  # no key in the process that it was sent to
+            raise CallError(str(exc), retry=False, fatal=True) from None
         messages: list[Any] = [{"role": "user", "content": user}]
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
@@ -179,7 +207,8 @@ class OpenAIChatModel:
 class LLMChatModel:
     """A LangChain chat model (anything with ``ainvoke``) or a LlamaIndex LLM (``acomplete``) as a `ChatModel`.
 
-    Neither framework is imported: LangChain models get (role, text) pairs, LlamaIndex LLMs a text.
+    Neither framework is imported: LangChain models get (role, text) pairs, LlamaIndex LLMs a text. A model with a key
+    inside is not pickled: make it in each process.
 
     Args:
         llm: The model.
@@ -199,6 +228,13 @@ class LLMChatModel:
             )
         own = next((v for a in ("model_name", "model") if isinstance(v := getattr(llm, a, None), str) and v), None)
         self.name = name or own or type(llm).__name__
+
+    def __getstate__(self) -> dict[str, Any]:
+        no_key_inside(self._llm, owner=f"llm={type(self._llm).__name__}")
+        return vars(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # shares the model, as a user who passes it on does
 
     async def ask(self, system: str | None, user: str) -> Reply:
         """Reply to `user`; see `ChatModel`."""

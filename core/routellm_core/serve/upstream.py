@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from routellm_core.checks import Side
+from routellm_core.checks import Side, no_key_inside
 from routellm_core.errors import ConfigurationError
 from routellm_core.serve.replies import Headers, Scope
 
@@ -63,6 +63,10 @@ class Upstream:
             raise ConfigurationError(
                 "Upstream(key=..., pass_client_key=True): give a key of its own or pass the client's on, not both"
             )
+
+    def __getstate__(self) -> list[Any]:
+        no_key_inside({"api_key": self.key}, owner=f"Upstream(model={self.model!r:.80})")
+        return [getattr(self, name) for name in self.__slots__]
 
 
 class UpstreamError(OSError):
