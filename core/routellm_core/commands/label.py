@@ -18,12 +18,14 @@ from routellm_core.commands.options import (
     Command,
     From,
     Prices,
+    Shard,
     SkipBad,
     check_output,
     console_for_tables,
     parse_prices,
     report_bad,
     report_joined,
+    shard_of,
 )
 from routellm_core.commands.paid import (
     Concurrency,
@@ -189,6 +191,7 @@ def judge(
     retries: Retries = 6,
     tries: Tries = 2,
     timeout: Timeout = 120.0,
+    shard: Shard = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     form: From = None,
@@ -200,6 +203,9 @@ def judge(
     Example: routellm label judge --data answers.jsonl --strong gpt-4o --weak gpt-4o-mini --judge gpt-4.1 --out b.jsonl
 
     Rows without answers: --answer-strong and --answer-weak let the models write them first.
+
+    On several machines: --shard 1/4 to 4/4, each with an --out of its own; then bring the journals together (label
+    merge).
     """
     from routellm_core.data import SkippedRows, read_answers, write_records
     from routellm_core.data.joining import JoinReport
@@ -216,7 +222,7 @@ def judge(
     check_prices(prices, [judge, strong, weak, *filter(None, (answer_strong, answer_weak))])
     bad = SkippedRows()
     joined = JoinReport()
-    rows = list(read_answers(data, form=form, skip_bad=bad if skip_bad else None, joined=joined))
+    rows = shard_of(list(read_answers(data, form=form, skip_bad=bad if skip_bad else None, joined=joined)), shard)
     report_joined(joined)
     if not rows:
         raise DataError(f"{', '.join(map(str, data))}: no rows to label")
@@ -274,6 +280,29 @@ def judge(
     if report.unusable:
         _explain_unusable(report, judge, kept)
         raise typer.Exit(2)
+
+
+@app.command(cls=Command)
+def merge(
+    journals: Annotated[list[Path], typer.Argument(help="Journals of runs, such as those of all shards.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Journal to add their replies to; made where absent.")],
+    as_json: AsJson = False,
+) -> None:
+    """Bring the journals of several runs together, such as the shards of a file.
+
+    Example: routellm label merge part-*.jsonl.journal --out labels.jsonl.journal
+
+    Run the same command over all rows then, with this journal: it asks only what no shard has asked.
+    """
+    from routellm_core.labelling import merge_journals
+
+    added = merge_journals(journals, out)
+    if as_json:
+        print(json.dumps({"journals": len(journals), "added": added, "out": str(out)}))
+    else:
+        print(
+            f"{added} replies of {len(journals)} journals -> {out}; run the command over all rows with --journal {out}"
+        )
 
 
 async def _judged(

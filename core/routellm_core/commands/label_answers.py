@@ -18,12 +18,14 @@ from routellm_core.commands.options import (
     From,
     Limit,
     Prices,
+    Shard,
     SkipBad,
     check_output,
     console_for_tables,
     parse_prices,
     report_bad,
     report_joined,
+    shard_of,
 )
 from routellm_core.commands.paid import (
     Concurrency,
@@ -104,6 +106,7 @@ def answer(
     tries: Tries = 2,
     timeout: Timeout = 120.0,
     limit: Limit = None,
+    shard: Shard = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     form: From = None,
@@ -116,6 +119,9 @@ def answer(
     local=LOCAL_KEY --price gpt-4.1=2/8 --out answers.jsonl
 
     Rows keep the answers that they have. Label the file with label gold or label judge.
+
+    On several machines: --shard 1/4 to 4/4, each with an --out of its own; then bring the journals together (label
+    merge).
     """
     from routellm_core.data import SkippedRows, read_answers, write_records
     from routellm_core.data.joining import JoinReport
@@ -133,7 +139,7 @@ def answer(
     bad = SkippedRows()
     joined = JoinReport()
     found = read_answers(data, form=form, skip_bad=bad if skip_bad else None, joined=joined)
-    rows = list(islice(found, limit))
+    rows = shard_of(list(islice(found, limit)), shard)
     if not rows:
         raise DataError(f"{', '.join(map(str, data))}: no rows to answer")
     report_bad(bad)

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -18,6 +18,8 @@ from routellm_core.policy.savings import Price
 if TYPE_CHECKING:
     from routellm_core.data.files import SkippedRows
     from routellm_core.data.joining import JoinReport
+
+Row = TypeVar("Row")
 
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave malformed rows out; count and report them.")]
 From = Annotated[
@@ -38,6 +40,10 @@ RouterName = Annotated[
     ),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", help="Read at most this many prompts or rows.", min=1)]
+Shard = Annotated[
+    str | None,
+    typer.Option("--shard", help="K/N: only every N-th prompt, from the K-th on; each of N machines takes a K."),
+]
 Prices = Annotated[
     list[str] | None,
     typer.Option(
@@ -82,6 +88,30 @@ class Command(TyperCommand):
 def command_line() -> str:
     """The command as it was typed, for a report."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def parse_shard(value: str | None) -> tuple[int, int]:
+    """The index of the first row of a shard, and the step to the next; all rows without one.
+
+    Raises:
+        ConfigurationError: The value is not K/N with K from 1 to N.
+    """
+    if value is None:
+        return 0, 1
+    part, _, parts = value.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise ConfigurationError(f"--shard {value!r:.80}: expected K/N with K from 1 to N, such as 3/16")
+    return int(part) - 1, int(parts)
+
+
+def shard_of(rows: Sequence[Row], value: str | None) -> list[Row]:
+    """The rows of a shard; all rows without one.
+
+    Raises:
+        ConfigurationError: The value is not K/N with K from 1 to N.
+    """
+    first, step = parse_shard(value)
+    return list(rows[first::step])
 
 
 def parse_prices(values: Sequence[str] | None) -> dict[str, Price]:

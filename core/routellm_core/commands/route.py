@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from routellm_core.calibration.distribution import Calibration
-from routellm_core.commands.options import From, Limit, RouterName, SkipBad, report_bad
+from routellm_core.commands.options import From, Limit, RouterName, Shard, SkipBad, parse_shard, report_bad
 from routellm_core.commands.progress import progress_bar
 from routellm_core.data.files import SkippedRows
 from routellm_core.errors import ConfigurationError, DataError
@@ -50,10 +50,7 @@ def route(
         typer.Option(help="Calibration file, fitted on your own prompts.", show_default="the router's own"),
     ] = None,
     limit: Limit = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(help="K/N: only every N-th prompt of the file, from the K-th on; each of N machines takes a K."),
-    ] = None,
+    shard: Shard = None,
     show: Annotated[int, typer.Option(help="Rows of the table to show; 0 shows all.", min=0)] = 20,
     form: From = None,
     skip_bad: SkipBad = False,
@@ -77,7 +74,7 @@ def route(
         on_error="raise",
         cache_size=0,  # each prompt is scored once
     )
-    first, step = _shard(shard)
+    first, step = parse_shard(shard)
     policy.replace(threshold=policy.threshold)  # the last line says how the share came out, not a warning midway
     output = _JsonLines() if as_json else _Table(show)
     bad = SkippedRows() if skip_bad else None
@@ -102,16 +99,6 @@ def route(
         f"{count} prompts, {strong} strong ({strong / count:.1%}{wanted}), threshold {policy.threshold:.4f}, "
         f"router {policy.router.name}{left_out}{missed}"
     )
-
-
-def _shard(value: str | None) -> tuple[int, int]:
-    """The first prompt of a shard, and how far it is to the next."""
-    if value is None:
-        return 0, 1
-    part, _, parts = value.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise ConfigurationError(f"--shard {value!r:.80}: expected K/N with K from 1 to N, such as 3/16")
-    return int(part) - 1, int(parts)
 
 
 class _Source:

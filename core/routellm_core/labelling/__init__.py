@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from routellm_core.labelling.answers import AnswerReport, estimate_answers, generate_answers, recall_answers
     from routellm_core.labelling.chat_models import CallError, ChatModel, LLMChatModel, OpenAIChatModel
     from routellm_core.labelling.gold import GoldReport, gold_outcomes, grade
+    from routellm_core.labelling.journal import merge_journals
     from routellm_core.labelling.judge import JudgeReport, estimate_judging, judge_battles
     from routellm_core.labelling.paid_calls import CallEstimate, CallTally, total_cost
 
@@ -31,6 +32,7 @@ _MODULES = {
     "gold_outcomes": "gold",
     "grade": "gold",
     "judge_battles": "judge",
+    "merge_journals": "journal",
     "recall_answers": "answers",
     "total_cost": "paid_calls",
 }
@@ -50,6 +52,7 @@ __all__ = [  # the keys of _MODULES, written out for type checkers
     "gold_outcomes",
     "grade",
     "judge_battles",
+    "merge_journals",
     "recall_answers",
     "total_cost",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,17 @@ class Journal:
         os.fsync(self._file.fileno())
         self._entries.setdefault(key, []).append(entry)
 
+    def _take(self, others: Mapping[str, Sequence[Entry]]) -> int:
+        """Add the entries of another journal that this one lacks, and return how many these were."""
+        # compared before any is added: a journal may hold two equal replies, both paid for
+        missing = [entry for key, theirs in others.items() for entry in theirs if entry not in self.entries(key)]
+        self._file.writelines(json.dumps(entry).encode() + b"\n" for entry in missing)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        for entry in missing:
+            self._entries.setdefault(entry["key"], []).append(entry)
+        return len(missing)
+
     def close(self) -> None:
         """Close the file, so that another process may write it."""
         self._file.close()
@@ -73,6 +84,30 @@ class Journal:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def merge_journals(parts: Iterable[str | Path], path: str | Path) -> int:
+    """Bring the journals of several runs, such as the shards of one, into a single one; merging again changes nothing.
+
+    A run with the merged journal pays for nothing that any of these runs has paid for.
+
+    Args:
+        parts: The journals to read; a run may be writing them.
+        path: The journal to add their entries to; created when absent.
+
+    Returns:
+        The number of entries that were added.
+
+    Raises:
+        DataError: A file does not exist or is not a journal, or a run is writing `path`.
+    """
+    found = []
+    for part in parts:
+        if not Path(part).is_file():
+            raise DataError(f"{part}: no such file; expected the journal of a run, which is OUT.journal by default")
+        found.append(read_journal(part))
+    with Journal(path) as merged:
+        return sum(merged._take(entries) for entries in found)
 
 
 def read_journal(path: str | Path | None) -> dict[str, list[Entry]]:

@@ -335,7 +335,7 @@ def test_the_labels_of_a_judge_lead_to_a_verdict(server: OpenAIServer, tmp_path:
     assert found["strong_quality"] == found["weak_quality"] == pytest.approx(0.5)  # a third each: 1, 0 and 1/2
 
 
-@pytest.mark.parametrize("command", ["answer", "gold", "judge"])
+@pytest.mark.parametrize("command", ["answer", "gold", "judge", "merge"])
 def test_every_help_shows_an_example(command: str) -> None:
     assert f"Example: routellm label {command}" in run(command, "--help").stdout
 
@@ -358,3 +358,16 @@ def test_nothing_to_write_leaves_the_labels_that_were_there(tmp_path: Path) -> N
     with pytest.raises(DataError, match="no row could be graded"):
         run("gold", "--data", tmp_path / "a.jsonl", "--out", out)
     assert out.read_text() == "labels of yesterday\n"
+
+
+def test_judging_in_shards_gives_the_labels_of_one_run(server: OpenAIServer, tmp_path: Path) -> None:
+    write_records(tmp_path / "answers.jsonl", rows_of(5))
+    for k in (1, 2):
+        run(*judge_command(server, tmp_path, "--out", tmp_path / f"part-{k}.jsonl", "--shard", f"{k}/2", "--yes"))
+    assert len(server.requests) == 10
+    parts = [tmp_path / f"part-{k}.jsonl.journal" for k in (1, 2)]
+    run("merge", *parts, "--out", tmp_path / "battles.jsonl.journal")
+    run(*judge_command(server, tmp_path))
+    assert len(server.requests) == 10
+    labels = [battle.winner for k in (1, 2) for battle in read_battles(tmp_path / f"part-{k}.jsonl")]
+    assert sorted(battle.winner for battle in read_battles(tmp_path / "battles.jsonl")) == sorted(labels)

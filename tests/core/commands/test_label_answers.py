@@ -180,3 +180,21 @@ def test_answers_that_judging_paid_for_are_used_again(server: OpenAIServer, prom
     answers = [row.answers for row in read_answers(prompts.with_name("answers.jsonl"))]
     assert answers == [{"big": "answer of big", "small": "answer of small"}] * 4
     assert [row.answers for row in read_answers(folder / "written.jsonl")] == answers
+
+
+def test_shards_pay_once_and_their_journals_give_the_whole_file(server: OpenAIServer, prompts: Path) -> None:
+    folder = prompts.parent
+    for k in (1, 2, 3):
+        run(*command(server, prompts, "--out", folder / f"part-{k}.jsonl", "--shard", f"{k}/3", "--yes"))
+    assert [len(list(read_answers(folder / f"part-{k}.jsonl"))) for k in (1, 2, 3)] == [2, 1, 1]
+    assert len(server.requests) == 8
+    journals = [folder / f"part-{k}.jsonl.journal" for k in (1, 2, 3)]
+    result = run("merge", *journals, "--out", folder / "answers.jsonl.journal", "--json")
+    assert json.loads(result.stdout)["added"] == 8
+    run(*command(server, prompts))  # nothing is left to pay for, so nothing to confirm
+    assert len(server.requests) == 8
+    rows = list(read_answers(folder / "answers.jsonl"))
+    assert [row.id for row in rows] == ["0", "1", "2", "3"]
+    assert all(row.answers.keys() == {"big", "small"} for row in rows)
+    with pytest.raises(ConfigurationError, match="--shard '4/3'"):
+        run(*command(server, prompts, "--shard", "4/3"))
