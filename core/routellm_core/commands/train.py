@@ -94,6 +94,9 @@ Evaluations = Annotated[int, typer.Option(help="Looks at the validation loss, an
 Patience = Annotated[int, typer.Option(help="Looks without a better loss before the run stops.", min=1)]
 Checkpointing = Annotated[bool, typer.Option("--gradient-checkpointing", help="Trade time for memory.")]
 
+Processes = Annotated[
+    int, typer.Option(help="Processes on this machine that train together, such as one for each GPU.", min=1)
+]
 Bf16 = Annotated[
     bool | None, typer.Option("--bf16/--no-bf16", help="Compute in bfloat16.", show_default="on a GPU that can")
 ]
@@ -221,6 +224,16 @@ def _fine_tuned(
         _report(summary, reader, as_json)
 
 
+def _fine_tuned_in(processes: int, *args: Any, **shared: Any) -> None:
+    """Fine-tune a router in so many processes of this machine, or in this one where a launcher started it."""
+    from routellm_core.training.processes import is_launched, run_in_processes
+
+    if processes > 1 and not is_launched():
+        run_in_processes(processes, _fine_tuned, *args, **shared)
+    else:
+        _fine_tuned(*args, **shared)
+
+
 def _with_options_of(shared: Callable[..., None]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Show a command's ``**shared`` to typer as the options of `shared`, those that must be given first."""
 
@@ -322,18 +335,19 @@ def bert(
     max_length: Annotated[
         int | None, typer.Option(help="Longest prompt in tokens.", show_default="512, or the model's limit")
     ] = None,
+    processes: Processes = 1,
     **shared: Any,
 ) -> None:
     """Fine-tune an encoder with three labels: strong wins, tie, weak wins.
 
     Example: routellm train bert --data labels.jsonl --strong A --weak B --base FacebookAI/xlm-roberta-base --out bert
 
-    Several GPUs: accelerate launch -m routellm_core.cli train bert ... (or torchrun --nproc-per-node 8 -m ...)
+    Several GPUs: --processes 8; several machines: torchrun --nnodes ... -m routellm_core.cli train bert ...
     """
     from routellm_core.training.bert import train_bert
 
     how = {"batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay}
-    _fine_tuned(train_bert, how, {"max_length": max_length}, **shared)
+    _fine_tuned_in(processes, train_bert, how, {"max_length": max_length}, **shared)
 
 
 @app.command("causal_llm", cls=Command)
@@ -348,6 +362,7 @@ def causal_llm(
     max_length: Annotated[
         int | None, typer.Option(help="Most tokens of a text.", show_default="2048, or the model's limit")
     ] = None,
+    processes: Processes = 1,
     **shared: Any,
 ) -> None:
     """Fine-tune an LLM to rate prompts by the label tokens [[1]] to [[5]].
@@ -356,14 +371,14 @@ def causal_llm(
 
     Example: routellm train causal_llm --data labels.jsonl --strong A --weak B --base ./llama-3.2-1b --out llm
 
-    Several GPUs: accelerate launch -m routellm_core.cli train causal_llm ...
+    Several GPUs: --processes 8; several machines: torchrun --nnodes ... -m routellm_core.cli train causal_llm ...
     """
     from routellm_core.training.causal_llm import train_causal_llm
 
     if learning_rate is None:
         learning_rate = 1e-4 if lora else 1e-6
     how = {"batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay}
-    _fine_tuned(train_causal_llm, how, {"lora": lora or None, "max_length": max_length}, **shared)
+    _fine_tuned_in(processes, train_causal_llm, how, {"lora": lora or None, "max_length": max_length}, **shared)
 
 
 def _quiet_transformers() -> None:

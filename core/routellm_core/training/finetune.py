@@ -23,6 +23,7 @@ from routellm_core.errors import DataError, MissingExtraError
 from routellm_core.policy.options import check_options
 from routellm_core.routers.base import Router
 from routellm_core.training.options import FINE_TUNING_DEFAULTS, FineTuning, FineTuningOptions
+from routellm_core.training.processes import warn_of_missing_processes
 from routellm_core.training.proof import Split, check_sources, distinct_prompts
 from routellm_core.training.summary import Trained, TrainingSummary, check_output, finish_training
 
@@ -216,7 +217,7 @@ def fine_tune_router(
 ) -> TrainingSummary | None:
     """Fine-tune a model, calibrate and measure the router, and save it: all that bert and causal_llm share.
 
-    Under ``accelerate launch`` or ``torchrun`` every process calls this; the first reads the data and distributes it.
+    Under ``torchrun`` every process calls this; the first reads the rows of each step and distributes them.
 
     Args:
         name: Name of the router.
@@ -306,7 +307,7 @@ def _run_trainer(
         directory: Where the checkpoints are until the run ends.
 
     Returns:
-        The Trainer, with the best model in it, and what to report: steps, losses.
+        The Trainer, with the best model in it, and what to report: steps, processes, losses.
     """
     import torch
     import transformers
@@ -333,6 +334,7 @@ def _run_trainer(
     arguments = _training_arguments(
         how, sum(found.train.values()), directory / CHECKPOINTS, validates=bool(found.validation)
     )
+    warn_of_missing_processes(arguments.world_size)
     checkpoint = _last_checkpoint(directory / CHECKPOINTS, resume=options["resume"])
     resumed_at = _step_of(checkpoint)  # read before training, which removes old checkpoints
     stopping = [transformers.EarlyStoppingCallback(early_stopping_patience=how.patience)] if found.validation else []
@@ -348,7 +350,11 @@ def _run_trainer(
     # the loss is a mean already: the Trainer is to average it over accumulated batches
     trainer.model_accepts_loss_kwargs = False
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    report: dict[str, Any] = {"steps": trainer.state.global_step, "resumed_at_step": resumed_at}
+    report: dict[str, Any] = {
+        "steps": trainer.state.global_step,
+        "resumed_at_step": resumed_at,
+        "world_size": arguments.world_size,
+    }
     history = trainer.state.log_history
     report["train_loss"] = [round(row["loss"], 6) for row in history if "loss" in row]
     if found.validation:

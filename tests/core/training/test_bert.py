@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from routellm_core import ConfigurationError, DataError, load_router
 from routellm_core.data import Battle, Outcome, write_records
 from routellm_core.training.finetune import FineTuning, class_weights, label_stream, survey
+from routellm_core.training.processes import warn_of_missing_processes
 from routellm_core.training.proof import Split
 from tests.support.tiny_models import labelled_outcomes, tiny_encoder
 
@@ -91,27 +93,91 @@ def test_an_interrupted_run_goes_on_where_it_was(encoder: Path, tmp_path: Path) 
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
+# Trains in each process, and writes down what the process had in the end.
+_DISTRIBUTED = """
+import hashlib, json, os, sys
+from transformers import TrainerCallback
+from routellm_core.data import read_outcomes
+from routellm_core.routers.base import Router
+from routellm_core.training.bert import train_bert
+from routellm_core.training.finetune import FineTuning
+
+rows, base, out = sys.argv[1:]
+saves = []
+save = Router.save_pretrained
+Router.save_pretrained = lambda self, path: (saves.append(str(path)), save(self, path))
+
+class Weights(TrainerCallback):
+    def on_train_end(self, args, state, control, model, **kwargs):
+        parts = sorted((name.removeprefix("module."), value) for name, value in model.state_dict().items())
+        self.digest = hashlib.sha256(b"".join(value.numpy().tobytes() for _, value in parts)).hexdigest()
+
+weights = Weights()
+how = FineTuning(epochs=2, batch_size=4, learning_rate=1e-3, evaluations=3)
+summary = train_bert(lambda: read_outcomes(rows), out, base=base, strong="big", weak="small", how=how, draws=50,
+                     callbacks=[weights])
+found = {"weights": weights.digest, "saves": saves, "summary": summary is not None}
+open(f"{out}-{os.environ['RANK']}.json", "w").write(json.dumps(found))
+"""
+
+
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_the_same_rows_a_step(encoder: Path, tmp_path: Path) -> None:
+def test_two_processes_train_one_model_in_half_the_steps(encoder: Path, tmp_path: Path) -> None:
     rows = labelled_outcomes(100)
     write_records(tmp_path / "rows.jsonl", rows)
-    script = tmp_path / "train.py"
-    script.write_text("import sys; from routellm_core.commands import train; train.app(sys.argv[1:])")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    files = ["--data", str(tmp_path / "rows.jsonl"), "--base", str(encoder), "--out", str(tmp_path / "two")]
-    sizes = ["--max-steps", "3", "--batch-size", "4", "--learning-rate", "1e-3", "--evaluations", "3"]
-    subprocess.run(
-        [*launcher, "bert", *files, *sizes, "--strong", "big", "--weak", "small"],
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
+    (tmp_path / "train.py").write_text(_DISTRIBUTED)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = [tmp_path / "train.py", tmp_path / "rows.jsonl", encoder, tmp_path / "two"]
+    subprocess.run([*launcher, *map(str, arguments)], check=True, capture_output=True, timeout=300)
+    ranks = [json.loads((tmp_path / f"two-{rank}.json").read_text()) for rank in (0, 1)]
+    assert ranks[0]["weights"] == ranks[1]["weights"]
+    assert [rank["saves"] for rank in ranks] == [[str(tmp_path / "two")], []]
+    assert [rank["summary"] for rank in ranks] == [True, False]
     two = json.loads((tmp_path / "two" / "metrics.json").read_text())["settings"]
-    how = FineTuning(max_steps=3, batch_size=8, learning_rate=1e-3, evaluations=3)
+    how = FineTuning(epochs=2, batch_size=4, learning_rate=1e-3, evaluations=3)
+    alone = train(encoder, tmp_path / "alone", rows=rows, how=how).settings
+    assert (alone["world_size"], two["world_size"]) == (1, 2)
+    assert two["steps"] == math.ceil(alone["steps"] / 2)
+    # two processes of 4 rows each are one of 8; dropout is drawn by each for itself, so the runs are alike, not equal
+    how = FineTuning(epochs=2, batch_size=8, learning_rate=1e-3, evaluations=3)
     one = train(encoder, tmp_path / "one", rows=rows, how=how).settings
-    assert two["steps"] == one["steps"] == 3
-    # dropout is drawn by each process for itself, so the two runs are alike, not equal
+    assert two["steps"] == one["steps"]
     assert two["validation_loss"] == pytest.approx(one["validation_loss"], rel=0.05)
+
+
+@pytest.mark.slow
+def test_an_error_in_the_data_is_the_last_line_of_several_processes(encoder: Path, tmp_path: Path) -> None:
+    write_records(tmp_path / "rows.jsonl", labelled_outcomes(30))
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write('{"prompt": 5}\n')
+    command = [sys.executable, "-m", "routellm_core.cli", "train", "bert", "--processes", "2", "--strong", "big"]
+    files = ["--data", str(tmp_path / "rows.jsonl"), "--base", str(encoder), "--out", str(tmp_path / "r")]
+    ended = subprocess.run([*command, "--weak", "small", *files], check=False, capture_output=True, timeout=300)
+    assert ended.returncode == 2
+    lines = [line for line in ended.stderr.decode().splitlines() if "rows.jsonl" in line]
+    assert lines == ended.stderr.decode().splitlines()[-1:]
+    assert ", line 31: " in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("environment", "asked"),
+    [
+        ({"MASTER_ADDR": "127.0.0.1", "ACCELERATE_MIXED_PRECISION": "no"}, "several"),  # accelerate launch --cpu
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "4"),
+        ({"ACCELERATE_MIXED_PRECISION": "no"}, None),  # accelerate launch of one process
+        ({"WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "ACCELERATE_MIXED_PRECISION": "no"}, None),
+        ({}, None),
+    ],
+)
+def test_fewer_processes_than_asked_for(
+    environment: dict[str, str], asked: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("MASTER_ADDR", "ACCELERATE_MIXED_PRECISION", "WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    warn_of_missing_processes(1)
+    assert [f"asked for {asked} processes, but 1 trains" in text for text in caplog.messages] == [True] * bool(asked)
 
 
 def test_without_resume_old_checkpoints_are_dropped(encoder: Path, tmp_path: Path) -> None:
