@@ -31,7 +31,9 @@ def test_every_row_has_the_schema() -> None:
     for row in ROWS:
         assert set(row) in (FIELDS_OF_A_ROW, FIELDS_OF_A_ROW | {"group"}), row
         assert row["grade"] in GRADES
-        assert all(isinstance(row[name], str) and row[name].strip() == row[name] != "" for name in row if name != "grade")
+        assert all(
+            isinstance(row[name], str) and row[name].strip() == row[name] != "" for name in row if name != "grade"
+        )
         assert re.fullmatch("[a-z]{2}", row["language"])
 
 
