@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from routellm_core.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from langchain_routellm.answers import routing_decision
+    from langchain_routellm.answers import routing_decision, routing_decisions
     from langchain_routellm.chat_model import ChatRouteLLM
     from langchain_routellm.decision_model import RouteLLMDecisionModel
     from langchain_routellm.embeddings import LangChainEmbedder
@@ -24,6 +24,7 @@ __all__ = [
     "RouteLLMRunnable",
     "SavingsCallbackHandler",
     "routing_decision",
+    "routing_decisions",
 ]
 
 # name -> (module, what must be installed, extra that installs it); imported when first used
@@ -35,6 +36,7 @@ _EXPORTS = {
     "RouteLLMRunnable": ("runnable", "langchain_core", "langchain"),
     "SavingsCallbackHandler": ("usage", "langchain_core", "langchain"),
     "routing_decision": ("answers", "langchain_core", "langchain"),
+    "routing_decisions": ("answers", "langchain_core", "langchain"),
 }
 
 

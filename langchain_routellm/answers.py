@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from routellm_core import RoutingDecision
 from routellm_core.policy.acceptance import WeakAnswer
 from routellm_core.policy.route import Route
+from routellm_core.policy.tiers import with_inner
 
 KEY = "routellm"
 # why an answer ended, as the providers' clients name it in an answer's metadata
@@ -40,13 +41,29 @@ def routing_decision(answer: Any) -> RoutingDecision | None:
     return RoutingDecision.from_dict(getattr(answer, "response_metadata", {}).get(KEY))
 
 
+def routing_decisions(answer: Any) -> list[RoutingDecision]:
+    """Every decision on the way to an answer, outermost first; several where routed models are nested.
+
+    Args:
+        answer: As for `routing_decision`.
+
+    Returns:
+        The decisions, none when the answer was not routed.
+    """
+    decision = routing_decision(answer)
+    return [] if decision is None else list(decision.levels)
+
+
 def stamped(output: Any, decision: RoutingDecision) -> Any:
     """A copy of an output that carries the decision, where it has a place for one; never the output changed.
 
     A cache hands the same message to many calls, so it must not be written to.
     """
     if isinstance(output, BaseMessage):
-        return output.model_copy(update={"response_metadata": {**output.response_metadata, KEY: decision.to_dict()}})
+        metadata = output.response_metadata
+        if KEY in metadata:  # of the routed model that is the side
+            decision = with_inner(decision, metadata[KEY])
+        return output.model_copy(update={"response_metadata": {**metadata, KEY: decision.to_dict()}})
     # include_raw=True; a stream of it opens with the raw message alone
     if isinstance(output, dict) and isinstance(output.get("raw"), BaseMessage) and output.keys() <= _WITH_RAW:
         return {**output, "raw": stamped(output["raw"], decision)}

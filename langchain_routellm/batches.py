@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -16,6 +17,7 @@ from routellm_core.errors import EmptyAnswerError
 from routellm_core.policy.acceptance import RefusedAnswerError
 from routellm_core.policy.route import Route
 from routellm_core.policy.routing import CallSettings, Decided
+from routellm_core.policy.tiers import handed_down
 
 if TYPE_CHECKING:
     from langchain_routellm.dispatch import Dispatch, Planned
@@ -106,6 +108,7 @@ class BatchWork:
         self.configs = [config for config, _ in started]
         self.runs = [run for _, run in started]
         self.outputs: list[Any] = [None] * len(values)
+        self._decided: dict[int, Decided] = {}
         self._routes: dict[int, Route[Any]] = {}
         self._records: dict[int, CallRecord] = {}  # of calls that have not ended, where there is a log
         self._again: list[int] = []
@@ -116,6 +119,7 @@ class BatchWork:
             if isinstance(planned, Exception):
                 self.outputs[i] = planned
             else:
+                self._decided[i] = planned
                 self._routes[i] = self._dispatch.route(planned, self._values[i])
                 record = self._dispatch.record(planned, self._values[i], self._kwargs, is_async=self._is_async)
                 if record is not None:
@@ -138,7 +142,8 @@ class BatchWork:
         outputs: dict[int, Any] = {}
         for indices, side, values, configs, arguments in self._shares(*group):
             try:
-                answers = side.batch(values, configs, return_exceptions=True, **arguments)
+                with self._handed_down(group[0], indices):
+                    answers = side.batch(values, configs, return_exceptions=True, **arguments)
             except Exception as exc:
                 answers = [exc] * len(indices)
             outputs.update(zip(indices, answers, strict=True))
@@ -149,11 +154,17 @@ class BatchWork:
         outputs: dict[int, Any] = {}
         for indices, side, values, configs, arguments in self._shares(*group):
             try:
-                answers = await side.abatch(values, configs, return_exceptions=True, **arguments)
+                with self._handed_down(group[0], indices):
+                    answers = await side.abatch(values, configs, return_exceptions=True, **arguments)
             except Exception as exc:
                 answers = [exc] * len(indices)
             outputs.update(zip(indices, answers, strict=True))
         return [outputs[i] for i in group[1]]
+
+    def _handed_down(self, side: Side, indices: list[int]) -> AbstractContextManager[None]:
+        if side not in self._dispatch.nested:
+            return nullcontext()
+        return handed_down(self._dispatch.routing, [self._decided[i] for i in indices])
 
     def _shares(self, side: Side, indices: list[int]) -> Iterator[_Share]:
         """The calls of one side; those whose model must be called in another way than the rest come by themselves."""

@@ -43,6 +43,7 @@ from langchain_routellm.usage import used_tokens
 from routellm_core import RoutingDecision
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.capability import TOOL_CALLING
+from routellm_core.policy.tiers import with_inner
 
 # fields of every chat model that hold for the side that answers, when they are set on the wrapper
 _PASSED_ON = frozenset({"disable_streaming", "output_version", "rate_limiter"})
@@ -111,6 +112,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         fields, routing = option_fields(type(self), given, is_chat_model=True)
         super().__init__(**sides, **fields)
         self.__dict__["_routing"] = routing
+        self._check_levels()
 
     # --- what it is ---
 
@@ -528,7 +530,8 @@ async def _aevents_of(
 def _with_decision(event: Any, decision: RoutingDecision) -> Any:
     if event.get("event") != "message-finish":
         return event
-    return {**event, "metadata": {**(event.get("metadata") or {}), KEY: decision.to_dict()}}
+    metadata = event.get("metadata") or {}
+    return {**event, "metadata": {**metadata, KEY: with_inner(decision, metadata.get(KEY)).to_dict()}}
 
 
 def _changed(side: Any, name: str, what: str, change: Callable[[Any], Any]) -> Runnable[Any, Any]:

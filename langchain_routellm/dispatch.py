@@ -31,12 +31,13 @@ from langchain_routellm.answers import (
 )
 from langchain_routellm.batches import Plan
 from langchain_routellm.messages import conversation_of
-from langchain_routellm.sides import chat_model_of
+from langchain_routellm.sides import as_level, chat_model_of, routed_in
 from langchain_routellm.usage import UsageWatch
 from routellm_core import RoutingDecision, RoutingRequest
 from routellm_core.checks import Side
-from routellm_core.policy.route import Route
+from routellm_core.policy.route import Route, aclose_stream, close_stream
 from routellm_core.policy.routing import FORCE_SETTING, THRESHOLD_SETTING, CallSettings, Decided, RoutedOn, Routing
+from routellm_core.policy.tiers import beneath, handed_down
 
 if TYPE_CHECKING:
     from langchain_routellm.recording import CallRecord
@@ -65,6 +66,7 @@ AsyncSource = Callable[
     [Runnable[Any, Any], Any, RunnableConfig, Mapping[str, Any], RoutingDecision], AsyncIterator[Any]
 ]
 QUESTION = "routellm_question"
+_END: Any = object()
 Planned = Decided | Exception
 
 
@@ -106,6 +108,7 @@ class Dispatch:
         routing: Decides.
         reader: Reads the inputs.
         run_settings: What the router's run carries.
+        nested: The sides that are routed models themselves, and so levels of this one.
     """
 
     strong: Runnable[Any, Any]
@@ -113,6 +116,13 @@ class Dispatch:
     routing: Routing
     reader: Reader
     run_settings: RunSettings = field(default_factory=lambda: RunSettings("RouteLLM"))
+    nested: frozenset[Side] = frozenset()
+
+    def __post_init__(self) -> None:
+        sides: dict[Side, Runnable[Any, Any]] = {"strong": self.strong, "weak": self.weak}
+        self.nested = frozenset(side for side, runnable in sides.items() if routed_in(runnable) is not None)
+        for side in self.nested:
+            setattr(self, side, as_level(sides[side], side, self.routing))
 
     def side(self, side: Side) -> Runnable[Any, Any]:
         """The runnable of a side."""
@@ -240,7 +250,11 @@ class Dispatch:
 
             def attempt(side: Side) -> Any:
                 runnable, item, arguments = self.fitting(side, value, kwargs)
-                return call(runnable, item, self.child(config, run, route, record), arguments)
+                child = self.child(config, run, route, record)
+                if side not in self.nested:
+                    return call(runnable, item, child, arguments)
+                with handed_down(self.routing, [decided]):
+                    return call(runnable, item, child, arguments)
 
             output = route.run(attempt)
             if record is not None:
@@ -273,7 +287,10 @@ class Dispatch:
 
             def attempt(side: Side) -> Awaitable[Any]:
                 runnable, item, arguments = self.fitting(side, value, kwargs)
-                return call(runnable, item, self.child(config, run, route, record), arguments)
+                child = self.child(config, run, route, record)
+                if side not in self.nested:
+                    return call(runnable, item, child, arguments)
+                return self._handing(decided, call, runnable, item, child, arguments)
 
             output = await route.arun(attempt)
             if record is not None:
@@ -324,7 +341,8 @@ class Dispatch:
             def open_(side: Side) -> Iterator[Any]:
                 runnable, item, arguments = self.fitting(side, value, kwargs)
                 child = self.child(config, run, route, record)
-                return iter(source(runnable, item, child, arguments, route.decision))
+                chunks = iter(source(runnable, item, child, arguments, route.decision))
+                return self._begun(decided, chunks) if side in self.nested else chunks
 
             with closing(route.stream(open_, is_empty)) as chunks:
                 for chunk in chunks:
@@ -363,7 +381,8 @@ class Dispatch:
             async def open_(side: Side) -> AsyncIterator[Any]:
                 runnable, item, arguments = self.fitting(side, value, kwargs)
                 child = self.child(config, run, route, record)
-                return aiter(source(runnable, item, child, arguments, route.decision))
+                chunks = aiter(source(runnable, item, child, arguments, route.decision))
+                return self._abegun(decided, chunks) if side in self.nested else chunks
 
             async with aclosing(route.astream(open_, is_empty)) as chunks:
                 async for chunk in chunks:
@@ -380,6 +399,35 @@ class Dispatch:
         if record is not None:
             record.answered(output(given), route.decision)
         await run.on_chain_end(output(given) if run.handlers else None)
+
+    # --- calls of a side that is a routed model ---
+
+    async def _handing(self, decided: Decided, call: Callable[..., Awaitable[Any]], *call_arguments: Any) -> Any:
+        with handed_down(self.routing, [decided]):
+            return await call(*call_arguments)
+
+    def _begun(self, decided: Decided, chunks: Iterator[Any]) -> Generator[Any]:
+        """A stream whose side decides with its first chunk."""
+        try:
+            with handed_down(self.routing, [decided]):
+                first = next(chunks, _END)
+            if first is not _END:
+                yield first
+                yield from chunks
+        finally:
+            close_stream(chunks)
+
+    async def _abegun(self, decided: Decided, chunks: AsyncIterator[Any]) -> AsyncGenerator[Any]:
+        """Async twin of `_begun`."""
+        try:
+            with handed_down(self.routing, [decided]):
+                first = await anext(chunks, _END)
+            if first is not _END:
+                yield first
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            await aclose_stream(chunks)
 
     def _log_failure(self, record: CallRecord | None, route: Route[Any] | None, exc: BaseException) -> None:
         if record is not None and route is not None:
@@ -439,10 +487,15 @@ class Dispatch:
         if record is not None:
             record.calls(side)
         watch = route.is_broken
-        unwatched = isinstance(run, _UnseenRun) and route.on_usage is None and not isinstance(watch, ReplyWatch)
+        is_leaf = decision.model not in self.nested
+        unwatched = (
+            is_leaf and isinstance(run, _UnseenRun) and route.on_usage is None and not isinstance(watch, ReplyWatch)
+        )
         if unwatched and isinstance(side, BaseChatModel) and side.callbacks is None:
             return config  # no handler here and none on the model: there is nobody to tell
         manager = run.get_child(f"{KEY}:{decision.model}")
+        if self.routing.level:
+            decision = beneath(manager.metadata.get(KEY), decision)
         told = {KEY: decision.to_dict()}
         manager.metadata = {**manager.metadata, **told}
         manager.inheritable_metadata = {**manager.inheritable_metadata, **told}
@@ -455,7 +508,7 @@ class Dispatch:
         if isinstance(watch, ReplyWatch):
             manager.add_handler(watch)
         if route.on_usage is not None:
-            manager.add_handler(UsageWatch(partial(route.on_usage, decision.model)))
+            manager.add_handler(UsageWatch(partial(route.on_usage, route.side)))
         # what patch_config does, for a config that is complete and ours already
         child = config.copy()
         child["callbacks"] = manager

@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue, StringPromptValue
 
-from langchain_routellm.answers import routing_decision
+from langchain_routellm.answers import routing_decisions
 from routellm_core import RoutingRequest
 from routellm_core.errors import PromptError
 from routellm_core.policy.capability import (
@@ -108,8 +108,9 @@ def human_texts(messages: Sequence[BaseMessage], routing: Routing) -> RoutedOn:
     if texts or human:
         return tuple(texts) or ("",)
     last = next((message for message in reversed(messages) if message.type == "ai"), None)
-    standing = routing_decision(last)
-    if standing is not None:
+    levels = routing_decisions(last)
+    if len(levels) > routing.level:
+        standing = levels[routing.level]
         return RoutingRequest((), force=standing.model, reason="sticky")
     others = (message_text(message) for message in reversed(messages) if message.type != "tool")
     return (next((text for text in others if text.strip()), ""),)

@@ -11,9 +11,12 @@ from langchain_core.rate_limiters import BaseRateLimiter
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from langchain_routellm.dispatch import Dispatch
+from langchain_routellm.sides import routed_in
 from routellm_core import RoutingPolicy
+from routellm_core.checks import Side
 from routellm_core.policy.options import RoutingOptions, check_options
 from routellm_core.policy.routing import OPTION_DEFAULTS, Routing
+from routellm_core.policy.tiers import tier
 
 logger = logging.getLogger("langchain_routellm")
 
@@ -153,6 +156,24 @@ class RoutedFields(_OptionFields):
 
     def _new_dispatch(self) -> Dispatch:
         raise NotImplementedError
+
+    def _check_levels(self) -> None:
+        """Where a side is a routed model, too, refuse shares that cannot hold together now, not with the first call.
+
+        Raises:
+            ConfigurationError: They cannot.
+        """
+        sides: dict[Side, Any] = {"strong": self.strong, "weak": self.weak}  # type: ignore[attr-defined]
+        for side, runnable in sides.items():
+            routed = routed_in(runnable)
+            if routed is not None:
+                routed._as_level(self._routing, side)._check_levels()
+
+    def _as_level(self, above: Routing, side: Side) -> Self:
+        """A copy of this model that is a side of another one: see `policy.tiers`."""
+        level = self.model_copy()
+        level.__dict__["_routing"] = tier(above, side, self._routing)
+        return level
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As for any model; a copy with other routing options routes by them."""

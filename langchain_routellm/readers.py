@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.runnables import Runnable
 
 from langchain_routellm.messages import as_messages, chat_needs, chat_texts, chat_tokens, input_texts
-from langchain_routellm.sides import bound_kwargs, profile_of
+from langchain_routellm.sides import abilities_of, bound_kwargs
 from langchain_routellm.switching import (
     adapted,
     arguments_without_cache_markers,
@@ -45,11 +45,11 @@ class ChatReader:
 
     def gap(self, value: Any, kwargs: Mapping[str, Any]) -> str | None:
         """What the weak model lacks for an input and its call arguments."""
-        weak = profile_of(self.weak)
+        weak = abilities_of(self.weak)
         if not weak and not self.routing.weak_profile:
             return None
         needs = [*self.needs, *chat_needs(value, {**bound_kwargs(self.weak), **kwargs})]
-        return self.routing.gap(needs, weak, profile_of(self.strong), lambda: chat_tokens(value))
+        return self.routing.gap(needs, weak, abilities_of(self.strong), lambda: chat_tokens(value))
 
     def fitting(
         self, side: Side, runnable: Runnable[Any, Any], value: Any, arguments: Mapping[str, Any]
@@ -61,7 +61,7 @@ class ChatReader:
         if isinstance(value, str):
             return runnable, value, arguments
         messages = as_messages(value) or []
-        fitting = adapted(messages, side, ours, other)
+        fitting = adapted(messages, side, ours, other, self.routing.level)
         if must_not_think(fitting, ours):
             runnable = without_thinking(runnable)
         changed = any(a is not b for a, b in zip(messages, fitting, strict=True))
@@ -88,11 +88,11 @@ class AnyReader:
 
     def gap(self, value: Any, kwargs: Mapping[str, Any]) -> str | None:
         """What the weak side lacks, where it is a chat model or begins with one."""
-        weak = profile_of(self.weak)
+        weak = abilities_of(self.weak)
         if (not weak and not self.routing.weak_profile) or isinstance(value, Mapping):
             return None
         needs = chat_needs(value, {**bound_kwargs(self.weak), **kwargs})
-        return self.routing.gap(needs, weak, profile_of(self.strong), lambda: chat_tokens(value))
+        return self.routing.gap(needs, weak, abilities_of(self.strong), lambda: chat_tokens(value))
 
     def fitting(
         self, side: Side, runnable: Runnable[Any, Any], value: Any, arguments: Mapping[str, Any]

@@ -58,6 +58,7 @@ class RouteLLMRunnable(RoutedFields, RunnableSerializable[Any, Any]):
                 check_side(side, name)
         super().__init__(**sides, **fields)
         self.__dict__["_routing"] = routing
+        self._check_levels()
 
     @classmethod
     def _of_chat_model(

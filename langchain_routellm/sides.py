@@ -22,8 +22,11 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from routellm_core.checks import Side
 from routellm_core.errors import ConfigurationError, MissingExtraError
 from routellm_core.policy.capability import STRUCTURED_OUTPUT, TOOL_CALLING
+from routellm_core.policy.routing import Routing
+from routellm_core.policy.tiers import abilities_of_either
 
 # providers whose clients pass any argument of bind_tools on, and whose APIs then refuse the call
 _REFUSE_OTHER_TOOL_OPTIONS = frozenset({"ollama", "google_genai", "google_vertexai"})
@@ -70,6 +73,35 @@ def chat_model_of(runnable: Any) -> Any:
             return runnable
         else:
             return None
+    return runnable
+
+
+def routed_in(runnable: Any) -> Any:
+    """The routed model that a side is, inside bindings, retries, fallbacks and configurable models; else None."""
+    while not hasattr(type(runnable), "_as_level"):
+        if isinstance(runnable, RunnableBindingBase):
+            runnable = runnable.bound
+        elif isinstance(runnable, DynamicRunnable):
+            runnable = runnable.default
+        elif isinstance(runnable, RunnableWithFallbacks):
+            runnable = runnable.runnable
+        else:
+            return None
+    return runnable
+
+
+def as_level(runnable: Any, side: Side, above: Routing) -> Any:
+    """A copy of a side whose routed model is a level of `above`'s; the model that the user holds stays as it is."""
+    return replaced_model(
+        runnable, lambda model: model._as_level(above, side) if hasattr(type(model), "_as_level") else model
+    )
+
+
+def leaf_of(runnable: Any, decision: Any) -> Any:
+    """The side that answered in the end, by the decisions of the routed models in `runnable`, outermost first."""
+    while (routed := routed_in(runnable)) is not None and isinstance(decision, Mapping):
+        runnable = routed.strong if decision.get("model") == "strong" else routed.weak
+        decision = decision.get("inner")
     return runnable
 
 
@@ -228,6 +260,15 @@ def profile_of(runnable: Any) -> dict[str, Any] | None:
         runnable = runnable.first
     profile = getattr(chat_model_of(runnable), "profile", None)
     return dict(profile) if isinstance(profile, Mapping) else None
+
+
+def abilities_of(runnable: Any) -> dict[str, Any] | None:
+    """What a side can do as a whole: of a routed model, which finds the one that can, what either of its sides can."""
+    routed = routed_in(runnable)
+    if routed is None:
+        return profile_of(runnable)
+    weak = {**(abilities_of(routed.weak) or {}), **routed._routing.weak_profile}
+    return abilities_of_either(abilities_of(routed.strong), weak) or None
 
 
 def provider_of(runnable: Any) -> str | None:

@@ -24,6 +24,7 @@ from langchain_routellm.sides import (
     replaced_model,
 )
 from routellm_core.checks import Side
+from routellm_core.policy.tiers import at_level
 
 # A provider signs or encrypts its model's reasoning, and refuses what it has not signed.
 _REASONING_BLOCKS = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_content"})
@@ -94,7 +95,7 @@ M = TypeVar("M", bound=BaseMessage)
 # --- messages ---
 
 
-def adapted(messages: Sequence[BaseMessage], side: Side, model: Any, other: Any) -> list[BaseMessage]:
+def adapted(messages: Sequence[BaseMessage], side: Side, model: Any, other: Any, level: int = 0) -> list[BaseMessage]:
     """The messages as `model` takes them, in a conversation that other models may have taken part in.
 
     Answers that another model gave lose thinking, signatures, ids and blocks of its provider's own tools, which are
@@ -107,6 +108,7 @@ def adapted(messages: Sequence[BaseMessage], side: Side, model: Any, other: Any)
         side: The side that `model` is on.
         model: Answers now.
         other: The model of the other side.
+        level: Of the routing that the two are the sides of, where routed models are nested.
     """
     provider = _provider(provider_of(model))
     provider = provider if provider in _KNOWN_PROVIDERS else None
@@ -114,7 +116,7 @@ def adapted(messages: Sequence[BaseMessage], side: Side, model: Any, other: Any)
     out: list[BaseMessage] = []
     for message in messages:
         if isinstance(message, AIMessage):
-            if not _may_go_back(message, side, model, other):
+            if not _may_go_back(message, side, model, other, level):
                 message = _portable(message, provider)
         elif provider is not None and not isinstance(message.content, str):
             message = _standard_input(message, provider)
@@ -122,7 +124,7 @@ def adapted(messages: Sequence[BaseMessage], side: Side, model: Any, other: Any)
     return out
 
 
-def _may_go_back(message: AIMessage, side: Side, model: Any, other: Any) -> bool:
+def _may_go_back(message: AIMessage, side: Side, model: Any, other: Any, level: int) -> bool:
     """Whether an answer can be sent to `model` as it is: the model gave it, or nothing speaks against it."""
     metadata = message.response_metadata
     author, ours, theirs = (
@@ -135,7 +137,7 @@ def _may_go_back(message: AIMessage, side: Side, model: Any, other: Any) -> bool
         likeness, others = name_likeness(name, model_name_of(model)), name_likeness(name, model_name_of(other))
         if likeness != others:
             return likeness > others
-    decision = metadata.get(KEY)
+    decision = at_level(metadata.get(KEY), level)
     if isinstance(decision, Mapping):
         # a side that has failed did not give the answer, even where the decision names it
         return decision.get("model") == side and decision.get("failover") != side

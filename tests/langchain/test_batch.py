@@ -225,11 +225,11 @@ def test_each_side_gets_its_share_as_a_batch_of_its_own(pair: Pair) -> None:
     assert sorted(batches) == [12, 28]
 
 
-def test_a_nested_router_is_asked_once_for_its_share(pair: Pair) -> None:
+def test_the_router_is_asked_once_for_both_levels_of_nested_models(pair: Pair) -> None:
     inner = pair.llm(threshold=0.4)
     outer = ChatRouteLLM(strong=pair.strong, weak=inner, router=pair.router, threshold=0.8)
     outer.batch(PROMPTS)
-    assert len(pair.router.calls) == 2
+    assert len(pair.router.calls) == 1
 
 
 def test_a_batch_that_breaks_as_a_whole_is_told(pair: Pair) -> None:

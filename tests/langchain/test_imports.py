@@ -19,6 +19,7 @@ def test_public_names_are_frozen() -> None:
         "RouteLLMRunnable",
         "SavingsCallbackHandler",
         "routing_decision",
+        "routing_decisions",
     ]
     assert set(langchain_routellm.__all__) <= set(dir(langchain_routellm))
 

@@ -76,6 +76,7 @@ class RoutingDecision:
         id: Names the call in traces and logs; 32 hex digits. It, `p_strong`, `router_version` and `cost` are left out
             of comparisons.
         cost: Money that the call cost, a refused answer included; None where no price is given or no usage known yet.
+        inner: Where the side that answers is itself a routed model: what that one decided; else None.
     """
 
     model: Side
@@ -92,14 +93,28 @@ class RoutingDecision:
     router_version: str | None = field(default=None, compare=False)
     id: str = field(default_factory=new_id, compare=False)
     cost: float | None = field(default=None, compare=False)
+    inner: RoutingDecision | None = None
 
     def __post_init__(self) -> None:
         if self.p_strong is None:
             object.__setattr__(self, "p_strong", 1.0 if self.model == "strong" else 0.0)
 
+    @property
+    def levels(self) -> tuple[RoutingDecision, ...]:
+        """This decision and those below it, outermost first; several only where routed models are nested."""
+        return (self,) if self.inner is None else (self, *self.inner.levels)
+
+    @property
+    def path(self) -> tuple[Side, ...]:
+        """The sides that lead to the model that answers, outermost first, such as ``("weak", "strong")``."""
+        return tuple(decision.model for decision in self.levels)
+
     def to_dict(self) -> dict[str, Any]:
-        """The decision as a flat dict of JSON scalars, always with the same keys."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        """The decision as a dict of JSON scalars, always with the same keys; `inner` is a dict like this, or None."""
+        found = {name: getattr(self, name) for name in self.__slots__}
+        if self.inner is not None:
+            found["inner"] = self.inner.to_dict()
+        return found
 
     @classmethod
     def from_dict(cls, found: Any) -> Self | None:
@@ -110,8 +125,11 @@ class RoutingDecision:
         """
         if not isinstance(found, Mapping):
             return None
+        values = {"id": "", **{name: found[name] for name in cls.__slots__ if name in found}}
+        if values.get("inner") is not None:
+            values["inner"] = cls.from_dict(values["inner"])
         try:
-            return cls(**{"id": "", **{name: found[name] for name in cls.__slots__ if name in found}})
+            return cls(**values)
         except TypeError:  # a required key is missing
             return None
 
@@ -127,6 +145,7 @@ class RoutingRequest:
         reason: Why it is settled: ``"forced"``, ``"capability"`` or ``"sticky"``.
         detail: Passed on to the decision.
         keys: Whose call it is, by the names that limits ask for, such as ``{"user_id": "42"}``; None when unknown.
+        win_rate: Win rate of the call where it is known already, so that no router runs; else None.
     """
 
     prompts: tuple[str, ...]
@@ -135,3 +154,4 @@ class RoutingRequest:
     reason: Reason = "forced"
     detail: str | None = None
     keys: Mapping[str, str] | None = None
+    win_rate: float | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from routellm_core.calibration.distribution import Calibration
 from routellm_core.checks import Side, checked_fraction, is_number, shown
@@ -67,6 +68,12 @@ class Exploration:
         if int(decision_id[:8], 16) >= self.chance * _DRAWS:
             return side, False, p_strong
         return ("strong" if int(decision_id[8:16], 16) * 2 >= _DRAWS else "weak"), True, p_strong
+
+    def p_strong(self, win_rates: npt.NDArray[np.float64], threshold: float) -> npt.NDArray[np.float64]:
+        """Probability of the strong side for each of n win rates, float64 (n,)."""
+        by_threshold = (win_rates >= threshold).astype(np.float64)
+        explored = self.chance / 2.0 + (1.0 - self.chance) * by_threshold
+        return np.where((win_rates >= self.low) & (win_rates <= self.high), explored, by_threshold)
 
     def threshold(self, calibration: Calibration, strong_fraction: float) -> float:
         """The threshold whose share of strong calls, explored ones included, is closest to the wanted one.

@@ -37,6 +37,7 @@ _VERSION_DIGITS = 12
 _MAX_USER_CHARS = 128
 # Reasons of strong calls that the writer of a prompt can bring about without any win rate.
 _UNSCORED = frozenset({"sticky", "no_text", "error", "deadline"})
+_FAILED = frozenset({"error", "deadline"})
 
 
 class _Serving(NamedTuple):
@@ -126,6 +127,8 @@ class RoutingPolicy:
         self.limits = _checked_limits(limits)
         self._plain = not self.limits and self.observe is None and self.exploration is None
         self._without_usage: set[Side] = set()  # sides that a warning has been logged for
+        # policies of the routed models that are a side of one with this policy, see `policy.tiers`
+        self._tiers: dict[tuple[Side, int], RoutingPolicy] = {}
         self._renew_lock()
         self._following = None
         if isinstance(router, RouterFolder):
@@ -363,7 +366,7 @@ class RoutingPolicy:
         Most calls are like that, so `decide` and `adecide` take a shorter path for them than for a batch.
         """
         if isinstance(prompt, RoutingRequest):
-            settled = prompt.force is not None or prompt.threshold is not None
+            settled = prompt.force is not None or prompt.threshold is not None or prompt.win_rate is not None
             if settled or not isinstance(prompt.prompts, tuple) or len(prompt.prompts) != 1:
                 return None
             prompt = prompt.prompts[0]
@@ -478,7 +481,7 @@ class RoutingPolicy:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_replacing"}
+        return {**{name: value for name, value in self.__dict__.items() if name != "_replacing"}, "_tiers": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -510,7 +513,9 @@ class _Batch:
         if policy.limits:
             self.requests = [self._settled(request) for request in self.requests]
         # no text is hashed and no cache entry touched for a call that is settled already
-        self.keys = [tuple(map(prompt_key, r.prompts)) if r.force is None else () for r in self.requests]
+        self.keys = [
+            tuple(map(prompt_key, r.prompts)) if r.force is None and r.win_rate is None else () for r in self.requests
+        ]
         self.scores: dict[bytes, Any] = self.serving.cache.found([key for keys in self.keys for key in keys])
         unscored: dict[bytes, str] = {}
         for request, keys in zip(self.requests, self.keys, strict=True):
@@ -560,10 +565,12 @@ class _Batch:
             side = request.force
             if policy.observe is not None and request.reason == "no_text":
                 side = policy.observe  # nothing but the lack of a text speaks for the strong side
+            # a router that failed at an outer level is not asked again: its failure is the reason here, too
+            error, detail = (None, request.detail) if request.reason not in _FAILED else (request.detail, None)
             return RoutingDecision(
-                side, None, threshold, name, request.reason, detail=request.detail, router_version=version
+                side, None, threshold, name, request.reason, error=error, detail=detail, router_version=version
             )
-        win_rate = self._hardest(keys)
+        win_rate = self._hardest(keys) if request.win_rate is None else request.win_rate
         if isinstance(win_rate, Exception):
             return policy._after_failure(win_rate, threshold, serving)
         online = serving.online if request.threshold is None else None
@@ -715,6 +722,8 @@ def _request(item: Any, where: str, threshold: float | None, force: Side | None)
         checked_fraction(item.threshold, "threshold")
     if item.force is not None:
         checked_side(item.force, "force")
+    if item.win_rate is not None:
+        checked_fraction(item.win_rate, "win_rate")
     if item.keys is not None and not isinstance(item.keys, Mapping):
         raise ConfigurationError(f"{where}.keys is a {type(item.keys).__name__}: expected a dict, or None")
     for name, ours, its in (("threshold", threshold, item.threshold), ("force", force, item.force)):
@@ -729,7 +738,7 @@ def _request(item: Any, where: str, threshold: float | None, force: Side | None)
             threshold=item.threshold if threshold is None else threshold,
             force=item.force if force is None else force,
         )
-    if request.force is None and not _are_texts(item.prompts):
+    if request.force is None and request.win_rate is None and not _are_texts(item.prompts):
         # the type alone: it may hold prompt text
         what = "empty" if item.prompts == () else f"a {type(item.prompts).__name__}"
         raise PromptError(f"{where}.prompts is {what}: expected a tuple of one str or more")

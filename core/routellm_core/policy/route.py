@@ -280,14 +280,14 @@ class Route(Generic[T]):
                         self._cascade.examine(self._held[:], is_complete=False)
                         self._cascade = None
                 except BaseException as exc:
-                    _close(source)
+                    close_stream(source)
                     self.failed(exc)
                     source = self.attempt(open_)
                 else:
                     yield from self._released(cast(T, piece), is_empty)
             yield from self._rest()
         finally:
-            _close(source)
+            close_stream(source)
 
     async def astream(
         self,
@@ -321,7 +321,7 @@ class Route(Generic[T]):
                     self._settle()
                     raise
                 except BaseException as exc:
-                    await _aclose(source)
+                    await aclose_stream(source)
                     self.failed(exc)
                     source = await self.aattempt(open_)
                 else:
@@ -331,7 +331,7 @@ class Route(Generic[T]):
                 yield ready
         finally:
             if not closed:
-                await _aclose(source)
+                await aclose_stream(source)
 
     def _take(self, piece: T) -> None:
         """Hold a piece that has come."""
@@ -357,14 +357,14 @@ class Route(Generic[T]):
         return held
 
 
-def _close(source: Any) -> None:
+def close_stream(source: Any) -> None:
     """Close a stream where it can be closed; some models stream by a plain iterator."""
     close = getattr(source, "close", None)
     if close is not None:
         close()
 
 
-async def _aclose(source: Any) -> None:
+async def aclose_stream(source: Any) -> None:
     close = getattr(source, "aclose", None)
     if close is not None:
         await close()

@@ -110,6 +110,7 @@ class Routing:
         log: Where calls are recorded.
         shadow: Which calls the other side answers, too.
         weak_profile: What the user says of the weak model's abilities.
+        level: How many routed models this one is a side within; see `policy.tiers`.
     """
 
     policy: RoutingPolicy
@@ -124,6 +125,7 @@ class Routing:
     log: CallLog | None = None
     shadow: Shadow | None = None
     weak_profile: Mapping[str, Any] = field(default_factory=dict)
+    level: int = 0
 
     @classmethod
     def of(

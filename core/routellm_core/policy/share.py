@@ -16,13 +16,14 @@ _ERRORS = 4.0
 _LOOKS = (100, 300, 1000)
 
 
-def missed_share(wanted: float, strong: int, count: int) -> str | None:
+def missed_share(wanted: float, strong: int, count: int, calls: str = "calls") -> str | None:
     """What to do where the realised share of strong calls is far from the wanted one; None where it is not.
 
     Args:
         wanted: The wanted share.
         strong: Strong calls.
         count: All calls.
+        calls: What to call them.
     """
     if count < _FEWEST:
         return None
@@ -30,8 +31,8 @@ def missed_share(wanted: float, strong: int, count: int) -> str | None:
     if abs(realised - wanted) <= max(_MISS, _ERRORS * math.sqrt(wanted * (1.0 - wanted) / count)):
         return None
     return (
-        f"{realised:.0%} of {count:,} calls were strong, but {wanted:.0%} are wanted: these prompts differ from those "
-        "that the router was calibrated on. Calibrate it on them (routellm calibrate --data PROMPTS, then "
+        f"{realised:.0%} of {count:,} {calls} were strong, but {wanted:.0%} are wanted: these prompts differ from "
+        "those that the router was calibrated on. Calibrate it on them (routellm calibrate --data PROMPTS, then "
         "calibration=), or let the threshold follow the traffic (online=True)"
     )
 
@@ -43,10 +44,12 @@ class ShareWatch:
 
     Args:
         wanted: The wanted share.
+        calls: What to call the calls that it is a share of.
     """
 
-    def __init__(self, wanted: float) -> None:
+    def __init__(self, wanted: float, calls: str = "calls") -> None:
         self._wanted = wanted
+        self._calls = calls
         self._strong = self._count = 0
         self._done = False
 
@@ -57,7 +60,7 @@ class ShareWatch:
         self._strong += strong
         self._count += 1
         if self._count in _LOOKS:
-            message = missed_share(self._wanted, self._strong, self._count)
+            message = missed_share(self._wanted, self._strong, self._count, self._calls)
             if message is not None:
                 logger.warning("%s", message)
             self._done = message is not None or self._count >= _LOOKS[-1]
