@@ -183,21 +183,23 @@ class BatchWork:
     def checked(self, groups: list[tuple[Side, list[int]]], results: list[list[Any]]) -> dict[int, Any]:
         """What the sides gave, by call; an error in the place of a broken answer and of one that is refused."""
         outputs = self._by_call(groups, results)
-        for i, output in outputs.items():
-            if not isinstance(output, BaseException):
-                try:
-                    self._routes[i].checked(output)
-                except (EmptyAnswerError, RefusedAnswerError) as exc:
-                    outputs[i] = exc
-        return outputs
+        return {i: self._checked(i, output) for i, output in outputs.items()}
 
     async def achecked(self, groups: list[tuple[Side, list[int]]], results: list[list[Any]]) -> dict[int, Any]:
-        """Async twin of `checked`; answers are checked at the same time."""
+        """Async twin of `checked`; answers that are held back are checked at the same time."""
         outputs = self._by_call(groups, results)
-        given = [i for i, output in outputs.items() if not isinstance(output, BaseException)]
-        checks = (self._routes[i].achecked(outputs[i]) for i in given)
-        outputs.update(zip(given, await asyncio.gather(*checks, return_exceptions=True), strict=True))
-        return outputs
+        held = [i for i in outputs if self._routes[i].is_held and not isinstance(outputs[i], BaseException)]
+        checks = (self._routes[i].achecked(outputs[i]) for i in held)
+        checked = dict(zip(held, await asyncio.gather(*checks, return_exceptions=True), strict=True))
+        return {i: checked[i] if i in checked else self._checked(i, output) for i, output in outputs.items()}
+
+    def _checked(self, i: int, output: Any) -> Any:
+        if isinstance(output, BaseException):
+            return output
+        try:
+            return self._routes[i].checked(output)
+        except (EmptyAnswerError, RefusedAnswerError) as exc:
+            return exc
 
     def _by_call(self, groups: list[tuple[Side, list[int]]], results: list[list[Any]]) -> dict[int, Any]:
         return {
@@ -254,7 +256,7 @@ def batch(
     if not values:
         return []
     # one router run per input, as RunnableWithFallbacks has it
-    started = [dispatch.start(v, c) for v, c in zip(values, get_config_list(config, len(values)), strict=True)]
+    started = dispatch.start_all(values, config)
     work = BatchWork(dispatch, values, started, kwargs, is_async=False)
     try:
         for groups in work.rounds(dispatch.plan(values, work.configs, kwargs, keep_errors=return_exceptions)):
@@ -288,8 +290,7 @@ async def abatch(
     """Async twin of `batch`."""
     if not values:
         return []
-    configs = get_config_list(config, len(values))
-    started = await asyncio.gather(*(dispatch.astart(v, c) for v, c in zip(values, configs, strict=True)))
+    started = await dispatch.astart_all(values, config)
     work = BatchWork(dispatch, values, started, kwargs, is_async=True)
     try:
         for groups in work.rounds(await dispatch.aplan(values, work.configs, kwargs, keep_errors=return_exceptions)):
@@ -306,6 +307,7 @@ async def abatch(
         *(
             run.on_chain_error(output) if isinstance(output, BaseException) else run.on_chain_end(output)
             for run, output in zip(work.runs, work.outputs, strict=True)
+            if run.handlers
         )
     )
     return work.result(return_exceptions=return_exceptions)

@@ -183,7 +183,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
     def _new_dispatch(self) -> Dispatch:
         strong, weak = self._with_passed_on(self.strong), self._with_passed_on(self.weak)
         run_settings = RunSettings(self.name or "ChatRouteLLM", cast("Any", self.callbacks), self.tags, self.metadata)
-        return Dispatch(strong, weak, self._routing, self._reader(self._needs), run_settings)
+        return Dispatch(strong, weak, self._routing, self._reader(self._needs), run_settings, self._shown)
 
     def _with_passed_on(self, side: Runnable[Any, Any]) -> Runnable[Any, Any]:
         """A side with the fields that were set on this wrapper and hold for whichever side answers."""
@@ -199,8 +199,9 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
 
     def _arguments(self, kwargs: dict[str, Any], stop: Any = None) -> dict[str, Any]:
         """The arguments of a call for its side, which has the bound tools already."""
-        if self._shown:
-            kwargs = {k: v for k, v in kwargs.items() if k not in self._shown or self._shown[k] != v}
+        shown = self._dispatch.shown
+        if shown:
+            kwargs = {k: v for k, v in kwargs.items() if k not in shown or shown[k] != v}
         return kwargs if stop is None else {"stop": stop, **kwargs}
 
     # --- calls ---

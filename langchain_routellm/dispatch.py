@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
-from langchain_core.callbacks.manager import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
+from langchain_core.callbacks.manager import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForChainRun,
+    CallbackManager,
+    CallbackManagerForChainRun,
+)
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig
 from langchain_core.runnables.config import (
     ensure_config,
     get_async_callback_manager_for_config,
     get_callback_manager_for_config,
+    get_config_list,
 )
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
@@ -65,6 +72,7 @@ Source = Callable[[Runnable[Any, Any], Any, RunnableConfig, Mapping[str, Any], R
 AsyncSource = Callable[
     [Runnable[Any, Any], Any, RunnableConfig, Mapping[str, Any], RoutingDecision], AsyncIterator[Any]
 ]
+M = TypeVar("M", CallbackManager, AsyncCallbackManager)
 QUESTION = "routellm_question"
 _END: Any = object()
 Planned = Decided | Exception
@@ -109,6 +117,8 @@ class Dispatch:
         reader: Reads the inputs.
         run_settings: What the router's run carries.
         nested: The sides that are routed models themselves, and so levels of this one.
+        shown: Arguments that a binding shows and that both sides have already.
+        of_chains: Whether a side is a chain, whose output may well be empty.
     """
 
     strong: Runnable[Any, Any]
@@ -116,13 +126,16 @@ class Dispatch:
     routing: Routing
     reader: Reader
     run_settings: RunSettings = field(default_factory=lambda: RunSettings("RouteLLM"))
+    shown: Mapping[str, Any] = field(default_factory=dict)
     nested: frozenset[Side] = frozenset()
+    of_chains: bool = field(init=False)
 
     def __post_init__(self) -> None:
         sides: dict[Side, Runnable[Any, Any]] = {"strong": self.strong, "weak": self.weak}
         self.nested = frozenset(side for side, runnable in sides.items() if routed_in(runnable) is not None)
         for side in self.nested:
             setattr(self, side, as_level(sides[side], side, self.routing))
+        self.of_chains = chat_model_of(self.strong) is None or chat_model_of(self.weak) is None
 
     def side(self, side: Side) -> Runnable[Any, Any]:
         """The runnable of a side."""
@@ -200,11 +213,10 @@ class Dispatch:
             value: The input of the call, which a check of weak answers may look at.
             output: What the chunks of a stream amount to.
         """
-        of_chains = chat_model_of(self.strong) is None or chat_model_of(self.weak) is None
         return self.routing.route(
             decided.request,
             decided.decision,
-            is_broken=ReplyWatch() if of_chains else is_broken,
+            is_broken=ReplyWatch() if self.of_chains else is_broken,
             answer_of=lambda given: weak_answer(output(given) if isinstance(given, list) else given, given),
             messages=value,
         )
@@ -438,41 +450,77 @@ class Dispatch:
     def start(self, value: Any, config: RunnableConfig | None) -> tuple[RunnableConfig, CallbackManagerForChainRun]:
         """Open the router's run of one call."""
         config = ensure_config(config)
-        manager = get_callback_manager_for_config(config)
-        self._watch(manager)
-        run_id = config.pop("run_id", None)
-        if not manager.handlers:
-            return config, cast("CallbackManagerForChainRun", _UnseenRun(manager, self._label))
-        self._label(manager)
-        name = config.get("run_name") or self.run_settings.name
-        return config, manager.on_chain_start(None, value, name=name, run_id=run_id)
+        return config, self._opened(self._labelled(get_callback_manager_for_config(config)), value, config)
 
     async def astart(
         self, value: Any, config: RunnableConfig | None
     ) -> tuple[RunnableConfig, AsyncCallbackManagerForChainRun]:
         """Async twin of `start`."""
         config = ensure_config(config)
-        manager = get_async_callback_manager_for_config(config)
-        self._watch(manager)
-        run_id = config.pop("run_id", None)
-        if not manager.handlers:
-            return config, cast("AsyncCallbackManagerForChainRun", _AsyncUnseenRun(manager, self._label))
-        self._label(manager)
-        name = config.get("run_name") or self.run_settings.name
-        return config, await manager.on_chain_start(None, value, name=name, run_id=run_id)
+        return config, await self._aopened(self._labelled(get_async_callback_manager_for_config(config)), value, config)
 
-    def _watch(self, manager: BaseCallbackManager) -> None:
-        # inherited by the chosen side: who sets them on a chat model expects to see its model run
+    def start_all(
+        self, values: Sequence[Any], config: RunnableConfig | list[RunnableConfig] | None
+    ) -> list[tuple[RunnableConfig, CallbackManagerForChainRun]]:
+        """Open the router's run of each call of a batch."""
+        configs = get_config_list(config, len(values))
+        managers = self._managers(config, configs, get_callback_manager_for_config)
+        return [(c, self._opened(m, v, c)) for m, v, c in zip(managers, values, configs, strict=True)]
+
+    async def astart_all(
+        self, values: Sequence[Any], config: RunnableConfig | list[RunnableConfig] | None
+    ) -> list[tuple[RunnableConfig, AsyncCallbackManagerForChainRun]]:
+        """Async twin of `start_all`; the runs open at the same time."""
+        configs = get_config_list(config, len(values))
+        managers = self._managers(config, configs, get_async_callback_manager_for_config)
+        opened = [self._aopened(m, v, c) for m, v, c in zip(managers, values, configs, strict=True)]
+        if any(manager.handlers for manager in managers):
+            runs = await asyncio.gather(*opened)
+        else:  # nothing to wait for, and a task for each costs more than all the rest
+            runs = [await run for run in opened]
+        return list(zip(configs, runs, strict=True))
+
+    def _managers(
+        self,
+        config: RunnableConfig | list[RunnableConfig] | None,
+        configs: list[RunnableConfig],
+        configured: Callable[[RunnableConfig], M],
+    ) -> list[M]:
+        """The callback managers of a batch; calls that have one config share one, since it opens any number of runs."""
+        if isinstance(config, Sequence):
+            return [self._labelled(configured(each)) for each in configs]
+        return [self._labelled(configured(configs[0]))] * len(configs)
+
+    def _labelled(self, manager: M) -> M:
+        """A callback manager with the handlers, tags and metadata that were set on the wrapper.
+
+        The chosen side inherits them: whoever sets them on a chat model expects to see its model run.
+        """
         own = self.run_settings.callbacks
         if own is not None:
             for handler in (own.handlers if isinstance(own, BaseCallbackManager) else own) or ():
                 manager.add_handler(handler)
-
-    def _label(self, manager: BaseCallbackManager) -> None:
         if self.run_settings.tags:
             manager.add_tags(self.run_settings.tags)
         if self.run_settings.metadata:
             manager.add_metadata(self.run_settings.metadata)
+        return manager
+
+    def _opened(self, manager: CallbackManager, value: Any, config: RunnableConfig) -> CallbackManagerForChainRun:
+        run_id = config.pop("run_id", None)
+        if not manager.handlers:
+            return cast("CallbackManagerForChainRun", _UnseenRun(manager))
+        name = config.get("run_name") or self.run_settings.name
+        return manager.on_chain_start(None, value, name=name, run_id=run_id)
+
+    async def _aopened(
+        self, manager: AsyncCallbackManager, value: Any, config: RunnableConfig
+    ) -> AsyncCallbackManagerForChainRun:
+        run_id = config.pop("run_id", None)
+        if not manager.handlers:
+            return cast("AsyncCallbackManagerForChainRun", _AsyncUnseenRun(manager))
+        name = config.get("run_name") or self.run_settings.name
+        return await manager.on_chain_start(None, value, name=name, run_id=run_id)
 
     def child(
         self,
@@ -560,17 +608,15 @@ def call_settings(config: RunnableConfig, routing: Routing, value: Any) -> CallS
 
 
 class _UnseenRun:
-    """In the place of a run that nobody watches, which needs no id, no events, and no labels but for its child."""
+    """In the place of a run that nobody watches, which needs no id and no events."""
 
     handlers: ClassVar[list[BaseCallbackHandler]] = []
 
-    def __init__(self, manager: BaseCallbackManager, label: Callable[[BaseCallbackManager], None]) -> None:
+    def __init__(self, manager: BaseCallbackManager) -> None:
         self._manager = manager
-        self._label = label
 
     def get_child(self, tag: str) -> BaseCallbackManager:
         child = self._manager.copy()
-        self._label(child)
         child.tags = [*child.tags, tag]
         return child
 

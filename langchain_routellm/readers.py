@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from langchain_core.runnables import Runnable
 
 from langchain_routellm.messages import as_messages, chat_needs, chat_texts, chat_tokens, input_texts
-from langchain_routellm.sides import abilities_of, bound_kwargs
+from langchain_routellm.sides import abilities_of, bound_kwargs, profiled_model_of, routed_in
 from langchain_routellm.switching import (
     adapted,
     arguments_without_cache_markers,
@@ -23,8 +24,26 @@ from routellm_core.policy.routing import RoutedOn, Routing
 _CACHE_ARGUMENTS = frozenset({"cache_control"})
 
 
-@dataclass(frozen=True, slots=True)
-class ChatReader:
+@dataclass(frozen=True)
+class _Reader:
+    routing: Routing
+    strong: Runnable[Any, Any]
+    weak: Runnable[Any, Any]
+
+    @cached_property
+    def _weak_model(self) -> Any:
+        """The model whose profile says what the weak side can do; None for a side that no single profile describes."""
+        return profiled_model_of(self.weak) if routed_in(self.weak) is None else None
+
+    def _is_weak_unknown(self) -> bool:
+        """Whether nothing says what the weak side can do; it costs little to ask, and is so for most calls."""
+        model = self._weak_model
+        known = abilities_of(self.weak) if model is None else getattr(model, "profile", None)
+        return not known and not self.routing.weak_profile
+
+
+@dataclass(frozen=True)
+class ChatReader(_Reader):
     """Reads the inputs of chat models.
 
     Attributes:
@@ -34,9 +53,6 @@ class ChatReader:
         needs: What every call needs beyond its input, such as tools that are bound.
     """
 
-    routing: Routing
-    strong: Runnable[Any, Any]
-    weak: Runnable[Any, Any]
     needs: tuple[str, ...] = ()
 
     def texts(self, value: Any) -> RoutedOn:
@@ -45,9 +61,9 @@ class ChatReader:
 
     def gap(self, value: Any, kwargs: Mapping[str, Any]) -> str | None:
         """What the weak model lacks for an input and its call arguments."""
-        weak = abilities_of(self.weak)
-        if not weak and not self.routing.weak_profile:
+        if self._is_weak_unknown():
             return None
+        weak = abilities_of(self.weak)
         needs = [*self.needs, *chat_needs(value, {**bound_kwargs(self.weak), **kwargs})]
         return self.routing.gap(needs, weak, abilities_of(self.strong), lambda: chat_tokens(value))
 
@@ -68,8 +84,8 @@ class ChatReader:
         return runnable, fitting if changed else value, arguments
 
 
-@dataclass(frozen=True, slots=True)
-class AnyReader:
+@dataclass(frozen=True)
+class AnyReader(_Reader):
     """Reads the inputs of any two runnables: a text, a chat input, or a dict that holds one.
 
     Attributes:
@@ -78,19 +94,15 @@ class AnyReader:
         weak: The weak side.
     """
 
-    routing: Routing
-    strong: Runnable[Any, Any]
-    weak: Runnable[Any, Any]
-
     def texts(self, value: Any) -> RoutedOn:
         """The text in the input by the rule of `RouteLLMRunnable`, or what ``route_on=`` returns."""
         return input_texts(value, self.routing)
 
     def gap(self, value: Any, kwargs: Mapping[str, Any]) -> str | None:
         """What the weak side lacks, where it is a chat model or begins with one."""
-        weak = abilities_of(self.weak)
-        if (not weak and not self.routing.weak_profile) or isinstance(value, Mapping):
+        if isinstance(value, Mapping) or self._is_weak_unknown():
             return None
+        weak = abilities_of(self.weak)
         needs = chat_needs(value, {**bound_kwargs(self.weak), **kwargs})
         return self.routing.gap(needs, weak, abilities_of(self.strong), lambda: chat_tokens(value))
 

@@ -254,11 +254,14 @@ def structured_output_need(side: Any) -> tuple[str, ...]:
     return {"function_calling": (TOOL_CALLING,), "json_mode": ()}.get(method, (STRUCTURED_OUTPUT,))
 
 
+def profiled_model_of(runnable: Any) -> Any:
+    """The chat model of a side whose profile counts: the first one of a chain; None when there is none."""
+    return chat_model_of(runnable.first if isinstance(runnable, RunnableSequence) else runnable)
+
+
 def profile_of(runnable: Any) -> dict[str, Any] | None:
     """The model profile of a side; None when it states none."""
-    if isinstance(runnable, RunnableSequence):
-        runnable = runnable.first
-    profile = getattr(chat_model_of(runnable), "profile", None)
+    profile = getattr(profiled_model_of(runnable), "profile", None)
     return dict(profile) if isinstance(profile, Mapping) else None
 
 
