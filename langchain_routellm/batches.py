@@ -96,6 +96,7 @@ class BatchWork:
         self,
         dispatch: Dispatch,
         values: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None,
         started: Sequence[tuple[RunnableConfig, Any]],
         kwargs: Mapping[str, Any],
         *,
@@ -105,7 +106,8 @@ class BatchWork:
         self._values = values
         self._kwargs = kwargs
         self._is_async = is_async
-        self.configs = [config for config, _ in started]
+        self._given = config if isinstance(config, Sequence) else [config] * len(values)
+        self.configs = [whole for whole, _ in started]
         self.runs = [run for _, run in started]
         self.outputs: list[Any] = [None] * len(values)
         self._decided: dict[int, Decided] = {}
@@ -175,7 +177,7 @@ class BatchWork:
             if share:
                 numbers, values = [call[0] for call in share], [call[2] for call in share]
                 configs = [
-                    self._dispatch.child(self.configs[i], self.runs[i], self._routes[i], self._records.get(i))
+                    self._dispatch.child(self._given[i], self.runs[i], self._routes[i], self._records.get(i))
                     for i in numbers
                 ]
                 yield numbers, share[0][1], values, configs, share[0][3]
@@ -257,7 +259,7 @@ def batch(
         return []
     # one router run per input, as RunnableWithFallbacks has it
     started = dispatch.start_all(values, config)
-    work = BatchWork(dispatch, values, started, kwargs, is_async=False)
+    work = BatchWork(dispatch, values, config, started, kwargs, is_async=False)
     try:
         for groups in work.rounds(dispatch.plan(values, work.configs, kwargs, keep_errors=return_exceptions)):
             if work.at_once(groups):
@@ -291,7 +293,7 @@ async def abatch(
     if not values:
         return []
     started = await dispatch.astart_all(values, config)
-    work = BatchWork(dispatch, values, started, kwargs, is_async=True)
+    work = BatchWork(dispatch, values, config, started, kwargs, is_async=True)
     try:
         for groups in work.rounds(await dispatch.aplan(values, work.configs, kwargs, keep_errors=return_exceptions)):
             if work.at_once(groups):

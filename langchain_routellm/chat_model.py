@@ -210,13 +210,15 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> AIMessage:
         """Route one call; the answer is the chosen model's, with the decision in its response metadata."""
-        return cast("AIMessage", self._dispatch.invoke(input, config, self._arguments(kwargs, stop)))
+        answer: AIMessage = self._dispatch.invoke(input, config, self._arguments(kwargs, stop))
+        return answer
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> AIMessage:
         """Async twin of `invoke`."""
-        return cast("AIMessage", await self._dispatch.ainvoke(input, config, self._arguments(kwargs, stop)))
+        answer: AIMessage = await self._dispatch.ainvoke(input, config, self._arguments(kwargs, stop))
+        return answer
 
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any

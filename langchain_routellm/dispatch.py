@@ -251,14 +251,14 @@ class Dispatch:
         planned: Planned | None = None,
     ) -> Any:
         """Decide (unless planned), run the chosen side through `call`, and return its answer with the decision."""
-        config, run = self.start(value, config)
+        whole, run = self.start(value, config)
         route, record = None, None
         try:
             if isinstance(planned, Exception):
                 raise planned
-            decided = planned or self.decide(value, config, kwargs)
+            decided = planned or self.decide(value, whole, kwargs)
             route = self.route(decided, value)
-            record = self.record(decided, value, kwargs, is_async=False)
+            record = None if self.routing.log is None else self.record(decided, value, kwargs, is_async=False)
 
             def attempt(side: Side) -> Any:
                 runnable, item, arguments = self.fitting(side, value, kwargs)
@@ -288,14 +288,14 @@ class Dispatch:
         planned: Planned | None = None,
     ) -> Any:
         """Async twin of `run`."""
-        config, run = await self.astart(value, config)
+        whole, run = await self.astart(value, config)
         route, record = None, None
         try:
             if isinstance(planned, Exception):
                 raise planned
-            decided = planned or await self.adecide(value, config, kwargs)
+            decided = planned or await self.adecide(value, whole, kwargs)
             route = self.route(decided, value)
-            record = self.record(decided, value, kwargs, is_async=True)
+            record = None if self.routing.log is None else self.record(decided, value, kwargs, is_async=True)
 
             def attempt(side: Side) -> Awaitable[Any]:
                 runnable, item, arguments = self.fitting(side, value, kwargs)
@@ -342,13 +342,13 @@ class Dispatch:
         What the chunks amount to, by `output`, is the output of the router's run.
         """
         source = source or _stream
-        config, run = self.start(value, config)
+        whole, run = self.start(value, config)
         given: list[Any] = []
         route, record = None, None
         try:
-            decided = self.decide(value, config, kwargs)
+            decided = self.decide(value, whole, kwargs)
             route = self.route(decided, value, output)
-            record = self.record(decided, value, kwargs, is_async=False)
+            record = None if self.routing.log is None else self.record(decided, value, kwargs, is_async=False)
 
             def open_(side: Side) -> Iterator[Any]:
                 runnable, item, arguments = self.fitting(side, value, kwargs)
@@ -382,13 +382,13 @@ class Dispatch:
     ) -> AsyncGenerator[Any]:
         """Async twin of `stream`."""
         source = source or _astream
-        config, run = await self.astart(value, config)
+        whole, run = await self.astart(value, config)
         given: list[Any] = []
         route, record = None, None
         try:
-            decided = await self.adecide(value, config, kwargs)
+            decided = await self.adecide(value, whole, kwargs)
             route = self.route(decided, value, output)
-            record = self.record(decided, value, kwargs, is_async=True)
+            record = None if self.routing.log is None else self.record(decided, value, kwargs, is_async=True)
 
             async def open_(side: Side) -> AsyncIterator[Any]:
                 runnable, item, arguments = self.fitting(side, value, kwargs)
@@ -448,7 +448,7 @@ class Dispatch:
     # --- runs ---
 
     def start(self, value: Any, config: RunnableConfig | None) -> tuple[RunnableConfig, CallbackManagerForChainRun]:
-        """Open the router's run of one call."""
+        """Open the router's run of one call; return it with the call's complete config."""
         config = ensure_config(config)
         return config, self._opened(self._labelled(get_callback_manager_for_config(config)), value, config)
 
@@ -524,12 +524,15 @@ class Dispatch:
 
     def child(
         self,
-        config: RunnableConfig,
+        config: RunnableConfig | None,
         run: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun,
         route: Route[Any],
         record: CallRecord | None = None,
     ) -> RunnableConfig:
-        """The config of the chosen side's run, which carries the decision in its metadata and tags."""
+        """The config of the chosen side's run, which carries the decision in its metadata and tags.
+
+        It is the caller's config, without the name and id of the router's run: the side completes it itself.
+        """
         decision = route.decision
         side = self.side(decision.model)
         if record is not None:
@@ -540,7 +543,7 @@ class Dispatch:
             is_leaf and isinstance(run, _UnseenRun) and route.on_usage is None and not isinstance(watch, ReplyWatch)
         )
         if unwatched and isinstance(side, BaseChatModel) and side.callbacks is None:
-            return config  # no handler here and none on the model: there is nobody to tell
+            return _without_run(config)  # no handler here and none on the model: there is nobody to tell
         manager = run.get_child(f"{KEY}:{decision.model}")
         if self.routing.level:
             decision = beneath(manager.metadata.get(KEY), decision)
@@ -557,13 +560,19 @@ class Dispatch:
             manager.add_handler(watch)
         if route.on_usage is not None:
             manager.add_handler(UsageWatch(partial(route.on_usage, route.side)))
-        # what patch_config does, for a config that is complete and ours already
-        child = config.copy()
+        child = _without_run(config)
         child["callbacks"] = manager
-        child.pop("run_name", None)
         if record is not None:
             child["run_id"] = record.runs_under(side, manager)
         return child
+
+
+def _without_run(config: RunnableConfig | None) -> RunnableConfig:
+    """A copy of a config without the name and the id of the run that it was meant for."""
+    copied: RunnableConfig = {} if config is None else config.copy()
+    copied.pop("run_name", None)
+    copied.pop("run_id", None)
+    return copied
 
 
 def _invoke(side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any]) -> Any:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from routellm_core.checks import Side, checked_count, checked_flag, checked_fraction, checked_side, shown
 from routellm_core.errors import ConfigurationError, PromptError
@@ -75,8 +75,7 @@ class CallSettings:
 _NO_SETTINGS = CallSettings()
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(NamedTuple):
     """A decision with what it was made of.
 
     Attributes:
