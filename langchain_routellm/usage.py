@@ -5,18 +5,28 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_routellm.answers import KEY
+from routellm_core import RoutingDecision
 from routellm_core.checks import Side
 from routellm_core.policy.savings import Price, SavingsLedger, SavingsSummary
 
 # calls that failed and that no fallback has answered yet
 _MOST_FAILED = 1000
+
+
+class _Running(NamedTuple):
+    """A model run that has begun: what its decisions say of it."""
+
+    side: Side | None
+    failover: bool
+    model: str | None
+    is_top: bool
 
 
 class SavingsCallbackHandler(BaseCallbackHandler):
@@ -33,21 +43,22 @@ class SavingsCallbackHandler(BaseCallbackHandler):
 
     Args:
         prices: ``{"strong": Price(input, output), "weak": Price(input, output)}``, in one currency per million
-            tokens; without it only calls and tokens are counted.
+            tokens; or the `Price` of each model by its name, as it stands in traces, which nested routed models need.
+            Without it only calls and tokens are counted.
         strong_fraction: The wanted share of strong calls; the summary then says what to do when it is missed by far.
 
     Raises:
-        ConfigurationError: `prices` does not name both sides, or `strong_fraction` is not a share.
+        ConfigurationError: `prices` names neither both sides nor models, or `strong_fraction` is not a share.
     """
 
     run_inline = True  # takes microseconds: not worth a hop to a thread
 
     def __init__(self, prices: Mapping[str, Price] | None = None, *, strong_fraction: float | None = None) -> None:
         self._ledger = SavingsLedger(prices, strong_fraction=strong_fraction)
-        self._running: dict[UUID, tuple[Side | None, bool]] = {}
+        self._running: dict[UUID, _Running] = {}
         # what a fallback outside of routing is known by: the run that a failed call belongs to, and names of the sides
         self._failed: OrderedDict[UUID, None] = OrderedDict()
-        self._sides_by_name: dict[str, Side] = {}
+        self._by_name: dict[str, _Running] = {}
         self._lock = threading.Lock()
 
     @property
@@ -90,8 +101,13 @@ class SavingsCallbackHandler(BaseCallbackHandler):
         with self._lock:
             started = self._running.pop(run_id, None)
         if started is not None:
-            side, failover = started
-            self._ledger.record(side, *used_tokens(response), failover=failover)
+            self._ledger.record(
+                started.side,
+                *used_tokens(response),
+                failover=started.failover,
+                model=started.model,
+                is_top=started.is_top,
+            )
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Forget a run that gave no answer; another model may stand in for it."""
@@ -104,14 +120,20 @@ class SavingsCallbackHandler(BaseCallbackHandler):
 
     def _note(self, run_id: UUID, metadata: dict[str, Any] | None, parent: UUID | None) -> None:
         metadata = metadata or {}
-        decision, name = metadata.get(KEY), metadata.get("ls_model_name")
+        decision, name = RoutingDecision.from_dict(metadata.get(KEY)), metadata.get("ls_model_name")
+        name = name if isinstance(name, str) else None
         with self._lock:
-            if isinstance(decision, Mapping) and decision.get("model") in ("strong", "weak"):
-                self._running[run_id] = (decision["model"], decision.get("failover") is not None)
-                if isinstance(name, str):
-                    self._sides_by_name[name] = decision["model"]
+            if decision is not None:
+                failover = any(level.failover is not None for level in decision.levels)
+                is_top = set(decision.path) == {"strong"}
+                self._running[run_id] = _Running(decision.model, failover, name, is_top)
+                if name is not None:
+                    self._by_name[name] = self._running[run_id]
             elif parent in self._failed:  # a fallback that knows nothing of routing, such as ModelFallbackMiddleware's
-                self._running[run_id] = (self._sides_by_name.get(str(name)), True)
+                known = self._by_name.get(name or "")
+                self._running[run_id] = (
+                    _Running(None, True, name, False) if known is None else known._replace(failover=True)
+                )
 
 
 class UsageWatch(BaseCallbackHandler):

@@ -1,9 +1,9 @@
-"""Savings: calls, tokens and money per side, and what always-strong would have cost."""
+"""Savings: calls, tokens and money per side and per model, and what always-strong would have cost."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from routellm_core.checks import Side, checked_fraction, is_number, shown
@@ -39,10 +39,10 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class SideUsage:
-    """What one side was used for; `cost` is None when no price is known, or none of its calls reported usage.
+    """What a side or a model was used for; `cost` is None when no price is known, or none of its calls reported usage.
 
     Attributes:
-        calls: Answers given by this side.
+        calls: Answers given.
         input_tokens: Tokens read, of calls whose usage was reported.
         output_tokens: Tokens written, likewise.
         without_usage: Calls whose model reported no usage; they are in `calls` only.
@@ -61,19 +61,20 @@ class SavingsSummary:
     """Usage of both sides and the saving against always-strong.
 
     Attributes:
-        strong: Usage of the strong side.
-        weak: Usage of the weak side.
+        strong: Usage of the strong side; where routed models are nested, that of the outermost one.
+        weak: Usage of the weak side, likewise.
         strong_fraction: Share of calls answered by the strong side; None before the first call.
         failovers: Calls answered by the side that had not been decided on.
         cost: Money spent; None without prices, or where a side has calls and none of them reported usage.
-        cost_always_strong: The same tokens at the strong model's price: an estimate, since the strong model's
-            answers may be longer or shorter. None where `cost` is.
+        cost_always_strong: The same tokens at the strong model's price, where routed models are nested the top one's:
+            an estimate, since the strong model's answers may be longer or shorter. None where `cost` is.
         saved: ``cost_always_strong - cost``; negative when routing cost more. None where `cost` is.
         saved_fraction: `saved` as a share of `cost_always_strong`; None where `cost` is, or without spending.
         estimated: Whether `saved` rests on tokens that were assumed: those of weak answers, priced as strong ones.
         wanted: The wanted share of strong calls, where it was named.
         other: Usage of models that answered in the place of both sides, such as a fallback outside of routing; no
             price is known for them.
+        models: Usage of each model that answered, by its name.
     """
 
     strong: SideUsage
@@ -87,6 +88,7 @@ class SavingsSummary:
     estimated: bool = False
     wanted: float | None = None
     other: SideUsage = SideUsage()
+    models: Mapping[str, SideUsage] = field(default_factory=dict)
 
     @property
     def without_usage(self) -> int:
@@ -94,7 +96,7 @@ class SavingsSummary:
         return self.strong.without_usage + self.weak.without_usage
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values, nested per side."""
+        """JSON values, nested per side and per model."""
         return asdict(self)
 
     def table(self, remedy: str = "") -> str:
@@ -105,7 +107,9 @@ class SavingsSummary:
         """
         rows = [("side", "calls", "input tokens", "output tokens", "cost")]
         sides = [("strong", self.strong), ("weak", self.weak), *([("other", self.other)] if self.other.calls else [])]
-        for name, side in sides:
+        # two models are their two sides
+        models = [(f"  {name}", self.models[name]) for name in sorted(self.models)] if len(self.models) > 2 else []
+        for name, side in [*sides, *models]:
             rows.append(
                 (
                     name,
@@ -138,59 +142,90 @@ class SavingsSummary:
         return "\n".join(lines)
 
 
+@dataclass(slots=True)
+class _Count:
+    """What was counted of one model on one side."""
+
+    calls: int = 0
+    read: int = 0
+    written: int = 0
+    unknown: int = 0
+    is_top: bool = False
+
+
 class SavingsLedger:
-    """Counts usage per side; both adapters' counters record into one of these. Safe for threads.
+    """Counts usage per side and per model; both adapters' counters record into one of these. Safe for threads.
 
     Args:
-        prices: ``{"strong": Price(...), "weak": Price(...)}``, both or none; without it, money is None.
+        prices: ``{"strong": Price(...), "weak": Price(...)}``, both or none; or a `Price` for each model by its name,
+            which nested routed models need. Without it, money is None.
         strong_fraction: The wanted share of strong calls; the summary then says what to do when it is missed by far.
 
     Raises:
-        ConfigurationError: `prices` does not name both sides, or `strong_fraction` is not a share.
+        ConfigurationError: `prices` names neither both sides nor models, or `strong_fraction` is not a share.
     """
 
     def __init__(self, prices: Mapping[str, Price] | None = None, *, strong_fraction: float | None = None) -> None:
-        if prices is not None and (
-            set(prices) != {"strong", "weak"} or not all(isinstance(p, Price) for p in prices.values())
+        if prices is not None and not (
+            isinstance(prices, Mapping)
+            and prices
+            and (set(prices) == {"strong", "weak"} or {"strong", "weak"}.isdisjoint(prices))
+            and all(isinstance(name, str) and isinstance(price, Price) for name, price in prices.items())
         ):
             raise ConfigurationError(
-                f"prices={shown(prices)}: expected {{'strong': Price(input, output), 'weak': Price(input, output)}}"
+                f"prices={shown(prices)}: expected {{'strong': Price(input, output), 'weak': Price(input, output)}}, "
+                "or a Price for each model by its name"
             )
         self.prices = dict(prices) if prices is not None else None
         self.strong_fraction = None if strong_fraction is None else checked_fraction(strong_fraction, "strong_fraction")
         self._lock = fork_safe_lock(self, "_lock")
-        self._counts = {"strong": [0, 0, 0, 0], "weak": [0, 0, 0, 0], "other": [0, 0, 0, 0]}
+        self._counts: dict[tuple[str, str | None], _Count] = {}
         self._failovers = 0
 
     def record(
-        self, side: Side | None, input_tokens: int | None, output_tokens: int | None, *, failover: bool = False
+        self,
+        side: Side | None,
+        input_tokens: int | None,
+        output_tokens: int | None,
+        *,
+        failover: bool = False,
+        model: str | None = None,
+        is_top: bool | None = None,
     ) -> None:
-        """Count one answer of `side`, or with None of another model; tokens are None when it reported no usage."""
-        known = input_tokens is not None or output_tokens is not None
+        """Count one answer.
+
+        Args:
+            side: The side that answered, of nested routed models that of the outermost one; None is another model.
+            input_tokens: Tokens read; None where the model reports none.
+            output_tokens: Tokens written, likewise.
+            failover: Whether the side was not the one that had been decided on.
+            model: Name of the model; None where it is unknown.
+            is_top: Whether it is the model that always-strong would use; None where that is the strong side.
+        """
         with self._lock:
-            counts = self._counts[side or "other"]
-            counts[0] += 1
-            counts[1] += input_tokens or 0
-            counts[2] += output_tokens or 0
-            counts[3] += not known
+            count = self._counts.setdefault((side or "other", model), _Count())
+            count.calls += 1
+            count.read += input_tokens or 0
+            count.written += output_tokens or 0
+            count.unknown += input_tokens is None and output_tokens is None
+            count.is_top = side == "strong" if is_top is None else is_top
             self._failovers += failover
 
     def summary(self) -> SavingsSummary:
         """What was counted so far; a snapshot."""
         with self._lock:
-            counts = {side: tuple(values) for side, values in self._counts.items()}
+            counts = {key: replace(count) for key, count in self._counts.items()}
             failovers = self._failovers
-        sides = {}
-        for side, (calls, read, written, unknown) in counts.items():
-            price = (self.prices or {}).get(side)
-            cost = None if price is None or (calls and unknown == calls) else price.cost(read, written)
-            sides[side] = SideUsage(calls, read, written, unknown, cost)
-        strong, weak = sides["strong"], sides["weak"]
+        strong, weak, other = (
+            self._usage({key: count for key, count in counts.items() if key[0] == side})
+            for side in ("strong", "weak", "other")
+        )
+        names = {name for _, name in counts if name is not None}
         calls = strong.calls + weak.calls
         cost = always = saved = share = None
-        if self.prices is not None and strong.cost is not None and weak.cost is not None:
+        if strong.cost is not None and weak.cost is not None:
             cost = strong.cost + weak.cost
-            always = strong.cost + self.prices["strong"].cost(weak.input_tokens, weak.output_tokens)
+            always = self._always_strong({key: count for key, count in counts.items() if key[0] != "other"})
             saved = always - cost
             share = saved / always if always else None
         return SavingsSummary(
@@ -202,10 +237,35 @@ class SavingsLedger:
             always,
             saved,
             share,
-            estimated=saved is not None and weak.calls > 0,
+            estimated=saved is not None
+            and any(count.calls and not count.is_top for (side, _), count in counts.items() if side != "other"),
             wanted=self.strong_fraction,
-            other=sides["other"],
+            other=replace(other, cost=None),
+            models={name: self._usage({key: c for key, c in counts.items() if key[1] == name}) for name in names},
         )
+
+    def _price(self, side: str, model: str | None) -> Price | None:
+        prices = self.prices or {}
+        return prices.get(side) or prices.get(model or "")
+
+    def _usage(self, counts: Mapping[tuple[str, str | None], _Count]) -> SideUsage:
+        calls, read, written, unknown = (
+            sum(getattr(count, name) for count in counts.values()) for name in ("calls", "read", "written", "unknown")
+        )
+        priced = [(self._price(*key), count) for key, count in counts.items()]
+        cost = None
+        if self.prices is not None and not (calls and unknown == calls):
+            costs = [None if price is None else price.cost(count.read, count.written) for price, count in priced]
+            cost = None if None in costs else sum(filter(None, costs))
+        return SideUsage(calls, read, written, unknown, cost)
+
+    def _always_strong(self, counts: Mapping[tuple[str, str | None], _Count]) -> float:
+        """Money for all tokens at the price of the top model, as far as it is known which one that is."""
+        read, written = (sum(getattr(count, name) for count in counts.values()) for name in ("read", "written"))
+        prices = self.prices or {}
+        tops = [self._price(side, model) for (side, model), count in counts.items() if count.is_top]
+        candidates: Iterable[Price | None] = tops or ([prices["strong"]] if "strong" in prices else prices.values())
+        return max(price.cost(read, written) for price in candidates if price is not None)
 
 
 def _money(value: float | None) -> str:

@@ -119,3 +119,41 @@ def test_threads_lose_nothing() -> None:
     summary = ledger.summary()
     assert (summary.strong.calls, summary.weak.calls) == (1000, 3000)
     assert (summary.strong.input_tokens, summary.weak.output_tokens) == (1000, 6000)
+
+
+BY_NAME = {"opus": Price(10.0, 50.0), "sonnet": Price(3.0, 15.0), "haiku": Price(1.0, 5.0)}
+
+
+def test_each_model_counts_by_its_name_and_price() -> None:
+    ledger = SavingsLedger(BY_NAME)
+    ledger.record("strong", 1_000_000, 0, model="opus", is_top=True)
+    ledger.record("weak", 1_000_000, 0, model="sonnet", is_top=False)
+    ledger.record("weak", 2_000_000, 0, model="haiku", is_top=False)
+    summary = ledger.summary()
+    assert {name: (usage.calls, usage.cost) for name, usage in summary.models.items()} == {
+        "opus": (1, 10),
+        "sonnet": (1, 3),
+        "haiku": (1, 2),
+    }
+    assert (summary.strong.cost, summary.weak.cost, summary.cost) == (10, 5, 15)
+    assert (summary.cost_always_strong, summary.saved, summary.estimated) == (40, 25, True)
+    assert "  sonnet" in summary.table()
+    assert json.loads(json.dumps(summary.to_dict()))["models"]["haiku"]["input_tokens"] == 2_000_000
+
+
+def test_always_strong_is_the_top_model_and_not_the_strong_side_of_nested_ones() -> None:
+    ledger = SavingsLedger(BY_NAME)
+    ledger.record("strong", 1_000_000, 0, model="sonnet", is_top=False)
+    ledger.record("weak", 1_000_000, 0, model="haiku", is_top=False)
+    # the top model has not answered yet: the most expensive one that is priced
+    assert ledger.summary().cost_always_strong == 20
+    ledger.record("strong", 1_000_000, 0, model="opus", is_top=True)
+    assert ledger.summary().cost_always_strong == 30
+
+
+def test_a_model_without_a_price_leaves_the_cost_unknown() -> None:
+    ledger = SavingsLedger(BY_NAME)
+    ledger.record("weak", 1_000_000, 0, model="haiku")
+    ledger.record("strong", 1_000_000, 0, model="another")
+    summary = ledger.summary()
+    assert (summary.cost, summary.saved, summary.models["haiku"].cost) == (None, None, 1)
