@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -17,7 +16,6 @@ from routellm_core.errors import EmptyAnswerError
 from routellm_core.policy.acceptance import RefusedAnswerError
 from routellm_core.policy.route import Route
 from routellm_core.policy.routing import CallSettings, Decided
-from routellm_core.policy.tiers import handed_down
 
 if TYPE_CHECKING:
     from langchain_routellm.dispatch import Dispatch, Planned
@@ -144,7 +142,7 @@ class BatchWork:
         outputs: dict[int, Any] = {}
         for indices, side, values, configs, arguments in self._shares(*group):
             try:
-                with self._handed_down(group[0], indices):
+                with self._dispatch.handed_down(self._decided[i] for i in indices):
                     answers = side.batch(values, configs, return_exceptions=True, **arguments)
             except Exception as exc:
                 answers = [exc] * len(indices)
@@ -156,17 +154,12 @@ class BatchWork:
         outputs: dict[int, Any] = {}
         for indices, side, values, configs, arguments in self._shares(*group):
             try:
-                with self._handed_down(group[0], indices):
+                with self._dispatch.handed_down(self._decided[i] for i in indices):
                     answers = await side.abatch(values, configs, return_exceptions=True, **arguments)
             except Exception as exc:
                 answers = [exc] * len(indices)
             outputs.update(zip(indices, answers, strict=True))
         return [outputs[i] for i in group[1]]
-
-    def _handed_down(self, side: Side, indices: list[int]) -> AbstractContextManager[None]:
-        if side not in self._dispatch.nested:
-            return nullcontext()
-        return handed_down(self._dispatch.routing, [self._decided[i] for i in indices])
 
     def _shares(self, side: Side, indices: list[int]) -> Iterator[_Share]:
         """The calls of one side; those whose model must be called in another way than the rest come by themselves."""

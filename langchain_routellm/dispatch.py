@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
@@ -413,6 +423,10 @@ class Dispatch:
         await run.on_chain_end(output(given) if run.handlers else None)
 
     # --- calls of a side that is a routed model ---
+
+    def handed_down(self, decided: Iterable[Decided]) -> AbstractContextManager[None]:
+        """Within this, a side that is a routed model knows the win rates of these calls."""
+        return handed_down(self.routing, list(decided)) if self.nested else nullcontext()
 
     async def _handing(self, decided: Decided, call: Callable[..., Awaitable[Any]], *call_arguments: Any) -> Any:
         with handed_down(self.routing, [decided]):

@@ -155,7 +155,8 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         route = self._route(decided, request)
         record, outcome = self._record(decided, request, is_async=False), _Outcome()
         try:
-            response = route.run(lambda side: handler(self._routed(request, route, record, outcome)))
+            with self._dispatch.handed_down([decided]):
+                response = route.run(lambda side: handler(self._routed(request, route, record, outcome)))
         except BaseException as exc:
             if record is not None:
                 record.failed(exc, route.decision)
@@ -179,7 +180,8 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         route = self._route(decided, request)
         record, outcome = self._record(decided, request, is_async=True), _Outcome()
         try:
-            response = await route.arun(lambda side: handler(self._routed(request, route, record, outcome)))
+            with self._dispatch.handed_down([decided]):
+                response = await route.arun(lambda side: handler(self._routed(request, route, record, outcome)))
         except BaseException as exc:
             if record is not None:
                 record.failed(exc, route.decision)
@@ -205,10 +207,12 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         if decision is None:
             return None
         decision = _of_this_loop(request.messages, decision)
+        if decision.inner is not None:  # what a nested model decides is of one call
+            decision = replace(decision, inner=None)
         settings = self._dispatch.settings(ensure_config(), request.messages)
         asked = RoutingRequest(())
-        # limits want to know whose call it is, and the log what it was decided on
-        if self.policy.limits or self._dispatch.routing.log is not None:
+        # limits want to know whose call it is, the log and nested models what it was decided on
+        if self.policy.limits or self._dispatch.routing.log is not None or self._dispatch.nested:
             asked = self._dispatch.request(request.messages, settings, arguments, ensure_config())
         # tools, schema and tool results are known only now
         if decision.model == "weak" and decision.reason != "forced" and decision.failover is None:
@@ -310,7 +314,8 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
     ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
         result = [stamped(m, decision) if m.type == "ai" else m for m in response.result]
         response = ModelResponse(result=result, structured_response=response.structured_response)
-        state = decision.to_dict()
+        # with what a nested model has decided
+        state = next((m.response_metadata[KEY] for m in result if m.type == "ai"), None) or decision.to_dict()
         if request.state.get(KEY) == state:
             return response
         return ExtendedModelResponse(model_response=response, command=Command(update={KEY: state}))

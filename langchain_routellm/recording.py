@@ -20,7 +20,8 @@ from langchain_core.utils.uuid import uuid7
 from langsmith.run_helpers import tracing_context
 from pydantic import BaseModel
 
-from langchain_routellm.sides import chat_model_of, model_name_of
+from langchain_routellm.answers import KEY
+from langchain_routellm.sides import chat_model_of, leaf_of, model_name_of
 from langchain_routellm.usage import used_tokens
 from routellm_core import RoutingDecision
 from routellm_core.errors import ConfigurationError
@@ -72,7 +73,7 @@ class CallRecord:
     def answered(self, output: Any, decision: RoutingDecision) -> None:
         """Log the answer; have the other side answer where the call is drawn."""
         try:
-            answer = answer_of(output, self._side, self._usage)
+            answer = answer_of(output, leaf_of(self._side, _decision_on(output)), self._usage)
             if self._is_async:
                 self._recording.answered_async(answer, decision, other=self._ask)
             else:
@@ -176,6 +177,12 @@ def _message_of(output: Any) -> AIMessage | None:
     elif isinstance(output, Mapping):  # include_raw=True
         output = output.get("raw")
     return output if isinstance(output, AIMessage) else None
+
+
+def _decision_on(output: Any) -> Any:
+    """What a side that is a routed model has decided itself, as its answer carries it."""
+    message = _message_of(output)
+    return None if message is None else message.response_metadata.get(KEY)
 
 
 def _model_of(message: BaseMessage) -> str | None:

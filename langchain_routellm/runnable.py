@@ -69,6 +69,8 @@ class RouteLLMRunnable(RoutedFields, RunnableSerializable[Any, Any]):
         own = chat._options()
         options.update({name: own[name] for name in own if name not in POLICY_OPTIONS})
         made = cls(strong=strong, weak=weak, **options)
+        if chat._routing.level:
+            made.__dict__["_routing"] = chat._routing  # its options alone would make that of an outermost model
         made._chat_reader = reader
         made._run_settings = RunSettings(options["name"], cast("Any", chat.callbacks), chat.tags, chat.metadata)
         return made
