@@ -137,7 +137,7 @@ class Dispatch:
     reader: Reader
     run_settings: RunSettings = field(default_factory=lambda: RunSettings("RouteLLM"))
     shown: Mapping[str, Any] = field(default_factory=dict)
-    nested: frozenset[Side] = frozenset()
+    nested: frozenset[Side] = field(init=False)
     of_chains: bool = field(init=False)
 
     def __post_init__(self) -> None:
