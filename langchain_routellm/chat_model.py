@@ -182,7 +182,9 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
 
     def _new_dispatch(self) -> Dispatch:
         strong, weak = self._with_passed_on(self.strong), self._with_passed_on(self.weak)
-        run_settings = RunSettings(self.name or "ChatRouteLLM", cast("Any", self.callbacks), self.tags, self.metadata)
+        # LangChain puts its versions on every chat model, for traces of model runs; the chosen model brings its own
+        metadata = {name: value for name, value in (self.metadata or {}).items() if name != "lc_versions"}
+        run_settings = RunSettings(self.name or "ChatRouteLLM", cast("Any", self.callbacks), self.tags, metadata)
         return Dispatch(strong, weak, self._routing, self._reader(self._needs), run_settings, self._shown)
 
     def _with_passed_on(self, side: Runnable[Any, Any]) -> Runnable[Any, Any]:

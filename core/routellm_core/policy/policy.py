@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from inspect import signature
 from math import nextafter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
@@ -165,12 +166,12 @@ class RoutingPolicy:
         """What moves the threshold with the traffic, if anything does."""
         return self._serving.online
 
-    @property
+    @cached_property
     def needs_usage(self) -> bool:
         """Whether a limit goes by what calls use, so that `spent` has to be called."""
         return any(limit.needs_usage for limit in self.limits)
 
-    @property
+    @cached_property
     def limit_keys(self) -> frozenset[str]:
         """Names of the call settings that the limits ask for, such as ``"user_id"``."""
         return frozenset(limit.key for limit in self.limits if limit.key is not None)
