@@ -84,7 +84,7 @@ class Plan:
 
 
 # numbers of the calls, what to call, its inputs and configs, and the arguments of all of them
-_Share: TypeAlias = tuple[list[int], Runnable[Any, Any], list[Any], list[RunnableConfig], Mapping[str, Any]]
+_Share: TypeAlias = tuple[list[int], Runnable[Any, Any], list[Any], list[Any], Mapping[str, Any]]
 
 
 class BatchWork:
@@ -347,8 +347,8 @@ class _Decided(Runnable[Any, Any]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         planned, value = input
-        return self._dispatch.invoke(value, config, kwargs, planned)
+        return self._dispatch.run(value, config, kwargs, planned)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         planned, value = input
-        return await self._dispatch.ainvoke(value, config, kwargs, planned)
+        return await self._dispatch.arun(value, config, kwargs, planned)

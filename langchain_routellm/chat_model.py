@@ -212,14 +212,14 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> AIMessage:
         """Route one call; the answer is the chosen model's, with the decision in its response metadata."""
-        answer: AIMessage = self._dispatch.invoke(input, config, self._arguments(kwargs, stop))
+        answer: AIMessage = self._dispatch.run(input, config, self._arguments(kwargs, stop))
         return answer
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> AIMessage:
         """Async twin of `invoke`."""
-        answer: AIMessage = await self._dispatch.ainvoke(input, config, self._arguments(kwargs, stop))
+        answer: AIMessage = await self._dispatch.arun(input, config, self._arguments(kwargs, stop))
         return answer
 
     def stream(
@@ -300,7 +300,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
 
         return _joined(
             [
-                dispatch.run(m, config, arguments, _generate, planned)
+                dispatch.run(m, config, arguments, planned, _generate)
                 for m, config, planned in zip(messages, configs, plan, strict=True)
             ]
         )
@@ -327,7 +327,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         return _joined(
             await asyncio.gather(
                 *(
-                    dispatch.arun(m, config, arguments, _agenerate, planned)
+                    dispatch.arun(m, config, arguments, planned, _agenerate)
                     for m, config, planned in zip(messages, configs, plan, strict=True)
                 )
             )
@@ -508,23 +508,23 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         return cast("int", chat_model_of(self.strong).get_num_tokens_from_messages(messages, **arguments))
 
 
-def _generate(side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any]) -> Any:
+def _generate(side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any]) -> Any:
     return generating(side).invoke(value, config, **arguments)
 
 
-def _agenerate(side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any]) -> Awaitable[Any]:
+def _agenerate(side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any]) -> Awaitable[Any]:
     return generating(side).ainvoke(value, config, **arguments)
 
 
 def _events_of(
-    side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any], decision: RoutingDecision
+    side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any], decision: RoutingDecision
 ) -> Iterator[Any]:
     for event in side.stream_events(value, config, version="v3", **arguments):
         yield _with_decision(event, decision)
 
 
 async def _aevents_of(
-    side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any], decision: RoutingDecision
+    side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any], decision: RoutingDecision
 ) -> AsyncIterator[Any]:
     # closed on the way out: the model's stream is a task of its own, which would run on
     async with await side.astream_events(value, config, version="v3", **arguments) as stream:

@@ -77,10 +77,11 @@ CONFIG_SPECS = [
 ]
 
 # how a side is called: with the side, its input, the config of its run, and the arguments of the call
-Call = Callable[[Runnable[Any, Any], Any, RunnableConfig, Mapping[str, Any]], Any]
-Source = Callable[[Runnable[Any, Any], Any, RunnableConfig, Mapping[str, Any], RoutingDecision], Iterator[Any]]
+Call = Callable[[Runnable[Any, Any], Any, RunnableConfig | None, Mapping[str, Any]], Any]
+AsyncCall = Callable[[Runnable[Any, Any], Any, RunnableConfig | None, Mapping[str, Any]], Awaitable[Any]]
+Source = Callable[[Runnable[Any, Any], Any, RunnableConfig | None, Mapping[str, Any], RoutingDecision], Iterator[Any]]
 AsyncSource = Callable[
-    [Runnable[Any, Any], Any, RunnableConfig, Mapping[str, Any], RoutingDecision], AsyncIterator[Any]
+    [Runnable[Any, Any], Any, RunnableConfig | None, Mapping[str, Any], RoutingDecision], AsyncIterator[Any]
 ]
 M = TypeVar("M", CallbackManager, AsyncCallbackManager)
 QUESTION = "routellm_question"
@@ -257,10 +258,14 @@ class Dispatch:
         value: Any,
         config: RunnableConfig | None,
         kwargs: Mapping[str, Any],
-        call: Call,
         planned: Planned | None = None,
+        call: Call | None = None,
     ) -> Any:
-        """Decide (unless planned), run the chosen side through `call`, and return its answer with the decision."""
+        """Decide (unless planned), run the chosen side, and return its answer with the decision.
+
+        The side runs through `call`; by default that is ``side.invoke``.
+        """
+        call = call or _invoke
         whole, run = self.start(value, config)
         route, record = None, None
         try:
@@ -294,10 +299,11 @@ class Dispatch:
         value: Any,
         config: RunnableConfig | None,
         kwargs: Mapping[str, Any],
-        call: Callable[[Runnable[Any, Any], Any, RunnableConfig, Mapping[str, Any]], Awaitable[Any]],
         planned: Planned | None = None,
+        call: AsyncCall | None = None,
     ) -> Any:
         """Async twin of `run`."""
+        call = call or _ainvoke
         whole, run = await self.astart(value, config)
         route, record = None, None
         try:
@@ -324,18 +330,6 @@ class Dispatch:
             raise
         await run.on_chain_end(output)
         return output
-
-    def invoke(
-        self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any], planned: Planned | None = None
-    ) -> Any:
-        """Route one call to ``side.invoke``."""
-        return self.run(value, config, kwargs, _invoke, planned)
-
-    async def ainvoke(
-        self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any], planned: Planned | None = None
-    ) -> Any:
-        """Route one call to ``side.ainvoke``."""
-        return await self.arun(value, config, kwargs, _ainvoke, planned)
 
     # --- streams ---
 
@@ -542,7 +536,7 @@ class Dispatch:
         run: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun,
         route: Route[Any],
         record: CallRecord | None = None,
-    ) -> RunnableConfig:
+    ) -> RunnableConfig | None:
         """The config of the chosen side's run, which carries the decision in its metadata and tags.
 
         It is the caller's config, without the name and id of the router's run: the side completes it itself.
@@ -557,7 +551,8 @@ class Dispatch:
             is_leaf and isinstance(run, _UnseenRun) and route.on_usage is None and not isinstance(watch, ReplyWatch)
         )
         if unwatched and isinstance(side, BaseChatModel) and side.callbacks is None:
-            return _without_run(config)  # no handler here and none on the model: there is nobody to tell
+            # no handler here and none on the model: there is nobody to tell
+            return None if config is None else _without_run(config)
         manager = _manager_below(run, f"{KEY}:{decision.model}")
         if self.routing.level:
             decision = beneath(manager.metadata.get(KEY), decision)
@@ -572,7 +567,7 @@ class Dispatch:
             manager.add_handler(watch)
         if route.on_usage is not None:
             manager.add_handler(UsageWatch(partial(route.on_usage, route.side)))
-        child = _without_run(config)
+        child = _without_run(config or {})
         child["callbacks"] = manager
         if record is not None:
             child["run_id"] = record.runs_under(side, manager)
@@ -597,30 +592,30 @@ def _manager_below(
     )
 
 
-def _without_run(config: RunnableConfig | None) -> RunnableConfig:
+def _without_run(config: RunnableConfig) -> RunnableConfig:
     """A copy of a config without the name and the id of the run that it was meant for."""
-    copied: RunnableConfig = {} if config is None else config.copy()
+    copied = config.copy()
     copied.pop("run_name", None)
     copied.pop("run_id", None)
     return copied
 
 
-def _invoke(side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any]) -> Any:
+def _invoke(side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any]) -> Any:
     return side.invoke(value, config, **arguments)
 
 
-def _ainvoke(side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any]) -> Awaitable[Any]:
+def _ainvoke(side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any]) -> Awaitable[Any]:
     return cast("Awaitable[Any]", side.ainvoke(value, config, **arguments))
 
 
 def _stream(
-    side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any], _: RoutingDecision
+    side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any], _: RoutingDecision
 ) -> Iterator[Any]:
     return cast("Iterator[Any]", side.stream(value, config, **arguments))
 
 
 def _astream(
-    side: Any, value: Any, config: RunnableConfig, arguments: Mapping[str, Any], _: RoutingDecision
+    side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any], _: RoutingDecision
 ) -> AsyncIterator[Any]:
     return cast("AsyncIterator[Any]", side.astream(value, config, **arguments))
 

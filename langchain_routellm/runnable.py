@@ -128,11 +128,11 @@ class RouteLLMRunnable(RoutedFields, RunnableSerializable[Any, Any]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Route one input."""
-        return self._dispatch.invoke(input, config, kwargs)
+        return self._dispatch.run(input, config, kwargs)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Async twin of `invoke`."""
-        return await self._dispatch.ainvoke(input, config, kwargs)
+        return await self._dispatch.arun(input, config, kwargs)
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """Route one input and stream the chosen side."""
