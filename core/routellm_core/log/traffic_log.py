@@ -20,6 +20,7 @@ from routellm_core.log.recording import Answer, Recording
 from routellm_core.log.rows import SKIPPED_SHADOWS
 from routellm_core.log.shadowing import Shadows
 from routellm_core.log.urls import checked_url, shown_url
+from routellm_core.log.vectors import EMBEDDER_STATE, is_same_embedder, probe
 from routellm_core.log.writer import Entry, Rows, Writer
 from routellm_core.policy.decision import RoutingDecision
 from routellm_core.policy.savings import Price
@@ -118,6 +119,7 @@ class TrafficLog:
         )
         self.shadows = Shadows(self.cost)
         self._said: set[str] = set()
+        self._is_named = False
 
     # --- what an app calls ---
 
@@ -325,7 +327,22 @@ class TrafficLog:
         if self._clear_up(database):
             return True
         self.shadows.known(*database.shadows_so_far())
+        if self.embedder is not None and not self._is_named:
+            self._name_embedder(database, self.embedder)
         return False
+
+    def _name_embedder(self, database: TrafficDatabase, embedder: Embedder) -> None:
+        """Leave a sample of what the embedder does, by which a learner can tell whose the vectors are."""
+        try:
+            sample = probe(embedder)
+        except Exception:
+            return  # it fails on prompts, too, and that is said there
+        known = database.load_state(EMBEDDER_STATE)
+        if known is None or not is_same_embedder(sample, known["sample"]):
+            # vectors from before a change are of another embedder
+            since = 0.0 if known is None else time.time()
+            database.save_state(EMBEDDER_STATE, {"sample": sample, "since": since})
+        self._is_named = True
 
     def _clear_up(self, database: TrafficDatabase) -> bool:
         bounds = []

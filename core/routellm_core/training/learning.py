@@ -21,13 +21,13 @@ from routellm_core.checks import Progress, Side, checked_fraction, is_number
 from routellm_core.data.contamination import prompt_key
 from routellm_core.data.records import AnsweredPrompt, Outcome, Record
 from routellm_core.data.seen_prompts import SeenPrompts
-from routellm_core.embedders.base import checked_embeddings
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.evaluation.benchmarks import Benchmark
 from routellm_core.labelling import gold_outcomes, judge_battles
 from routellm_core.labelling.journal import call_key
 from routellm_core.labelling.judge import JUDGE_INSTRUCTIONS
 from routellm_core.log.rows import Label, LoggedCall, LoggedPair
+from routellm_core.log.vectors import EMBEDDER_STATE
 from routellm_core.report import evaluate_benchmark, save_evaluation
 from routellm_core.routers.background import run_sync
 from routellm_core.routers.base import Router
@@ -50,13 +50,13 @@ from routellm_core.statistics.sequential import (
 from routellm_core.training import auto
 from routellm_core.training.correction import (
     MIN_PAIRS,
+    Correction,
     corrected_router,
-    correction_embedder,
     fit_correction,
-    logits_in_use,
     out_of_fold_logits,
 )
 from routellm_core.training.embedding_task import EmbeddingTask, PromptVectors
+from routellm_core.training.logged_prompts import LoggedPrompts
 from routellm_core.training.logistic import Floats, Ints, sigmoid
 from routellm_core.training.proof import out_of_fold_win_rates
 from routellm_core.training.summary import EVALUATION_FOLDER, Trained, check_output, finish_training
@@ -215,6 +215,7 @@ class _Candidate:
     unseen: Floats
     folds: int
     settings: Mapping[str, Any]
+    correction: Correction | None = None
 
 
 def learn(data: str | TrafficDatabase, out: str | Path, **options: Unpack[LearnOptions]) -> Learned:
@@ -295,6 +296,7 @@ class _Learning:
         if not self.latest:
             raise DataError("the log holds no calls of this period: an app writes them with log=TrafficLog(...)")
         self.in_use = self._router_in_use()
+        self.prompts = LoggedPrompts(self.in_use, _version(self.in_use), database.load_state(EMBEDDER_STATE))
 
     def run(self) -> Learned:
         evidence = self._pairs()
@@ -304,13 +306,16 @@ class _Learning:
                 return self._too_few(len(evidence.prompts))
             evidence = one_sided
         share = self._strong_fraction()
-        embedder = correction_embedder(self.in_use)
-        vectors = PromptVectors(embedder, evidence.prompts)
-        x = np.asarray(vectors(evidence.prompts), dtype=np.float64)
-        z = logits_in_use(self.in_use, evidence.prompts, x)
+        x = self.prompts.embed(evidence.prompts)
+        z = self.prompts.logits_in_use(evidence.prompts, x)
         candidates = [self._correction(evidence, x, z)]
         if len(evidence.prompts) >= FROM_NOTHING and evidence.scores is not None:
-            candidates.append(self._from_nothing(evidence, vectors))
+            if self.prompts.all_texts(evidence.prompts):
+                candidates.append(self._from_nothing(evidence))
+            else:
+                self.notes.append(
+                    "not all prompts have a stored text: the router in use was corrected, nothing else tried"
+                )
         best = min(candidates, key=lambda candidate: _loss(candidate.unseen, evidence.differences))
         gain = gain_over_mix(best.unseen, evidence.differences, share)
         in_use = gain_over_mix(z, evidence.differences, share)
@@ -401,10 +406,11 @@ class _Learning:
         trained_on = self.in_use.trained_on
         new = []
         for pair in pairs:
-            if pair.call.prompt is None:
-                self.counts["without_text"] += 1
-            elif trained_on is not None and bool(trained_on.marks([pair.call.prompt])[0]):
+            name = self.prompts.name(pair.call)
+            if name is not None and trained_on is not None and bool(trained_on.marks([name])[0]):
                 self.counts["seen"] += 1
+            elif self.prompts.usable(pair.call) is None:
+                self.counts["without_text"] += 1
             else:
                 new.append(pair)
         scores = self._labels(new)
@@ -414,12 +420,13 @@ class _Learning:
         if self.counts["without_text"]:
             self.notes.append(
                 f"{self.counts['without_text']:,} pairs have no stored text and cannot be learned from: "
-                "TrafficLog(texts='pairs') or texts='all' keeps them"
+                "TrafficLog(texts='pairs') or texts='all' keeps them; with texts='none', embedder= keeps vectors, "
+                "which are enough if it is the router's embedder, for calls that the router in use decided"
             )
         s = np.array([scores[pair.call.id][0] for pair in scored], dtype=np.float64)
         w = np.array([scores[pair.call.id][1] for pair in scored], dtype=np.float64)
         return _Evidence(
-            prompts=[pair.call.prompt or "" for pair in scored],
+            prompts=[self.prompts.name(pair.call) or "" for pair in scored],
             differences=s - w,
             groups=_groups(pair.call for pair in scored),
             strong=_name((pair.strong.model for pair in scored), _STRONG),
@@ -508,7 +515,7 @@ class _Learning:
             if row.call.side in row.scores
             and row.call.reason in ("win_rate", "explored")
             and row.call.failover is None
-            and row.call.prompt is not None
+            and self.prompts.usable(row.call) is not None
         ]
         if not rows:
             return None
@@ -518,9 +525,8 @@ class _Learning:
         if refusal is not None:
             self.notes.append(f"one-sided feedback cannot be learned from: {refusal}")
             return None
-        prompts = [row.call.prompt or "" for row in rows]
-        embedder = correction_embedder(self.in_use)
-        features = principal_features(checked_embeddings(embedder.embed(prompts), len(rows), None, "the embedder"))
+        prompts = [self.prompts.name(row.call) or "" for row in rows]
+        features = principal_features(self.prompts.embed(prompts))
         groups = _groups(row.call for row in rows)
         scores = np.array([row.scores[row.call.side] for row in rows], dtype=np.float64)
         tau = one_sided_differences(is_strong, p, scores, features=features, groups=groups, seed=self.seed)
@@ -537,16 +543,17 @@ class _Learning:
         unseen = out_of_fold_logits(x, z, labels, groups=evidence.groups, folds=_FOLDS, seed=self.seed)
         router = corrected_router(self.in_use, fitted, x, strong=evidence.strong, weak=evidence.weak)
         settings = {"corrects": _version(self.in_use), "slope": round(fitted.slope, 4), "l2": fitted.l2}
-        return _Candidate(f"correction of {self.in_use.name}", router, unseen, _FOLDS, settings)
+        return _Candidate(f"correction of {self.in_use.name}", router, unseen, _FOLDS, settings, fitted)
 
-    def _from_nothing(self, evidence: _Evidence, vectors: PromptVectors) -> _Candidate:
+    def _from_nothing(self, evidence: _Evidence) -> _Candidate:
         """The router that ``train auto`` chooses; every fold chooses anew, so that the choice is proved, too."""
         records = evidence.records
+        embedder = self.prompts.embedder
         task = EmbeddingTask(
             strong=evidence.strong,
             weak=evidence.weak,
-            embedder=correction_embedder(self.in_use),
-            vectors=vectors,
+            embedder=embedder,
+            vectors=PromptVectors(embedder, evidence.prompts),
             seed=self.seed,
         )
         rates = out_of_fold_win_rates(
@@ -615,9 +622,15 @@ class _Learning:
         with RouterFolder(self.out).new_version() as folder:
             self._write_to(folder, learned, best, evidence, in_use)
 
+    def _latest_win_rates(self, best: _Candidate, evidence: _Evidence) -> Floats:
+        """Of the router as it will run, on the traffic as it is now: folds, whose penalties differ, would spread."""
+        latest = [name for call in self.latest if (name := self.prompts.usable(call)) is not None] or evidence.prompts
+        if best.correction is None or self.prompts.all_texts(latest):
+            return best.router.win_rates([name for name in latest if self.prompts.all_texts([name])])
+        x = self.prompts.embed(latest)
+        return sigmoid(best.correction.logits(x, self.prompts.logits_in_use(latest, x)))
+
     def _write_to(self, folder: Path, learned: Learned, best: _Candidate, evidence: _Evidence, in_use: Floats) -> None:
-        # the router as it will run, on the traffic as it is now: folds, whose penalties differ, would spread otherwise
-        latest = [call.prompt for call in self.latest if call.prompt is not None] or evidence.prompts
         trained = Trained(
             router=best.router,
             strong=evidence.strong,
@@ -631,7 +644,7 @@ class _Learning:
             folds=best.folds,
             # a correction rests on what the router in use was trained on, too
             trained_on=SeenPrompts.of(evidence.prompts) | (self.in_use.trained_on or SeenPrompts()),
-            calibration=best.router.win_rates(latest),
+            calibration=self._latest_win_rates(best, evidence),
         )
         draws = self.options.get("draws", 1000)
         finish_training(trained, folder, started=self.started, draws=draws)

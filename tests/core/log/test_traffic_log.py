@@ -22,6 +22,7 @@ from routellm_core import Price, RoutingDecision, Shadow, SpendLimit, TrafficLog
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.log import Answer, TrafficDatabase
 from routellm_core.log.schema import put_meta
+from routellm_core.log.vectors import EMBEDDER_STATE, probe
 from routellm_core.policy.routing import CallSettings, Decided, Routing
 from tests.support.waiting import LIMIT
 
@@ -139,12 +140,35 @@ def test_vectors_and_costs(url: str) -> None:
     with TrafficDatabase(url) as database:
         first, second, third = database.outcomes()
         assert list(database.calls(app="nobody")) == []
+        state = database.load_state(EMBEDDER_STATE)
+    assert state == {"sample": probe(Lengths()), "since": 0.0}  # type: ignore[arg-type]
     np.testing.assert_array_equal(first.call.vector, [4, 1])
     assert second.call.vector is None
     np.testing.assert_array_equal(third.call.vector, [7, 1])
     assert first.call.prompt is None
     assert first.call.conversation not in (None, "7")
     assert [o.answers[o.call.side].cost for o in (first, second, third)] == [pytest.approx(0.0003), None, 0.002]
+
+
+def test_vectors_of_a_new_embedder_begin_when_it_came(url: str) -> None:
+    class Constant:
+        dimension = 2
+
+        def __init__(self, *values: float) -> None:
+            self.values = values
+
+        def embed(self, texts: Any) -> Any:
+            return np.array([self.values] * len(texts), dtype=np.float32)
+
+    for embedder, changes in ((Constant(1, 0), False), (Constant(1, 0), False), (Constant(0, 1), True)):
+        begun = time.time()
+        with TrafficLog(url, texts="none", embedder=embedder) as log:  # type: ignore[arg-type]
+            record(log, "four")
+        with TrafficDatabase(url) as database:
+            state = database.load_state(EMBEDDER_STATE)
+        assert state is not None
+        assert state["sample"] == list(embedder.values)
+        assert (state["since"] >= begun) is changes
 
 
 def test_what_is_old_or_too_much_is_deleted(url: str) -> None:

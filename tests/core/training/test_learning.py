@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 
 from routellm_core import Calibration, load_router
+from routellm_core.data.seen_prompts import prompt_fingerprint
+from routellm_core.embedders import Embedder, bundled_embedder
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.evaluation import replay
 from routellm_core.labelling.chat_models import Reply
 from routellm_core.log import Feedback, Label, TrafficDatabase
+from routellm_core.log.schema import calls as calls_table
+from routellm_core.log.vectors import EMBEDDER_STATE, probe
 from routellm_core.routers.base import Router
 from routellm_core.routers.folder import RouterFolder
 from routellm_core.statistics.sequential import Gain
@@ -147,6 +151,68 @@ def test_a_gain_is_proved_and_everything_an_app_needs_is_written(log: Log, tmp_p
     assert "traffic log" in (version / "README.md").read_text()
     for text in log.prompts[:50]:
         assert text not in (version / "verdict.json").read_text()
+
+
+def without_texts(log: Log, embedder: Embedder, since: float = 0.0) -> str:
+    """The log as one with ``texts="none"`` and an embedder would hold it."""
+    for call in list(log.database.calls()):
+        if call.prompt is None:
+            continue
+        vector = np.asarray(embedder.embed([call.prompt])[0], dtype="<f2").tobytes()
+        with log.database.writing() as connection:
+            connection.execute(
+                calls_table.update()
+                .where(calls_table.c.id == call.id)
+                .values(prompt=None, vector=vector, prompt_hash=f"{prompt_fingerprint(call.prompt):032x}")
+            )
+    log.database.save_state(EMBEDDER_STATE, {"sample": probe(embedder), "since": since})
+    return log.url
+
+
+def test_vectors_teach_what_texts_do(log: Log, tmp_path: Path) -> None:
+    log.calls(420).label()
+    with_texts = learn(log.url, tmp_path / "texts", draws=50)
+    log.database.save_state("learn", {})
+    learned = learn(without_texts(log, bundled_embedder()), tmp_path / "vectors", draws=50)
+    assert learned.outcome == with_texts.outcome == "gains"
+    assert learned.gain is not None
+    assert with_texts.gain is not None
+    assert learned.gain.value == pytest.approx(with_texts.gain.value, abs=0.01)
+    fresh = traffic(300, 9)[0]
+    rates = [load_router(tmp_path / folder).win_rates(fresh) for folder in ("texts", "vectors")]
+    assert np.corrcoef(*rates)[0, 1] > 0.99
+    calibrations = [load_router(tmp_path / folder).calibration for folder in ("texts", "vectors")]
+    assert calibrations[0] is not None
+    assert calibrations[1] is not None
+    wanted = calibrations[0].threshold(strong_fraction=SHARE)
+    assert calibrations[1].threshold(strong_fraction=SHARE) == pytest.approx(wanted, abs=0.02)
+    # next week's run is about what is new, by the hashes
+    new = load_router(tmp_path / "vectors")
+    log.calls(150, seed=1, router=new).label(420)
+    again = learn(without_texts(log, bundled_embedder()), tmp_path / "vectors", draws=50)
+    assert again.counts["seen"] == learned.pairs
+    assert again.counts["labelled"] + again.counts["duplicates"] == 570 - learned.pairs
+    assert "without_text" not in again.counts
+
+
+class Other:
+    """Another embedder of the same dimension."""
+
+    dimension = bundled_embedder().dimension
+
+    def embed(self, texts: Any) -> Any:
+        return np.asarray(bundled_embedder().embed([text[::-1] for text in texts]))
+
+
+@pytest.mark.parametrize(("embedder", "since"), [(Other(), 0.0), (bundled_embedder(), 4e9)])
+def test_vectors_of_another_embedder_are_passed_over_and_counted(
+    log: Log, tmp_path: Path, embedder: Embedder, since: float
+) -> None:
+    log.calls(120).label()
+    learned = learn(without_texts(log, embedder, since), tmp_path / "mine", draws=50)
+    assert learned.outcome == "not yet"
+    assert learned.counts["without_text"] == 120
+    assert any("embedder=" in note for note in learned.notes)
 
 
 def test_savings_are_those_of_the_static_mix_of_the_same_quality(log: Log, tmp_path: Path) -> None:
