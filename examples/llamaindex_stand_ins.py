@@ -31,6 +31,7 @@ from llama_index.core.llms import LLM
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
+from server_errors import explain_server_errors
 
 
 def models() -> tuple[LLM, LLM]:
@@ -39,6 +40,7 @@ def models() -> tuple[LLM, LLM]:
     if any(os.environ.get(name) for name in names):
         strong, weak = _openai("STRONG", "gpt-4.1"), _openai("WEAK", "gpt-4.1-mini")
         print(f"Real models: strong {strong.metadata.model_name}, weak {weak.metadata.model_name}\n")
+        explain_server_errors()
         return strong, weak
     print("No OPENAI_API_KEY: STAND-INS answer, by quoting what they are given. The routing is real.\n")
     return StandInLLM(name="strong"), StandInLLM(name="weak")

@@ -82,7 +82,8 @@ def langchain(policy: RoutingPolicy) -> None:
     llm = ChatRouteLLM(strong=strong, weak=weak, policy=policy)
     chain = ChatPromptTemplate.from_messages([("system", "Answer briefly."), ("human", "{question}")]) | llm
     savings = SavingsCallbackHandler(PRICES)
-    answers = chain.batch([{"question": prompt} for prompt in PROMPTS], config={"callbacks": [savings]})
+    watches = [savings, stand_ins.Progress(len(PROMPTS))]
+    answers = chain.batch([{"question": prompt} for prompt in PROMPTS], config={"callbacks": watches})
     print(header("LangChain: prompt | ChatRouteLLM"))
     for prompt, answer in zip(PROMPTS, answers, strict=True):
         decision = routing_decision(answer)

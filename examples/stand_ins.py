@@ -12,18 +12,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from binascii import crc32
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolCall, ToolMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import ToolCallChunk
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from server_errors import explain_server_errors
 
 
 def models() -> tuple[BaseChatModel, BaseChatModel]:
@@ -31,6 +34,7 @@ def models() -> tuple[BaseChatModel, BaseChatModel]:
     if is_real():
         strong, weak = _real("STRONG", "gpt-4.1"), _real("WEAK", "gpt-4.1-mini")
         print(f"Real models: strong {strong.model_name}, weak {weak.model_name}\n")
+        explain_server_errors()
         return strong, weak
     print("No OPENAI_API_KEY: STAND-INS answer, by quoting what they are given. The routing is real.\n")
     return StandInChatModel(side="strong"), StandInChatModel(side="weak")
@@ -52,6 +56,24 @@ def _real(side: str, default: str) -> Any:
         api_key=os.environ.get(f"ROUTELLM_{side}_KEY") or os.environ.get("OPENAI_API_KEY") or "none",
         stream_usage=True,  # tokens of streamed answers, for the savings
     )
+
+
+class Progress(BaseCallbackHandler):
+    """Says on a terminal how many answers are there: a small machine may take minutes for a batch.
+
+    Args:
+        total: How many answers are awaited.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done = total, 0
+
+    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+        """Count an answer."""
+        self._done += 1
+        if sys.stderr.isatty():
+            end = "\n" if self._done == self._total else ""
+            print(f"\r{self._done} of {self._total} answers", end=end, file=sys.stderr, flush=True)
 
 
 class StandInChatModel(BaseChatModel):

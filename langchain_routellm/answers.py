@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from pydantic import BaseModel
 
+from langchain_routellm.sides import model_name_on
 from routellm_core import RoutingDecision
 from routellm_core.policy.acceptance import WeakAnswer
 from routellm_core.policy.route import Route
@@ -77,6 +78,23 @@ def stamped(output: Any, decision: RoutingDecision) -> Any:
         ]
         return output.model_copy(update={"generations": generations})
     return output
+
+
+def named_model(output: Any) -> str | None:
+    """The name of the model that an output, or the pieces of a stream, states; None where it states none.
+
+    An answer that carries a decision already comes from a routed model inside of a side, which has two of its own.
+    """
+    if isinstance(output, list):
+        return next(filter(None, map(named_model, reversed(output))), None)
+    if isinstance(output, LLMResult):
+        first = output.generations[0][0] if output.generations and output.generations[0] else None
+        output = getattr(first, "message", None)
+    elif isinstance(output, dict) and output.keys() <= _WITH_RAW:
+        output = output.get("raw")
+    if not isinstance(output, AIMessage) or KEY in output.response_metadata:
+        return None
+    return model_name_on(output)
 
 
 class TokenWatch(BaseCallbackHandler):

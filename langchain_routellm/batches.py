@@ -209,6 +209,7 @@ class BatchWork:
             route = self._routes[i]
             if not isinstance(output, BaseException):
                 route.answered()
+                self._dispatch.answered(output, route.decision)
                 self.outputs[i] = stamped(output, route.decision)
                 if i in self._records:
                     self._records.pop(i).answered(output, route.decision)

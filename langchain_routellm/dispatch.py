@@ -43,17 +43,19 @@ from langchain_routellm.answers import (
     is_broken,
     is_empty,
     merged,
+    named_model,
     stamped,
     weak_answer,
 )
 from langchain_routellm.batches import Plan
 from langchain_routellm.messages import conversation_of
-from langchain_routellm.sides import as_level, chat_model_of, routed_in
+from langchain_routellm.sides import as_level, chat_model_of, routed_in, setup_of
 from langchain_routellm.usage import UsageWatch
 from routellm_core import RoutingDecision, RoutingRequest
 from routellm_core.checks import Side
 from routellm_core.policy.route import Route, aclose_stream, close_stream
 from routellm_core.policy.routing import FORCE_SETTING, THRESHOLD_SETTING, CallSettings, Decided, RoutedOn, Routing
+from routellm_core.policy.setups import Setup
 from routellm_core.policy.tiers import beneath, handed_down
 
 if TYPE_CHECKING:
@@ -230,7 +232,18 @@ class Dispatch:
             is_broken=ReplyWatch() if self.of_chains else is_broken,
             answer_of=lambda given: weak_answer(output(given) if isinstance(given, list) else given, given),
             messages=value,
+            setups=self.setup,
         )
+
+    def setup(self, side: Side) -> Setup | None:
+        """How a side is set up; None for a routed model, which knows its own two."""
+        return None if side in self.nested else setup_of(self.side(side))
+
+    def answered(self, output: Any, decision: RoutingDecision) -> None:
+        """Note which model an output, or the pieces of a stream, names: a warning is due where both sides are one."""
+        names = self.routing.model_names
+        if not names.is_settled:
+            names.answered(decision.model, named_model(output), self.setup)
 
     # --- recording ---
 
@@ -286,6 +299,7 @@ class Dispatch:
             output = route.run(attempt)
             if record is not None:
                 record.answered(output, route.decision)
+            self.answered(output, route.decision)
             output = stamped(output, route.decision)
         except BaseException as exc:
             self._log_failure(record, route, exc)
@@ -323,6 +337,7 @@ class Dispatch:
             output = await route.arun(attempt)
             if record is not None:
                 record.answered(output, route.decision)
+            self.answered(output, route.decision)
             output = stamped(output, route.decision)
         except BaseException as exc:
             self._log_failure(record, route, exc)
@@ -372,6 +387,7 @@ class Dispatch:
             self._log_failure(record, route, exc)
             run.on_chain_error(exc)
             raise
+        self.answered(given, route.decision)
         if record is not None:
             record.answered(output(given), route.decision)
         run.on_chain_end(output(given) if run.handlers else None)
@@ -412,6 +428,7 @@ class Dispatch:
             self._log_failure(record, route, exc)
             await run.on_chain_error(exc)
             raise
+        self.answered(given, route.decision)
         if record is not None:
             record.answered(output(given), route.decision)
         await run.on_chain_end(output(given) if run.handlers else None)

@@ -29,7 +29,7 @@ from langchain_routellm.answers import KEY, TokenWatch, is_broken, routing_decis
 from langchain_routellm.dispatch import Dispatch, RunSettings
 from langchain_routellm.messages import is_synthetic
 from langchain_routellm.readers import ChatReader
-from langchain_routellm.sides import checked_chat_side, model_name_of, model_name_on, name_likeness
+from langchain_routellm.sides import checked_chat_side, model_name_of, model_name_on
 from langchain_routellm.switching import (
     adapted,
     arguments_without_cache_markers,
@@ -47,6 +47,7 @@ from routellm_core.policy.acceptance import WeakAnswer
 from routellm_core.policy.options import RoutingOptions
 from routellm_core.policy.route import Route
 from routellm_core.policy.routing import Decided, Routing
+from routellm_core.policy.setups import name_likeness
 
 if TYPE_CHECKING:
     from langchain_routellm.agent_recording import AgentCallRecord
@@ -199,6 +200,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
             is_broken=_is_broken,
             answer_of=_weak_answer,
             messages=request.messages,
+            setups=self._dispatch.setup,
         )
 
     def _of_run(self, request: ModelRequest[Any], arguments: Mapping[str, Any]) -> Decided | None:
@@ -312,6 +314,9 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
     def _response(
         self, request: ModelRequest[Any], response: ModelResponse[Any], decision: RoutingDecision
     ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
+        if decision.failover is None:  # after one by other middleware it is not certain which side this is
+            for message in response.result:
+                self._dispatch.answered(message, decision)
         result = [stamped(m, decision) if m.type == "ai" else m for m in response.result]
         response = ModelResponse(result=result, structured_response=response.structured_response)
         # with what a nested model has decided

@@ -26,10 +26,14 @@ from routellm_core.checks import Side
 from routellm_core.errors import ConfigurationError, MissingExtraError
 from routellm_core.policy.capability import STRUCTURED_OUTPUT, TOOL_CALLING
 from routellm_core.policy.routing import Routing
+from routellm_core.policy.setups import Setup
 from routellm_core.policy.tiers import abilities_of_either
 
 # providers whose clients pass any argument of bind_tools on, and whose APIs then refuse the call
 _REFUSE_OTHER_TOOL_OPTIONS = frozenset({"ollama", "google_genai", "google_vertexai"})
+
+# where the chat models of the providers keep the address of their server
+_URL_FIELDS = ("openai_api_base", "base_url", "anthropic_api_url", "azure_endpoint", "endpoint")
 
 
 def checked_chat_side(value: Any, parameter: str) -> Runnable[Any, Any]:
@@ -290,13 +294,28 @@ def model_name_of(runnable: Any) -> str:
     return type(model).__name__
 
 
+def setup_of(runnable: Any) -> Setup | None:
+    """How a side is set up; None where it may be answered by other models than the one that is found in it."""
+    around: list[Any] = []
+    while not isinstance(runnable, BaseChatModel):
+        if isinstance(runnable, RunnableBindingBase):
+            around.append(runnable.kwargs)
+            runnable = runnable.bound
+        elif isinstance(runnable, RunnableSequence):  # a prompt, the model, a parser
+            models = [step for step in runnable.steps if chat_model_of(step) is not None]
+            if len(models) != 1:
+                return None
+            around.append([step for step in runnable.steps if step is not models[0]])
+            runnable = models[0]
+        else:
+            return None
+    url = next((u for name in _URL_FIELDS if isinstance(u := getattr(runnable, name, None), str) and u), None)
+    # not every provider's class has these for a model that a test or a user has made
+    identity = getattr(runnable, "_identifying_params", None)
+    return Setup(model_name_of(runnable), url, (type(runnable), identity, around))
+
+
 def model_name_on(message: BaseMessage) -> str | None:
     """The name of the model that gave an answer, as its provider states it."""
     name = message.response_metadata.get("model_name") or message.response_metadata.get("model")
     return name if isinstance(name, str) else None
-
-
-def name_likeness(answered: str, name: str) -> int:
-    """How much of a model's name stands in the name that an answer states: ``gpt-4.1-2025-04-14`` is ``gpt-4.1``."""
-    answered, name = (text.rpartition("/")[2].casefold() for text in (answered, name))
-    return min(len(answered), len(name)) if answered.startswith(name) or name.startswith(answered) else 0

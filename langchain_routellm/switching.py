@@ -19,11 +19,11 @@ from langchain_routellm.sides import (
     chat_model_of,
     model_name_of,
     model_name_on,
-    name_likeness,
     provider_of,
     replaced_model,
 )
 from routellm_core.checks import Side
+from routellm_core.policy.setups import name_likeness
 from routellm_core.policy.tiers import at_level
 
 # A provider signs or encrypts its model's reasoning, and refuses what it has not signed.

@@ -40,6 +40,13 @@ def is_never_broken(answer: Any) -> bool:
     return False
 
 
+def named_model(answer: Any) -> str | None:
+    """The name of the model that an answer states, in the form of its provider; None where it states none."""
+    raw = getattr(answer, "raw", None)
+    name = raw.get("model") if isinstance(raw, Mapping) else getattr(raw, "model", None)
+    return name if isinstance(name, str) else None
+
+
 def finish_of(holder: Any) -> Any:
     """Why an answer ended, wherever its provider's own form of it says so; else None."""
     if holder is None or isinstance(holder, str):

@@ -21,13 +21,14 @@ from llama_index_instrumentation.dispatcher import (
 from llamaindex_routellm.answers import is_broken, is_empty, is_never_broken, weak_answer
 from llamaindex_routellm.asks import Ask
 from llamaindex_routellm.events import DECISION_KEY, RouteLLMDecisionEvent
-from llamaindex_routellm.side import SideMetadata
+from llamaindex_routellm.side import SideMetadata, setup_of
 from llamaindex_routellm.tracing import RoutingSpan, Stamp
 from llamaindex_routellm.watch import show_decision
 from routellm_core.checks import Side
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 from routellm_core.policy.route import Route
 from routellm_core.policy.routing import Decided
+from routellm_core.policy.setups import Setup
 
 if TYPE_CHECKING:
     from llamaindex_routellm.llm import RouteLLM
@@ -72,6 +73,7 @@ class Call:
             answer_of=lambda given: weak_answer(given, llm._model("weak")),
             messages=ask.messages,
             on_settled=self._announce,
+            setups=self._setup,
         )
 
     def _announce(self, decision: RoutingDecision) -> None:
@@ -83,13 +85,25 @@ class Call:
     def _run(self, side: Side) -> Any:
         """Call the method on the model of `side`, within tags that put the decision on each of its events."""
         # once, not for every streamed piece
-        self._stamp = Stamp(self.route.decision.to_dict(), self._spent(side), self._begun if self._record else None)
+        self._stamp = Stamp(
+            self.route.decision.to_dict(),
+            self._spent(side),
+            self._begun if self._record else None,
+            None if self._llm._routing.model_names.is_settled else partial(self._named, side),
+        )
         if self._record is not None:
             self._record.used = None  # of a refused or broken answer before this one
         model = self._llm._model(side)
         method = getattr(with_tools(model) if self._method.endswith("with_tools") else model, self._method)
         with self._tags():
             return method(*self._ask.args, **self._ask.kwargs)
+
+    def _named(self, side: Side, name: str | None) -> None:
+        """Note which model an answer names."""
+        self._llm._routing.model_names.answered(side, name, self._setup)
+
+    def _setup(self, side: Side) -> Setup | None:
+        return setup_of(self._llm.strong if side == "strong" else self._llm.weak)
 
     def _spent(self, side: Side) -> Callable[[int | None, int | None], None] | None:
         """What receives the tokens that the model of `side` uses: limits and the log."""

@@ -21,6 +21,7 @@ from llama_index.core.llms.llm import LLM
 from llama_index.core.utils import get_tokenizer
 
 from routellm_core.policy.capability import MAX_INPUT_TOKENS, TOOL_CALLING
+from routellm_core.policy.setups import Setup
 
 # -- callbacks --
 
@@ -143,6 +144,20 @@ class SideMetadata:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._model,)  # another process has another clock
+
+
+def setup_of(model: LLM) -> Setup | None:
+    """How a side is set up; None for a routed model, which knows its own two."""
+    if isinstance(getattr(model, "strong", None), LLM):
+        return None
+    found = (getattr(model, name, None) for name in ("api_base", "base_url", "azure_endpoint"))
+    url = next((value for value in found if isinstance(value, str) and value), None)
+    name = getattr(model, "model", None) or getattr(model, "model_name", None)
+    try:
+        rest: Any = model.to_dict()
+    except Exception:  # a client that cannot be serialized; then nothing is known of its settings
+        rest = id(model)
+    return Setup(name if isinstance(name, str) else None, url, rest)
 
 
 def profile(metadata: LLMMetadata | None) -> dict[str, Any]:

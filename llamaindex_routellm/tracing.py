@@ -11,12 +11,18 @@ from uuid import uuid4
 
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
-from llama_index.core.instrumentation.events.llm import LLMChatStartEvent, LLMCompletionStartEvent
+from llama_index.core.instrumentation.events.llm import (
+    LLMChatEndEvent,
+    LLMChatStartEvent,
+    LLMCompletionEndEvent,
+    LLMCompletionStartEvent,
+)
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.dispatcher import active_instrument_tags
 from llama_index_instrumentation.events.span import SpanDropEvent
 from llama_index_instrumentation.span import active_span_id
 
+from llamaindex_routellm.answers import named_model
 from llamaindex_routellm.events import DECISION_KEY, used_tokens
 
 dispatcher = get_dispatcher(__name__)
@@ -65,19 +71,22 @@ class Stamp(dict[str, Any]):
         decision: The decision as a dict.
         spent: Called after an answer with the tokens read and written, each None if the model does not report it.
         begun: Called with the id of the model's span.
+        named: Called after an answer with the name of the model that it states.
     """
 
-    __slots__ = ("begun", "spent")
+    __slots__ = ("begun", "named", "spent")
 
     def __init__(
         self,
         decision: dict[str, Any],
         spent: Callable[[int | None, int | None], None] | None = None,
         begun: Callable[[str | None], None] | None = None,
+        named: Callable[[str | None], None] | None = None,
     ) -> None:
         super().__init__(decision)
         self.spent = spent
         self.begun = begun
+        self.named = named
 
 
 class _ModelWatch(BaseEventHandler):
@@ -95,7 +104,10 @@ class _ModelWatch(BaseEventHandler):
             _mark_span(stamp)
             if stamp.begun is not None:
                 stamp.begun(event.span_id)
-        elif stamp.spent is not None and (used := used_tokens(event, stamp)) is not None:
+            return
+        if stamp.named is not None and isinstance(event, LLMChatEndEvent | LLMCompletionEndEvent):
+            stamp.named(named_model(event.response))
+        if stamp.spent is not None and (used := used_tokens(event, stamp)) is not None:
             stamp.spent(*used)
 
 

@@ -267,3 +267,44 @@ def test_a_failing_route_on_is_500_in_the_same_form(start, caplog):
     reply = post(place.origin, PATH, chat("secret"))
     assert (reply.status, reply.json()["error"]["message"]) == (500, "this server failed (ZeroDivisionError)")
     assert "secret" not in caplog.text
+
+
+def warnings_of(caplog, place, texts):
+    with caplog.at_level(logging.WARNING, logger="routellm_core"):
+        for text in texts:
+            post(place.origin, PATH, chat(text))
+    return [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_model_behind_both_servers_is_warned_of_once(place, caplog, stream):
+    for server in (place.strong, place.weak):
+        server.chat = lambda body: ChatReply("four", model="small.gguf")
+    with caplog.at_level(logging.WARNING, logger="routellm_core"):
+        for text in (EASY, HARD, EASY, HARD):
+            assert post(place.origin, PATH, chat(text, stream=stream)).status == 200
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert f"small.gguf, but strong is set up as 'big' at {place.strong.base_url}" in said
+
+
+def test_two_models_are_not_warned_of(place, caplog):
+    assert warnings_of(caplog, place, [EASY, HARD, EASY]) == []
+
+
+def test_a_model_that_is_not_there_is_warned_of_until_it_answers(place, caplog):
+    place.weak.fail_next(Failure(status=404), Failure(status=404))
+    said = warnings_of(caplog, place, [EASY, EASY])
+    assert len(said) == 1
+    assert f"The weak model 'small' at {place.weak.base_url} fails: its server has no model of this name" in said[0]
+    caplog.clear()
+    assert warnings_of(caplog, place, [EASY]) == []
+    place.weak.fail_next(Failure(status=404))
+    assert len(warnings_of(caplog, place, [EASY])) == 1
+
+
+def test_a_server_that_is_down_is_warned_of(start, caplog):
+    place = start()
+    place.weak.close()
+    (said,) = warnings_of(caplog, place, [EASY, EASY])
+    assert said.startswith(f"The weak model 'small' at {place.weak.base_url} fails: the server of the weak model could")
+    assert said.endswith("is it running, and is the address right?")

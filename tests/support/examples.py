@@ -37,10 +37,23 @@ def run_example(script: str | Path, *, cwd: Path, typed: str = "", **environment
 
     Warnings are errors in the script too. Its directory is `cwd`, so that what it leaves behind is seen.
     """
+    done = _run(script, cwd, typed, environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run_failing_example(script: str | Path, *, cwd: Path, **environment: str) -> str:
+    """What a script that fails says on stderr; see `run_example`."""
+    done = _run(script, cwd, "", environment)
+    assert done.returncode != 0, done.stdout
+    return done.stderr
+
+
+def _run(script: str | Path, cwd: Path, typed: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "ROUTELLM_"))}
     paths = os.pathsep.join([str(ROOT / "core"), str(ROOT), kept.get("PYTHONPATH", "")])
     allowed = "loopback" if any(name.endswith("_URL") for name in environment) else "none"
-    done = subprocess.run(
+    return subprocess.run(
         [
             sys.executable,
             *_WARNINGS,
@@ -58,5 +71,3 @@ def run_example(script: str | Path, *, cwd: Path, typed: str = "", **environment
         env={**kept, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
         timeout=300,  # only guards against hanging
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout

@@ -125,7 +125,7 @@ def answer(
     """
     from routellm_core.data import SkippedRows, read_answers, write_records
     from routellm_core.data.joining import JoinReport
-    from routellm_core.labelling import estimate_answers, recall_answers
+    from routellm_core.labelling import estimate_answers
 
     check_output(out, data)  # before anything is paid
     services = _services(model)
@@ -152,7 +152,6 @@ def answer(
         # before anybody is asked to confirm, every key must be there
         models[name] = chat_model(service.model, service.url, variable, timeout, need_key=not dry_run, **settings)
     kept = journal_of(out, journal)
-    rows = recall_answers(rows, models, journal=kept, instructions=manners)
     estimates = estimate_answers(rows, models, journal=kept, instructions=manners, tries=tries, prices=prices)
     parts = {f"answers of {name}": estimate for name, estimate in estimates.items()}
     if not confirmed(parts, kept, yes=yes, dry_run=dry_run, as_json=as_json):
@@ -266,8 +265,9 @@ def warn(report: AnswerReport, journal: Path) -> None:
     """Say on stderr what is wrong with the answers, if anything."""
     for served, names in report.same_model.items():
         print(
-            f"warning: the answers of {' and '.join(names)} all come from the model {served!r}, asked in the same way. "
-            "Some servers answer to any name; check the URLs.",
+            f"warning: the answers of {' and '.join(names)} all come from the model {served!r}. Some servers "
+            "(llama.cpp) answer to any name; check the URLs. Nothing is wrong where these names stand for one model "
+            "with different settings.",
             file=sys.stderr,
         )
     for name, count in report.truncated.items():

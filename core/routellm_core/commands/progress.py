@@ -24,6 +24,7 @@ def progress_bar(label: str, *, percent: bool = False) -> Iterator[Progress]:
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         amount,
+        progress.TimeElapsedColumn(),  # moves while a slow model still works on its first answers
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
@@ -22,6 +23,7 @@ from routellm_core.labelling.paid_calls import (
     estimated_tokens,
     make_calls,
 )
+from routellm_core.policy.setups import Setup, is_on_purpose
 
 if TYPE_CHECKING:
     from routellm_core.checks import Progress
@@ -41,8 +43,9 @@ class AnswerReport:
             the failed ones again.
         truncated: Answers that the model broke off at a limit of tokens.
         served_by: The names that each service gave for its model, with the number of answers.
-        same_model: Names of answers that come from one model under equal instructions and settings, by the name that
-            the services gave for it: most likely a mistake, since some servers answer to any name.
+        same_model: Names of answers that come from one model, by the name that the services gave for it: most likely a
+            mistake, since some servers answer to any name. Not one that was asked for by its name under different
+            instructions or settings, or at different URLs.
     """
 
     rows: int = 0
@@ -196,6 +199,10 @@ class _Asker:
     shares_name: bool
 
     @property
+    def setup(self) -> Setup:
+        return Setup(self.model.name, getattr(self.model, "base_url", None), self.manner)
+
+    @property
     def manner(self) -> list[Any]:
         """What changes the answers beside the model and the prompt; empty for a model that is asked plainly."""
         settings = settings_of(self.model)
@@ -259,17 +266,16 @@ def _with_answers(
 
 
 def _same_model(askers: Sequence[_Asker], served_by: Mapping[str, Mapping[str, int]]) -> dict[str, list[str]]:
-    """Names of answers by what served them, where one model served several that were asked in the same manner."""
+    """Names of answers by what served them, where one model served several that were not meant to be one."""
     found: dict[str, list[str]] = {}
     for served in dict.fromkeys(name for names in served_by.values() for name in names):
-        for group in _in_one_manner([asker for asker in askers if served in served_by[asker.name]]):
-            if len(group) > 1:
-                found.setdefault(served, []).extend(asker.name for asker in group)
+        those = [asker for asker in askers if served in served_by[asker.name]]
+        alike = {
+            asker.name: None
+            for one, other in combinations(those, 2)
+            if not is_on_purpose(served, one.setup, other.setup)
+            for asker in (one, other)
+        }
+        if alike:
+            found[served] = [asker.name for asker in those if asker.name in alike]
     return found
-
-
-def _in_one_manner(askers: Sequence[_Asker]) -> Iterator[list[_Asker]]:
-    groups: dict[str, list[_Asker]] = {}
-    for asker in askers:
-        groups.setdefault(call_key(*asker.manner), []).append(asker)
-    yield from groups.values()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from routellm_core.checks import no_key_inside
 from routellm_core.embedders.openai_client import LoopClients, unlogged_request
 from routellm_core.errors import ConfigurationError, MissingExtraError, RouterError
+from routellm_core.policy.setups import shown_address
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 _RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 # A wrong key, no access to the model, an unknown model or path: every further call would fail in the same way.
 _FATAL_STATUS = frozenset({401, 402, 403, 404})
+_ADVICE = {
+    401: ": the service refuses the API key",
+    403: ": the service refuses the API key, or the model to this key",
+    404: ": the service has no model of this name, or the URL is not the base of its API, which often ends in /v1",
+}
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,14 @@ class CallError(RouterError):
         retry: Whether the same call may succeed later.
         fatal: Whether every further call would fail in the same way (a wrong key, an unknown model).
         wait: Seconds after which the service asks to be called again, or None.
+        unreachable: Whether no connection to the service came about: it is down, or its address is wrong.
     """
 
-    def __init__(self, message: str, *, retry: bool, fatal: bool = False, wait: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry: bool, fatal: bool = False, wait: float | None = None, unreachable: bool = False
+    ) -> None:
         super().__init__(message)
-        self.retry, self.fatal, self.wait = retry, fatal, wait
+        self.retry, self.fatal, self.wait, self.unreachable = retry, fatal, wait, unreachable
 
     @classmethod
     def of_status(cls, what: str, status: int, headers: Any) -> CallError:
@@ -88,7 +97,7 @@ class CallError(RouterError):
             headers: Headers of the reply, or None.
         """
         return cls(
-            what,
+            f"{what}{_ADVICE.get(status, '')}",
             retry=status in _RETRIED_STATUS,
             fatal=status in _FATAL_STATUS,
             wait=None if headers is None else _retry_after(headers),
@@ -112,6 +121,7 @@ class OpenAIChatModel:
 
     Attributes:
         name: Name of the model at the service.
+        base_url: URL of the service; None is OpenAI.
         settings: The options.
 
     Raises:
@@ -138,7 +148,8 @@ class OpenAIChatModel:
             raise ConfigurationError(f"model={model!r}: expected the name of a model at its service")
         self.name = model
         self.settings = options
-        self._base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+        self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+        self._at = f" at {shown_address(self.base_url)}" if self.base_url else ""
         self._api_key, self._key_env, self._timeout = api_key, key_env, timeout
         self._key()
         self._clients = LoopClients(self._make_client)
@@ -156,10 +167,10 @@ class OpenAIChatModel:
         import openai
 
         # the client's own retries are off: waiting for a rate limit has to hold back all workers, not one call
-        return openai.AsyncOpenAI(base_url=self._base_url, api_key=self._key(), timeout=self._timeout, max_retries=0)
+        return openai.AsyncOpenAI(base_url=self.base_url, api_key=self._key(), timeout=self._timeout, max_retries=0)
 
     def __getstate__(self) -> dict[str, Any]:
-        no_key_inside(self._base_url, self.settings, owner=f"model {self.name!r}")
+        no_key_inside(self.base_url, self.settings, owner=f"model {self.name!r}")
         return {name: value for name, value in vars(self).items() if name != "_clients"} | {"_api_key": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -185,8 +196,14 @@ class OpenAIChatModel:
             with unlogged_request():
                 answer: Any = await client.chat.completions.create(model=self.name, messages=messages, **self.settings)
         except openai.APIStatusError as exc:
-            what = f"{self.name}: HTTP status {exc.status_code} ({type(exc).__name__})"
+            at = self._at if exc.status_code in _ADVICE else ""
+            what = f"{self.name}{at}: HTTP status {exc.status_code} ({type(exc).__name__})"
             raise CallError.of_status(what, exc.status_code, exc.response.headers) from None
+        except openai.APITimeoutError as exc:
+            raise CallError(f"{self.name}{self._at}: no answer in time ({type(exc).__name__})", retry=True) from None
+        except openai.APIConnectionError as exc:
+            what = f"{self.name}{self._at}: the server cannot be reached ({type(exc).__name__}); is it running, and is "
+            raise CallError(f"{what}the URL right?", retry=True, unreachable=_is_refused(exc)) from None
         except openai.APIError as exc:
             raise CallError(f"{self.name}: {type(exc).__name__}", retry=True) from None
         choice = answer.choices[0] if answer.choices else None
@@ -251,6 +268,12 @@ class LLMChatModel:
                 raise CallError(what, retry=True) from None
             headers = getattr(getattr(exc, "response", None), "headers", None)
             raise CallError.of_status(f"{what} (HTTP status {status})", status, headers) from None
+
+
+def _is_refused(exc: BaseException) -> bool:
+    """Whether a connection did not come about at all, unlike one that broke while a reply was awaited."""
+    causes = [exc.__cause__, exc.__cause__ and exc.__cause__.__cause__]
+    return any(type(cause).__name__ in ("ConnectError", "ConnectionRefusedError", "gaierror") for cause in causes)
 
 
 def _langchain_reply(message: Any) -> Reply:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # After so many calls in a row that failed in spite of all retries the service is down: the rest would wait in vain.
 # After so many questions without one usable reply the model does not understand: the rest would be paid for in vain.
 _GIVE_UP_AFTER = 20
+# A service that has not answered once and cannot be reached is most likely not running: no use to wait a minute for it.
+_FIRST_CONTACT_RETRIES = 2
 _MAX_WAIT = 300.0
 
 
@@ -385,7 +387,9 @@ class _Lane:
                 failure = exc
             except Exception as exc:
                 failure = CallError(f"{call.model.name}: {type(exc).__name__}", retry=True)
-            if not failure.retry or attempt == limits.retries:
+            if failure.unreachable and not self.tally.asked and attempt >= _FIRST_CONTACT_RETRIES:
+                failure.fatal = True
+            if not failure.retry or failure.fatal or attempt == limits.retries:
                 raise failure from None
             self.tally.retries += 1
             # up to a quarter more, so that the workers do not come back all at once

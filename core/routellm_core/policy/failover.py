@@ -84,7 +84,7 @@ def is_survivable(exc: BaseException) -> bool:
     """
     if not isinstance(exc, Exception):
         return False
-    status = _status(exc)
+    status = status_of(exc)
     if status is not None:
         return status in _SURVIVABLE_STATUS
     names = [cls.__name__ for cls in type(exc).__mro__ if cls is not object]
@@ -109,7 +109,7 @@ def is_overflow(exc: BaseException) -> bool:
     if any(part in cls.__name__ for cls in type(exc).__mro__ for part in _OVERFLOW_BY_NAME):
         return True
     # any other code names another cause
-    return not codes and _status(exc) in (400, 413) and _OVERFLOW_MESSAGE.search(str(exc)) is not None
+    return not codes and status_of(exc) in (400, 413) and _OVERFLOW_MESSAGE.search(str(exc)) is not None
 
 
 def _codes(exc: Exception) -> Iterator[str]:
@@ -140,7 +140,8 @@ def _is_raised_at_reading(exc: Exception) -> bool:
     return False
 
 
-def _status(exc: Exception) -> int | None:
+def status_of(exc: BaseException) -> int | None:
+    """The HTTP status that a client put on its error, where it means a failure; else None."""
     for holder in (exc, getattr(exc, "response", None)):
         for attribute in ("status_code", "http_status", "status", "code"):
             value = getattr(holder, attribute, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast
@@ -12,9 +13,12 @@ from routellm_core.policy.acceptance import Cascade, RefusedAnswerError
 from routellm_core.policy.cooldown import Cooldown
 from routellm_core.policy.decision import RoutingDecision
 from routellm_core.policy.failover import is_overflow, is_survivable
+from routellm_core.policy.setups import Setups, explain
 
 A = TypeVar("A")
 T = TypeVar("T")
+
+logger = logging.getLogger("routellm_core")
 
 _END: Any = object()
 
@@ -54,6 +58,7 @@ class Route(Generic[T]):
             one may answer; by default it may. Called as well when a check has refused the weak answer.
         on_usage: Called with a side and the tokens that its model has read and written (None where it reports none),
             after each answer; None where no limit asks.
+        setups: How a side is set up, for the note that an error gets when its server is down or has no such model.
     """
 
     __slots__ = (
@@ -66,6 +71,7 @@ class Route(Generic[T]):
         "_may_turn",
         "_on_settled",
         "_settled",
+        "_setups",
         "_sound",
         "_to_strong",
         "decision",
@@ -84,8 +90,10 @@ class Route(Generic[T]):
         on_settled: Callable[[RoutingDecision], None] | None = None,
         to_strong: Callable[[RoutingDecision], bool] = lambda _: True,
         on_usage: Callable[[Side, int | None, int | None], None] | None = None,
+        setups: Setups | None = None,
     ) -> None:
         self.decision = decision
+        self._setups = setups
         self.refused: Any = None
         self._cooldown = cooldown if failover else None
         self._is_broken = is_broken
@@ -159,7 +167,10 @@ class Route(Generic[T]):
             return
         # a side whose answer was cut off is not dead
         survivable = is_survivable(exc) or self._is_broken(exc)
+        what = self._explain(exc)
         if self._cooldown is not None and not self._begun and survivable:
+            if not self._cooldown.is_cooling(self.side):
+                logger.warning("the %s model fails (%s); it is passed over until it answers again", self.side, what)
             self._cooldown.failed(self.side)
         if not (self._may_turn and (survivable or self._overflowed(exc))):
             self._settle()
@@ -169,6 +180,13 @@ class Route(Generic[T]):
             raise exc
         self._failure = exc
         self._turned(failover=self.decision.model, detail=type(exc).__name__)
+
+    def _explain(self, exc: BaseException) -> str:
+        """Add to an error what to look at, where there is something to say; its class and that for a message."""
+        note = None
+        if self._setups is not None and isinstance(exc, Exception):
+            note = explain(exc, self.side, self._setups)
+        return type(exc).__name__ + ("" if note is None else f": {note}")
 
     def _turned(self, **changes: Any) -> None:
         """Turn to the other side, for good."""
@@ -215,7 +233,11 @@ class Route(Generic[T]):
     def run(self, call: Callable[[Side], T]) -> T:
         """Call the chosen side, and the other one where the rules say so; return the answer."""
         if self._settled and self._cooldown is None:
-            return self.checked(call(self.decision.model))
+            try:
+                return self.checked(call(self.decision.model))
+            except Exception as exc:
+                self._explain(exc)
+                raise
         answer = self.attempt(lambda side: self.checked(call(side)))
         self.answered()
         return answer
@@ -223,7 +245,11 @@ class Route(Generic[T]):
     async def arun(self, call: Callable[[Side], Awaitable[T]]) -> T:
         """Async twin of `run`."""
         if self._settled and self._cooldown is None:
-            return self.checked(await call(self.decision.model))
+            try:
+                return self.checked(await call(self.decision.model))
+            except Exception as exc:
+                self._explain(exc)
+                raise
 
         async def checked(side: Side) -> T:
             return await self.achecked(await call(side))

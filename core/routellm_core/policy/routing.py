@@ -18,6 +18,7 @@ from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 from routellm_core.policy.options import CallLog, DecisionOptions, RoutingOptions, check_options
 from routellm_core.policy.policy import POLICY_DEFAULTS, RoutingPolicy
 from routellm_core.policy.route import Route
+from routellm_core.policy.setups import ModelNames, Setups
 from routellm_core.policy.shadow import Shadow
 from routellm_core.policy.stickiness import Stickiness
 
@@ -110,6 +111,7 @@ class Routing:
         shadow: Which calls the other side answers, too.
         weak_profile: What the user says of the weak model's abilities.
         level: How many routed models this one is a side within; see `policy.tiers`.
+        model_names: Which models the answers name; shared by all copies.
     """
 
     policy: RoutingPolicy
@@ -125,6 +127,7 @@ class Routing:
     shadow: Shadow | None = None
     weak_profile: Mapping[str, Any] = field(default_factory=dict)
     level: int = 0
+    model_names: ModelNames = field(default_factory=ModelNames, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -269,6 +272,7 @@ class Routing:
         answer_of: Callable[[Any], WeakAnswer] | None = None,
         messages: Any = None,
         on_settled: Callable[[RoutingDecision], None] | None = None,
+        setups: Setups | None = None,
     ) -> Route[Any]:
         """The way of one call from its decision on; the arguments are those of `Route` and `Cascade`.
 
@@ -286,6 +290,7 @@ class Routing:
             on_settled=on_settled,
             to_strong=partial(self.policy.turn_to_strong, request),
             on_usage=partial(self.policy.spent, request) if self.policy.needs_usage else None,
+            setups=setups,
         )
 
     def recording(self, decided: Decided, *, step: int = 0) -> Any:

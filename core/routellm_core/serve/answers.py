@@ -29,6 +29,7 @@ class AnswerReader:
         begun: Whether something has come that a client could use.
         text: The text of the answer, as far as it was read.
         usage: Tokens read and written, where the server reported them.
+        model: Name of the model, as the server states it.
         response_id: Id of a stored response, which belongs to its server.
         finish_reason: Why the answer ended, once it has.
         logprobs: Log-probability of each token, where the server gives them.
@@ -42,6 +43,7 @@ class AnswerReader:
     def __init__(self, content_type: bytes, content_encoding: bytes) -> None:
         self.begun = False
         self.usage: tuple[int, int] | None = None
+        self.model: str | None = None
         self.response_id: str | None = None
         self.finish_reason: str | None = None
         self.logprobs: list[float] = []
@@ -153,6 +155,8 @@ class AnswerReader:
         else:
             self._sound()
         self._read_usage(event.get("usage"))
+        if isinstance(event.get("model"), str):
+            self.model = event["model"]
 
     def _read_choices(self, event: dict[str, Any]) -> None:
         choices = event["choices"]
@@ -202,6 +206,8 @@ class AnswerReader:
         if isinstance(inner, dict) and kind in ("response.completed", "response.incomplete"):
             self._is_sound = self._is_sound or bool(inner.get("output"))
             self.finish_reason = kind.removeprefix("response.")
+            if isinstance(inner.get("model"), str):
+                self.model = inner["model"]
             self._read_usage(inner.get("usage"))
 
     def _read_response(self, body: dict[str, Any]) -> None:

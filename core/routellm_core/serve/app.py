@@ -22,6 +22,7 @@ from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 from routellm_core.policy.options import RoutingOptions
 from routellm_core.policy.route import Route
 from routellm_core.policy.routing import FORCE_SETTING, THRESHOLD_SETTING, CallSettings, Decided, Routing
+from routellm_core.policy.setups import Setup, shown_address
 from routellm_core.serve import requests
 from routellm_core.serve.answers import AnswerReader, BrokenReplyError
 from routellm_core.serve.metrics import CONTENT_TYPE, Metrics
@@ -36,6 +37,12 @@ MAX_BODY = 32 << 20
 _MAX_REFUSAL = 1 << 20
 _MAX_RESPONSE_IDS = 100_000
 _PREFIX = "/v1"
+# statuses that blame how this server was set up
+_MISCONFIGURED = {
+    401: "its server refuses the key",
+    403: "its server refuses the key, or the model to this key",
+    404: "its server has no model of this name, or the address is not the base of its API, which often ends in /v1",
+}
 
 
 def create_app(
@@ -166,6 +173,7 @@ class App:
         self._max_body = max_body
         self._body_timeout = body_timeout
         self._metrics = Metrics()
+        self._warned: set[Side] = set()
         models: dict[Side, str] = {side: upstreams[side].model for side in ("strong", "weak")}
         self._names = Names(routing.policy, models, overrides=routing.allow_overrides)
         # which side holds a stored response, where the two sides are different servers
@@ -422,10 +430,15 @@ class App:
             answer = await self._sent(call, side)
         except UpstreamError as exc:
             self._metrics.failed(side, _reason_of(exc))
+            self._warn(side, f"{exc}: is it running, and is the address right?")
             raise
         self._metrics.answered(side, time.perf_counter() - start)
+        if answer.status < 300:
+            self._warned.discard(side)
         if answer.status >= 400:
             self._metrics.failed(side, str(answer.status))
+            if answer.status in _MISCONFIGURED:
+                self._warn(side, _MISCONFIGURED[answer.status])
             if fails_over or route.is_held:
                 raise await _refusal(answer)
         call.reader = None
@@ -436,6 +449,7 @@ class App:
             or self.routing.log is not None
             or self.routing.acceptance is not None
             or (self._holders is not None and call.path == requests.RESPONSES)
+            or not self.routing.model_names.is_settled
         )
         if answer.status < 300 and wanted:
             call.reader = _reader_of(answer)
@@ -486,6 +500,14 @@ class App:
             return
         await send({"type": "http.response.body", "body": b""})
 
+    def _warn(self, side: Side, what: str) -> None:
+        """Say once that a side does not work, and again only after it has answered in between."""
+        if side not in self._warned:
+            self._warned.add(side)
+            upstream = self.upstreams[side]
+            at = shown_address(upstream.url)
+            logger.warning("The %s model %r at %s fails: %s", side, upstream.model, at, what)
+
     def _told(self, call: _Call, decision: RoutingDecision) -> Headers:
         return decision_headers(decision, self.upstreams[decision.model].model, call.asked.note)
 
@@ -496,11 +518,17 @@ class App:
                 read, written = paid.usage or (requests.input_tokens(call.path, call.body), paid.output_tokens)
                 if written or paid.usage is not None:
                     self.policy.spent(call.request, side, read, written)
+        for side, paid in call.paid:
+            self.routing.model_names.answered(side, paid.model, self._setup)
         reader = call.reader
         if self._holders is not None and reader is not None and reader.response_id is not None:
             self._holders[reader.response_id] = decision.model
             while len(self._holders) > _MAX_RESPONSE_IDS:
                 self._holders.popitem(last=False)
+
+    def _setup(self, side: Side) -> Setup:
+        upstream = self.upstreams[side]
+        return Setup(upstream.model, upstream.url)
 
     def _logged(self, call: _Call, side: Side) -> recording.Answer:
         """An answer as the log takes it."""

@@ -13,6 +13,7 @@ import pytest
 from routellm_core import ConfigurationError, DataError
 from routellm_core.data import AnsweredPrompt, read_answers, read_outcomes, write_records
 from routellm_core.data.records import Tokens
+from routellm_core.labelling import CallError
 from tests.core.commands.test_label import run
 from tests.core.labelling.services import KEY, fair_judge
 from tests.support.openai_server import ChatReply, Failure, OpenAIServer
@@ -57,7 +58,7 @@ def test_any_number_of_models_answer_once_and_gold_reads_the_file(server: OpenAI
     # a second run pays nothing and asks nobody, so needs no --yes
     again = run(*command(server, prompts, "--json", models=models))
     assert len(server.requests) == 12
-    assert json.loads(again.stdout)["calls"]["big"]["remembered"] == 0
+    assert json.loads(again.stdout)["calls"]["big"]["remembered"] == 4
     assert list(read_answers(out)) == rows
     run("gold", "--data", out, "--out", prompts.with_name("o.jsonl"))
     outcomes = list(read_outcomes(prompts.with_name("o.jsonl")))
@@ -110,13 +111,39 @@ def test_what_is_wrong_with_the_answers_is_said(server: OpenAIServer, prompts: P
 
     server.chat = chat
     result = run(*command(server, prompts, "--yes"))
-    assert "all come from the model 'x', asked in the same way" in result.stderr
+    assert "the answers of big and small all come from the model 'x'. Some servers" in result.stderr
     assert "3 answers of small were cut off at a limit of tokens" in result.stderr
     assert "1 of 4 rows have no answer of small" in result.stderr
     assert [sorted(row.answers) for row in read_answers(prompts.with_name("answers.jsonl"))] == [
         ["big"],
         *[["big", "small"]] * 3,
     ]
+
+
+def test_a_run_that_goes_on_says_again_that_both_are_one_model(server: OpenAIServer, prompts: Path) -> None:
+    server.chat = lambda body: ChatReply("fine", model="x.gguf")
+    run(*command(server, prompts, "--yes", models=("big",)))
+    for _ in range(2):
+        assert "all come from the model 'x.gguf'" in run(*command(server, prompts, "--yes")).stderr
+
+
+def test_a_server_that_is_down_ends_the_run_with_a_line(server: OpenAIServer, prompts: Path) -> None:
+    models = ("--model", f"big={server.base_url}", "--model", "small=http://127.0.0.1:9/v1")
+    files = ("--data", prompts, "--out", prompts.with_name("answers.jsonl"))
+    with pytest.raises(
+        CallError, match=r"^small at http://127.0.0.1:9/v1: the server cannot be reached .*is it running"
+    ):
+        run("answer", *files, *models, "--yes")
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(404, "the service has no model of this name, or the URL is not the base"), (401, "the service refuses the API")],
+)
+def test_a_refusal_says_what_to_look_at(server: OpenAIServer, prompts: Path, status: int, words: str) -> None:
+    server.fail_next(Failure(status=status, message="{input}"))
+    with pytest.raises(CallError, match=f"^big at {server.base_url}: HTTP status {status} .*: {words}"):
+        run(*command(server, prompts, "--yes", "--concurrency", 1, models=("big",)))
 
 
 def test_calls_that_failed_are_named_and_tried_again(server: OpenAIServer, prompts: Path) -> None:
