@@ -38,9 +38,9 @@ def test_every_row_has_the_schema() -> None:
 
 
 def test_the_set_is_large_enough_and_mostly_english() -> None:
-    assert len(ROWS) >= 700
+    assert len(ROWS) >= 1400
     assert len(ENGLISH) / len(ROWS) >= 0.7
-    assert len({row["field"] for row in ROWS}) >= 45
+    assert len({row["field"] for row in ROWS}) >= 60
 
 
 def test_no_prompt_occurs_twice_even_nearly() -> None:
@@ -63,7 +63,7 @@ def test_no_prompt_occurs_twice_even_nearly() -> None:
 @pytest.mark.parametrize("length", BUCKETS)
 def test_every_grade_has_prompts_of_every_length(grade: int, length: str) -> None:
     cell = [row for row in ENGLISH if row["grade"] == grade and bucket(row["prompt"]) == length]
-    assert len(cell) >= 45
+    assert len(cell) >= 60
 
 
 def test_length_does_not_tell_the_grade() -> None:
@@ -74,3 +74,17 @@ def test_length_does_not_tell_the_grade() -> None:
         fields[row["field"]].append(row)
     correlations = [length_correlation(rows) for rows in fields.values() if len(rows) >= 15]
     assert np.mean(np.abs(correlations) <= 0.15) >= 0.8
+
+
+def test_a_group_is_one_request_in_five_languages_with_one_grade() -> None:
+    groups = defaultdict(list)
+    for row in ROWS:
+        if "group" in row:
+            groups[row["group"]].append(row)
+    assert len(groups) >= 60
+    for rows in groups.values():
+        assert sorted(row["language"] for row in rows) == ["de", "en", "es", "fr", "zh"]
+        assert len({(row["grade"], row["field"], row["kind"]) for row in rows}) == 1
+    originals = [row for rows in groups.values() for row in rows if row["language"] == "en"]
+    assert min(Counter(row["grade"] for row in originals).values()) >= 10
+    assert min(Counter(bucket(row["prompt"]) for row in originals).values()) >= 18
