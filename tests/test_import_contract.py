@@ -13,7 +13,7 @@ import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OPEN_TO_ADAPTERS = {"errors", "checks", "forks", "workers", "embedders", "routers", "policy", "log"}
+OPEN_TO_ADAPTERS = {"errors", "checks", "forks", "workers", "embedders", "routers", "stores", "policy", "log"}
 PACKAGES = {"routellm_core": "core", "langchain_routellm": ".", "llamaindex_routellm": "."}
 
 

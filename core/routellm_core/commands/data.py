@@ -14,6 +14,7 @@ import typer
 from routellm_core.commands.options import (
     AsJson,
     Command,
+    Embedding,
     From,
     SkipBad,
     check_output,
@@ -158,6 +159,73 @@ def convert(
         )
     else:
         print(f"{count} rows -> {out}", file=sys.stdout)
+
+
+@app.command(cls=Command)
+def store(
+    data: Data,
+    to: Annotated[
+        str,
+        typer.Option(help="milvus:FILE.db for a file of Milvus Lite, or milvus:http://HOST:19530 for a Milvus server."),
+    ],
+    collection: Annotated[str, typer.Option(help="Name of the collection, created if there is none.")] = "battles",
+    embedder: Embedding = "bundled",
+    index: Annotated[
+        str, typer.Option(help="Index of a new collection: FLAT is exact; on a server, HNSW is faster for millions.")
+    ] = "FLAT",
+    batch: Annotated[int, typer.Option(help="Rows that are embedded and written at a time.", min=1)] = 1000,
+    token: Annotated[
+        str | None, typer.Option(help="USER:PASSWORD or API key of a server.", envvar="MILVUS_TOKEN", show_envvar=True)
+    ] = None,
+    form: From = None,
+    skip_bad: SkipBad = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write battles or outcomes to a vector store, where routers search them; prompts are not stored, only vectors.
+
+    Rows that are there are left out, so a run that was interrupted can simply be repeated, and a file that has grown be
+    written again. LangChain's and LlamaIndex's stores: see docs/stores.md.
+
+    Example: routellm data store --data battles.jsonl --to milvus:./battles.db
+    """
+    from routellm_core.commands.progress import progress_bar
+    from routellm_core.data import SkippedRows, read_preferences
+    from routellm_core.data.joining import JoinReport
+    from routellm_core.embedders import embedder_from_name
+    from routellm_core.stores import store_records
+
+    kind, _, uri = to.partition(":")
+    if kind != "milvus" or not uri:
+        raise ConfigurationError(f"--to {to!r}: expected milvus:FILE.db, or milvus:http://HOST:PORT")
+    bad, joined = SkippedRows(), JoinReport()
+    records = list(read_preferences(data, form=form, skip_bad=bad if skip_bad else None, joined=joined))
+    with progress_bar("writing") as progress:
+        report = store_records(
+            records,
+            uri,
+            embedder=embedder_from_name(embedder),
+            collection=collection,
+            token=token,
+            index=index,
+            batch=batch,
+            progress=progress,
+        )
+    report_bad(bad)
+    report_joined(joined)
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "written": report.written,
+                    "present": report.present,
+                    "skipped": bad.count,
+                    "to": uri,
+                    "collection": collection,
+                }
+            )
+        )
+    else:
+        print(f"{report.written} rows written, {report.present} were there -> {uri}, collection {collection}")
 
 
 @app.command(cls=Command)

@@ -39,6 +39,13 @@ RouterName = Annotated[
         help="Router: a name, the directory of a saved one, or your own as package.module:Class.",
     ),
 ]
+Embedding = Annotated[
+    str,
+    typer.Option(
+        help="bundled (no key, no network), openai:MODEL, the directory of a static embedder, or your own as "
+        "package.module:Class."
+    ),
+]
 Limit = Annotated[int | None, typer.Option("--limit", help="Read at most this many prompts or rows.", min=1)]
 Shard = Annotated[
     str | None,

@@ -16,6 +16,7 @@ from routellm_core.commands.options import (
     AsJson,
     Command,
     Currency,
+    Embedding,
     From,
     Prices,
     SkipBad,
@@ -69,13 +70,6 @@ Folds = Annotated[
 Validation = Annotated[float, typer.Option(help="Share of the prompts for early stopping.", min=0.0, max=0.9)]
 SourceWeight = Annotated[
     list[str] | None, typer.Option(help="SOURCE=NUMBER: factor on the rows of a source; may be given again.")
-]
-Embedding = Annotated[
-    str,
-    typer.Option(
-        help="bundled (no key, no network), openai:MODEL, the directory of a static embedder, or your own as "
-        "package.module:Class."
-    ),
 ]
 EmbeddingCache = Annotated[
     Path | None, typer.Option(help="File that keeps embeddings of a service between runs.", show_default=False)

@@ -13,8 +13,9 @@ import numpy as np
 
 from routellm_core.checks import no_key_inside
 from routellm_core.embedders.base import FloatMatrix, checked_embeddings
-from routellm_core.embedders.openai_client import LoopClients, unlogged_request
+from routellm_core.embedders.openai_client import unlogged_request
 from routellm_core.errors import ConfigurationError, MissingExtraError, RouterError
+from routellm_core.loop_clients import LoopClients
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI

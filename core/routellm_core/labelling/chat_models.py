@@ -14,8 +14,9 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from routellm_core.checks import no_key_inside
-from routellm_core.embedders.openai_client import LoopClients, unlogged_request
+from routellm_core.embedders.openai_client import unlogged_request
 from routellm_core.errors import ConfigurationError, MissingExtraError, RouterError
+from routellm_core.loop_clients import LoopClients
 from routellm_core.policy.setups import shown_address
 
 if TYPE_CHECKING:

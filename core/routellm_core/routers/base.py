@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from inspect import Parameter, iscoroutinefunction, signature
@@ -20,6 +21,8 @@ from routellm_core.routers.background import run_sync
 
 if TYPE_CHECKING:
     from routellm_core.data.seen_prompts import SeenPrompts
+
+logger = logging.getLogger(__name__)
 
 WinRateArray = npt.NDArray[np.float64]
 
@@ -193,9 +196,15 @@ class Router:
         calibration = path / CALIBRATION_FILE
         if os.path.lexists(calibration):
             saved_calibration = Calibration.load(calibration)
-            # another pair or embedder than the saved one changes the win rates, so the calibration does not apply
-            if not options or saved_calibration.fingerprint in (None, router.fingerprint):
+            # Another pair or embedder than the saved one changes the win rates, so the calibration does not apply; a
+            # store may have grown.
+            if (not options and "store" not in config) or saved_calibration.fingerprint in (None, router.fingerprint):
                 router.calibration = saved_calibration
+            elif "store" in config:
+                logger.warning(
+                    "%s: the calibration was fitted on another state of the store, so it is not used: fit it again",
+                    path,
+                )
         if os.path.lexists(path / TRAINED_ON_FILE):
             from routellm_core.data.seen_prompts import SeenPrompts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddin
 from routellm_core.errors import ConfigurationError
 from routellm_core.routers.base import Router, WinRateArray
 from routellm_core.workers import in_background
+
+if TYPE_CHECKING:
+    from routellm_core.routers.stores import Neighbor, StoreSearch
 
 # Longer prompts are also read in windows. Up to this length, the static embedder reads the whole prompt.
 _WHOLE_CHARS = 1200
@@ -47,10 +50,16 @@ class EmbeddingRouter(Router, ABC):
     _chunk: ClassVar[int] = 4096
     # whether `_of_embeddings` takes too long to run on an event loop
     _slow: ClassVar[bool] = False
+    # set by a router whose neighbours are in a vector store
+    _search: StoreSearch | None = None
 
     @abstractmethod
     def _of_embeddings(self, matrix: FloatMatrix) -> WinRateArray:
         """Return the win rates (n,) of embeddings (n, dimension); each must depend on its row alone, bit for bit."""
+
+    def _of_neighbors(self, found: list[list[Neighbor]]) -> WinRateArray:
+        """Return the win rates of n embeddings from the neighbours of each, for a router that sets `_search`."""
+        raise NotImplementedError
 
     def texts_of(self, prompt: str) -> list[str]:
         """Return the texts whose highest win rate is that of the prompt: the prompt itself, then its windows."""
@@ -71,6 +80,9 @@ class EmbeddingRouter(Router, ABC):
 
     async def _arates(self, texts: list[str]) -> WinRateArray:
         embeddings = await self.embedder.aembed(texts)
+        if self._search is not None:
+            found = await self._search.afind(self._checked(embeddings, len(texts)))
+            return await in_background(self, lambda: self._of_neighbors(found))
         if self._slow:
             return await in_background(self, lambda: self._rates(embeddings, len(texts)))
         return self._rates(embeddings, len(texts))
@@ -102,7 +114,13 @@ class EmbeddingRouter(Router, ABC):
             yield texts, first
 
     def _rates(self, embeddings: Any, count: int) -> WinRateArray:
-        return self._of_embeddings(checked_embeddings(embeddings, count, self.dimension, type(self.embedder).__name__))
+        matrix = self._checked(embeddings, count)
+        if self._search is not None:
+            return self._of_neighbors(self._search.find(matrix))
+        return self._of_embeddings(matrix)
+
+    def _checked(self, embeddings: Any, count: int) -> FloatMatrix:
+        return checked_embeddings(embeddings, count, self.dimension, type(self.embedder).__name__)
 
 
 def _windows(prompt: str, chars: int, stride: int, most: int) -> Iterator[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,12 @@ from routellm_core.data.published import (
 )
 from routellm_core.embedders import embedder_config, embedder_identity
 from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings, require_dimension
-from routellm_core.errors import CheckpointError, ConfigurationError, DataError
+from routellm_core.errors import CheckpointError, ConfigurationError, DataError, RouterError
 from routellm_core.routers.base import WEIGHTS_FILE, WinRateArray
 from routellm_core.routers.embedding import EmbeddingRouter, saved_embedder
 from routellm_core.routers.sw_storage import DTYPES, BattleStore, Storage
 from routellm_core.statistics.bradley_terry import (
+    EncodedBattles,
     FloatArray,
     bradley_terry_ratings,
     encode_battles,
@@ -35,6 +36,10 @@ from routellm_core.statistics.bradley_terry import (
     solve_bradley_terry,
 )
 from routellm_core.statistics.tiers import compute_tiers
+
+if TYPE_CHECKING:
+    from routellm_core.data.records import Battle
+    from routellm_core.routers.stores import Neighbor, PreferenceStore, StoreSearch
 
 logger = logging.getLogger(__name__)
 
@@ -48,15 +53,49 @@ _TABLES = 64
 _LEAST_WEIGHT = 1e-9
 # The tie that keeps the ratings finite counts as half a win and half a loss.
 _HALF_TIE = 0.5
+# Cosines that differ by less may be equal: they are rounded in several ways, by up to a few 1e-7.
+_SAME_COSINE = 1e-6
+# Neighbours for a router whose battles are in a vector store: with base 1000, about as good as all battles.
+DEFAULT_NEAREST = 200
+_CONFIG = ("strong", "weak", "num_tiers", "dimension", "ratings", "tiers")
 
 
 @dataclass(frozen=True, slots=True)
 class _Ranking:
-    """Return the models' unweighted ratings, and the tier of each out of `num_tiers`; 0 is best."""
+    """The models' unweighted ratings, and the tier of each out of `num_tiers`; 0 is best."""
 
     ratings: dict[str, float]
     tiers: dict[str, int]
     num_tiers: int
+
+    @classmethod
+    def of(cls, coded: EncodedBattles, num_tiers: int, same_tier: SameTier) -> _Ranking:
+        """Rate the models by their battles."""
+        if same_tier not in ("ignore", "routellm"):
+            raise ConfigurationError(f"same_tier={same_tier!r}: expected 'ignore' or 'routellm'")
+        for model in coded.models:
+            if not isinstance(model, str):
+                raise DataError(f"battles name a model {model!r}, a {type(model).__name__}; expected str")
+        ratings: dict[str, float] = bradley_terry_ratings(coded, same_model=same_tier)
+        return cls(ratings, compute_tiers(ratings, num_tiers), num_tiers)
+
+    def kinds(self, coded: EncodedBattles) -> npt.NDArray[np.intp]:
+        """Return the key (n,) of each battle's kind: (tier of the first model * num_tiers + of the second) * 3 + 0..2.
+
+        Of a battle between tiers, the winner comes first, or the lower tier in a tie, and 2 means won, 1 tied. Within
+        a tier, 2, 1 and 0 mean that model_a won, tied and lost, which only "routellm" distinguishes.
+        """
+        tier = np.array([self.tiers[model] for model in coded.models])
+        a, b, score = tier[coded.first], tier[coded.second], (2.0 * coded.score).astype(np.intp)
+        swap = (a != b) & ((score == 0) | ((score == 1) & (a > b)))
+        first, second = np.where(swap, b, a), np.where(swap, a, b)
+        return np.asarray((first * self.num_tiers + second) * 3 + np.where(swap, 2 - score, score), dtype=np.intp)
+
+    def every_kind(self) -> npt.NDArray[np.intp]:
+        """Return the keys of all kinds of battle between the tiers in use, ascending."""
+        used = np.unique(list(self.tiers.values()))
+        pairs = (used[:, None] * self.num_tiers + used).ravel()
+        return np.asarray((pairs[:, None] * 3 + np.arange(3)).ravel(), dtype=np.intp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +143,8 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             slowly); or "int8" with one scale per row and a quarter of the memory, by less than 1e-3.
         base: Base of the weights, > 1. The paper uses 10; larger bases concentrate on similar battles, which small
             embeddings need.
-        nearest: Use only the battles with the k highest similarities (and those that tie with the last). None uses all.
+        nearest: Use only the battles with the k highest similarities, and those whose similarity is within 1e-6 of the
+            last of these. None uses all.
 
     Raises:
         ConfigurationError: A value is not allowed, or the dimension of the embedder is different.
@@ -113,6 +153,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
 
     name = "sw_ranking"
     _slow: ClassVar[bool] = True
+    store: BattleStore  # not set if the battles are in a vector store
 
     def __init__(
         self,
@@ -128,14 +169,9 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         base: float = 10.0,
         nearest: int | None = None,
     ) -> None:
-        if same_tier not in ("ignore", "routellm"):
-            raise ConfigurationError(f"same_tier={same_tier!r}: expected 'ignore' or 'routellm'")
         if dtype not in DTYPES:
             raise ConfigurationError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
         coded = encode_battles(battles)
-        for model in coded.models:
-            if not isinstance(model, str):
-                raise DataError(f"battles name a model {model!r}, a {type(model).__name__}; expected str")
         matrix = np.asarray(embeddings)
         n = len(coded.first)
         if matrix.ndim != 2 or len(matrix) != n or matrix.shape[1] == 0 or matrix.dtype.kind not in "fiu":
@@ -143,18 +179,13 @@ class SimilarityWeightedRouter(EmbeddingRouter):
                 f"embeddings has shape {matrix.shape}, dtype {matrix.dtype}: expected numbers ({n}, d), one row per "
                 "battle"
             )
-        ratings: dict[str, float] = bradley_terry_ratings(coded, same_model=same_tier)
-        tiers = compute_tiers(ratings, num_tiers)
-        # One key per kind of battle. Battles between tiers: winner first (or lower tier first) and 2 = won, 1 = tie.
-        # Battles within a tier: 2, 1, 0 = model_a won, tie, model_a lost, which only "routellm" distinguishes.
-        tier = np.array([tiers[model] for model in coded.models])
-        a, b, score = tier[coded.first], tier[coded.second], (2.0 * coded.score).astype(np.intp)
-        swap = (a != b) & ((score == 0) | ((score == 1) & (a > b)))
-        first, second = np.where(swap, b, a), np.where(swap, a, b)
-        key = (first * num_tiers + second) * 3 + np.where(swap, 2 - score, score)
+        ranking = _Ranking.of(coded, num_tiers, same_tier)
+        self.store = BattleStore.of(matrix, ranking.kinds(coded), dtype)
         self._set_up(
-            BattleStore.of(matrix, key, dtype),
-            _Ranking(ratings, tiers, num_tiers),
+            ranking,
+            self.store.keys,
+            self.store.counts,
+            self.store.dimension,
             strong=strong,
             weak=weak,
             same_tier=same_tier,
@@ -165,8 +196,10 @@ class SimilarityWeightedRouter(EmbeddingRouter):
 
     def _set_up(
         self,
-        store: BattleStore,
         ranking: _Ranking,
+        keys: npt.NDArray[np.integer[Any]],
+        counts: npt.NDArray[np.integer[Any]],
+        dimension: int,
         *,
         strong: str,
         weak: str,
@@ -188,7 +221,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
                 raise ConfigurationError(f"{parameter}={model!r} took part in no battle; known models: {some}")
         if strong == weak:
             raise ConfigurationError(f"strong and weak are both {strong!r}: pass two different models")
-        self.dimension = store.dimension
+        self.dimension = dimension
         require_dimension(embedder, self.dimension, "the sw_ranking router")
         if tiers[strong] == tiers[weak]:
             logger.warning(
@@ -198,17 +231,18 @@ class SimilarityWeightedRouter(EmbeddingRouter):
                 weak,
                 num_tiers,
             )
+        self._ranking = ranking
         self.strong, self.weak, self.embedder = strong, weak, embedder
         self.ratings, self.tiers, self.num_tiers = ranking.ratings, tiers, num_tiers
         self.same_tier, self.base, self.nearest = same_tier, float(base), nearest
-        self.store = store
+        self._keys, self._counts = keys, counts
         # Tiers in use, numbered without gaps.
         used = np.unique(list(tiers.values()))
-        first, second = np.searchsorted(used, np.divmod(store.keys // 3, num_tiers))
+        first, second = np.searchsorted(used, np.divmod(keys // 3, num_tiers))
         self._strong_row, self._weak_row = np.searchsorted(used, [tiers[strong], tiers[weak]])
         self._size = len(used)
-        self._cells = _cells(first, second, store.keys % 3, len(used), own=same_tier == "routellm")
-        wins, fixed = self._tables(store.counts[None].astype(np.float64))
+        self._cells = _cells(first, second, keys % 3, len(used), own=same_tier == "routellm")
+        wins, fixed = self._tables(counts[None].astype(np.float64))
         self._needs_tie = nearest is not None or not is_bounded(wins[0], fixed[0])
         if self._needs_tie:
             fixed = fixed + _HALF_TIE
@@ -216,9 +250,9 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         self._start = solve_bradley_terry(wins, fixed)[0]
 
     @property
-    def dtype(self) -> str:
-        """Storage of the embeddings."""
-        return self.store.dtype
+    def dtype(self) -> str | None:
+        """Storage of the embeddings; None if they are in a vector store."""
+        return self.store.dtype if self._search is None else None
 
     def nearest_battles(self, prompt: str, k: int = 8) -> list[StoredBattle]:
         """Return the k stored battles with the most similar prompts, the most similar first; they weigh most.
@@ -230,11 +264,15 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         checked_count(k, "k")
         embeddings = self.embedder.embed(checked_prompts([prompt]))
         matrix = checked_embeddings(embeddings, 1, self.dimension, type(self.embedder).__name__)
-        cosines = self.store.similarities(matrix)[0]
-        nearest = np.argsort(-cosines, kind="stable")[:k]
-        keys = self.store.keys_at(nearest)
+        if self._search is None:
+            cosines = self.store.similarities(matrix)[0]
+            nearest = np.argsort(-cosines, kind="stable")[:k]
+            cosines, keys = cosines[nearest], self.store.keys_at(nearest)
+        else:
+            cosines, kinds = self._compared(self._search.with_k(k).find(matrix)[0][:k])
+            keys = self._keys[kinds]
         out = []
-        for cosine, key in zip(cosines[nearest].tolist(), keys.tolist(), strict=True):
+        for cosine, key in zip(cosines.tolist(), keys.tolist(), strict=True):
             first, second = divmod(key // 3, self.num_tiers)
             out.append(StoredBattle(cosine, first, second, _OUTCOMES[key % 3]))
         return out
@@ -245,13 +283,58 @@ class SimilarityWeightedRouter(EmbeddingRouter):
 
     def _chunk_rates(self, embeddings: FloatMatrix) -> WinRateArray:
         similarities = self.store.similarities(embeddings)
-        sums = np.empty((len(embeddings), len(self.store.keys)))
+        sums = np.empty((len(embeddings), len(self._keys)))
         average = np.empty(len(embeddings))
         for i, row in enumerate(similarities):
             weights, number = self._weights(row)
             # A zero weight may share a cell with others, so cells are summed, never skipped.
             sums[i] = np.add.reduceat(weights, self.store.starts)
             average[i] = sums[i].sum() / number
+        return self._solved(sums, average)
+
+    def _of_neighbors(self, found: list[list[Neighbor]]) -> WinRateArray:
+        sums = np.empty((len(found), len(self._keys)))
+        average = np.empty(len(found))
+        for i, neighbors in enumerate(found):
+            cosines, kinds = self._compared(neighbors)
+            if not len(cosines) or cosines[0] <= 0.0:  # no battle is similar, so all of them weigh the same
+                sums[i], average[i] = self._counts, 1.0
+                continue
+            weights, number = self._weights(cosines)
+            sums[i] = np.bincount(kinds, weights, len(self._keys))
+            average[i] = sums[i].sum() / number
+        return self._solved(sums, average)
+
+    def _compared(self, neighbors: list[Neighbor]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
+        """Return the cosines (m,) of a prompt's neighbours, and the position of each one's kind among `_keys`.
+
+        Battles of models that had none when the router was built have no tier, so they are left out.
+
+        Raises:
+            RouterError: A record is not a battle, or all are of models that are new.
+        """
+        from routellm_core.routers.stores import battle_of
+
+        cosines: list[float] = []
+        battles: list[tuple[str, str, str]] = []
+        try:
+            for similarity, record in neighbors:
+                battle = battle_of(record)
+                if battle[0] in self.tiers and battle[1] in self.tiers:
+                    cosines.append(similarity)
+                    battles.append(battle)
+            if neighbors and not battles:
+                raise RouterError(
+                    "all similar battles in the store are of models that had none when the router was built; build it "
+                    "again"
+                )
+            kinds = self._ranking.kinds(encode_battles(battles)) if battles else np.empty(0, dtype=np.intp)
+        except DataError as exc:
+            raise RouterError(str(exc)) from exc
+        return np.array(cosines, dtype=np.float32), np.searchsorted(self._keys, kinds)
+
+    def _solved(self, sums: FloatArray, average: FloatArray) -> WinRateArray:
+        """Return the win rates (b,) from the weights (b, m) of all kinds of battle and of an average battle (b,)."""
         wins, fixed = self._tables(sums)
         if self._needs_tie:
             fixed += _HALF_TIE * average[:, None, None]
@@ -270,7 +353,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         np.maximum(weights, math.log(_LEAST_WEIGHT), out=weights)
         np.exp(weights, out=weights)
         if self.nearest is not None and self.nearest < number:
-            near = cosines >= np.partition(cosines, number - self.nearest)[number - self.nearest]
+            near = cosines >= np.partition(cosines, number - self.nearest)[number - self.nearest] - _SAME_COSINE
             weights *= near
             number = int(np.count_nonzero(near))
         return weights.astype(np.float64), number
@@ -284,9 +367,10 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         return wins.reshape(-1, self._size, self._size), fixed.reshape(-1, 2, self._size)
 
     def _fingerprint_parts(self) -> dict[str, Any]:
+        data: Any = self.store.digest if self._search is None else self._stored_parts(self._search)
         return {
             "router": self.name,
-            "data": self.store.digest,
+            "data": data,
             "pair": [self.tiers[self.strong], self.tiers[self.weak]],
             "num_tiers": self.num_tiers,
             "same_tier": self.same_tier,
@@ -295,22 +379,29 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             "embedder": embedder_identity(self.embedder),
         }
 
+    def _stored_parts(self, search: StoreSearch) -> dict[str, Any]:
+        """What determines the win rates of a router whose battles are in a vector store, apart from its settings."""
+        return {"store": search.store.fingerprint, "tiers": self.tiers, "counts": self._counts.tolist()}
+
     def _save(self, path: Path) -> dict[str, Any]:
-        self.store.save(path / WEIGHTS_FILE)
-        return {
+        config = {
             "strong": self.strong,
             "weak": self.weak,
             "num_tiers": self.num_tiers,
             "same_tier": self.same_tier,
-            "dtype": self.dtype,
             "dimension": self.dimension,
             "base": self.base,
             "nearest": self.nearest,
             "ratings": self.ratings,
             "tiers": self.tiers,
-            "digest": self.store.digest,
             "embedder": embedder_config(self.embedder),
         }
+        if self._search is not None:
+            from routellm_core.routers.stores import store_config
+
+            return {**config, "counts": self._counts.tolist(), "store": store_config(self._search.store)}
+        self.store.save(path / WEIGHTS_FILE)
+        return {**config, "dtype": self.dtype, "digest": self.store.digest}
 
     @classmethod
     def _load(  # type: ignore[override]  # each router has options of its own; from_pretrained checks them
@@ -324,37 +415,112 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         same_tier: SameTier | None = None,
         base: float | None = None,
         nearest: int | None = None,
+        store: PreferenceStore | None = None,
     ) -> SimilarityWeightedRouter:
-        missing = [key for key in ("strong", "weak", "num_tiers", "dimension", "ratings", "tiers") if key not in config]
+        missing = [key for key in _CONFIG if key not in config]
         if missing:
             raise CheckpointError(
                 f"{path} is not a saved sw_ranking router: its config lacks {', '.join(missing)}. To use the published "
                 "data sets, call SimilarityWeightedRouter.from_battles"
             )
-        store = BattleStore.mapped(path / WEIGHTS_FILE, config["dimension"], config.get("digest"))
-        tiers, ratings, num_tiers = config["tiers"], config["ratings"], config["num_tiers"]
-        if (
-            type(num_tiers) is not int
-            or num_tiers < 1
-            or not isinstance(tiers, dict)
-            or not all(type(tier) is int and 0 <= tier < num_tiers for tier in tiers.values())
-            or not isinstance(ratings, dict)
-            or ratings.keys() != tiers.keys()
-            or not all(map(is_number, ratings.values()))
-            or not set(np.concatenate(np.divmod(store.keys // 3, num_tiers)).tolist()) <= set(tiers.values())
-        ):
-            raise CheckpointError(f"{path / WEIGHTS_FILE} does not fit its config.json: the checkpoint is damaged")
+        stored = "store" in config
+        if store is not None and not stored:
+            raise ConfigurationError(f"store=...: the battles of {path} are in its own file; load it without store=")
+        battles = None if stored else BattleStore.mapped(path / WEIGHTS_FILE, config["dimension"], config.get("digest"))
+        ranking = _saved_ranking(path, config, None if battles is None else battles.keys)
+        options: dict[str, Any] = {
+            "strong": config["strong"] if strong is None else strong,
+            "weak": config["weak"] if weak is None else weak,
+            "same_tier": config.get("same_tier", "ignore") if same_tier is None else same_tier,
+            "base": config.get("base", 10.0) if base is None else base,
+            "nearest": config.get("nearest") if nearest is None else nearest,
+        }
+        if battles is None:
+            from routellm_core.routers.milvus import saved_store
+
+            opened = saved_store(config["store"], store)
+            encoder = embedder or getattr(opened, "embedder", None) or saved_embedder(config)
+            return cls._of_store(opened, ranking, _saved_counts(path, config, ranking), embedder=encoder, **options)
         router = cls.__new__(cls)
-        router._set_up(
+        router.store = battles
+        embedder = saved_embedder(config) if embedder is None else embedder
+        router._set_up(ranking, battles.keys, battles.counts, battles.dimension, embedder=embedder, **options)
+        return router
+
+    @classmethod
+    def from_store(
+        cls,
+        store: PreferenceStore,
+        *,
+        strong: str,
+        weak: str,
+        embedder: Embedder | None = None,
+        battles: Iterable[tuple[str, str, str] | Mapping[str, Any] | Battle] | None = None,
+        num_tiers: int = 10,
+        same_tier: SameTier = "ignore",
+        base: float = 10.0,
+        nearest: int = DEFAULT_NEAREST,
+    ) -> SimilarityWeightedRouter:
+        """Build a router whose battles stay in a vector store, which is searched once for each batch of prompts.
+
+        Where the store is exact, win rates are those of the class with the same battles and `nearest`, up to 1e-6.
+        With an approximate index they move as its recall falls. Ratings and tiers are computed now, from all battles;
+        new battles of known models take part in a search as soon as the store returns them, and those of new models
+        when the router is built again. `fingerprint` changes with the store's, so a calibration that was fitted
+        before the collection grew is refused when a policy is built.
+
+        A store that fails raises an error, which a policy handles by its ``deadline`` and ``on_error``.
+
+        Args:
+            store: Contains the battles, each under the embedding of its prompt.
+            strong: Strong model, one of the battles' models.
+            weak: Weak model, another of the battles' models.
+            embedder: Produced the store's vectors. The default is the one that the store knows.
+            battles: All battles in the store, without their vectors, in any order. The default asks the store.
+            num_tiers: Number of tiers, see `compute_tiers`.
+            same_tier: See the class.
+            base: Base of the weights, > 1.
+            nearest: Number of battles that the store is searched for, see the class.
+
+        Raises:
+            ConfigurationError: A value is not allowed, or the store cannot list its battles and none are passed.
+            DataError: A battle is malformed, or groups of models never met.
+            RouterError: The store failed.
+        """
+        from routellm_core.routers.stores import battle_of, embedder_of, records_of
+
+        coded = encode_battles([battle_of(record) for record in records_of(store, battles, "battles")])
+        ranking = _Ranking.of(coded, num_tiers, same_tier)
+        positions = np.searchsorted(ranking.every_kind(), ranking.kinds(coded))
+        counts = np.bincount(positions, minlength=len(ranking.every_kind()))
+        return cls._of_store(
             store,
-            _Ranking(ratings, tiers, num_tiers),
-            strong=config["strong"] if strong is None else strong,
-            weak=config["weak"] if weak is None else weak,
-            same_tier=config.get("same_tier", "ignore") if same_tier is None else same_tier,
-            base=config.get("base", 10.0) if base is None else base,
-            nearest=config.get("nearest") if nearest is None else nearest,
-            embedder=saved_embedder(config) if embedder is None else embedder,
+            ranking,
+            counts,
+            embedder=embedder_of(store, embedder),
+            strong=strong,
+            weak=weak,
+            same_tier=same_tier,
+            base=base,
+            nearest=nearest,
         )
+
+    @classmethod
+    def _of_store(
+        cls,
+        store: PreferenceStore,
+        ranking: _Ranking,
+        counts: npt.NDArray[np.integer[Any]],
+        *,
+        nearest: int,
+        **options: Any,
+    ) -> SimilarityWeightedRouter:
+        from routellm_core.routers.stores import StoreSearch
+
+        search = StoreSearch(store, checked_count(nearest, "nearest", unit="battles"), extra=True)
+        router = cls.__new__(cls)
+        router._search = search
+        router._set_up(ranking, ranking.every_kind(), counts, search.dimension, nearest=nearest, **options)
         return router
 
     @classmethod
@@ -399,6 +565,37 @@ class SimilarityWeightedRouter(EmbeddingRouter):
 
             embedder = OpenAIEmbedder(PUBLISHED_EMBEDDING_MODEL)
         return cls(records, matrix, embedder=embedder, strong=strong, weak=weak, **options)
+
+
+def _saved_ranking(path: Path, config: dict[str, Any], keys: npt.NDArray[np.integer[Any]] | None) -> _Ranking:
+    """Return the ranking of a saved router, whose battles are of the kinds `keys`; None for those of a vector store."""
+    tiers, ratings, num_tiers = config["tiers"], config["ratings"], config["num_tiers"]
+    if (
+        type(num_tiers) is not int
+        or num_tiers < 1
+        or not isinstance(tiers, dict)
+        or not all(type(tier) is int and 0 <= tier < num_tiers for tier in tiers.values())
+        or not isinstance(ratings, dict)
+        or ratings.keys() != tiers.keys()
+        or not all(map(is_number, ratings.values()))
+        or (
+            keys is not None
+            and not set(np.concatenate(np.divmod(keys // 3, num_tiers)).tolist()) <= set(tiers.values())
+        )
+    ):
+        raise CheckpointError(f"{path / WEIGHTS_FILE} does not fit its config.json: the checkpoint is damaged")
+    return _Ranking(ratings, tiers, num_tiers)
+
+
+def _saved_counts(path: Path, config: dict[str, Any], ranking: _Ranking) -> npt.NDArray[np.integer[Any]]:
+    counts = config.get("counts")
+    if (
+        not isinstance(counts, list)
+        or len(counts) != len(ranking.every_kind())
+        or not all(type(count) is int and 0 <= count < 1 << 53 for count in counts)
+    ):
+        raise CheckpointError(f"{path / 'config.json'}: counts do not fit the tiers: the checkpoint is damaged")
+    return np.array(counts, dtype=np.int64)
 
 
 def _cells(
