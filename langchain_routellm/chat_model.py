@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
 from typing import Any, Unpack, cast
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -226,15 +225,13 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
         """Route one call and stream the chosen model; the first chunk carries the decision."""
-        yield from self._dispatch.stream(input, config, self._arguments(kwargs, stop))
+        return self._dispatch.stream(input, config, self._arguments(kwargs, stop))
 
-    async def astream(
+    def astream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         """Async twin of `stream`."""
-        async with aclosing(self._dispatch.astream(input, config, self._arguments(kwargs, stop))) as stream:
-            async for chunk in stream:
-                yield chunk
+        return self._dispatch.astream(input, config, self._arguments(kwargs, stop))
 
     def batch(
         self,

@@ -488,7 +488,7 @@ class Dispatch:
         self, values: Sequence[Any], config: RunnableConfig | list[RunnableConfig] | None
     ) -> list[tuple[RunnableConfig, CallbackManagerForChainRun]]:
         """Open the router's run of each call of a batch."""
-        configs = get_config_list(config, len(values))
+        configs = _configs(config, len(values))
         managers = self._managers(config, configs, get_callback_manager_for_config)
         return [(c, self._opened(m, v, c)) for m, v, c in zip(managers, values, configs, strict=True)]
 
@@ -496,7 +496,7 @@ class Dispatch:
         self, values: Sequence[Any], config: RunnableConfig | list[RunnableConfig] | None
     ) -> list[tuple[RunnableConfig, AsyncCallbackManagerForChainRun]]:
         """Async twin of `start_all`; the runs open at the same time."""
-        configs = get_config_list(config, len(values))
+        configs = _configs(config, len(values))
         managers = self._managers(config, configs, get_async_callback_manager_for_config)
         opened = [self._aopened(m, v, c) for m, v, c in zip(managers, values, configs, strict=True)]
         if any(manager.handlers for manager in managers):
@@ -589,6 +589,13 @@ class Dispatch:
         if record is not None:
             child["run_id"] = record.runs_under(side, manager)
         return child
+
+
+def _configs(config: RunnableConfig | list[RunnableConfig] | None, count: int) -> list[RunnableConfig]:
+    """The complete config of each call of a batch; it is only read, so calls that were given one config share it."""
+    if isinstance(config, Sequence) or (config is not None and config.get("run_id") is not None):
+        return get_config_list(config, count)
+    return [ensure_config(config)] * count
 
 
 def _manager_below(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
@@ -136,13 +135,11 @@ class RouteLLMRunnable(RoutedFields, RunnableSerializable[Any, Any]):
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """Route one input and stream the chosen side."""
-        yield from self._dispatch.stream(input, config, kwargs)
+        return self._dispatch.stream(input, config, kwargs)
 
-    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+    def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
         """Async twin of `stream`."""
-        async with aclosing(self._dispatch.astream(input, config, kwargs)) as stream:
-            async for chunk in stream:
-                yield chunk
+        return self._dispatch.astream(input, config, kwargs)
 
     def batch(
         self,

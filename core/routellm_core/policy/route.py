@@ -292,7 +292,7 @@ class Route(Generic[T]):
         try:
             if source is None:
                 source = self.attempt(open_)
-            while True:
+            while not self._flows:
                 try:
                     piece = next(source, _END)
                     if piece is _END:
@@ -311,6 +311,9 @@ class Route(Generic[T]):
                     source = self.attempt(open_)
                 else:
                     yield from self._released(cast(T, piece), is_empty)
+            else:
+                for piece in source:
+                    yield piece
             yield from self._rest()
         finally:
             close_stream(source)
@@ -326,7 +329,7 @@ class Route(Generic[T]):
         try:
             if source is None:
                 source = await self.aattempt(open_)
-            while True:
+            while not self._flows:
                 try:
                     try:
                         piece = await anext(source)
@@ -353,11 +356,26 @@ class Route(Generic[T]):
                 else:
                     for ready in self._released(piece, is_empty):
                         yield ready
+            else:
+                while True:
+                    try:
+                        piece = await anext(source)
+                    except StopAsyncIteration:
+                        break
+                    except GeneratorExit:
+                        closed = True
+                        raise
+                    yield piece
             for ready in self._rest():
                 yield ready
         finally:
             if not closed:
                 await aclose_stream(source)
+
+    @property
+    def _flows(self) -> bool:
+        """Whether the rest of a stream goes out as it comes: its side answers for good, with a sound piece."""
+        return self._begun and bool(self._sound)
 
     def _take(self, piece: T) -> None:
         """Hold a piece that has come."""
