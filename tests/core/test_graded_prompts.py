@@ -38,8 +38,8 @@ def test_every_row_has_the_schema() -> None:
 
 
 def test_the_set_is_large_enough_and_mostly_english() -> None:
-    assert len(ROWS) >= 1400
-    assert len(ENGLISH) / len(ROWS) >= 0.7
+    assert len(ROWS) >= 1500
+    assert 0.7 <= len(ENGLISH) / len(ROWS) <= 0.85
     assert len({row["field"] for row in ROWS}) >= 60
 
 
