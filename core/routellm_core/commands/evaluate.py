@@ -27,7 +27,8 @@ from routellm_core.commands.options import (
 )
 from routellm_core.commands.progress import progress_bar
 from routellm_core.commands.verdicts import show_results
-from routellm_core.errors import ConfigurationError, MissingExtraError
+from routellm_core.errors import ConfigurationError, DataError, MissingExtraError
+from routellm_core.policy.acceptance import checked_band
 from routellm_core.report.escaping import printable
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from routellm_core.evaluation.benchmarks import Benchmark
+    from routellm_core.evaluation.costs import Money
     from routellm_core.policy.savings import Price
     from routellm_core.routers.base import Router
 
@@ -76,6 +78,40 @@ def evaluate(
     price: Prices = None,
     tokens: TokensOfACall = None,
     currency: Currency = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget",
+            help="Money for 1,000 calls: name the best single model, pair and three of all models with a --price, in "
+            "the place of judging one pair.",
+        ),
+    ] = None,
+    folds: Annotated[
+        int,
+        typer.Option(
+            "--folds",
+            help="With --budget, in the place of --router: order the prompts of each of so many folds by a router that "
+            "is trained on the others; 0: no.",
+            min=0,
+            max=100,
+        ),
+    ] = 0,
+    accept_threshold: Annotated[
+        float,
+        typer.Option(
+            "--accept-threshold",
+            help="Rows with 'accepted' (true, false or a score) say whether a check accepts the weak answer, and so "
+            "whether a cascade pays; a score of at least this is accepted.",
+        ),
+    ] = 0.5,
+    accept_band: Annotated[
+        str | None,
+        typer.Option(
+            "--accept-band",
+            help="LOW/HIGH: win rates within which weak answers are checked, such as 0.2/0.5.",
+            show_default="the band that gains most",
+        ),
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for results.json, report.html and the figures.")
     ] = Path("evaluation"),
@@ -91,13 +127,14 @@ def evaluate(
 
     Example: routellm evaluate --data results.jsonl --strong gpt-4.1 --weak gpt-4.1-mini --price gpt-4.1=2/8 --price
     gpt-4.1-mini=.4/1.6
+
+    Example: routellm evaluate --data outcomes.jsonl --price prices.json --budget 0.6
     """
     from routellm_core.data.files import SkippedRows
     from routellm_core.data.joining import JoinReport
     from routellm_core.data.reading import joined_together
-    from routellm_core.evaluation.benchmarks import STRONG, WEAK, load_benchmark, load_outcomes
+    from routellm_core.evaluation.benchmarks import STRONG, WEAK, load_benchmark, load_outcomes, load_scores
     from routellm_core.evaluation.costs import Money, call_costs
-    from routellm_core.evaluation.overlap import leave_out_seen
     from routellm_core.report.figures import save_figures
     from routellm_core.report.files import REPORT_FILE, RESULTS_FILE, save_evaluation
     from routellm_core.report.rendering import check_templates
@@ -111,9 +148,14 @@ def evaluate(
             f"{what}: give --data FILE with outcomes, or --benchmark NAME with --data FOLDER of tidy JSON lines or a "
             "checkout of lm-sys/RouteLLM"
         )
+    band = _parse_band(accept_band)
     money = Money(parse_prices(price), parse_tokens(tokens), currency or "")
     if tokens is not None and not money.prices:
         raise ConfigurationError("--tokens is of use with prices only: give --price MODEL=IN/OUT for both models")
+    if budget is not None:
+        _check_choice(benchmarks, router, strong, weak, folds)
+    elif folds:
+        raise ConfigurationError("--folds needs --budget: to train a router and judge it by folds, use routellm train")
     source = files.pop(0) if benchmarks else None
     loaded = [
         load_benchmark(name, source or "", strong=strong or STRONG, weak=weak or WEAK, split=split)
@@ -123,9 +165,16 @@ def evaluate(
     joined = JoinReport()
     groups = joined_together(files, form=form) if files else []
     files = [group[0].path for group in groups]
+    if budget is not None and len(groups) > 1:
+        raise ConfigurationError(f"--budget takes one set of outcomes: give {files[0]} or {files[1]}")
     loaded += _told_apart(
         files,
-        [load_outcomes(g, strong=strong, weak=weak, form=form, skip_bad=bad, joined=joined) for g in groups],
+        [
+            load_outcomes(g, strong=strong, weak=weak, form=form, skip_bad=bad, joined=joined)
+            if budget is None
+            else load_scores(g, models=list(money.prices), form=form, skip_bad=bad, joined=joined)
+            for g in groups
+        ],
     )
     report_joined(joined)
     if bad is not None:
@@ -142,9 +191,13 @@ def evaluate(
     except OSError as exc:
         raise ConfigurationError(f"--out {out}: the folder cannot be created ({exc.strerror})") from exc
     specs = _several(router)
-    if not specs:
+    if not specs and not folds:
         print("no --router given: this judges the bundled router (mf)", file=sys.stderr if as_json else sys.stdout)
-    sources, routers = _routers(specs or ["mf"])
+    sources, routers = ({}, {}) if folds else _routers(specs or ["mf"])
+    loaded = [_unseen(found, routers, budget) for found in loaded]
+    if budget is not None:
+        _choose(loaded[0], routers, money, budget, out, folds=folds, draws=draws, seed=seed, as_json=as_json)
+        return
     results = [
         evaluate_priced(
             found,
@@ -153,10 +206,12 @@ def evaluate(
             routers=routers,
             command=command_line(),
             sources=sources,
+            accept_threshold=accept_threshold,
+            accept_band=band,
             draws=draws,
             seed=seed,
         )
-        for found in [leave_out_seen(found, routers) for found in loaded]
+        for found in loaded
     ]
     written = ", ".join(map(str, save_evaluation(results, out)))
     try:
@@ -175,6 +230,74 @@ def evaluate(
 def _several(values: Sequence[str] | None) -> list[str]:
     """Options given again or with commas, each once, in order."""
     return list(dict.fromkeys(part.strip() for value in values or [] for part in value.split(",") if part.strip()))
+
+
+def _unseen(benchmark: Benchmark, routers: Mapping[str, Router], budget: float | None) -> Benchmark:
+    """The benchmark without the prompts that a router was trained on."""
+    from routellm_core.evaluation.overlap import leave_out_seen
+
+    try:
+        return leave_out_seen(benchmark, routers)
+    except DataError as exc:
+        if budget is not None:
+            exc.add_note("or order the prompts by routers that are trained on other folds of these outcomes: --folds 5")
+        raise
+
+
+def _choose(
+    benchmark: Benchmark,
+    routers: Mapping[str, Router],
+    money: Money,
+    budget: float,
+    out: Path,
+    *,
+    folds: int,
+    draws: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Name the best models at a budget."""
+    from routellm_core.commands.choices import choose, out_of_fold
+    from routellm_core.report.results import trained_on_text
+
+    if folds:
+        name, trained_on = "mf routers", f"each trained on the other {folds - 1} of {folds} folds of these prompts"
+        rates = out_of_fold(benchmark, money, budget, folds, seed)
+    else:
+        ((name, router),) = routers.items()
+        trained_on = trained_on_text(router)
+        rates = _win_rates(routers, benchmark)[name]
+        name = f"the router {name}"
+    choose(benchmark, rates, budget, money, name, trained_on, out, draws=draws, seed=seed, as_json=as_json)
+
+
+def _check_choice(
+    benchmarks: Sequence[str], router: Sequence[str] | None, strong: str | None, weak: str | None, folds: int
+) -> None:
+    """Refuse what has no meaning beside ``--budget``."""
+    if folds == 1 or (folds and _several(router)):
+        what = f"--folds {folds}" if folds == 1 else f"--folds {folds} --router {_several(router)[0]}"
+        raise ConfigurationError(f"{what}: expected 2 folds or more, or one --router")
+    if strong is not None or weak is not None:
+        raise ConfigurationError(
+            "--strong and --weak name one pair, --budget looks for the best: leave one of them out"
+        )
+    if benchmarks:
+        raise ConfigurationError(f"--budget needs outcomes of many models: leave --benchmark {benchmarks[0]} out")
+    if len(_several(router)) > 1:
+        raise ConfigurationError("--budget takes one --router, by which the prompts are ordered for all pairs")
+
+
+def _parse_band(value: str | None) -> tuple[float, float] | None:
+    """The band of win rates that ``--accept-band`` gives."""
+    if value is None:
+        return None
+    try:
+        return checked_band([float(edge) for edge in value.split("/")])
+    except (ValueError, ConfigurationError):
+        raise ConfigurationError(
+            f"--accept-band {value!r}: expected two win rates LOW/HIGH, 0 <= low < high <= 1, such as 0.2/0.5"
+        ) from None
 
 
 def _told_apart(files: Sequence[Path], loaded: Sequence[Benchmark]) -> list[Benchmark]:

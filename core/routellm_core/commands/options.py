@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from routellm_core.checks import same_file
+from routellm_core.checks import is_number, same_file
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.savings import Price
 
@@ -56,7 +57,7 @@ Prices = Annotated[
     typer.Option(
         "--price",
         help="MODEL=IN/OUT: money per million input and output tokens of a model, such as gpt-4.1=2/8; MODEL=N for "
-        "both. May be given again.",
+        'both. May be given again. Or a .json file of them: {"gpt-4.1": [2, 8], ...}.',
     ),
 ]
 Currency = Annotated[
@@ -125,19 +126,46 @@ def parse_prices(values: Sequence[str] | None) -> dict[str, Price]:
     """The prices that ``--price`` gives, by model.
 
     Raises:
-        ConfigurationError: A value is not MODEL=IN/OUT, or a model has two prices.
+        ConfigurationError: A value is neither MODEL=IN/OUT nor a file of prices, or a model has two prices.
     """
     out: dict[str, Price] = {}
     for value in values or ():
-        model, sep, amounts = value.rpartition("=")
-        numbers = _numbers(amounts)
-        if not sep or not model or not 1 <= len(numbers) <= 2:
-            raise ConfigurationError(
-                f"--price {value!r}: expected MODEL=IN/OUT, money per million tokens >= 0, such as gpt-4.1=2/8"
-            )
-        if model in out:
+        if "=" not in value and value.lower().endswith(".json"):
+            found = _prices_of_file(Path(value))
+        else:
+            model, sep, amounts = value.rpartition("=")
+            numbers = _numbers(amounts)
+            if not sep or not model or not 1 <= len(numbers) <= 2:
+                raise ConfigurationError(
+                    f"--price {value!r}: expected MODEL=IN/OUT, money per million tokens >= 0, such as gpt-4.1=2/8, or "
+                    "a .json file"
+                )
+            found = {model: Price(numbers[0], numbers[-1])}
+        for model in found.keys() & out.keys():
             raise ConfigurationError(f"--price {value!r}: {model} has a price already; give one for each model")
-        out[model] = Price(numbers[0], numbers[-1])
+        out |= found
+    return out
+
+
+def _prices_of_file(file: Path) -> dict[str, Price]:
+    """The prices of a JSON file: one number for input and output tokens, or both."""
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigurationError(f"--price {file}: cannot be read ({exc.strerror})") from None
+    except (ValueError, RecursionError):
+        rows = None
+    if not isinstance(rows, dict) or not rows:
+        raise ConfigurationError(f'--price {file}: expected a JSON object of prices, such as {{"gpt-4.1": [2, 8]}}')
+    out = {}
+    for model, price in rows.items():
+        numbers = price if isinstance(price, list) else [price]
+        if not 1 <= len(numbers) <= 2 or not all(is_number(n) and 0 <= n < float("inf") for n in numbers):
+            raise ConfigurationError(
+                f"--price {file}: {model!r:.80} has the price {price!r:.80}; expected money per million tokens, a "
+                "number >= 0 or [input, output]"
+            )
+        out[model] = Price(float(numbers[0]), float(numbers[-1]))
     return out
 
 

@@ -15,6 +15,9 @@ from routellm_core.report.results import (
     PAPER,
     alternatives,
     alternatives_header,
+    cascade_notes,
+    cascade_rows,
+    cascade_use,
     cost_notes,
     difference_text,
     left_out_notes,
@@ -45,6 +48,7 @@ def show_results(results: Sequence[Mapping[str, Any]], *, guessed: int) -> None:
         shown.metrics(result, explain=i == 0)
         for router in result["routers"]:
             shown.verdict(result, router)
+            shown.cascade(result, router)
         if len(result["routers"]) == 1:  # of several routers, the page shows it for each
             shown.compared(result, result["routers"][0])
         if i >= guessed:
@@ -93,6 +97,17 @@ class _Terminal:
             cost = threshold_cost(result, router)
             self._say(f"to use it: {use}{f'; {cost}' if cost else ''}", wrap=False)
         for note in notes_of(router):
+            self.note(note)
+
+    def cascade(self, result: Mapping[str, Any], router: Mapping[str, Any]) -> None:
+        rows = cascade_rows(result, router)
+        if not rows:
+            return
+        self._say(f"{router['name']}: {router['cascade']['sentence']}", wrap=self.console.is_terminal)
+        if use := cascade_use(router):
+            self._say(f"to use it: {use}", wrap=False)
+        self._table(("cascade", ""), [("", row) for row in rows])
+        for note in cascade_notes(result, router):
             self.note(note)
 
     def compared(self, result: Mapping[str, Any], router: Mapping[str, Any]) -> None:

@@ -56,7 +56,7 @@ OWN_PREFIXES = ("scores.", "answers.", "costs.")
 # these columns in this order, a cell that a spreadsheet could run as a formula is preceded by an apostrophe.
 WRITTEN_HEADERS = frozenset(
     ("prompt", "id", "source", "weight", "costs", "tokens", *own)
-    for own in (("model_a", "model_b", "winner"), ("scores",), ("answers", "gold"))
+    for own in (("model_a", "model_b", "winner"), ("scores", "accepted"), ("answers", "gold"))
 )
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _BINARY = (

@@ -32,8 +32,9 @@ def read_outcomes(
 
     Rows have ``prompt`` and ``scores`` (``{"model": number, ...}``; in CSV and parquet also JSON text, a map or a
     struct), or one field ``scores.MODEL`` per model, empty if that model has no score. Optional fields: ``id`` (or
-    ``prompt_id``), ``source``, ``weight``, ``costs`` (``{"model": number}``, or ``costs.MODEL``) and ``tokens``
-    (``{"model": {"input": number, "output": number}}``). Of a chat in ``turns``, the first turn is the prompt. Rows of
+    ``prompt_id``), ``source``, ``weight``, ``costs`` (``{"model": number}``, or ``costs.MODEL``), ``tokens``
+    (``{"model": {"input": number, "output": number}}``) and ``accepted`` (what a check says of the weak model's answer:
+    true, false or a score). Of a chat in ``turns``, the first turn is the prompt. Rows of
     a foreign form are translated, see `routellm_core.data.forms.FORMS`. File formats are those of `read_rows`.
 
     Rows about one model each, in one file or in several, are joined by prompt or id, and held in memory for that.
@@ -355,7 +356,9 @@ def _own_names(file: FileReader) -> dict[str, str]:
     for name in file.columns or ():
         lowered = name.lower()
         prefix = next((prefix for prefix in OWN_PREFIXES if lowered.startswith(prefix)), "")
-        own = lowered if lowered in (*OWN_COLUMNS, "id", "source", "weight") else prefix + name[len(prefix) :]
+        own = (
+            lowered if lowered in (*OWN_COLUMNS, "id", "source", "weight", "accepted") else prefix + name[len(prefix) :]
+        )
         if own != name and own not in (file.columns or ()):
             if own in renamed.values():
                 raise DataError(f"{file.path}: two columns are named {own!r} except for case; rename one of them")

@@ -45,6 +45,11 @@ def _without_missing(value: Any) -> Any:
     return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
+def _verdict(value: Any) -> Any:
+    """Read the words true and false, which a CSV cell holds, as verdicts."""
+    return {"true": True, "false": False}.get(value.strip().lower(), value) if isinstance(value, str) else value
+
+
 String = Annotated[StrictStr, BeforeValidator(_well_formed)]
 Model = Annotated[String, Field(min_length=1)]
 Text = Annotated[String, BeforeValidator(_text)]
@@ -131,9 +136,12 @@ class Outcome(_Record):
         weight: How much the row counts, >= 0.
         costs: What the call of each model cost, in one currency for all; only models whose cost is known.
         tokens: Tokens that the call of each model used, if known.
+        accepted: What a check says of the weak model's answer, for the evaluation of a cascade: a score, true counting
+            as 1 and false as 0; None if it is not known.
     """
 
     scores: Annotated[dict[Model, Number], BeforeValidator(_without_missing), Field(min_length=1)]
+    accepted: Annotated[Number | None, BeforeValidator(_verdict)] = None
 
 
 class AnsweredPrompt(_Record):

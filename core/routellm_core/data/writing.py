@@ -119,7 +119,7 @@ def _write_csv(file: IO[bytes], kind: type[BaseModel], records: Iterable[BaseMod
 
 def _write_parquet(file: IO[bytes], kind: type[BaseModel], records: Iterable[BaseModel]) -> int:
     arrow, parquet = import_pyarrow("Writing a parquet file")
-    numbers = {"weight": arrow.float64()}
+    numbers = {"weight": arrow.float64(), "accepted": arrow.float64()}
     schema = arrow.schema([(name, numbers.get(name, arrow.string())) for name in kind.model_fields])
     count = 0
     batch: list[Row] = []

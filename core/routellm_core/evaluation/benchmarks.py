@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ MAX_PROMPT_CHARS = 400_000_000
 BENCHMARKS = ("mmlu", "gsm8k", "mt-bench")
 TITLES = {"mmlu": "MMLU", "gsm8k": "GSM8K", "mt-bench": "MT-Bench"}
 # All that is kept of a row, so that answers stored beside the scores cost no memory.
-_FIELDS = ("prompt", "turns", "scores", "contaminated", "split", "_costs", "_tokens")
+_FIELDS = ("prompt", "turns", "scores", "contaminated", "split", "_costs", "_tokens", "_accepted")
 # A row with its place, for messages.
 Located = tuple[str, "Row"]
 _TIDY_FILES = {"mmlu": "mmlu.jsonl", "gsm8k": "gsm8k.jsonl", "mt-bench": "mt_bench.jsonl"}
@@ -92,6 +92,8 @@ class Benchmark:
         tokens: Input and output tokens of the call (n, 2), likewise.
         seen: How many rows were left out because a router was trained on their prompts, by its name; see
             `leave_out_seen`.
+        accepted: What a check says of the weak model's answer (n,), a score that is 1 for true and 0 for false, and NaN
+            where it is not known; None where it is known of no row.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Benchmark:
     costs: Mapping[str, Floats] = field(default_factory=dict)
     tokens: Mapping[str, Floats] = field(default_factory=dict)
     seen: Mapping[str, int] = field(default_factory=dict)
+    accepted: Floats | None = None
 
     @property
     def strong_scores(self) -> Floats:
@@ -123,6 +126,8 @@ class Benchmark:
             name: {model: values[keep] for model, values in getattr(self, name).items()}
             for name in ("scores", "costs", "tokens")
         }
+        if self.accepted is not None:
+            parts["accepted"] = self.accepted[keep]
         prompts = tuple(prompt for prompt, kept in zip(self.prompts, keep, strict=True) if kept)
         return replace(self, prompts=prompts, **parts, **changes)
 
@@ -203,37 +208,13 @@ def load_outcomes(
         DataError: No such file, an empty one, a malformed row (named by its place), or no row with the pair's scores.
         ConfigurationError: `strong` or `weak` is needed, or is not in the file.
     """
-    from routellm_core.data.convert import scores_of  # these load pydantic
-    from routellm_core.data.joining import JoinReport
-    from routellm_core.data.reading import preferences_of
-    from routellm_core.data.records import Battle
+    from routellm_core.data.joining import JoinReport  # loads pydantic
 
-    file = sources_of(data)[0].path
-    dropped = 0
-
-    def clean(row: Row) -> bool:
-        nonlocal dropped
-        marked = _is_marked(row)
-        dropped += marked
-        return not marked
-
-    report = JoinReport() if joined is None else joined
-    found = preferences_of(data, form=form, skip_bad=skip_bad, joined=report, keep=clean)
+    file, report = sources_of(data)[0].path, JoinReport() if joined is None else joined
     pair = None if strong is None or weak is None else (strong, weak)
-    asked = None if pair is None else {*map(_bare, pair)}
-
-    def of_others(record: Record) -> bool:
-        """Whether a record is a battle of other models: such data hold many pairs."""
-        return asked is not None and isinstance(record, Battle) and {*map(_bare, scores_of(record))} != asked
-
-    scored = ((where, _outcome_row(record, scores_of(record))) for where, record in found if not of_others(record))
-    rows, lacking = _with_both(_bounded(file, scored), pair)
-    if report.joined:  # joined rows are expected to lack models: they count like those that only one model has
-        report.matched -= len(lacking)
-        report.dropped += len(lacking)
-    elif skip_bad is not None:
-        for where, model in lacking:
-            skip_bad.add(f"{file}, {where}: no score of {shown_names([model])}; every row needs one of both models")
+    rows, dropped = _outcome_rows(data, pair, form, skip_bad, report)
+    rows, lacking = _complete(rows, pair or _usual_models(rows, only=2), _bare)
+    _count_lacking(file, lacking, skip_bad, report)
     if not rows:
         raise DataError(f"{file}: no rows left ({dropped} contaminated, {skip_bad.count if skip_bad else 0} malformed)")
     models = _models(rows, file)
@@ -249,11 +230,111 @@ def load_outcomes(
             )
         means = {m: float(np.mean([row["scores"][m] for _, row in rows])) for m in models}
         strong, weak = sorted(models, key=lambda m: -means[m])
-    stem = re.sub(r"(\.(jsonl|json|ndjson|csv|tsv|parquet))?(\.gz)?$", "", file.name, flags=re.IGNORECASE)
-    benchmark = _benchmark(stem, rows, file, (strong, weak), "all", dropped)
+    benchmark = _benchmark(_stem(file), rows, file, (strong, weak), "all", dropped)
+    return _with_incomplete(benchmark, lacking, report)
+
+
+def load_scores(
+    data: Data,
+    *,
+    models: Collection[str] = (),
+    form: str | None = None,
+    skip_bad: SkippedRows | None = None,
+    joined: JoinReport | None = None,
+) -> Benchmark:
+    """Load outcomes of many models, to choose among them: see `routellm_core.evaluation.pairs`.
+
+    Args:
+        data: As for `load_outcomes`, likewise `form`, `skip_bad` and `joined`.
+        models: Only rows with a score of each of these are kept, and the others are counted; empty: all models that
+            have a score in most rows.
+        form: See there.
+        skip_bad: See there.
+        joined: See there.
+
+    Returns:
+        The rows with the scores of these models. The strong model is the one with the best mean score, the weak one
+        that with the worst.
+
+    Raises:
+        DataError: As for `load_outcomes`.
+        ConfigurationError: A model is not in the file.
+    """
+    from routellm_core.data.joining import JoinReport  # loads pydantic
+
+    file, report = sources_of(data)[0].path, JoinReport() if joined is None else joined
+    rows, dropped = _outcome_rows(data, None, form, skip_bad, report)
+    known = dict.fromkeys(model for _, row in rows for model in row["scores"])
+    for model in models:
+        if model not in known:
+            raise ConfigurationError(f"models={model!r}: {file} has scores of {shown_names(known)}")
+    wanted = tuple(models) or _usual_models(rows)
+    rows, lacking = _complete(rows, wanted)
+    _count_lacking(file, lacking, skip_bad, report)
+    if lacking and len(rows) == 0:
+        raise DataError(f"{file}: no row has a score of each of {shown_names(wanted)}; leave some of them out")
+    if len(wanted) < 2 or not rows:
+        raise DataError(f"{file}: scores of {len(wanted)} models in {len(rows)} rows: at least 2 models are needed")
+    for _, row in rows:
+        row["scores"] = {model: row["scores"][model] for model in wanted}
+    means = {m: float(np.mean([row["scores"][m] for _, row in rows])) for m in wanted}
+    best, worst = max(wanted, key=means.__getitem__), min(reversed(wanted), key=means.__getitem__)
+    benchmark = _benchmark(_stem(file), rows, file, (best, worst), "all", dropped)
+    return _with_incomplete(benchmark, lacking, report)
+
+
+def _stem(file: Path) -> str:
+    return re.sub(r"(\.(jsonl|json|ndjson|csv|tsv|parquet))?(\.gz)?$", "", file.name, flags=re.IGNORECASE)
+
+
+def _with_incomplete(benchmark: Benchmark, lacking: Sequence[tuple[str, str]], report: JoinReport) -> Benchmark:
+    """The benchmark with the number of rows that lack a score; joined rows count theirs in the report."""
     if report.joined or not lacking:
         return benchmark
     return replace(benchmark, incomplete=len(lacking), first_incomplete=lacking[0][0])
+
+
+def _outcome_rows(
+    data: Data,
+    pair: tuple[str, str] | None,
+    form: str | None,
+    skip_bad: SkippedRows | None,
+    report: JoinReport,
+) -> tuple[list[Located], int]:
+    """The rows of a file that are not contaminated, and how many are; with a pair, without battles of other models."""
+    from routellm_core.data.convert import scores_of  # these load pydantic
+    from routellm_core.data.reading import preferences_of
+    from routellm_core.data.records import Battle
+
+    dropped = 0
+
+    def clean(row: Row) -> bool:
+        nonlocal dropped
+        marked = _is_marked(row)
+        dropped += marked
+        return not marked
+
+    asked = None if pair is None else {*map(_bare, pair)}
+
+    def of_others(record: Record) -> bool:
+        """Whether a record is a battle of other models: such data hold many pairs."""
+        return asked is not None and isinstance(record, Battle) and {*map(_bare, scores_of(record))} != asked
+
+    found = preferences_of(data, form=form, skip_bad=skip_bad, joined=report, keep=clean)
+    scored = ((where, _outcome_row(record, scores_of(record))) for where, record in found if not of_others(record))
+    return _bounded(sources_of(data)[0].path, scored), dropped
+
+
+def _count_lacking(
+    file: Path, lacking: Sequence[tuple[str, str]], skip_bad: SkippedRows | None, report: JoinReport
+) -> None:
+    """Count rows that were left out because they lack a score."""
+    if report.joined:  # joined rows are expected to lack models: they count like those that only one model has
+        report.matched -= len(lacking)
+        report.dropped += len(lacking)
+    elif skip_bad is not None:
+        for where, model in lacking:
+            skip_bad.add(f"{file}, {where}: no score of {shown_names([model])}; every row needs one of both models")
 
 
 def benchmark_of(records: Iterable[Record], *, name: str, strong: str, weak: str) -> Benchmark:
@@ -283,24 +364,30 @@ def _outcome_row(record: Any, scores: dict[str, float]) -> Row:
         model: tuple(math.nan if count is None else count for count in (used.input, used.output))
         for model, used in record.tokens.items()
     }
-    return {"prompt": record.prompt, "scores": scores, "_costs": record.costs, "_tokens": tokens}
+    accepted = getattr(record, "accepted", None)
+    known = {"_costs": record.costs, "_tokens": tokens, "_accepted": math.nan if accepted is None else accepted}
+    return {"prompt": record.prompt, "scores": scores, **known}
 
 
-def _with_both(rows: list[Located], pair: tuple[str, str] | None) -> tuple[list[Located], list[tuple[str, str]]]:
-    """The rows with a score of both models, which are those of most rows if `pair` is None; and what others lack.
-
-    Returns:
-        The rows; and the place of each other row, with a model that it lacks. All rows are kept where none has both, as
-        it is said elsewhere which models there are.
-    """
+def _usual_models(rows: Sequence[Located], only: int | None = None) -> tuple[str, ...]:
+    """The models that most rows have a score of; none unless they are `only` so many."""
     counts = Counter(model for _, row in rows for model in row["scores"])
-    models = pair or tuple(model for model, count in counts.items() if 2 * count >= len(rows))
-    if len(models) != 2:
-        return rows, []
+    models = tuple(model for model, count in counts.items() if 2 * count >= len(rows))
+    return models if only in (None, len(models)) else ()
+
+
+def _complete(
+    rows: list[Located], models: Sequence[str], name: Callable[[str], str] = str
+) -> tuple[list[Located], list[tuple[str, str]]]:
+    """The rows with a score of each of these models; and the place of each other row, with a model that it lacks.
+
+    All rows are kept where none has all of them, as it is said elsewhere which models there are. Names are compared as
+    `name` gives them.
+    """
     kept, lacking = [], []
     for where, row in rows:
-        has = {*map(_bare, row["scores"])}
-        missing = next((model for model in models if _bare(model) not in has), None)
+        has = {*map(name, row["scores"])}
+        missing = next((model for model in models if name(model) not in has), None)
         if missing is None:
             kept.append((where, row))
         else:
@@ -364,7 +451,9 @@ def _benchmark(
     scores = {m: np.array([_score(row, m, where, file) for where, row in rows], dtype=np.float64) for m in models}
     prompts = tuple(_prompt(row, where, file) for where, row in rows)
     costs, tokens = (_known(rows, models, kind, shape) for kind, shape in (("_costs", ()), ("_tokens", (2,))))
-    return Benchmark(name, prompts, scores, strong, weak, split, dropped, costs=costs, tokens=tokens)
+    verdicts = np.array([row.get("_accepted", np.nan) for _, row in rows], dtype=np.float64)
+    accepted = None if np.isnan(verdicts).all() else verdicts
+    return Benchmark(name, prompts, scores, strong, weak, split, dropped, costs=costs, tokens=tokens, accepted=accepted)
 
 
 def _known(rows: Sequence[Located], models: Sequence[str], field: str, shape: tuple[int, ...]) -> dict[str, Floats]:

@@ -7,7 +7,7 @@ here comes from rows that had no say in the choice (cross-fitting), and the inte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, TypeAlias
@@ -23,7 +23,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 # Shares of the most expensive model of a triple that are tried.
 _STEPS = 41
-_HULL_POINTS = 41
+_HULL_POINTS = 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +43,24 @@ class Mix:
     quality: float
 
     def __str__(self) -> str:
-        parts = (f"{share:.0%} {model}" for model, share in zip(self.models, self.shares, strict=True) if share > 0)
+        parts = (f"{share:.0%} {model}" for model, share in zip(self.models, self.shares, strict=True))
         return " + ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The best mix of one size at a budget.
+    """The best mix of at most so many models at a budget.
 
     Attributes:
+        budget: Mean cost of a call that is not to be exceeded.
         mix: Chosen by all rows.
         quality: Mean score of what the same procedure chose without the rows that it is measured on, with its
             interval.
-        gain: The same, less that of the best choice of one size smaller, on the same rows; None for a single model.
+        gain: The same, less that of the best choice of one model fewer, on the same rows; None for a single model.
         agreement: Share of the folds in which the same models were chosen.
     """
+
+    budget: float
 
     mix: Mix
     quality: Estimate
@@ -76,7 +79,8 @@ class Choices:
         single: The best model that the budget pays for on its own.
         pair: The best pair; None with a single model.
         triple: The best three; None with fewer models.
-        hull: Over budgets from the cheapest to the most expensive model: the best single model or pair, by all rows.
+        hull: Over budgets from the cheapest to the most expensive model: the best choice of at most two models, where
+            it scores more on all rows than every cheaper one.
     """
 
     budget: float
@@ -85,7 +89,7 @@ class Choices:
     single: Choice
     pair: Choice | None
     triple: Choice | None
-    hull: tuple[Mix, ...]
+    hull: tuple[Choice, ...]
 
     @property
     def recommended(self) -> Choice:
@@ -96,7 +100,9 @@ class Choices:
         """
         best = self.single
         for larger in (self.pair, self.triple):
-            if larger is not None and larger.gain is not None and larger.gain.low > 0:
+            if larger is None or larger.gain is None or len(larger.mix.models) <= len(best.mix.models):
+                continue
+            if larger.gain.low > 0:
                 best = larger
         return best
 
@@ -120,7 +126,7 @@ def best_models(
     Args:
         win_rates: Array (n,): what orders the prompts, the hardest highest; one router for all pairs.
         scores: Scores of each model, array (n,), in the order of `win_rates`; higher is better.
-        costs: Mean cost of a call of each model, > 0, in any unit of money.
+        costs: Mean cost of a call of each model, >= 0, in any unit of money.
         budget: Mean cost of a call that is not to be exceeded, in that unit.
         folds: Parts of the rows for cross-fitting.
         draws: Bootstrap draws of the intervals.
@@ -130,40 +136,22 @@ def best_models(
         The choices; intervals cover 95 %.
 
     Raises:
-        ConfigurationError: A cost or the budget is not a number > 0, or the budget pays for no model.
+        ConfigurationError: A cost is not a number >= 0, the budget not one > 0, or the budget pays for no model.
         DataError: Arrays differ in length, hold what is not a number, or there are too few rows.
     """
     problem = _Problem.of(win_rates, scores, costs, budget)
     folds = checked_count(folds, "folds", least=2, unit="parts")
-    how = Resampling(draws=draws, seed=seed)
-    parts = np.random.default_rng(seed).permutation(problem.count) % folds
+    crossed = _CrossFit(problem, folds, Resampling(draws=draws, seed=seed))
     sizes = [size for size in (1, 2, 3) if size <= len(problem.names)]
-    by_fold: dict[int, list[_Found]] = {size: [] for size in sizes}
-    earned: dict[int, Floats] = {size: np.empty(problem.count) for size in sizes}
-    for part in range(folds):
-        inside, outside = parts != part, parts == part
-        some = problem.rows(inside)
-        for size in sizes:
-            found = some.best(size)
-            by_fold[size].append(found)
-            earned[size][outside] = problem.earned(found, outside)
-    choices: dict[int, Choice] = {}
-    for size in sizes:
-        found = problem.best(size)
-        choices[size] = Choice(
-            problem.mix(found),
-            mean_interval(earned[size], how),
-            mean_interval(earned[size] - earned[size - 1], how) if size > 1 else None,
-            float(np.mean([fold.models == found.models for fold in by_fold[size]])),
-        )
+    choices = crossed.choices(float(budget), sizes)
     return Choices(
         float(budget),
         problem.count,
         len(problem.names),
-        choices[1],
-        choices.get(2),
-        choices.get(3),
-        problem.hull(),
+        choices[0],
+        choices[1] if len(sizes) > 1 else None,
+        choices[2] if len(sizes) > 2 else None,
+        crossed.hull(),
     )
 
 
@@ -183,7 +171,6 @@ class _Problem:
     Attributes:
         names: Models, the most expensive first.
         costs: Their costs (m,).
-        budget: Mean cost of a call.
         place: Where each row stands among all, (n,) in (0, 1), the hardest first; no two rows stand at one place.
         scores: (m, n), in the order of `place`.
         above: (m, n + 1): sum of the scores of the k hardest rows.
@@ -191,7 +178,6 @@ class _Problem:
 
     names: tuple[str, ...]
     costs: Floats
-    budget: float
     place: Floats
     scores: Floats
     above: Floats
@@ -205,9 +191,11 @@ class _Problem:
         budget: float,
     ) -> _Problem:
         """Check what was given, and sort the rows."""
-        for name, value in (*costs.items(), ("budget", budget)):
-            if not is_number(value) or value <= 0:
-                raise ConfigurationError(f"{name}={value!r:.80}: expected a cost of a call, a number > 0")
+        for name, value in costs.items():
+            if not is_number(value) or value < 0:
+                raise ConfigurationError(f"{name}={value!r:.80}: expected the cost of a call, a number >= 0")
+        if not is_number(budget) or budget <= 0:
+            raise ConfigurationError(f"budget={budget!r:.80}: expected the cost of a call, a number > 0")
         names = sorted(set(scores) & set(costs), key=lambda name: (-costs[name], name))
         if not names:
             raise ConfigurationError(
@@ -230,14 +218,12 @@ class _Problem:
         shuffled = np.random.default_rng(0).permutation(rates.size)
         order = shuffled[np.argsort(-rates[shuffled], kind="stable")]
         place = (np.arange(rates.size) + 0.5) / rates.size
-        return cls._sorted(
-            tuple(names), np.array([costs[name] for name in names]), float(budget), place, table[:, order]
-        )
+        return cls._sorted(tuple(names), np.array([costs[name] for name in names]), place, table[:, order])
 
     @classmethod
-    def _sorted(cls, names: tuple[str, ...], costs: Floats, budget: float, place: Floats, scores: Floats) -> _Problem:
+    def _sorted(cls, names: tuple[str, ...], costs: Floats, place: Floats, scores: Floats) -> _Problem:
         above = np.concatenate([np.zeros((len(names), 1)), np.cumsum(scores, axis=1)], axis=1)
-        return cls(names, costs, budget, place, scores, above)
+        return cls(names, costs, place, scores, above)
 
     @property
     def count(self) -> int:
@@ -245,7 +231,7 @@ class _Problem:
 
     def rows(self, kept: npt.NDArray[np.bool_]) -> _Problem:
         """The same with some of the rows."""
-        return self._sorted(self.names, self.costs, self.budget, self.place[kept], self.scores[:, kept])
+        return self._sorted(self.names, self.costs, self.place[kept], self.scores[:, kept])
 
     def earned(self, found: _Found, rows: npt.NDArray[np.bool_]) -> Floats:
         """Score of each of some rows, answered by the model of its place."""
@@ -254,9 +240,8 @@ class _Problem:
         earned: Floats = self.scores[:, rows][np.array(found.models)[turn], np.arange(turn.size)]
         return earned
 
-    def best(self, size: int, budget: float | None = None) -> _Found:
+    def best(self, size: int, budget: float) -> _Found:
         """The best mix of at most `size` models by all rows."""
-        budget = self.budget if budget is None else budget
         found = self._best_single(budget)
         if size >= 2:
             found = max(found, self._best_pair(budget), key=lambda f: f.quality)
@@ -306,15 +291,65 @@ class _Problem:
         return best
 
     def mix(self, found: _Found) -> Mix:
-        """What was found, by names."""
-        cost = float(np.dot(self.costs[list(found.models)], found.shares))
-        return Mix(tuple(self.names[i] for i in found.models), found.shares, cost, found.quality)
+        """What was found, by names; without models that get no prompts."""
+        used = [(i, share) for i, share in zip(found.models, found.shares, strict=True) if share > 0]
+        cost = float(sum(self.costs[i] * share for i, share in used))
+        return Mix(tuple(self.names[i] for i, _ in used), tuple(share for _, share in used), cost, found.quality)
 
-    def hull(self) -> tuple[Mix, ...]:
-        """The best of at most two models over budgets, each better than all that are cheaper."""
-        out: list[Mix] = []
-        for budget in np.linspace(self.costs[-1], self.costs[0], _HULL_POINTS):
-            mix = self.mix(self.best(2, float(budget)))
-            if not out or mix.quality > out[-1].quality:
-                out.append(mix)
+
+class _CrossFit:
+    """Choices of models, each measured on rows that had no say in it.
+
+    Args:
+        problem: All rows.
+        folds: How many parts they are cut into.
+        how: Of the intervals; its seed cuts the rows.
+    """
+
+    def __init__(self, problem: _Problem, folds: int, how: Resampling) -> None:
+        self._problem = problem
+        self._how = how
+        parts = np.random.default_rng(how.seed).permutation(problem.count) % folds
+        self._folds = [(problem.rows(parts != part), parts == part) for part in range(folds)]
+
+    def choices(self, budget: float, sizes: Sequence[int]) -> list[Choice]:
+        """The best choice of each of these sizes, which rise by one from 1."""
+        crossed = [self._crossed(size, budget) for size in sizes]
+        return [self._choice(budget, at, crossed) for at in range(len(sizes))]
+
+    def hull(self) -> tuple[Choice, ...]:
+        """The best choice of at most two models over budgets, each better on all rows than all that are cheaper."""
+        problem, out = self._problem, list[Choice]()
+        size = min(2, len(problem.names))
+        best = -np.inf
+        for at in self._budgets():
+            quality = problem.best(size, at).quality
+            if quality > best:
+                best = quality
+                crossed = [self._crossed(smaller, at) for smaller in range(1, size + 1)]
+                out.append(self._choice(at, size - 1, crossed))
         return tuple(out)
+
+    def _budgets(self) -> list[float]:
+        """From the cheapest to the most expensive model, in steps of equal ratio."""
+        most, least = map(float, self._problem.costs[[0, -1]])
+        if most == least:
+            return [least]
+        steps = np.geomspace(least or most / 1000, most, _HULL_POINTS)
+        return [least, *map(float, steps[1:-1]), most]
+
+    def _crossed(self, size: int, budget: float) -> tuple[_Found, Floats, float]:
+        """The best mix by all rows; what each row earns by the choice of the other folds; how often they agree."""
+        found = self._problem.best(size, budget)
+        earned, agreed = np.empty(self._problem.count), 0
+        for rest, part in self._folds:
+            of_rest = rest.best(size, budget)
+            earned[part] = self._problem.earned(of_rest, part)
+            agreed += of_rest.models == found.models
+        return found, earned, agreed / len(self._folds)
+
+    def _choice(self, budget: float, at: int, crossed: Sequence[tuple[_Found, Floats, float]]) -> Choice:
+        """The choice at a place of `crossed`, which begins with that of a single model."""
+        found, earned, agreement = crossed[at]
+        gain = mean_interval(earned - crossed[at - 1][1], self._how) if at else None
+        return Choice(budget, self._problem.mix(found), mean_interval(earned, self._how), gain, agreement)

@@ -36,7 +36,7 @@ MIN_PROMPTS = 30
 # Each half is measured with a threshold that leans towards what pays on the other half, so their errors are correlated
 # and the plain bootstrap is too narrow: by 5 % where a router knows nothing (simulated; less where it does).
 # More folds make it worse: 15 % at five folds, 30 % at ten.
-_CROSS_FIT_WIDENING = 1.1
+CROSS_FIT_WIDENING = 1.1
 # A saving below this would be shown as 0.0 %.
 _LEAST_SAVING = 0.0005
 # Thresholds that send nearly everything one way are a static policy by another name.
@@ -166,14 +166,16 @@ def verdict(
         raise ConfigurationError(
             f"strong={strong!r}, weak={weak!r} and others={list(others or {})} must differ in name"
         )
-    models = {name: _column(name, pair, rates.size) for name, pair in given.items()}
+    models = {name: scores_and_costs(name, pair, rates.size) for name, pair in given.items()}
     if not priced and not others:
         counted = costs_in_calls(models[strong][0], models[weak][0])
-        models = {m: _column(m, (models[m][0], c), rates.size) for m, c in zip((strong, weak), counted, strict=True)}
+        models = {
+            m: scores_and_costs(m, (models[m][0], c), rates.size) for m, c in zip((strong, weak), counted, strict=True)
+        }
     case = _Case(rates, models, strong, weak)
 
     chosen, is_strong = case.policy(threshold, how)
-    estimates, sampled = case.estimates(is_strong, how, widen=_CROSS_FIT_WIDENING if threshold is None else 1.0)
+    estimates, sampled = case.estimates(is_strong, how, widen=CROSS_FIT_WIDENING if threshold is None else 1.0)
     outcome, needed = _outcome(estimates["gain"], rates.size)
     saving = estimates["saving"] if outcome == "gains" and estimates["saving"].low >= _LEAST_SAVING else None
     best = case.best_single
@@ -305,8 +307,8 @@ class _Case:
         point = _compare(means, names)
         sampled = {k: spread(draws, point[k]) for k, draws in _compare(drawn, names).items()}
         found = {k: how.interval(sampled[k], float(point[k][0])) for k in point}
-        over = zip(_over_mixes(means, means[0]), _over_mixes(drawn, means[0]), strict=True)
-        found["gain"] = _least([(float(value[0]), spread(draws, value)) for value, draws in over], how)
+        over = zip(gains_over_mixes(means, means[0]), gains_over_mixes(drawn, means[0]), strict=True)
+        found["gain"] = least_gain([(float(value[0]), spread(draws, value)) for value, draws in over], how)
         return found, sampled
 
     def worst_loss(self, against_strong: Floats, policies: Sequence[npt.NDArray[np.bool_]], how: Resampling) -> float:
@@ -376,7 +378,7 @@ def threshold_text(threshold: float, rates: Floats) -> str:
     return next((text for text in texts if int((rates >= float(text)).sum()) == sent), repr(threshold))
 
 
-def _column(name: str, given: object, count: int) -> tuple[Floats, Floats]:
+def scores_and_costs(name: str, given: object, count: int) -> tuple[Floats, Floats]:
     """Checked scores (n,) and costs (n,) of one model."""
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise DataError(f"others[{name!r}] is of type {type(given).__name__}; expected (scores, cost)")
@@ -421,7 +423,7 @@ def _compare(means: Floats, names: list[str]) -> dict[str, Floats]:
     return out
 
 
-def _over_mixes(means: Floats, sample: Floats) -> list[Floats]:
+def gains_over_mixes(means: Floats, sample: Floats) -> list[Floats]:
     """The routed score minus that of every static mix, (b,) each, that may be the best one of the routed cost.
 
     These are the single models that cost no more, and of each cheaper with each more expensive model the mix that costs
@@ -444,7 +446,7 @@ def _over_mixes(means: Floats, sample: Floats) -> list[Floats]:
     return [quality - mix for mix in mixes]
 
 
-def _least(gains: Sequence[tuple[float, Floats]], how: Resampling) -> Estimate:
+def least_gain(gains: Sequence[tuple[float, Floats]], how: Resampling) -> Estimate:
     """The least of several gains: that over the best static mix, where chance decides which one that is.
 
     The best mix of each draw would seem better than any is, so each gain has its own interval, and the ends are the

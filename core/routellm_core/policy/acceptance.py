@@ -117,7 +117,7 @@ class Acceptance:
         return cls(
             accept,
             checked_fraction(threshold, "accept_threshold"),
-            _checked_band(band),
+            checked_band(band),
             None if after is None else checked_count(after, "accept_after", unit="characters"),
             seconds,
             _takes_two(accept),
@@ -235,7 +235,8 @@ def _takes_two(check: Accept) -> bool:
     return len(required) > 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
 
 
-def _checked_band(band: Any) -> tuple[float, float] | None:
+def checked_band(band: Any) -> tuple[float, float] | None:
+    """The band of ``accept_band=``, or a `ConfigurationError`."""
     if band is None:
         return None
     sound = isinstance(band, list | tuple) and len(band) == 2 and all(is_number(edge) for edge in band)

@@ -170,6 +170,92 @@ def _mix(result: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float]] |
     return at, np.interp(at, shares, qualities).tolist()
 
 
+class CostAxis:
+    """Costs of 1,000 calls on an axis of equal ratios, as places from 0 to 1.
+
+    Args:
+        costs: What has to fit, >= 0; costs of nothing stand at the left end.
+    """
+
+    def __init__(self, costs: Sequence[float]) -> None:
+        paid = [cost for cost in costs if cost > 0] or [1.0]
+        self._low, self._high = min(paid), max(paid)
+        if min(costs) <= 0:
+            self._low /= 3.0
+        if self._low == self._high:
+            self._low, self._high = self._low / 2.0, self._high * 2.0
+
+    def place(self, cost: float) -> float:
+        """Where a cost stands."""
+        return math.log(max(cost, self._low) / self._low) / math.log(self._high / self._low)
+
+    def ticks(self) -> list[float]:
+        """Round costs within the axis, three for each power of ten; of many powers only these."""
+        powers = range(math.floor(math.log10(self._low)), math.ceil(math.log10(self._high)) + 1)
+        steps = (1.0, 2.0, 5.0) if len(powers) <= 4 else (1.0,)
+        ticks = [step * 10.0**power for power in powers for step in steps]
+        return [tick for tick in ticks if self._low * 0.999 <= tick <= self._high * 1.001]
+
+
+def choice_axis(result: Mapping[str, Any]) -> CostAxis:
+    """The axis on which all models of a choice stand."""
+    return CostAxis([model["cost"] for model in result["models"]])
+
+
+def choice_chart(result: Mapping[str, Any]) -> tuple[Line, list[Model]]:
+    """The hull of a choice as a line with its interval, and its single models as points; named where they stand out.
+
+    Args:
+        result: What `choose_models` returned.
+    """
+    axis = choice_axis(result)
+    hull = result["hull"]
+    x = [axis.place(point["cost"]) for point in hull]
+    best = next(choice for choice in result["choices"] if choice["size"] == result["recommended"])
+    line = Line(
+        "best single model or pair",
+        x,
+        [point["quality"]["value"] for point in hull],
+        _COLORS[0],
+        main=True,
+        band=(x, [point["quality"]["low"] for point in hull], [point["quality"]["high"] for point in hull]),
+        dot=(axis.place(best["cost"]), best["quality"]["value"]),
+        marker="o",
+    )
+    named = {name for point in hull for name in point["models"]} | set(best["models"])
+    models = [
+        Model(model["name"] if model["name"] in named else "", axis.place(model["cost"]), model["quality"], False)
+        for model in result["models"]
+    ]
+    return line, models
+
+
+def draw_choice(result: Mapping[str, Any]) -> Drawing:
+    """The chart of a choice."""
+    line, models = choice_chart(result)
+    ticks, labels, low, high = _score_axis(result, _scores([line], models))
+    scale = _Scale(12 + round(0.6 * _TYPE * max(map(len, labels))), low, high)
+    scores = [_text(scale.left - 6, scale.y(tick) + 5, words, "end") for tick, words in zip(ticks, labels, strict=True)]
+    axis, middle, height = choice_axis(result), (scale.left + _WIDTH - _RIGHT) / 2, _TOP + _PLOT + 46
+    costs = [_text(scale.x(axis.place(tick)), _TOP + _PLOT + 22, f"{tick:g}") for tick in axis.ticks()]
+    places = [(scale.x(model.x), scale.y(model.y), model) for model in models]
+    assert line.band is not None
+    assert line.dot is not None
+    return Drawing(
+        label=f"Mean score against cost on {result['title']}",
+        width=_WIDTH,
+        height=height,
+        grid=[(_unit(scale.left), _unit(_WIDTH - _RIGHT), _unit(scale.y(tick))) for tick in ticks],
+        texts=[_text(0, 16, "mean score", "start"), *scores, *costs, _text(middle, height - 4, cost_label(result))],
+        bands=[(scale.band(*line.band), line)],
+        lines=[(scale.points(line.x, line.y), line)],
+        crosses=[(_unit(x - 5), _unit(y - 5)) for x, y, _ in places],
+        names=[_name(x, y, model) for x, y, model in places if model.name],
+        dots=[(_unit(scale.x(line.dot[0])), _unit(scale.y(line.dot[1])), line)],
+        legend=[line],
+    )
+
+
 class Text(NamedTuple):
     """Words in a drawing; `anchor` says which end of them is at x: ``"start"``, ``"middle"`` or ``"end"``."""
 

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from routellm_core.errors import MissingExtraError
-from routellm_core.report.chart import GRAY, SHARE_LABEL, Line, Model, chart_lines, chart_models, cost_at
+from routellm_core.report.chart import (
+    GRAY,
+    SHARE_LABEL,
+    Line,
+    Model,
+    chart_lines,
+    chart_models,
+    choice_axis,
+    choice_chart,
+    cost_at,
+)
 from routellm_core.report.escaping import printable
 from routellm_core.report.results import cost_label
 
@@ -21,7 +31,7 @@ def save_figures(results: Sequence[Mapping[str, Any]], directory: str | Path) ->
     """Draw cost against quality for each benchmark, as PNG and SVG.
 
     Args:
-        results: What `evaluate_benchmark` returned, or the same read back from JSON.
+        results: What `evaluate_benchmark` or `choose_models` returned, or the same read back from JSON.
         directory: Folder to write to; it is made when needed.
 
     Returns:
@@ -41,7 +51,7 @@ def save_figures(results: Sequence[Mapping[str, Any]], directory: str | Path) ->
     written: list[Path] = []
     for result in results:
         figure = Figure(layout="constrained")
-        _draw(figure, result)
+        (_draw_choice if "choices" in result else _draw)(figure, result)
         name = _unused(_slug(result["benchmark"]), {file.stem for file in written})
         for canvas, ending, extra in (
             (FigureCanvasAgg(figure), "png", {"dpi": 150}),
@@ -79,6 +89,29 @@ def _draw(figure: Figure, result: Mapping[str, Any]) -> None:
     axes.set_title("\n".join(_wrapped(part, 80) for part in heading), loc="left", fontsize=10)
     axes.grid(alpha=0.25)
     axes.spines[["right"] if result["priced"] else ["top", "right"]].set_visible(False)
+    figure.legend(frameon=False, loc="outside lower center", ncols=3, fontsize=9)
+
+
+def _draw_choice(figure: Figure, result: Mapping[str, Any]) -> None:
+    line, models = choice_chart(result)
+    axis = choice_axis(result)
+    figure.set_size_inches(7.2, 4.8)
+    axes = figure.add_subplot()
+    _plot_line(axes, line)
+    for model in models:
+        _plot_model(axes, model)
+    at = axis.place(result["budget"])
+    if 0.0 <= at <= 1.0:
+        axes.axvline(at, color=GRAY, lw=1, ls=(0, (2, 2)), label=f"budget {result['budget']:g}")
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xticks([axis.place(tick) for tick in axis.ticks()], [f"{tick:g}" for tick in axis.ticks()])
+    if result["shares"]:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_xlabel(cost_label(result))
+    axes.set_ylabel("mean score")
+    axes.set_title(_wrapped(result["title"], 80), loc="left", fontsize=10)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, loc="outside lower center", ncols=3, fontsize=9)
 
 

@@ -25,8 +25,12 @@ def save_evaluation(results: Sequence[Mapping[str, Any]], directory: str | Path)
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
+    return write_evaluation(results, render_html(results), directory)
+
+
+def write_evaluation(results: Sequence[Mapping[str, Any]], page: str, directory: str | Path) -> list[Path]:
+    """Write results with the page that shows them; as `save_evaluation`, which makes the page itself."""
     folder = Path(directory)
-    page = render_html(results)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RESULTS_FILE).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     (folder / REPORT_FILE).write_text(page, encoding="utf-8")

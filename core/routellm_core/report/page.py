@@ -18,6 +18,9 @@ from routellm_core.report.results import (
     alternatives_header,
     bar_text,
     best_router,
+    cascade_notes,
+    cascade_rows,
+    cascade_use,
     cost_label,
     cost_notes,
     cost_texts,
@@ -124,6 +127,7 @@ def _section(result: Mapping[str, Any], name: str) -> dict[str, Any]:
             _verdict_box(result, router, [note for note in of_router if note not in common])
             for router, of_router in zip(routers, notes, strict=True)
         ],
+        "cascades": [_cascade_box(result, router) for router in routers if router.get("cascade") is not None],
         "notes": common,
         "drawing": drawing,
         "baseline": drawing.legend[len(routers)].name if drawing else "",
@@ -191,6 +195,23 @@ def _verdict_box(result: Mapping[str, Any], router: Mapping[str, Any], notes: Se
             Row(name, [Cell(score), Cell(cost), Cell(gap, f"{low} – {high}" if low else "")], "" if gap else "ours")
             for name, score, cost, (gap, low, high) in alternatives(result, router)
         ],
+    }
+
+
+def _cascade_box(result: Mapping[str, Any], router: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether checking weak answers pays with one router, and what that rests on."""
+    found = router["cascade"]
+    lead, colon, rest = found["sentence"].partition(":")
+    return {
+        "kind": {"pays": "gains", "does_not_pay": "loses"}.get(found["outcome"], "undecided"),
+        "router": "" if len(result["routers"]) == 1 else router["name"],
+        "lead": lead,
+        "rest": colon + rest,
+        "use": cascade_use(router),
+        "notes": cascade_notes(result, router),
+        "label": f"cascade: {router['name']}, {result['title']}",
+        "header": ("cascade", ""),
+        "rows": [Row(name, [Cell(text)]) for name, text in cascade_rows(result, router)],
     }
 
 

@@ -19,9 +19,17 @@ from routellm_core.calibration.distribution import Calibration
 from routellm_core.calibration.targets import share_interval
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.evaluation.benchmarks import PUBLISHED, Benchmark
+from routellm_core.evaluation.cascades import evaluate_cascade
 from routellm_core.evaluation.costs import Money, call_costs
 from routellm_core.evaluation.router_evaluation import evaluate_router
-from routellm_core.evaluation.verdict import costs_in_calls, is_share, share_text, threshold_text, verdict
+from routellm_core.evaluation.verdict import (
+    MIN_PROMPTS,
+    costs_in_calls,
+    is_share,
+    share_text,
+    threshold_text,
+    verdict,
+)
 from routellm_core.report.escaping import pipe_table
 from routellm_core.routers.base import Router
 from routellm_core.statistics.intervals import compare_routers, curve_band, has_clear_gap, number_text, shown_digits
@@ -47,6 +55,8 @@ def evaluate_benchmark(
     sources: Mapping[str, str] | None = None,
     unseen: Collection[str] = (),
     about: Mapping[str, Any] | None = None,
+    accept_threshold: float = 0.5,
+    accept_band: tuple[float, float] | None = None,
     draws: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -64,6 +74,8 @@ def evaluate_benchmark(
             them may be absent.
         sources: What `load_router` takes for each router, for the line that says how to use it.
         unseen: Names of the routers that are known to have been trained on none of the prompts.
+        accept_threshold: Where the benchmark says what a check thinks of the weak answers: the score that is accepted.
+        accept_band: Win rates within which they are checked; None chooses the band, see `evaluate_cascade`.
         draws: Bootstrap draws.
         confidence: Level of the intervals.
         seed: Seed of the draws.
@@ -83,7 +95,7 @@ def evaluate_benchmark(
         )
     costs = None if strong_cost is None or weak_cost is None else (strong_cost, weak_cost)
     how = _Bootstrap(draws=draws, confidence=confidence, seed=seed)
-    measured = _Measurement(benchmark, costs, others, how)
+    measured = _Measurement(benchmark, costs, others, how, (accept_threshold, accept_band))
     routers = [
         measured.router(name, rates, (sources or {}).get(name), unseen=name in unseen)
         for name, rates in win_rates.items()
@@ -130,6 +142,8 @@ def evaluate_priced(
     routers: Mapping[str, Router] | None = None,
     command: str = "",
     sources: Mapping[str, str] | None = None,
+    accept_threshold: float = 0.5,
+    accept_band: tuple[float, float] | None = None,
     draws: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -142,6 +156,8 @@ def evaluate_priced(
         routers: The routers by name; those that know what they were trained on say so in the report.
         command: The command line, for the report.
         sources: As for `evaluate_benchmark`.
+        accept_threshold: As for `evaluate_benchmark`.
+        accept_band: As for `evaluate_benchmark`.
         draws: Bootstrap draws.
         seed: Seed of the draws.
 
@@ -168,6 +184,8 @@ def evaluate_priced(
             "costs": {model: cost.to_dict() for model, cost in costs.items()},
             "trained_on": {name: trained_on_text(router) for name, router in routers.items()},
         },
+        accept_threshold=accept_threshold,
+        accept_band=accept_band,
         draws=draws,
         seed=seed,
     )
@@ -195,8 +213,10 @@ class _Measurement:
         costs: tuple[npt.ArrayLike, npt.ArrayLike] | None,
         others: Mapping[str, npt.ArrayLike],
         how: _Bootstrap,
+        acceptance: tuple[float, tuple[float, float] | None],
     ) -> None:
         self._benchmark = benchmark
+        self._acceptance = acceptance
         self._how = how
         self._strong, self._weak = benchmark.strong_scores, benchmark.weak_scores
         self._costs = costs or (None, None)
@@ -228,6 +248,7 @@ class _Measurement:
             "source": source,
             "unseen": unseen,
             "verdict": judged.to_dict() | {"threshold": own},
+            "cascade": self._cascade(rates),
         }
 
     def _band(self, rates: Floats) -> dict[str, list[float]]:
@@ -263,6 +284,26 @@ class _Measurement:
             "cost": cost,
             "saving_vs_strong": 1.0 - cost / always if (always := float(self._paid[0].mean())) > 0 else None,
         }
+
+    def _cascade(self, rates: Floats) -> dict[str, Any] | None:
+        """Whether checking weak answers pays, on the rows where it is known what the check says; None without them."""
+        accepted = self._benchmark.accepted
+        known = np.isfinite(accepted) if accepted is not None else np.zeros(rates.size, dtype=bool)
+        if accepted is None or known.sum() < MIN_PROMPTS:
+            return None
+        strong, weak = (
+            None if cost is None else paid[known] for cost, paid in zip(self._costs, self._paid, strict=True)
+        )
+        threshold, band = self._acceptance
+        found = evaluate_cascade(
+            rates[known], accepted[known], self._strong[known], self._weak[known], strong_cost=strong, weak_cost=weak,
+            others={
+                name: (scores[known], np.broadcast_to(np.asarray(cost, dtype=np.float64), known.shape)[known])
+                for name, (scores, cost) in self._others.items()
+            },
+            accept_threshold=threshold, accept_band=band, **self._how,
+        )  # fmt: skip
+        return found.to_dict() | {"unknown": int(known.size - known.sum())}
 
 
 def _models(benchmark: Benchmark, costs: Mapping[str, npt.ArrayLike]) -> list[dict[str, Any]]:
@@ -452,6 +493,64 @@ def threshold_cost(result: Mapping[str, Any], router: Mapping[str, Any]) -> str:
         return ""
     row = next(r for r in router["thresholds"] if r["threshold"] == router["verdict"]["threshold"])
     return f"1,000 calls cost {cost_texts([1000 * row['cost']])[0]}"
+
+
+def cascade_rows(result: Mapping[str, Any], router: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the evaluation of a cascade found, as names and texts; empty where the data say nothing of a check."""
+    found = router.get("cascade")
+    if found is None:
+        return []
+
+    def gain(estimate: Mapping[str, float]) -> str:
+        value, low, high = (gap_text(result, estimate[end]) for end in ("value", "low", "high"))
+        return f"{value} [{low}, {high}]" + (f" {gap_unit(result)}" if gap_unit(result) else "")
+
+    def score(value: float | None) -> str:
+        return "–" if value is None else score_text(result, value)
+
+    low, high = map(number_text, found["accept_band"])
+    paid = f"{found['cost']['value']:.2f} strong calls a call"
+    if result["priced"]:
+        paid = (
+            f"{cost_texts([1000 * found['cost']['value']])[0]} for 1,000 calls, both calls of a refused answer counted"
+        )
+    return [
+        ("against routing alone", gain(found["over_routing"])),
+        ("against the static mix", gain(found["over_mix"])),
+        ("mean score", score(found["quality"]["value"])),
+        ("cost", paid),
+        ("strong at once", f"{found['strong_fraction']:.0%}, from a win rate of {number_text(found['threshold'])}"),
+        ("checked", f"{found['checked']:.0%}, at win rates from {low} to {high}"),
+        ("refused", f"{found['escalated']:.0%}: these calls are paid twice"),
+        (
+            "the check itself",
+            f"weak answers that it accepts score {score(found['accepted_quality'])}, those that it refuses "
+            f"{score(found['refused_quality'])}",
+        ),
+    ]
+
+
+def cascade_use(router: Mapping[str, Any]) -> str | None:
+    """The options to use as Python; None unless the cascade pays."""
+    found = router.get("cascade")
+    if found is None or found["outcome"] != "pays":
+        return None
+    low, high = map(number_text, found["accept_band"])
+    return f"threshold={number_text(found['threshold'])}, accept=your_check, accept_band=({low}, {high})"
+
+
+def cascade_notes(result: Mapping[str, Any], router: Mapping[str, Any]) -> list[str]:
+    """What a reader must know about the evaluation of the cascade."""
+    found = router.get("cascade")
+    if found is None:
+        return []
+    notes = []
+    if found["unknown"]:
+        notes.append(f"the cascade is measured on {found['count']:,} prompts; for {found['unknown']:,} others the data "
+                     "do not say whether the check accepts the weak answer")  # fmt: skip
+    if not result["priced"]:
+        notes.append("without prices, the weak call of a refused answer counts nothing: give --price for both models")
+    return notes
 
 
 def unpriced_note(result: Mapping[str, Any]) -> str:

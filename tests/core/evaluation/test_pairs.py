@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -9,19 +10,12 @@ import pytest
 
 from routellm_core import ConfigurationError, DataError, load_router
 from routellm_core.evaluation.pairs import best_models
+from tests.support.examples import ROOT
 from tests.support.shared import needs_data
 from tests.support.shared import rows as shared_rows
 
 # Money per million tokens, input and output alike, near what hosts asked for these models at the end of 2024.
-PRICES = {
-    "gemini-1.5-pro-002": 2.9, "gemini-1.5-flash-002": 0.18, "jamba-1.5-large": 4.4,
-    "Meta-Llama-3_1-70B-Instruct": 0.75, "Meta-Llama-3_1-70B": 0.74, "Meta-Llama-3-70B": 0.73,
-    "Meta-Llama-3_1-8B-Instruct": 0.12, "Meta-Llama-3_1-8B": 0.11, "Meta-Llama-3-8B": 0.1,
-    "Mixtral-8x7B-Instruct-v0.1": 0.5, "Mixtral-8x7B-v0.1": 0.49, "Qwen1.5-110B": 1.7, "Qwen1.5-72B-Chat": 0.9,
-    "Qwen1.5-7B-Chat": 0.19, "Yi-34B": 0.8, "Phi-3-mini-4k-instruct": 0.13, "mathstral-7B": 0.24, "gemma-7b": 0.17,
-    "c4ai-command-r-v01": 0.75, "Llama-2-70b-hf": 0.89, "Llama-2-13b-hf": 0.25, "Llama-2-7b-hf": 0.16,
-    "Mistral-7B-Instruct-v0.2": 0.15, "Mistral-7B-v0.1": 0.14, "Yi-6B": 0.145,
-}  # fmt: skip
+PRICES = json.loads((ROOT / "docs" / "mmlu_pro_prices.json").read_text(encoding="utf-8"))
 
 
 def planted(count: int = 2000, seed: int = 0):
@@ -55,7 +49,7 @@ def test_the_best_pair_is_that_of_brute_force():
 
 
 def test_a_third_model_is_recommended_where_it_helps():
-    found = best_models(*planted(6000), 4.5)
+    found = best_models(*planted(6000), 4.5, draws=200)
     assert found.recommended is found.triple
     assert found.triple.mix.models == ("big", "middle", "small")
     assert found.triple.gain.low > 0
@@ -86,9 +80,20 @@ def test_the_interval_of_the_chosen_pair_covers_its_true_quality():
 
 
 def test_the_hull_rises():
-    hull = best_models(*planted(), 4.0).hull
-    assert all(a.cost < b.cost and a.quality < b.quality for a, b in pairwise(hull))
-    assert hull[0].models == ("small",)
+    hull = best_models(*planted(), 4.0, draws=200).hull
+    assert all(a.mix.cost < b.mix.cost and a.mix.quality < b.mix.quality for a, b in pairwise(hull))
+    assert hull[0].mix.models == ("small",)
+    assert all(a.mix.cost <= a.budget + 1e-9 and a.quality.low < a.mix.quality for a in hull)
+
+
+def test_a_model_that_costs_nothing_is_the_cheap_side():
+    win_rates, scores, costs = planted()
+    found = best_models(win_rates, scores, {**costs, "small": 0.0}, 2.0, draws=50)
+    assert found.pair.mix.models[1] == "small"
+    assert found.hull[0].mix.cost == 0.0
+    free = best_models(win_rates, scores, dict.fromkeys(costs, 0.0), 1.0, draws=50)
+    assert free.single.mix.models == ("big",)
+    assert len(free.hull) == 1
 
 
 def test_order_of_models_and_rows_changes_nothing():
@@ -106,7 +111,7 @@ def test_order_of_models_and_rows_changes_nothing():
     [
         ({"budget": 0.5}, ConfigurationError, "even small"),
         ({"budget": -1}, ConfigurationError, "budget=-1"),
-        ({"costs": {"big": 0}}, ConfigurationError, "big=0"),
+        ({"costs": {"big": -1}}, ConfigurationError, "big=-1"),
         ({"costs": {"other": 1}}, ConfigurationError, "none of other"),
         ({"win_rates": np.ones(3)}, DataError, "as many scores"),
         ({"win_rates": np.full(2000, np.nan)}, DataError, "finite"),

@@ -52,7 +52,7 @@ _PATTERNS = [
 _OTHER = re.compile(
     r"(?:.*[_ ])?(?:ids?|idx|index|no|number|num|n|count|seed|turns?|year|date|day|time|timestamp|created|latency|"
     r"duration|seconds|ms|length|len|chars|words|tokens?|temperature|weight|difficulty|level|split|fold|epoch|step|rank|"
-    r"contaminated|flagged|redacted|users?|category|domain|tokens_.*|num_.*|n_.*|max_.*|min_.*|mean.*|avg.*|total.*)",
+    r"accepted|contaminated|flagged|redacted|users?|category|domain|tokens_.*|num_.*|n_.*|max_.*|min_.*|mean.*|avg.*|total.*)",
     re.IGNORECASE,
 )
 _USUAL: frozenset[str] = frozenset().union(
@@ -145,7 +145,7 @@ def wide_row(row: Row, columns: _Columns, prompt: str | None) -> Row:
         out["gold"] = gold
     if (row_id := id_of(row)) is not None:
         out["id"] = row_id
-    return {**out, **{name: row[name] for name in ("source", "weight") if not empty(row.get(name))}}
+    return {**out, **{name: row[name] for name in ("source", "weight", "accepted") if not empty(row.get(name))}}
 
 
 def _put(into: dict[str, Any], model: str, value: Any) -> None:
