@@ -13,7 +13,12 @@ from routellm_core.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from llamaindex_routellm.embeddings import LlamaIndexEmbedder
-    from llamaindex_routellm.events import RouteLLMDecisionEvent, SavingsEventHandler, routing_decision
+    from llamaindex_routellm.events import (
+        RouteLLMDecisionEvent,
+        SavingsEventHandler,
+        routing_decision,
+        routing_decisions,
+    )
     from llamaindex_routellm.llm import RouteLLM
     from llamaindex_routellm.question import Retrieval
     from llamaindex_routellm.selector import RouteLLMSelector
@@ -26,6 +31,7 @@ __all__ = [
     "RouteLLMSelector",
     "SavingsEventHandler",
     "routing_decision",
+    "routing_decisions",
 ]
 
 # name -> module; a module, and LlamaIndex with it, is imported when its name is asked for
@@ -37,6 +43,7 @@ _MODULES = {
     "RouteLLMSelector": "selector",
     "SavingsEventHandler": "events",
     "routing_decision": "events",
+    "routing_decisions": "events",
 }
 
 

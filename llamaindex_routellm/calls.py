@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, contextmanager
+from dataclasses import replace
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -29,6 +30,7 @@ from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 from routellm_core.policy.route import Route
 from routellm_core.policy.routing import Decided
 from routellm_core.policy.setups import Setup
+from routellm_core.policy.tiers import beneath, handed_down
 
 if TYPE_CHECKING:
     from llamaindex_routellm.llm import RouteLLM
@@ -47,7 +49,22 @@ class Call:
         route: The attempts of the call; it calls `answer`, `open` and their async twins with a side.
     """
 
-    __slots__ = ("_ask", "_llm", "_method", "_record", "_span_id", "_stamp", "route")
+    __slots__ = (
+        "_above",
+        "_ask",
+        "_decided",
+        "_inner",
+        "_is_announced",
+        "_llm",
+        "_method",
+        "_nested",
+        "_own",
+        "_record",
+        "_settled",
+        "_span_id",
+        "_stamp",
+        "route",
+    )
 
     def __init__(
         self,
@@ -59,38 +76,65 @@ class Call:
         span: RoutingSpan,
     ) -> None:
         self._llm = llm
+        self._nested = llm._nested
         self._method = method
         self._ask = ask
         self._stamp = Stamp({})
+        self._own: dict[str, Any] = {}
+        # the call of the routed model that this one is a side of
+        above = active_instrument_tags.get().get(DECISION_KEY) if llm._routing.level else None
+        self._above: Stamp | None = above if isinstance(above, Stamp) else None
+        self._settled: RoutingDecision | None = None
+        self._inner: dict[Side, RoutingDecision] = {}  # what sides that are routed models have decided
+        self._is_announced = False
         self._span_id = span.id
-        self._record = self._recorded(decision, request, span)
+        self._decided = Decided(decision, request, ask.settings)
+        self._record = self._recorded(span)
         # an object that is filled in may well be empty
         checks_emptiness = is_never_broken if "structured" in method else is_broken
         self.route: Route[Any] = llm._routing.route(
             request,
             decision,
             is_broken=checks_emptiness,
-            answer_of=lambda given: weak_answer(given, llm._model("weak")),
+            answer_of=lambda given: weak_answer(given, llm._reader("weak")),
             messages=ask.messages,
-            on_settled=self._announce,
+            on_settled=self._settle,
             setups=self._setup,
         )
 
+    def _settle(self, decision: RoutingDecision) -> None:
+        self._settled = decision
+        if decision.model not in self._nested or decision.model in self._inner:
+            self._announce(decision)
+
+    def _inner_settled(self, decision: RoutingDecision) -> None:
+        """Note what the called side, which is a routed model, has decided."""
+        self._inner[self.route.side] = decision
+        if self._settled is not None:
+            self._announce(self._settled)
+
     def _announce(self, decision: RoutingDecision) -> None:
+        """Tell once what was decided, with what was decided within it; the outermost call does so for all."""
+        if self._is_announced:
+            return
+        self._is_announced = True
+        decision = self._whole(decision)
+        if self._above is not None and self._above.settled is not None:
+            self._above.settled(decision)
+            return
         announced = decision.to_dict()
         dispatcher.event(RouteLLMDecisionEvent(decision=announced, span_id=self._span_id))
         retrieval = self._ask.retrieval
         show_decision(announced, None if retrieval is None else retrieval.question)
 
+    def _whole(self, decision: RoutingDecision) -> RoutingDecision:
+        inner = self._inner.get(decision.model)
+        return decision if inner is None else replace(decision, inner=inner)
+
     def _run(self, side: Side) -> Any:
         """Call the method on the model of `side`, within tags that put the decision on each of its events."""
         # once, not for every streamed piece
-        self._stamp = Stamp(
-            self.route.decision.to_dict(),
-            self._spent(side),
-            self._begun if self._record else None,
-            None if self._llm._routing.model_names.is_settled else partial(self._named, side),
-        )
+        self._stamp = self._new_stamp(side)
         if self._record is not None:
             self._record.used = None  # of a refused or broken answer before this one
         model = self._llm._model(side)
@@ -98,12 +142,25 @@ class Call:
         with self._tags():
             return method(*self._ask.args, **self._ask.kwargs)
 
+    def _new_stamp(self, side: Side) -> Stamp:
+        decision, above = self.route.decision, self._above
+        self._own = decision.to_dict()
+        spent, begun = self._spent(side), self._begun if self._record else None
+        settled = self._inner_settled if side in self._nested else None
+        named = None if self._llm._routing.model_names.is_settled else partial(self._named, side)
+        metadata = self._llm._metadata[side]
+        if above is None:
+            return Stamp(self._own, spent, begun, named, metadata, settled)
+        # the levels above go by what the models below them use
+        told = beneath(above, decision).to_dict()
+        return Stamp(told, _both(above.spent, spent), _both(above.begun, begun), named, metadata, settled)
+
     def _named(self, side: Side, name: str | None) -> None:
         """Note which model an answer names."""
         self._llm._routing.model_names.answered(side, name, self._setup)
 
     def _setup(self, side: Side) -> Setup | None:
-        return setup_of(self._llm.strong if side == "strong" else self._llm.weak)
+        return None if side in self._nested else setup_of(self._llm._side(side))
 
     def _spent(self, side: Side) -> Callable[[int | None, int | None], None] | None:
         """What receives the tokens that the model of `side` uses: limits and the log."""
@@ -120,9 +177,8 @@ class Call:
 
     # what the log is to know
 
-    def _recorded(self, decision: RoutingDecision, request: RoutingRequest, span: RoutingSpan) -> CallRecord | None:
-        routing = self._llm._routing
-        recording = routing.recording(Decided(decision, request, self._ask.settings))
+    def _recorded(self, span: RoutingSpan) -> CallRecord | None:
+        recording = self._llm._routing.recording(self._decided)
         if recording is None:
             return None
         from llamaindex_routellm.recording import CallRecord, aask, ask, hide_shadows, whole
@@ -135,8 +191,8 @@ class Call:
 
         def of_side(side: Side) -> Any:
             hide_shadows()
-            model = self._llm.strong if side == "strong" else self._llm.weak
-            return (aask if is_async else ask)(model, self._llm._metadata[side].name, method, args, kwargs)
+            name_of = partial(self._llm._name_of, side)
+            return (aask if is_async else ask)(self._llm._side(side), name_of, method, args, kwargs)
 
         return CallRecord(recording, span.id, span.parent, of_side, is_async=is_async)
 
@@ -147,12 +203,15 @@ class Call:
     def ended(self, output: Any) -> None:
         """Log the answer."""
         if self._record is not None:
-            side = self.route.decision.model
-            name = self._llm._metadata[side].name
-            self._record.answered(self._llm._model(side), name, output, self.route.decision)
+            decision = self._whole(self.route.decision)
+            side, inner = decision.model, None if decision.inner is None else decision.inner.to_dict()
+            name = self._llm._name_of(side, inner)
+            self._record.answered(self._llm._reader(side), name, output, decision)
 
     def failed(self, error: BaseException) -> None:
         """Log the error that ended the call."""
+        if self._settled is not None:
+            self._announce(self._settled)  # a side that is a routed model may have failed before it decided
         if self._record is not None:
             self._record.failed(error, self.route.decision)
 
@@ -189,12 +248,21 @@ class Call:
         self.ended(pieces)
 
     def _tags(self) -> Any:
-        return instrument_tags({**active_instrument_tags.get(), DECISION_KEY: self._stamp})
+        tags = instrument_tags({**active_instrument_tags.get(), DECISION_KEY: self._stamp})
+        return tags if self._stamp.settled is None else self._handing_down(tags)
+
+    @contextmanager
+    def _handing_down(self, tags: Any) -> Iterator[None]:
+        """Call a side that is a routed model, which takes over what is known of the call."""
+        with handed_down(self._llm._routing, [self._decided]), tags:
+            yield
 
     def _stamped(self, answer: T) -> T:
         """A copy of the answer with the decision on it: the model may keep a reference to its own."""
         if isinstance(answer, ChatResponse | CompletionResponse):
-            stamped = {**answer.additional_kwargs, DECISION_KEY: self._stamp.copy()}
+            given = answer.additional_kwargs
+            inner = given.get(DECISION_KEY) if self._stamp.settled is not None else None
+            stamped = {**given, DECISION_KEY: {**self._own, "inner": inner} if inner else self._own.copy()}
             return cast(T, answer.model_copy(update={"additional_kwargs": stamped}))
         return answer
 
@@ -281,6 +349,17 @@ def routed(find: Callable[..., Ask]) -> Callable[[M], M]:
         return cast(M, routed_method)
 
     return routed
+
+
+def _both(first: Callable[..., None] | None, second: Callable[..., None] | None) -> Callable[..., None] | None:
+    if first is None or second is None:
+        return first or second
+
+    def both(*args: Any) -> None:
+        first(*args)
+        second(*args)
+
+    return both
 
 
 def _keep(pieces: list[Any], piece: Any) -> None:

@@ -37,8 +37,23 @@ def routing_decision(answer: Any) -> RoutingDecision | None:
     return RoutingDecision.from_dict(getattr(answer, "decision", getattr(answer, DECISION_KEY, None)))
 
 
+def routing_decisions(answer: Any) -> list[RoutingDecision]:
+    """Every decision on the way to an answer, outermost first; several where a `RouteLLM` is a side of another.
+
+    Args:
+        answer: As for `routing_decision`.
+
+    Returns:
+        The decisions, none if the answer was not routed or carries none.
+    """
+    decision = routing_decision(answer)
+    return [] if decision is None else list(decision.levels)
+
+
 class RouteLLMDecisionEvent(BaseEvent):
     """A routing decision; one for each call of a `RouteLLM` and each choice of a `RouteLLMSelector`.
+
+    Where a `RouteLLM` is a side of another, there is one event for the call, with the decisions of both.
 
     Emitted as soon as the decision is final: before the model runs, or with ``failover=True`` when the first part of
     an answer, or the error, is there.
@@ -73,7 +88,8 @@ class SavingsEventHandler(BaseEventHandler):
     emits no LlamaIndex events are not counted. Thread-safe.
 
     Args:
-        prices: ``{"strong": Price(...), "weak": Price(...)}``; without it, money is None.
+        prices: ``{"strong": Price(...), "weak": Price(...)}``, or the `Price` of each model by its name, which nested
+            models need; without it, money is None.
         strong_fraction: The wanted share of strong calls; the summary then says what to do when it is missed by far.
     """
 
@@ -90,9 +106,19 @@ class SavingsEventHandler(BaseEventHandler):
 
     def handle(self, event: BaseEvent, **kwargs: Any) -> None:
         """Count the end of a routed model's answer; other events pass."""
-        decision = event.tags.get(DECISION_KEY)
-        if isinstance(decision, dict) and (used := used_tokens(event, decision)) is not None:
-            self._ledger.record(decision["model"], *used, failover=decision["failover"] is not None)
+        stamp = event.tags.get(DECISION_KEY)
+        if not isinstance(stamp, dict) or (used := used_tokens(event, stamp)) is None:
+            return
+        decision = RoutingDecision.from_dict(stamp)
+        if decision is not None:
+            metadata = getattr(stamp, "metadata", None)
+            self._ledger.record(
+                decision.model,
+                *used,
+                failover=any(level.failover is not None for level in decision.levels),
+                model=None if metadata is None else metadata.name,
+                is_top=set(decision.path) == {"strong"},
+            )
 
     def summary(self) -> SavingsSummary:
         """A snapshot of the counts so far."""

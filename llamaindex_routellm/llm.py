@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from typing import Any, Self, Unpack
 
 from llama_index.core.base.llms.types import (
@@ -57,7 +57,7 @@ from llamaindex_routellm.side import (
     profile,
     under_manager,
 )
-from llamaindex_routellm.state import described_model, described_routing, restored, why_not_pickled
+from llamaindex_routellm.state import Levels, described_model, described_routing, restored, why_not_pickled
 from llamaindex_routellm.tracing import RoutingSpan, watch_models
 from llamaindex_routellm.watch import watch
 from routellm_core.checks import Side
@@ -67,6 +67,7 @@ from routellm_core.policy.capability import MAX_INPUT_TOKENS
 from routellm_core.policy.decision import RoutingRequest
 from routellm_core.policy.options import RoutingOptions
 from routellm_core.policy.routing import Routing
+from routellm_core.policy.tiers import abilities_of_either, tier
 
 # here as well as in the constructor, which unpickling does not call
 watch()
@@ -111,6 +112,8 @@ class RouteLLM(FunctionCallingLLM):
 
     _routing: Routing = PrivateAttr()
     _metadata: dict[Side, SideMetadata] = PrivateAttr()
+    # the sides that are routed models, each as a level of this one
+    _nested: Levels = PrivateAttr()
 
     def __init__(
         self,
@@ -144,6 +147,7 @@ class RouteLLM(FunctionCallingLLM):
         )
         self._routing = routing
         self._metadata = {"strong": SideMetadata(strong), "weak": SideMetadata(weak)}
+        self._nested = self._levels()
         watch()
         watch_models()
 
@@ -213,6 +217,10 @@ class RouteLLM(FunctionCallingLLM):
             raise ConfigurationError(why_not_pickled(self._routing))
         state["__dict__"].setdefault("callback_manager", CallbackManager([]))
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._nested = self._levels()
 
     # -- every way into a model; the argument of `routed` finds the question --
 
@@ -368,7 +376,11 @@ class RouteLLM(FunctionCallingLLM):
         """Parse an answer's tool calls with the model that gave it."""
         decision = response.additional_kwargs.get(DECISION_KEY)
         if decision is not None:
-            model = with_tools(self._model(decision["model"]))
+            side: Side = decision["model"]
+            model = with_tools(self._model(side))
+            if side in self._nested:  # which finds its own decision where the outermost one stands
+                stated = {**response.additional_kwargs, DECISION_KEY: decision.get("inner")}
+                response = response.model_copy(update={"additional_kwargs": stated})
             return model.get_tool_calls_from_response(response, error_on_no_tool_call=error_on_no_tool_call, **kwargs)
         # an answer that was rebuilt without the decision: the model that can read its tool calls gave it
         models = [m for m in (self.strong, self.weak) if isinstance(m, FunctionCallingLLM)]
@@ -411,18 +423,59 @@ class RouteLLM(FunctionCallingLLM):
     def _gap(self, ask: Ask) -> str | None:
         """Name what the weak model is known to lack for this call, if anything."""
         # metadata says nothing of media, and a router judges text, not pictures
-        weak = {**dict.fromkeys(MEDIA_INPUTS, False), **profile(self._metadata["weak"]())}
+        weak = {**dict.fromkeys(MEDIA_INPUTS, False), **self._abilities("weak")}
         needs = [*ask.needs, *media_needs(ask.messages)]
         limit = {**weak, **self._routing.weak_profile}.get(MAX_INPUT_TOKENS)
         if not needs and (limit is None or count_tokens(ask.messages, limit) <= limit):
             return None  # without asking the strong model for its metadata
-        strong = profile(self._metadata["strong"]())
+        strong = self._abilities("strong")
         return self._routing.gap(needs, weak, strong, lambda: count_tokens(ask.messages, limit or 0))
 
     def _model(self, side: Side) -> LLM:
         """The model of a side for one call: under this model's callback manager, unless it has handlers of its own."""
-        model = self.strong if side == "strong" else self.weak
+        model = self._side(side)
         return model if has_own_handlers(model) else under_manager(model, self.callback_manager)
+
+    def _side(self, side: Side) -> LLM:
+        return self._nested.get(side) or (self.strong if side == "strong" else self.weak)
+
+    # -- sides that are routed models, and this model as a side --
+
+    def _levels(self) -> Levels:
+        sides: dict[Side, LLM] = {"strong": self.strong, "weak": self.weak}
+        nested = {side: model for side, model in sides.items() if isinstance(model, RouteLLM)}
+        return Levels({side: model._as_level(self._routing, side) for side, model in nested.items()})
+
+    def _as_level(self, above: Routing, side: Side) -> RouteLLM:
+        """A copy of this model that is a side of another one: see `policy.tiers`.
+
+        Raises:
+            ConfigurationError: The shares of both cannot hold together.
+        """
+        level = self.model_copy()
+        level._routing = tier(above, side, self._routing)
+        level._nested = level._levels()
+        return level
+
+    def _abilities(self, side: Side) -> dict[str, Any]:
+        """What a side can do; of a routed model, which finds the one that can, what either of its sides can."""
+        nested = self._nested.get(side)
+        if nested is None:
+            return profile(self._metadata[side]())
+        weak = {**nested._abilities("weak"), **nested._routing.weak_profile}
+        return abilities_of_either(nested._abilities("strong"), weak)
+
+    def _name_of(self, side: Side, inner: Any) -> str:
+        """Name of the model that answered on a side; `inner` is the decision of a side that is a routed model."""
+        nested = self._nested.get(side)
+        if nested is None or not isinstance(inner, Mapping):
+            return self._metadata[side].name
+        name: str = nested._name_of(inner["model"], inner.get("inner"))
+        return name
+
+    def _reader(self, side: Side) -> LLM:
+        """What can read the tool calls of an answer of a side, which carries the decision of this model."""
+        return self if side in self._nested else self._model(side)
 
 
 # pydantic's would list the fields of LlamaIndex's base class, which belong to the models

@@ -19,7 +19,7 @@ from llama_index_instrumentation.dispatcher import Dispatcher
 from pydantic import BaseModel
 
 from llamaindex_routellm.answers import tool_calls
-from llamaindex_routellm.events import used_tokens
+from llamaindex_routellm.events import DECISION_KEY, used_tokens
 from llamaindex_routellm.side import under_manager
 from routellm_core import RoutingDecision
 from routellm_core.log import Answer, Recording, Runs
@@ -129,20 +129,35 @@ def whole(method: str) -> str:
     return plain.get(method) or method.replace("stream_", "")
 
 
-def ask(model: LLM, name: str, method: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Answer:
-    """Call a model as nobody's run; for a thread with an empty context."""
+def ask(model: LLM, name_of: Callable[[Any], str], method: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Answer:
+    """Call a model as nobody's run; for a thread with an empty context.
+
+    Args:
+        model: The model.
+        name_of: Its name, by what an answer of it carries as a decision.
+        method: Name of the method.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+    """
     with _unseen() as used:
         silent = _silent(model)
         output = getattr(silent, method)(*args, **kwargs)
-    return Answer(text_of(output, silent), name, *_sum(used))
+    return Answer(text_of(output, silent), name_of(_decision_on(output)), *_sum(used))
 
 
-async def aask(model: LLM, name: str, method: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Answer:
+async def aask(
+    model: LLM, name_of: Callable[[Any], str], method: str, args: Sequence[Any], kwargs: dict[str, Any]
+) -> Answer:
     """Async twin of `ask`, for a task with an empty context."""
     with _unseen() as used:
         silent = _silent(model)
         output = await getattr(silent, method)(*args, **kwargs)
-    return Answer(text_of(output, silent), name, *_sum(used))
+    return Answer(text_of(output, silent), name_of(_decision_on(output)), *_sum(used))
+
+
+def _decision_on(output: Any) -> Any:
+    """What an answer carries as the decision of the routed model that gave it."""
+    return (getattr(output, "additional_kwargs", None) or {}).get(DECISION_KEY)
 
 
 def _silent(model: LLM) -> LLM:

@@ -5,15 +5,31 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from importlib import import_module
 from typing import Any
 
 from llama_index.core.llms.llm import LLM
 
+from routellm_core.checks import Side
 from routellm_core.errors import ConfigurationError, RouteLLMError
 from routellm_core.policy.acceptance import Acceptance
 from routellm_core.policy.routing import Routing
 from routellm_core.routers import load_router
+
+
+class Levels(dict[Side, Any]):
+    """The sides of a model that are routed models, as its levels; a pickle leaves them out, since they are made anew.
+
+    LlamaIndex tries to pickle each private attribute of a model by itself, and so would pickle every level many times.
+    """
+
+    def __reduce__(self) -> Any:
+        return Levels, ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Levels:
+        return Levels({side: deepcopy(level, memo) for side, level in self.items()})
+
 
 _USER_INFO = re.compile(r"://[^/@\s]+@")
 _SECRET = ("key", "token", "secret", "password", "credential", "auth", "header", "cookie")

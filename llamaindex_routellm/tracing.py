@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
@@ -24,6 +24,8 @@ from llama_index_instrumentation.span import active_span_id
 
 from llamaindex_routellm.answers import named_model
 from llamaindex_routellm.events import DECISION_KEY, used_tokens
+from llamaindex_routellm.side import SideMetadata
+from routellm_core.policy.decision import RoutingDecision
 
 dispatcher = get_dispatcher(__name__)
 
@@ -72,9 +74,11 @@ class Stamp(dict[str, Any]):
         spent: Called after an answer with the tokens read and written, each None if the model does not report it.
         begun: Called with the id of the model's span.
         named: Called after an answer with the name of the model that it states.
+        metadata: Of the model, for its name.
+        settled: Where the model is a routed one: called with its decision once that is final.
     """
 
-    __slots__ = ("begun", "named", "spent")
+    __slots__ = ("begun", "metadata", "named", "settled", "spent")
 
     def __init__(
         self,
@@ -82,11 +86,15 @@ class Stamp(dict[str, Any]):
         spent: Callable[[int | None, int | None], None] | None = None,
         begun: Callable[[str | None], None] | None = None,
         named: Callable[[str | None], None] | None = None,
+        metadata: SideMetadata | None = None,
+        settled: Callable[[RoutingDecision], None] | None = None,
     ) -> None:
         super().__init__(decision)
         self.spent = spent
         self.begun = begun
         self.named = named
+        self.metadata = metadata
+        self.settled = settled
 
 
 class _ModelWatch(BaseEventHandler):
@@ -119,8 +127,16 @@ def _mark_span(decision: dict[str, Any]) -> None:
     """
     trace = sys.modules.get("opentelemetry.trace")  # not imported: there is no exporter
     if trace is not None:
-        attributes = {f"{DECISION_KEY}.{name}": value for name, value in decision.items() if value is not None}
-        trace.get_current_span().set_attributes(attributes)
+        trace.get_current_span().set_attributes(dict(_attributes(DECISION_KEY, decision)))
+
+
+def _attributes(prefix: str, decision: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The entries of a decision and of those within it; an attribute of a span is a single value."""
+    for name, value in decision.items():
+        if isinstance(value, dict):
+            yield from _attributes(f"{prefix}.{name}", value)
+        elif value is not None:
+            yield f"{prefix}.{name}", value
 
 
 _MODEL_WATCH = _ModelWatch()

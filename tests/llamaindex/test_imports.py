@@ -37,6 +37,7 @@ def test_public_names() -> None:
         "RouteLLMSelector",
         "SavingsEventHandler",
         "routing_decision",
+        "routing_decisions",
     ]
     for name in llamaindex_routellm.__all__:
         assert getattr(llamaindex_routellm, name).__name__ == name

@@ -130,6 +130,7 @@ class TestEveryWay:
             "p_strong": float(side == "strong"),
             "router_version": llm.policy.router.fingerprint[:12],
             "cost": None,
+            "inner": None,
         }
         ids = {piece.additional_kwargs["routellm"]["id"] for piece in pieces} | {d["id"] for d in events.decisions}
         assert len(ids) == 1
