@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from langchain_routellm.embeddings import LangChainEmbedder
     from langchain_routellm.middleware import RouteLLMMiddleware
     from langchain_routellm.runnable import RouteLLMRunnable
+    from langchain_routellm.stores import VectorStoreBattles
     from langchain_routellm.usage import SavingsCallbackHandler
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "RouteLLMMiddleware",
     "RouteLLMRunnable",
     "SavingsCallbackHandler",
+    "VectorStoreBattles",
     "routing_decision",
     "routing_decisions",
 ]
@@ -35,6 +37,7 @@ _EXPORTS = {
     "RouteLLMMiddleware": ("middleware", "langchain", "agents"),
     "RouteLLMRunnable": ("runnable", "langchain_core", "langchain"),
     "SavingsCallbackHandler": ("usage", "langchain_core", "langchain"),
+    "VectorStoreBattles": ("stores", "langchain_core", "langchain"),
     "routing_decision": ("answers", "langchain_core", "langchain"),
     "routing_decisions": ("answers", "langchain_core", "langchain"),
 }

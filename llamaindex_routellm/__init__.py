@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llamaindex_routellm.llm import RouteLLM
     from llamaindex_routellm.question import Retrieval
     from llamaindex_routellm.selector import RouteLLMSelector
+    from llamaindex_routellm.stores import VectorStoreBattles
 
 __all__ = [
     "LlamaIndexEmbedder",
@@ -30,6 +31,7 @@ __all__ = [
     "RouteLLMDecisionEvent",
     "RouteLLMSelector",
     "SavingsEventHandler",
+    "VectorStoreBattles",
     "routing_decision",
     "routing_decisions",
 ]
@@ -42,6 +44,7 @@ _MODULES = {
     "RouteLLMDecisionEvent": "events",
     "RouteLLMSelector": "selector",
     "SavingsEventHandler": "events",
+    "VectorStoreBattles": "stores",
     "routing_decision": "events",
     "routing_decisions": "events",
 }

@@ -106,7 +106,7 @@ class StoreSearch:
         Raises:
             RouterError: The store failed, or what it returned is not one list of neighbours for each vector.
         """
-        units, rows = _directions(matrix)
+        units, rows = directions(matrix)
         if not len(units):
             return [[] for _ in matrix]
         try:
@@ -119,7 +119,7 @@ class StoreSearch:
 
     async def afind(self, matrix: FloatMatrix) -> list[list[Neighbor]]:
         """Like `find`, without blocking the event loop."""
-        units, rows = _directions(matrix)
+        units, rows = directions(matrix)
         if not len(units):
             return [[] for _ in matrix]
         try:
@@ -152,7 +152,7 @@ class StoreSearch:
         return out
 
 
-def _directions(matrix: FloatMatrix) -> tuple[FloatMatrix, list[int]]:
+def directions(matrix: FloatMatrix) -> tuple[FloatMatrix, list[int]]:
     """Return the rows that are not zero, scaled to length 1, and their positions."""
     norms = np.sqrt((matrix.astype(np.float64) ** 2).sum(axis=1))
     rows = np.flatnonzero(norms > 0.0)
@@ -351,7 +351,7 @@ def embedded(embedder: Embedder, rows: Sequence[StoreRow]) -> FloatMatrix:
     """
     prompts = list(dict.fromkeys(row.prompt for row in rows))
     vectors = checked_embeddings(embedder.embed(prompts), len(prompts), None, type(embedder).__name__)
-    units, kept = _directions(vectors)
+    units, kept = directions(vectors)
     if len(kept) < len(prompts):
         raise DataError(
             f"{len(prompts) - len(kept)} prompts have a zero vector, which has no direction: leave out prompts without "
