@@ -25,6 +25,7 @@ import random
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,9 +67,9 @@ def prompts() -> tuple[list[str], list[str]]:
     return found[: len(found) // 2], found[len(found) // 2 :]
 
 
-def _rows(name: str, count: int) -> list[dict[str, object]]:
+def _rows(name: str, count: int) -> list[dict[str, Any]]:
     with gzip.open(DATA / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line, _ in zip(lines, range(count), strict=False)]  # type: ignore[misc]
+        return [json.loads(line) for line, _ in zip(lines, range(count), strict=False)]
 
 
 def search_prefix(router: MatrixFactorizationRouter, train: list[str]) -> str:

@@ -134,9 +134,10 @@ def correction(pairs: int, draw: int, t: Traffic) -> tuple[float, float]:
     fitted = fit_correction(t.embeddings[train], z[train], win_labels(t.strong[train], t.weak[train]))
     scores = fitted.logits(t.embeddings[test], z[test])
     difference = t.strong[test] - t.weak[test]
-    return tuple(
+    learned, in_use = (
         100 * sequential.gain_over_mix(by, difference, STRONG_FRACTION).value for by in (scores, t.win_rates[test])
     )
+    return learned, in_use
 
 
 def verdicts(kind: str, t: Traffic, run: int) -> Iterator[bool]:

@@ -92,7 +92,8 @@ def win_rates(router: Router, benchmark: Benchmark, file: Path) -> np.ndarray:
     if file.is_file():
         kept = np.load(file)
         if str(kept["fingerprint"]) == router.fingerprint and len(kept["win_rates"]) == len(benchmark.prompts):
-            return kept["win_rates"]
+            found: np.ndarray = kept["win_rates"]
+            return found
     rates = router.win_rates(benchmark.prompts)
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez(file, win_rates=rates, fingerprint=np.array(router.fingerprint))

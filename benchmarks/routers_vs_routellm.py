@@ -55,7 +55,7 @@ class Side:
         print(json.dumps([function, arguments]), file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.process.args} failed in {function}{arguments}; run it by hand to see why")
+            raise SystemExit(f"{self.process.args!r} failed in {function}{arguments}; run it by hand to see why")
         return json.loads(line)
 
     def close(self) -> None:
@@ -97,7 +97,7 @@ class _Ready:
         return self.embed(texts)
 
 
-def sw_save(folder: str, dtype: str) -> None:
+def sw_save(folder: str, dtype: Any) -> None:
     import numpy as np
 
     from routellm_core.routers import SimilarityWeightedRouter
@@ -274,7 +274,8 @@ def compare_plain(theirs: str, rounds: int, router: str, setup: str, *arguments:
         one = fastest(calls, rounds * 4)
         # A run of seconds meets every busy moment of the machine: long ones are timed in parts.
         size = 4 if router == "causal_llm" else len(prompts)
-        a, b = {"seconds": 0.0, "win_rates": []}, {"seconds": 0.0, "win_rates": []}
+        a: dict[str, Any] = {"seconds": 0.0, "win_rates": []}
+        b: dict[str, Any] = {"seconds": 0.0, "win_rates": []}
         for start in range(0, len(prompts), size):
             part = prompts[start : start + size]
             best = fastest([("ours", ours, part), ("theirs", package, part)], rounds)

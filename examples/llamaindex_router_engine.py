@@ -42,7 +42,8 @@ def main() -> None:
     )
     for question in QUESTIONS:
         response = engine.query(question)
-        print(f"Q: {question}\n   {response.metadata['selector_result'].reason}\nA: {response}\n")
+        metadata = response.metadata or {}
+        print(f"Q: {question}\n   {metadata['selector_result'].reason}\nA: {response}\n")
 
 
 if __name__ == "__main__":

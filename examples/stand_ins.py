@@ -48,12 +48,14 @@ def is_real() -> bool:
 
 def _real(side: str, default: str) -> Any:
     from langchain_openai import ChatOpenAI
+    from pydantic import SecretStr
 
+    # a local server wants no key, the client does
+    key = os.environ.get(f"ROUTELLM_{side}_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
     return ChatOpenAI(
         model=os.environ.get(f"ROUTELLM_{side}", default),
         base_url=os.environ.get(f"ROUTELLM_{side}_URL") or os.environ.get("OPENAI_BASE_URL"),
-        # a local server wants no key, the client does
-        api_key=os.environ.get(f"ROUTELLM_{side}_KEY") or os.environ.get("OPENAI_API_KEY") or "none",
+        api_key=SecretStr(key),
         stream_usage=True,  # tokens of streamed answers, for the savings
     )
 
@@ -103,14 +105,14 @@ class StandInChatModel(BaseChatModel):
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
         answer = self._answer(messages, **kwargs)
-        chunks = [AIMessageChunk(piece) for piece in re.findall(r"\S+\s*", answer.text)]
+        chunks = [AIMessageChunk(content=piece) for piece in re.findall(r"\S+\s*", answer.text)]
         for i, call in enumerate(answer.tool_calls):
             part = ToolCallChunk(
                 name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=i, type="tool_call_chunk"
             )
-            chunks.append(AIMessageChunk("", tool_call_chunks=[part]))
+            chunks.append(AIMessageChunk(content="", tool_call_chunks=[part]))
         chunks.append(
-            AIMessageChunk("", usage_metadata=answer.usage_metadata, response_metadata=answer.response_metadata)
+            AIMessageChunk(content="", usage_metadata=answer.usage_metadata, response_metadata=answer.response_metadata)
         )
         for chunk in chunks:
             yield ChatGenerationChunk(message=chunk)

@@ -115,7 +115,8 @@ def token_vectors(model_dir: Path, cache: Path) -> np.ndarray:
     """Mean-pooled output of the model for each wordpiece alone, ``[CLS] piece [SEP]``: float32 (V, 384)."""
     file = cache / "token_vectors.npy"
     if file.is_file():
-        return np.load(file)
+        found: np.ndarray = np.load(file)
+        return found
     import torch
     from transformers import AutoModel
 
