@@ -18,6 +18,7 @@ def test_public_names_are_frozen() -> None:
         "RouteLLMMiddleware",
         "RouteLLMRunnable",
         "SavingsCallbackHandler",
+        "VectorStoreBattles",
         "routing_decision",
         "routing_decisions",
     ]

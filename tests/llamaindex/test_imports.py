@@ -36,6 +36,7 @@ def test_public_names() -> None:
         "RouteLLMDecisionEvent",
         "RouteLLMSelector",
         "SavingsEventHandler",
+        "VectorStoreBattles",
         "routing_decision",
         "routing_decisions",
     ]
