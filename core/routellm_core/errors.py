@@ -44,7 +44,8 @@ class MissingExtraError(RouteLLMError, ImportError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(
-            f"{what} needs an optional dependency. Install it with: pip install 'routellm-adapters[{extra}]'"
+            f"{what} needs an optional dependency. Install it with: pip install 'routellm-adapters[{extra}]', or in a "
+            f"checkout of the repository: pip install '.[{extra}]'"
         )
         self.extra = extra
 

@@ -57,7 +57,8 @@ except ImportError as exc:
 """
     assert python(code) == (
         "MissingExtraError llamaindex_routellm.RouteLLM needs an optional dependency. "
-        "Install it with: pip install 'routellm-adapters[llamaindex]'"
+        "Install it with: pip install 'routellm-adapters[llamaindex]', or in a checkout of the repository: "
+        "pip install '.[llamaindex]'"
     )
 
 
