@@ -1001,7 +1001,7 @@ class TestAsAnLLM:
         answer = outer.chat([user(EASY)])
         assert answer.message.content == f"weak: {EASY}"
         assert answer.additional_kwargs["routellm"]["threshold"] == 0.05
-        assert [d["threshold"] for d in events.decisions] == [0.05, 0.5]
+        assert [(d["threshold"], d["inner"]["threshold"]) for d in events.decisions] == [(0.05, 0.5)]
 
 
 class TestBadInput:

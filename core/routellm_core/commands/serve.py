@@ -20,6 +20,20 @@ def serve(
     weak_url: Annotated[
         str | None, typer.Option(help="Base URL of the weak model's API.", show_default="OpenAI's")
     ] = None,
+    tier: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="MODEL=URL of each model where there are more than two, the cheapest first; MODEL alone is OpenAI's."
+        ),
+    ] = None,
+    share: Annotated[
+        list[str] | None,
+        typer.Option(help="MODEL=SHARE: share of all calls of a tier, 0 to 1; for each tier but the cheapest."),
+    ] = None,
+    tier_key_env: Annotated[
+        list[str] | None,
+        typer.Option(help="MODEL=VARIABLE: environment variable that holds the key for a tier's server."),
+    ] = None,
     strong_key_env: Annotated[
         str | None, typer.Option(help="Environment variable that holds the key for the strong model's server.")
     ] = None,
@@ -31,7 +45,8 @@ def serve(
         typer.Option(help="Environment variable with a key that clients must send. May be given again."),
     ] = None,
     pass_client_key: Annotated[
-        list[str] | None, typer.Option(help="strong or weak: send the client's own key on to it. May be given again.")
+        list[str] | None,
+        typer.Option(help="strong, weak or a tier: send the client's own key on to it. May be given again."),
     ] = None,
     strong_fraction: Annotated[
         float | None, typer.Option(help="Wanted share of strong calls, 0 to 1.", show_default="0.5")
@@ -90,16 +105,19 @@ def serve(
         typer.Option(help="TOML file of settings, which knows every option, limits too; the command line wins."),
     ] = None,
 ) -> None:
-    """Serve OpenAI's API, and send each request to a strong or a weak model.
+    """Serve OpenAI's API, and send each request to a strong or a weak model, or to one of several tiers.
 
     Example: routellm serve --strong gpt-4.1 --strong-key-env OPENAI_API_KEY --weak small --weak-url
     http://127.0.0.1:8000/v1 --strong-fraction 0.3
+
+    With tiers: routellm serve --tier small=http://127.0.0.1:8000/v1 --tier gpt-4.1-mini --tier gpt-4.1
+    --share gpt-4.1-mini=0.3 --share gpt-4.1=0.1 --tier-key-env gpt-4.1=OPENAI_API_KEY
     """
     try:
         import uvicorn  # noqa: F401 - the server needs it; better said here than after the router has loaded
 
         from routellm_core.serve.run import run
-        from routellm_core.serve.settings import read_settings, server_of
+        from routellm_core.serve.settings import read_settings, server_of, tier_tables
     except ImportError as exc:
         if isinstance(exc, MissingExtraError):
             raise
@@ -114,7 +132,10 @@ def serve(
         table: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if side in passed:
             table["pass_client_key"] = True
-        settings[side] = {**settings.get(side, {}), **table}
+        if table:
+            settings[side] = {**settings.get(side, {}), **table}
+    if tier or share or tier_key_env or "tiers" in settings:
+        settings["tiers"] = tier_tables(settings.get("tiers"), tier or (), share or (), tier_key_env or (), passed)
     if strong_fraction is not None or threshold is not None:
         settings.pop("strong_fraction", None)
         settings.pop("threshold", None)

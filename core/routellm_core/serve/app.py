@@ -8,9 +8,10 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Unpack
 from urllib.parse import unquote
 
@@ -23,8 +24,10 @@ from routellm_core.policy.options import RoutingOptions
 from routellm_core.policy.route import Route
 from routellm_core.policy.routing import FORCE_SETTING, THRESHOLD_SETTING, CallSettings, Decided, Routing
 from routellm_core.policy.setups import Setup, shown_address
+from routellm_core.policy.tiers import handed_down
 from routellm_core.serve import requests
 from routellm_core.serve.answers import AnswerReader, BrokenReplyError
+from routellm_core.serve.levels import Levels, tiers_of
 from routellm_core.serve.metrics import CONTENT_TYPE, Metrics
 from routellm_core.serve.names import Asked, Names, model_object
 from routellm_core.serve.replies import Headers, Message, Receive, RequestError, Scope, Send, decision_headers, reply
@@ -46,9 +49,10 @@ _MISCONFIGURED = {
 
 
 def create_app(
-    strong: Upstream | Mapping[str, Any],
-    weak: Upstream | Mapping[str, Any],
+    strong: Upstream | Mapping[str, Any] | None = None,
+    weak: Upstream | Mapping[str, Any] | None = None,
     *,
+    tiers: Sequence[Mapping[str, Any]] | None = None,
     client_keys: Mapping[str, str] | str | None = None,
     other: Other = "strong",
     max_body: int = MAX_BODY,
@@ -57,7 +61,7 @@ def create_app(
     read_timeout: float = 600.0,
     **options: Unpack[RoutingOptions],
 ) -> App:
-    """Make an ASGI app that routes OpenAI-compatible requests to two servers.
+    """Make an ASGI app that routes OpenAI-compatible requests to two servers, or more.
 
     ``/v1/chat/completions``, ``/v1/completions`` and ``/v1/responses`` are routed, ``/v1/models``, ``/health`` and
     ``/metrics`` answered here, and every other path below ``/v1/`` goes to one side. A request goes on byte for byte
@@ -66,6 +70,9 @@ def create_app(
     Args:
         strong: The server of the strong model: an `Upstream`, or a mapping such as ``{"model": "gpt-4.1", "key": k}``.
         weak: The server of the weak model.
+        tiers: In the place of these two, any number of models, the cheapest first: mappings with the attributes of an
+            `Upstream`, with ``share``, the share of all calls that each but the cheapest is to get, and with
+            ``profile``, what a model can do where it cannot do all.
         client_keys: What a client must send as ``Authorization: Bearer``: one key, or several by the name of their
             client, which limits may ask for as ``client``; None asks for none.
         other: Where paths go that are not routed, such as ``/v1/embeddings``; ``"none"`` refuses them.
@@ -73,12 +80,19 @@ def create_app(
         body_timeout: Seconds that a client may take to send its body.
         connect_timeout: Seconds until a connection to a server must stand.
         read_timeout: Seconds without a byte after which a server counts as dead.
-        **options: Those of every routed model, see `RoutingOptions`; ``route_on`` gets the request's JSON object.
+        **options: Those of every routed model, see `RoutingOptions`; ``route_on`` gets the request's JSON object. With
+            `tiers` they hold at each level, and limits and the log count the most expensive model as the strong side.
 
     Raises:
         ConfigurationError: A value is not allowed.
     """
-    routing = Routing.of(options, owner="create_app")
+    if tiers is not None:
+        if strong is not None or weak is not None:
+            raise ConfigurationError("tiers= and strong= or weak= are given: tiers= names all models; give one of them")
+        levels, upstreams = tiers_of(tiers, options)
+    else:
+        levels = Levels((Routing.of(options, owner="create_app"),), ("strong", "weak"))
+        upstreams = {"strong": as_upstream(strong, "strong"), "weak": as_upstream(weak, "weak")}
     if other not in ("strong", "weak", "none"):
         raise ConfigurationError(f"other={other!r:.80}: expected 'strong', 'weak' or 'none'")
     seconds = {"body_timeout": body_timeout, "connect_timeout": connect_timeout, "read_timeout": read_timeout}
@@ -86,13 +100,8 @@ def create_app(
         if value is None or checked_seconds(value, name, without="") is None:
             raise ConfigurationError(f"{name}={value!r}: expected seconds > 0")
     return App(
-        routing,
-        Upstreams(
-            as_upstream(strong, "strong"),
-            as_upstream(weak, "weak"),
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
-        ),
+        levels,
+        Upstreams(upstreams, connect_timeout=connect_timeout, read_timeout=read_timeout),
         client_keys=_checked_client_keys(client_keys),
         other=None if other == "none" else checked_side(other, "other"),
         max_body=checked_count(max_body, "max_body", unit="bytes"),
@@ -118,10 +127,13 @@ class _Call:
         body: Their JSON object.
         asked: What the model's name asks for.
         start: When the request was complete.
-        request: What the policy was asked.
-        settings: What holds for this call alone.
+        client: Name of the client, where they have keys.
+        decided: What was decided at each level so far, with what it was made of.
+        routes: The way of the call at each level so far.
+        settled: Decisions that are final, by level.
+        is_counted: Whether the call stands in the metrics.
         reader: Reads the reply that is passed on at the moment, where anybody wants to know.
-        paid: Side and reader of each reply so far, also of one that a check refused.
+        paid: Model and reader of each reply so far, also of one that a check refused.
         refusal: Why no reader reads it.
     """
 
@@ -131,11 +143,25 @@ class _Call:
     body: dict[str, Any]
     asked: Asked
     start: float
-    request: RoutingRequest = field(default_factory=lambda: RoutingRequest(()))
-    settings: CallSettings = field(default_factory=CallSettings)
+    client: str | None = None
+    decided: dict[int, Decided] = field(default_factory=dict)
+    routes: dict[int, Route[_Piece]] = field(default_factory=dict)
+    settled: dict[int, RoutingDecision] = field(default_factory=dict)
+    is_counted: bool = False
     reader: AnswerReader | None = None
-    paid: list[tuple[Side, AnswerReader]] = field(default_factory=list)
+    paid: list[tuple[str, AnswerReader]] = field(default_factory=list)
     refusal: str | None = None
+
+    @property
+    def decision(self) -> RoutingDecision:
+        """The decision as it stands, with those of the levels below that lead to the model that answers."""
+        chain = [self.routes[0].decision]
+        while chain[-1].model == "weak" and len(chain) in self.routes:
+            chain.append(self.routes[len(chain)].decision)
+        decision = chain.pop()
+        while chain:
+            decision = replace(chain.pop(), inner=decision)
+        return decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +177,13 @@ class App:
     """The app that `create_app` makes; its arguments are checked there.
 
     Attributes:
-        routing: The options, and the policy (`App.policy`).
+        levels: The options and the policy of each level; with two models there is one.
+        routing: Those of the outermost level, and its policy (`App.policy`).
     """
 
     def __init__(
         self,
-        routing: Routing,
+        levels: Levels,
         upstreams: Upstreams,
         *,
         client_keys: Mapping[str, bytes],
@@ -164,8 +191,9 @@ class App:
         max_body: int,
         body_timeout: float,
     ) -> None:
-        self.routing = routing
-        self.policy = routing.policy
+        self.levels = levels
+        self.routing = levels[0]
+        self.policy = self.routing.policy
         self.upstreams = upstreams
         self.is_locked = bool(client_keys)
         self._client_keys = client_keys
@@ -173,11 +201,11 @@ class App:
         self._max_body = max_body
         self._body_timeout = body_timeout
         self._metrics = Metrics()
-        self._warned: set[Side] = set()
-        models: dict[Side, str] = {side: upstreams[side].model for side in ("strong", "weak")}
-        self._names = Names(routing.policy, models, overrides=routing.allow_overrides)
-        # which side holds a stored response, where the two sides are different servers
-        self._holders: OrderedDict[str, Side] | None = None if upstreams.share_state else OrderedDict()
+        self._warned: set[str] = set()
+        models = {name: upstreams[name].model for name in levels.names}
+        self._names = Names(self.policy, models, overrides=self.routing.allow_overrides)
+        # which model's server holds a stored response, where they are different ones
+        self._holders: OrderedDict[str, str] | None = None if upstreams.share_state else OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI asks."""
@@ -278,7 +306,9 @@ class App:
     # --- what is not routed ---
 
     async def _passed_on(self, scope: Scope, path: str, raw_path: str, raw: bytes, send: Send) -> None:
-        side = self._holder_of(path.removeprefix("/responses/").partition("/")[0]) or self._other
+        side = self._holder_of(path.removeprefix("/responses/").partition("/")[0])
+        if side is None and self._other is not None:
+            side = self.levels.names[0 if self._other == "strong" else -1]
         if side is None:
             raise RequestError(404, f"only {', '.join(sorted(requests.ROUTED))} are served here below /v1")
         start = time.perf_counter()
@@ -304,71 +334,102 @@ class App:
     async def _routed(self, scope: Scope, path: str, raw: bytes, client: str | None, send: Send) -> None:
         start = time.perf_counter()
         body = requests.parse_body(raw)
-        call = _Call(scope, path, raw, body, self._names.meaning(body["model"]), start)
-        decision = await self._decided(call, client)
-        self._metrics.decided(decision, time.perf_counter() - start)
-        if call.asked.is_model:
-            route: Route[_Piece] = Route(decision, on_settled=self._metrics.settled)
-        else:
-            route = self.routing.route(
-                call.request,
-                decision,
-                is_broken=_nothing_is,
-                answer_of=lambda pieces: _weak_answer(call.reader, pieces),
-                messages=call.body.get("messages", call.body.get("input", call.body.get("prompt"))),
-                on_settled=self._metrics.settled,
-            )
-        record = self.routing.recording(Decided(decision, call.request, call.settings))
-        fails_over = self.routing.failover and not call.asked.is_model
-        pieces = route.astream(lambda side: self._opened(call, side, route, fails_over=fails_over), _is_empty)
+        call = _Call(scope, path, raw, body, self._names.meaning(body["model"]), start, client)
+        decided = await self._decided(call, 0)
+        self._metrics.decided(decided.decision, time.perf_counter() - start)
+        route = self._route(call, 0, decided)
+        record = self.routing.recording(decided)
+        pieces = route.astream(partial(self._opened, call, 0), _is_empty)
         try:
-            await self._send_on(call, route, pieces, send)
+            await self._send_on(call, pieces, send)
         except RefusalError as exc:
             call.refusal = _status_name(exc.status_code)
-            told = self._told(call, route.decision)
+            told = self._told(call)
             await send({"type": "http.response.start", "status": exc.status_code, "headers": [*exc.headers, *told]})
             await send({"type": "http.response.body", "body": exc.raw})
         except (UpstreamError, EmptyAnswerError, BrokenReplyError) as exc:
             call.refusal = type(exc).__name__
             error = _unreachable(exc)
-            await reply(send, error.status, error.body, self._told(call, route.decision))
+            await reply(send, error.status, error.body, self._told(call))
         except asyncio.CancelledError:
             call.refusal = "ClientGone"
             raise
         finally:
-            self._account(call, route.decision)
+            self._account(call)
             if record is not None:
-                answer = self._logged(call, route.decision.model)
+                answer = self._logged(call, self._name_of(call))
                 record.answered_async(answer, route.decision, other=lambda side: self._shadow(call, side))
 
-    async def _decided(self, call: _Call, client: str | None) -> RoutingDecision:
+    def _name_of(self, call: _Call) -> str:
+        """What the server calls the model that answers a call."""
+        path = call.decision.path
+        return self.levels.name(len(path) - 1, path[-1])
+
+    async def _decided(self, call: _Call, level: int) -> Decided:
+        """Decide a call at one level; the levels above have decided for the weak side."""
         headers = {name: value.decode("latin1") for name, value in call.scope["headers"] if name[:11] == b"x-routellm-"}
+        routing = self.levels[level]
         try:
-            settings = call.settings = self._settings(call, headers, client)
+            settings = self._settings(call, headers, level)
             lookback = self._lookback(headers)
             holder = self._holder_of(call.body.get("previous_response_id"))
             if holder is not None and settings.force is None:
-                call.request = RoutingRequest(
-                    (), force=holder, reason="sticky", detail="previous_response_id", keys=settings.keys
+                side = self.levels.side(level, holder)
+                request = RoutingRequest(
+                    (), force=side, reason="sticky", detail="previous_response_id", keys=settings.keys
                 )
             else:
-                call.request = self.routing.request(
-                    settings, gap=lambda: self._gap(call), texts=lambda: self._texts(call, lookback)
+                request = routing.request(
+                    settings, gap=lambda: self._gap(call, level), texts=lambda: self._texts(call, lookback)
                 )
-            return await self.routing.adecide(call.request, settings)
+            decided = Decided(await routing.adecide(request, settings), request, settings)
         except LimitError as exc:
             raise RequestError(429, str(exc), "insufficient_quota", kind="insufficient_quota") from None
         except (ConfigurationError, PromptError) as exc:
             raise RequestError(400, str(exc)) from None
+        call.decided[level] = decided
+        return decided
 
-    def _settings(self, call: _Call, headers: Mapping[bytes, str], client: str | None) -> CallSettings:
+    def _route(self, call: _Call, level: int, decided: Decided) -> Route[_Piece]:
+        on_settled = partial(self._settled, call, level)
+        route: Route[_Piece]
+        if call.asked.is_model:
+            route = Route(decided.decision, on_settled=on_settled)
+        else:
+            route = self.levels[level].route(
+                decided.request,
+                decided.decision,
+                is_broken=_nothing_is,
+                answer_of=lambda pieces: _weak_answer(call.reader, pieces),
+                messages=call.body.get("messages", call.body.get("input", call.body.get("prompt"))),
+                on_settled=on_settled,
+            )
+        call.routes[level] = route
+        return route
+
+    def _settled(self, call: _Call, level: int, decision: RoutingDecision) -> None:
+        """Count a call as soon as it is certain which model answers, or that none does."""
+        call.settled[level] = decision
+        last = 0
+        while last in call.settled and not self.levels.is_leaf(last, call.settled[last].model):
+            last += 1
+        if call.is_counted or last not in call.settled:
+            return
+        call.is_counted = True
+        self._metrics.settled(self.levels.name(last, call.settled[last].model), call.settled[0])
+        for at in range(last + 1):
+            failed = call.settled[at].failover
+            if failed is not None:
+                self._metrics.failed_over(self.levels.name(at, failed))
+
+    def _settings(self, call: _Call, headers: Mapping[bytes, str], level: int) -> CallSettings:
         """What the headers, the body and the model's name say of this call; a header wins over the name."""
         threshold, share = headers.get(b"x-routellm-threshold"), headers.get(b"x-routellm-strong-fraction")
-        force = headers.get(b"x-routellm-force")
+        force = headers.get(b"x-routellm-force", call.asked.name or call.asked.force)
         given: dict[str, Any] = {
             THRESHOLD_SETTING: call.asked.threshold,
-            FORCE_SETTING: call.asked.force,
-            "client": client,
+            FORCE_SETTING: self.levels.side(level, force) if force in self.levels.names else force,
+            "client": call.client,
             "user_id": call.body.get("safety_identifier") or call.body.get("user"),
         }
         if threshold is not None and share is not None:
@@ -378,15 +439,13 @@ class App:
         if share is not None:
             fraction = checked_fraction(_number(share, "x-routellm-strong-fraction"), "x-routellm-strong-fraction")
             given[THRESHOLD_SETTING] = self._names.threshold_of(fraction, "x-routellm-strong-fraction")
-        if force is not None:
-            given[FORCE_SETTING] = force
-        sticky = self.routing.sticky
+        sticky = self.levels[level].sticky
         given["thread_id" if sticky is None else sticky.key] = headers.get(b"x-routellm-conversation")
-        for key in self.policy.limit_keys:
+        for key in self.levels[level].policy.limit_keys:
             told = headers.get(b"x-routellm-" + key.replace("_", "-").encode())
             if told is not None and key != "client":
                 given[key] = told
-        return self.routing.settings(given)
+        return self.levels[level].settings(given)
 
     def _lookback(self, headers: Mapping[bytes, str]) -> int:
         told = headers.get(b"x-routellm-lookback")
@@ -396,10 +455,11 @@ class App:
             raise RequestError(400, "x-routellm-lookback: expected a number of user messages, 1 to 1000")
         return int(told)
 
-    def _gap(self, call: _Call) -> str | None:
-        if not self.routing.weak_profile:
+    def _gap(self, call: _Call, level: int) -> str | None:
+        routing = self.levels[level]
+        if not routing.weak_profile:
             return None
-        return self.routing.gap(
+        return routing.gap(
             requests.needs(call.path, call.body), None, None, lambda: requests.input_tokens(call.path, call.body)
         )
 
@@ -410,21 +470,25 @@ class App:
 
     # --- the reply ---
 
-    async def _sent(self, call: _Call, side: Side) -> Answer:
+    async def _sent(self, call: _Call, side: str) -> Answer:
         """Send the request to one side, with the name that its model has there."""
         model = self.upstreams[side].model
         raw = call.raw if call.body["model"] == model else requests.with_model(call.raw, model)
         return await self.upstreams.send(side, call.scope, call.path, raw)
 
-    async def _opened(
-        self, call: _Call, side: Side, route: Route[_Piece], *, fails_over: bool
-    ) -> AsyncIterator[_Piece]:
-        """Send the request to one side, and return its reply's pieces once it has begun.
+    async def _opened(self, call: _Call, level: int, chosen: Side) -> AsyncIterator[_Piece]:
+        """Send the request to one side of a level, and return its reply's pieces once it has begun.
 
         Raises:
             UpstreamError: The server could not be reached.
             RefusalError: It refused, and the other side may answer; or it refused where an answer was to be checked.
         """
+        if not self.levels.is_leaf(level, chosen):
+            with handed_down(self.levels[level], [call.decided[level]]):
+                decided = await self._decided(call, level + 1)
+            return self._route(call, level + 1, decided).astream(partial(self._opened, call, level + 1), _is_empty)
+        side = self.levels.name(level, chosen)
+        fails_over = self.routing.failover and not call.asked.is_model
         start = time.perf_counter()
         try:
             answer = await self._sent(call, side)
@@ -439,7 +503,7 @@ class App:
             self._metrics.failed(side, str(answer.status))
             if answer.status in _MISCONFIGURED:
                 self._warn(side, _MISCONFIGURED[answer.status])
-            if fails_over or route.is_held:
+            if fails_over or any(route.is_held for route in call.routes.values()):
                 raise await _refusal(answer)
         call.reader = None
         call.refusal = _status_name(answer.status) if answer.status >= 400 else None
@@ -481,7 +545,7 @@ class App:
         finally:
             answer.close()
 
-    async def _send_on(self, call: _Call, route: Route[_Piece], pieces: AsyncGenerator[_Piece], send: Send) -> None:
+    async def _send_on(self, call: _Call, pieces: AsyncGenerator[_Piece], send: Send) -> None:
         """Pass a reply on; where it breaks off after it began, so does what the client gets."""
         begun = False
         try:
@@ -489,18 +553,18 @@ class App:
                 async for piece in pieces:
                     if not begun:
                         begun = True
-                        await _start(send, piece.answer, self._told(call, route.decision))
+                        await _start(send, piece.answer, self._told(call))
                     if piece.data:
                         await send({"type": "http.response.body", "body": piece.data, "more_body": True})
         except (UpstreamError, EmptyAnswerError, BrokenReplyError) as exc:
             if not begun:
                 raise
             # the client has to see a broken reply: where its end is missing, the web server cuts the connection
-            logger.warning("A reply of the %s model broke off: %s.", route.decision.model, exc)
+            logger.warning("A reply of the %s model broke off: %s.", self._name_of(call), exc)
             return
         await send({"type": "http.response.body", "body": b""})
 
-    def _warn(self, side: Side, what: str) -> None:
+    def _warn(self, side: str, what: str) -> None:
         """Say once that a side does not work, and again only after it has answered in between."""
         if side not in self._warned:
             self._warned.add(side)
@@ -508,21 +572,22 @@ class App:
             at = shown_address(upstream.url)
             logger.warning("The %s model %r at %s fails: %s", side, upstream.model, at, what)
 
-    def _told(self, call: _Call, decision: RoutingDecision) -> Headers:
-        return decision_headers(decision, self.upstreams[decision.model].model, call.asked.note)
+    def _told(self, call: _Call) -> Headers:
+        return decision_headers(call.decision, self.upstreams[self._name_of(call)].model, call.asked.note)
 
-    def _account(self, call: _Call, decision: RoutingDecision) -> None:
+    def _account(self, call: _Call) -> None:
         """Tell the limits what a call used, and remember who holds a stored response."""
         if self.policy.limits:
             for side, paid in call.paid:
                 read, written = paid.usage or (requests.input_tokens(call.path, call.body), paid.output_tokens)
                 if written or paid.usage is not None:
-                    self.policy.spent(call.request, side, read, written)
-        for side, paid in call.paid:
-            self.routing.model_names.answered(side, paid.model, self._setup)
+                    self.policy.spent(call.decided[0].request, self.levels.side(0, side), read, written)
+        if len(self.levels) == 1:
+            for side, paid in call.paid:
+                self.routing.model_names.answered(self.levels.side(0, side), paid.model, self._setup)
         reader = call.reader
         if self._holders is not None and reader is not None and reader.response_id is not None:
-            self._holders[reader.response_id] = decision.model
+            self._holders[reader.response_id] = self._name_of(call)
             while len(self._holders) > _MAX_RESPONSE_IDS:
                 self._holders.popitem(last=False)
 
@@ -530,7 +595,7 @@ class App:
         upstream = self.upstreams[side]
         return Setup(upstream.model, upstream.url)
 
-    def _logged(self, call: _Call, side: Side) -> recording.Answer:
+    def _logged(self, call: _Call, side: str) -> recording.Answer:
         """An answer as the log takes it."""
         reader, model = call.reader, self.upstreams[side].model
         if reader is None or call.refusal is not None:
@@ -539,8 +604,14 @@ class App:
         return recording.Answer(reader.text, model, read, written)
 
     async def _shadow(self, call: _Call, side: Side) -> recording.Answer:
-        """Have the other side answer, for the log alone."""
-        answer = await self._sent(call, side)
+        """Have the other side answer, for the log alone; of the levels below, the model that they decide for."""
+        level = 0
+        while not self.levels.is_leaf(level, side):
+            with handed_down(self.levels[level], [call.decided[level]]):
+                side = (await self._decided(call, level + 1)).decision.model
+            level += 1
+        name = self.levels.name(level, side)
+        answer = await self._sent(call, name)
         try:
             reader = _reader_of(answer)
             async for chunk in answer.chunks():
@@ -550,9 +621,9 @@ class App:
         finally:
             answer.close()
         other = replace(call, reader=reader, refusal=_status_name(answer.status) if answer.status >= 400 else None)
-        return self._logged(other, side)
+        return self._logged(other, name)
 
-    def _holder_of(self, response_id: Any) -> Side | None:
+    def _holder_of(self, response_id: Any) -> str | None:
         return self._holders.get(response_id) if self._holders and isinstance(response_id, str) else None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from routellm_core.checks import Side
 from routellm_core.policy.decision import RoutingDecision
 
 _WIN_RATES = [i / 10 for i in range(1, 11)]
@@ -62,17 +61,19 @@ class Metrics:
         if decision.win_rate is not None:
             self._win_rate.observe(decision.win_rate)
 
-    def settled(self, decision: RoutingDecision) -> None:
+    def settled(self, side: str, decision: RoutingDecision) -> None:
         """It is certain which side answers, or that none does."""
-        self._requests.labels(decision.model, decision.reason).inc()
-        if decision.failover is not None:
-            self._failovers.labels(decision.failover).inc()
+        self._requests.labels(side, decision.reason).inc()
 
-    def answered(self, side: Side, seconds: float) -> None:
+    def failed_over(self, side: str) -> None:
+        """A side failed, and the other one answers."""
+        self._failovers.labels(side).inc()
+
+    def answered(self, side: str, seconds: float) -> None:
         """A reply began."""
         self._upstream.labels(side).observe(seconds)
 
-    def failed(self, side: Side, error: str) -> None:
+    def failed(self, side: str, error: str) -> None:
         """A server failed."""
         self._failures.labels(side, error).inc()
 

@@ -27,12 +27,14 @@ class Asked:
 
     Attributes:
         force: The side that answers.
+        name: The model that answers, by the server's name for it.
         threshold: Threshold of this call.
         is_model: Whether it is a real model, which no other may stand in for.
         note: What the caller should know about it.
     """
 
     force: Side | None = None
+    name: str | None = None
     threshold: float | None = None
     is_model: bool = False
     note: str | None = None
@@ -40,26 +42,25 @@ class Asked:
     @property
     def is_override(self) -> bool:
         """Whether it asks for anything but the policy's own decision."""
-        return self.force is not None or self.threshold is not None
+        return self.force is not None or self.name is not None or self.threshold is not None
 
 
 class Names:
     """The names that a server knows: ``routellm``, ``routellm-30pct``, ``router-mf-0.3``, ``strong``, ``weak``, and
-    those of the two models.
+    those of the models.
 
     Args:
         policy: Its router's name stands in ``router-NAME-THRESHOLD``, the form of the authors' server; its calibration
             turns a share into a threshold.
-        models: Name of the model of each side.
+        models: Name of each model by what the server calls it, the most expensive first.
         overrides: Whether a client may choose; else there is ``routellm`` alone.
     """
 
-    def __init__(self, policy: RoutingPolicy, models: Mapping[Side, str], *, overrides: bool) -> None:
+    def __init__(self, policy: RoutingPolicy, models: Mapping[str, str], *, overrides: bool) -> None:
         self._policy = policy
         # the later entry of one name wins: where both models have one name, it means the strong one
         self._sides = {
-            models["weak"]: Asked(force="weak", is_model=True),
-            models["strong"]: Asked(force="strong", is_model=True),
+            **{models[name]: Asked(name=name, is_model=True) for name in reversed(list(models))},
             "weak": Asked(force="weak"),
             "strong": Asked(force="strong"),
         }

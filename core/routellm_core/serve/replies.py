@@ -57,7 +57,7 @@ def decision_headers(decision: RoutingDecision, model: str, note: str | None = N
     """The headers of a routed reply.
 
     Args:
-        decision: As it stands when the reply begins.
+        decision: As it stands when the reply begins, with those of the levels below where there are any.
         model: Name of the model that answers, as its server calls it.
         note: Something that the caller should know about the model's name that it used.
     """
@@ -69,12 +69,15 @@ def decision_headers(decision: RoutingDecision, model: str, note: str | None = N
         "router": decision.router,
         "decision-id": decision.id,
     }
-    if decision.win_rate is not None:
-        told["win-rate"] = f"{decision.win_rate:.6f}"
+    levels = decision.levels
+    win_rate = next((level.win_rate for level in levels if level.win_rate is not None), None)
+    if win_rate is not None:
+        told["win-rate"] = f"{win_rate:.6f}"
     for name, value in (
-        ("failover", decision.failover),
-        ("escalated", "true" if decision.escalated else None),
-        ("detail", decision.detail),
+        ("path", "/".join(decision.path) if len(levels) > 1 else None),
+        ("failover", next((level.failover for level in levels if level.failover is not None), None)),
+        ("escalated", "true" if any(level.escalated for level in levels) else None),
+        ("detail", next((level.detail for level in levels if level.detail is not None), None)),
         ("error", decision.error),
         ("note", note),
     ):

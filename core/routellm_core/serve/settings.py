@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,12 +23,13 @@ _MAX_FILE = 1 << 20
 # the header x-routellm-conversation fills it
 _CONVERSATION = "conversation"
 _SIDES = ("strong", "weak")
+_TIERS = "tiers"
 _SIDE_SETTINGS = frozenset({"model", "url", "key_env", "pass_client_key", "price", "profile"})
 _LISTENING = frozenset({"host", "port", "max_connections"})
 _APP = frozenset({"other", "max_body", "body_timeout", "connect_timeout", "read_timeout"})
 # what a file cannot hold is made from something that it can: see `_options`
 _OPTIONS = frozenset(RoutingOptions.__optional_keys__) - {"policy", "route_on", "weak_profile", "synthetic_markers"}
-_SETTINGS = frozenset({*_SIDES, "client_key_env", *_LISTENING, *_APP, *_OPTIONS})
+_SETTINGS = frozenset({*_SIDES, _TIERS, "client_key_env", *_LISTENING, *_APP, *_OPTIONS})
 _LIMITS: Mapping[str, type[Limit]] = {"spend": SpendLimit, "share": ShareLimit}
 _DEFAULT_SHARE = 0.5
 
@@ -75,6 +76,7 @@ def server_of(settings: Mapping[str, Any], environ: Mapping[str, str]) -> Server
     Args:
         settings: The options of `RoutingOptions` and `create_app` by name; ``strong`` and ``weak`` as mappings with
             ``model``, ``url``, ``key_env``, ``pass_client_key``, ``price`` (``"IN/OUT"``) and ``profile``;
+            or ``tiers``, a list of such mappings, the cheapest model first, each but that one with ``share``;
             ``client_key_env``; ``limits`` as mappings with ``kind`` ``"spend"`` or ``"share"``; ``host`` and ``port``.
         environ: Where the keys are looked for.
 
@@ -82,12 +84,21 @@ def server_of(settings: Mapping[str, Any], environ: Mapping[str, str]) -> Server
         ConfigurationError: A setting is unknown or has a value that is not allowed, or a key is not there.
     """
     _check_names(settings, _SETTINGS, "")
-    missing = [f"{side}.model" for side in _SIDES if not _table(settings, side).get("model")]
-    if missing:
-        raise ConfigurationError(f"{' and '.join(missing)}: missing; give --strong MODEL and --weak MODEL")
+    models: dict[str, Any]
+    if settings.get(_TIERS) is not None:
+        both = [side for side in _SIDES if _table(settings, side)]
+        if both:
+            raise ConfigurationError(f"tiers and {' and '.join(both)} are given: tiers names all models; give one")
+        models = {_TIERS: [_upstream(table, _TIERS, environ) for table in _tiers(settings)]}
+    else:
+        missing = [f"{side}.model" for side in _SIDES if not _table(settings, side).get("model")]
+        if missing:
+            raise ConfigurationError(
+                f"{' and '.join(missing)}: missing; give --strong MODEL and --weak MODEL, or --tier MODEL=URL for each"
+            )
+        models = {side: _upstream(_table(settings, side), side, environ) for side in _SIDES}
     app = create_app(
-        _upstream(settings, "strong", environ),
-        _upstream(settings, "weak", environ),
+        **models,
         client_keys=_client_keys(settings.get("client_key_env"), environ),
         **{name: settings[name] for name in _APP if name in settings},
         **_options(settings),
@@ -95,11 +106,62 @@ def server_of(settings: Mapping[str, Any], environ: Mapping[str, str]) -> Server
     return Server(app, **{name: settings[name] for name in _LISTENING if name in settings})
 
 
-def _upstream(settings: Mapping[str, Any], side: str, environ: Mapping[str, str]) -> dict[str, Any]:
-    table = dict(_table(settings, side))
-    _check_names(table, _SIDE_SETTINGS, f"{side}.")
+def tier_tables(
+    given: Any, tiers: Sequence[str], shares: Sequence[str], key_envs: Sequence[str], passed: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The tables of tiers from a file and a command line.
+
+    Args:
+        given: Those of the file, which tiers of the command line take the place of; None without any.
+        tiers: ``MODEL=URL`` or ``MODEL``, the cheapest first.
+        shares: ``MODEL=SHARE``.
+        key_envs: ``MODEL=VARIABLE``.
+        passed: Models that get the client's own key.
+
+    Raises:
+        ConfigurationError: A value does not have its form, or names a model that is not a tier.
+    """
+    tables = [dict(table) for table in _tiers({_TIERS: given})] if given is not None and not tiers else []
+    for text in tiers:
+        model, _, url = text.partition("=")
+        tables.append({"model": model, **({"url": url} if url else {})})
+    by_model = {table["model"]: table for table in tables}
+    for option, name, texts in (("--share", "share", shares), ("--tier-key-env", "key_env", key_envs)):
+        for text in texts:
+            model, _, value = text.rpartition("=")
+            if model not in by_model:
+                known = ", ".join(by_model) or "none"
+                raise ConfigurationError(f"{option}={text!r:.80}: expected MODEL=VALUE with a tier; tiers are {known}")
+            by_model[model][name] = _share(value, option) if name == "share" else value
+    for model in passed:
+        if model in by_model:
+            by_model[model]["pass_client_key"] = True
+    return tables
+
+
+def _share(value: str, option: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ConfigurationError(f"{option}={value!r:.80}: expected a number between 0 and 1") from None
+
+
+def _tiers(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    tables = settings[_TIERS]
+    if not isinstance(tables, list) or not all(isinstance(table, Mapping) and table.get("model") for table in tables):
+        raise ConfigurationError(f"{_TIERS}: expected tables, each [[{_TIERS}]] with model, url and share")
+    return tables
+
+
+def _upstream(given: Mapping[str, Any], side: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    table = dict(given)
+    is_tier = side == _TIERS
+    _check_names(table, _SIDE_SETTINGS | {"share"} if is_tier else _SIDE_SETTINGS, f"{side}.")
     key_env = table.pop("key_env", None)
-    kept = {name: value for name, value in table.items() if name not in ("price", "profile")}
+    # of a tier the app takes the profile; of two sides the options do
+    kept = {
+        name: value for name, value in table.items() if name not in (["price"] if is_tier else ["price", "profile"])
+    }
     return kept if key_env is None else {**kept, "key": _key(key_env, f"{side}.key_env", environ)}
 
 
@@ -133,11 +195,11 @@ def _options(settings: Mapping[str, Any]) -> RoutingOptions:
     if isinstance(options.get("explore_band"), list):
         options["explore_band"] = tuple(options["explore_band"])
     if isinstance(options.get("log"), str):
-        priced = {side: _table(settings, side)["price"] for side in _SIDES if "price" in _table(settings, side)}
-        prices = {side: _price(price, side) for side, price in priced.items()}
-        options["log"] = TrafficLog(options["log"], prices=prices or None)
+        options["log"] = TrafficLog(options["log"], prices=_prices(settings) or None)
     if "limits" in options:
         options["limits"] = _limits(options["limits"], settings)
+    if settings.get(_TIERS) is not None:
+        return options  # type: ignore[return-value]
     if options.get("threshold") is None and options.get("strong_fraction") is None:
         options["strong_fraction"] = _DEFAULT_SHARE
     profile = _table(settings, "weak").get("profile")
@@ -154,7 +216,7 @@ def _limits(given: Any, settings: Mapping[str, Any]) -> list[Limit]:
         if kind not in _LIMITS:
             raise ConfigurationError(f"limits.kind={kind!r:.80}: expected one of {', '.join(_LIMITS)}")
         if kind == "spend":
-            rest["prices"] = {side: _price(_table(settings, side).get("price"), side) for side in _SIDES}
+            rest["prices"] = _side_prices(settings)
         try:
             made.append(_LIMITS[kind](**rest))
         except TypeError:
@@ -163,6 +225,25 @@ def _limits(given: Any, settings: Mapping[str, Any]) -> list[Limit]:
                 f"that it has; see {_LIMITS[kind].__name__}"
             ) from None
     return made
+
+
+def _prices(settings: Mapping[str, Any]) -> dict[str, Price]:
+    """The prices that are given, by side, or by model where there are tiers."""
+    if settings.get(_TIERS) is not None:
+        tables = {table["model"]: table for table in _tiers(settings)}
+    else:
+        tables = {side: _table(settings, side) for side in _SIDES}
+    return {name: _price(table["price"], name) for name, table in tables.items() if "price" in table}
+
+
+def _side_prices(settings: Mapping[str, Any]) -> dict[str, Price]:
+    """The prices of both sides; of tiers, a limit on spending takes the highest one below the top for all of these."""
+    if settings.get(_TIERS) is None:
+        return {side: _price(_table(settings, side).get("price"), side) for side in _SIDES}
+    prices = [_price(table.get("price"), str(table["model"])) for table in _tiers(settings)]
+    below = prices[:-1]
+    highest = Price(max(price.input for price in below), max(price.output for price in below))
+    return {"strong": prices[-1], "weak": highest}
 
 
 def _price(value: Any, side: str) -> Price:

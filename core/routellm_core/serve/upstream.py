@@ -1,4 +1,4 @@
-"""The two servers behind this one: where they are, and one request to them, bytes in and bytes out."""
+"""The servers behind this one: where they are, and one request to them, bytes in and bytes out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from routellm_core.checks import Side, no_key_inside
+from routellm_core.checks import no_key_inside
 from routellm_core.errors import ConfigurationError
 from routellm_core.serve.replies import Headers, Scope
 
@@ -30,7 +30,7 @@ _OF_THE_KEY = frozenset({b"authorization", b"api-key", b"x-api-key", b"openai-or
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """One of the two servers.
+    """One of the servers.
 
     Attributes:
         model: Name of the model, as the server calls it.
@@ -102,7 +102,7 @@ class Answer:
 
     __slots__ = ("_response", "headers", "side", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse, side: Side) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, side: str) -> None:
         self._response = response
         self.side = side
         self.status = response.status
@@ -145,34 +145,32 @@ class Answer:
 
 
 class Upstreams:
-    """Both servers, and the connections to them.
+    """The servers, and the connections to them.
 
     Connections belong to the event loop that uses them; a mounted app hears nothing of a start, so they are opened
     with the first request.
 
     Args:
-        strong: Where the strong model is.
-        weak: Where the weak model is.
+        by_side: Where each model is: by ``"strong"`` and ``"weak"``, or by its name where there are more than two.
         connect_timeout: Seconds until a connection must stand.
         read_timeout: Seconds without a byte after which a server counts as dead.
     """
 
-    def __init__(self, strong: Upstream, weak: Upstream, *, connect_timeout: float, read_timeout: float) -> None:
-        self.by_side: dict[Side, Upstream] = {"strong": strong, "weak": weak}
+    def __init__(self, by_side: Mapping[str, Upstream], *, connect_timeout: float, read_timeout: float) -> None:
+        self.by_side = dict(by_side)
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_read=read_timeout)
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def __getitem__(self, side: Side) -> Upstream:
+    def __getitem__(self, side: str) -> Upstream:
         return self.by_side[side]
 
     @property
     def share_state(self) -> bool:
-        """Whether what one server remembers, such as a stored response, is known to the other."""
-        strong, weak = self.by_side["strong"], self.by_side["weak"]
-        return strong.url.rstrip("/") == weak.url.rstrip("/") and strong.key == weak.key
+        """Whether what one server remembers, such as a stored response, is known to the others."""
+        return len({(upstream.url.rstrip("/"), upstream.key) for upstream in self.by_side.values()}) == 1
 
-    async def send(self, side: Side, scope: Scope, path: str, body: bytes) -> Answer:
+    async def send(self, side: str, scope: Scope, path: str, body: bytes) -> Answer:
         """Send a request to one side; its reply has begun when this returns.
 
         Args:
@@ -244,7 +242,7 @@ def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[by
     )
 
 
-def _as_upstream_error(exc: Exception, side: Side) -> UpstreamError:
+def _as_upstream_error(exc: Exception, side: str) -> UpstreamError:
     is_timeout = isinstance(exc, TimeoutError)
     what = "did not answer in time" if is_timeout else f"could not be reached or broke off ({type(exc).__name__})"
     return UpstreamError(f"the server of the {side} model {what}", is_timeout=is_timeout)
@@ -260,7 +258,7 @@ def _without_password(url: Any) -> Any:
     return "...@" + url.rpartition("@")[2]
 
 
-def as_upstream(value: Upstream | Mapping[str, Any], parameter: str) -> Upstream:
+def as_upstream(value: Upstream | Mapping[str, Any] | None, parameter: str) -> Upstream:
     """An `Upstream`, or the mapping of its attributes.
 
     Raises:
