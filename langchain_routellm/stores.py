@@ -102,9 +102,11 @@ def store_records(
 
     def present(ids: list[str]) -> set[str]:
         try:
-            return {str(document.id) for document in store.get_by_ids(ids)}
+            found = store.get_by_ids(ids)
         except NotImplementedError:
             return set()
+        # Qdrant's documents have their id among the metadata
+        return {str(document.id or document.metadata.get("_id")) for document in found}
 
     def add(rows: list[StoreRow]) -> None:
         documents = [Document(page_content=row.prompt, metadata=row.record, id=row.id) for row in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ from routellm_core.routers.wrapped_store import Found, Version, WrappedStore
 
 if TYPE_CHECKING:
     from routellm_core.checks import Progress
+
+logger = logging.getLogger(__name__)
 
 
 class VectorStoreBattles(WrappedStore):
@@ -123,7 +126,8 @@ def store_records(
     """Write battles or outcomes to a LlamaIndex vector store, as nodes whose text is the prompt.
 
     Every record has an id that depends on its content, so a run that was interrupted can be repeated: records that
-    ``get_nodes`` returns are left out. Without that method they are written again under the same ids.
+    ``get_nodes`` returns are left out. If that method is missing or fails, a warning is logged and they are written
+    again under the same ids, which stores that only append (LanceDB) then hold twice.
 
     Args:
         records: Battles, or outcomes, such as those of `routellm_core.data.read_preferences`.
@@ -143,7 +147,12 @@ def store_records(
             return store.data.embedding_dict.keys() & ids
         try:
             return {node.node_id for node in store.get_nodes(node_ids=ids)}
-        except NotImplementedError:
+        except Exception as exc:  # each store has an error of its own for a collection that does not exist yet
+            logger.warning(
+                "%s cannot tell which records it has (%s), so all are written: that is right if its collection is new",
+                type(store).__name__,
+                type(exc).__name__,
+            )
             return set()
 
     def add(rows: list[StoreRow]) -> None:
