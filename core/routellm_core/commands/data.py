@@ -174,9 +174,6 @@ def store(
         str, typer.Option(help="Index of a new collection: FLAT is exact; on a server, HNSW is faster for millions.")
     ] = "FLAT",
     batch: Annotated[int, typer.Option(help="Rows that are embedded and written at a time.", min=1)] = 1000,
-    token: Annotated[
-        str | None, typer.Option(help="USER:PASSWORD or API key of a server.", envvar="MILVUS_TOKEN", show_envvar=True)
-    ] = None,
     form: From = None,
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
@@ -184,7 +181,8 @@ def store(
     """Write battles or outcomes to a vector store, where routers search them; prompts are not stored, only vectors.
 
     Rows that are there are left out, so a run that was interrupted can simply be repeated, and a file that has grown be
-    written again. LangChain's and LlamaIndex's stores: see docs/stores.md.
+    written again. MILVUS_TOKEN, an environment variable, is USER:PASSWORD or the API key of a server. For the vector
+    stores of LangChain and LlamaIndex, see docs/stores.md.
 
     Example: routellm data store --data battles.jsonl --to milvus:./battles.db
     """
@@ -205,7 +203,6 @@ def store(
             uri,
             embedder=embedder_from_name(embedder),
             collection=collection,
-            token=token,
             index=index,
             batch=batch,
             progress=progress,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -58,14 +59,15 @@ class MilvusBattles:
     vector to verify that its similarity with itself is 1.
 
     A batch is one search. A search that fails raises an error at once or after `timeout`; it never returns part of a
-    result. May be shared between threads and event loops; a forked process connects anew. Only one process at a time
-    can open a file of Milvus Lite.
+    result. May be shared between threads and event loops; a forked process and a pickled copy, which leaves the token
+    out, connect anew. Only one process at a time can open a file of Milvus Lite.
 
     Args:
         uri: A file whose name ends in ``.db``, or the address of a server, such as ``"http://localhost:19530"``.
         collection: Name of the collection.
         embedder: Produced the stored vectors. The default is the one that `store_records` noted in the collection.
-        token: ``"user:password"`` or the API key of a server.
+        token: ``"user:password"`` or the API key of a server. The default is the environment variable MILVUS_TOKEN.
+        search_params: What an approximate index takes for a search, such as ``{"ef": 256}`` for HNSW.
         timeout: Seconds that the search for one prompt may take; that for a batch of n gets (1 + n / 20) times as long.
 
     Raises:
@@ -74,6 +76,9 @@ class MilvusBattles:
         MissingExtraError: pymilvus is not installed.
     """
 
+    _client: MilvusClient | None
+    _async_clients: LoopClients[AsyncMilvusClient]
+
     def __init__(
         self,
         uri: str | Path = DEFAULT_URI,
@@ -81,6 +86,7 @@ class MilvusBattles:
         collection: str = DEFAULT_COLLECTION,
         embedder: Embedder | None = None,
         token: str | None = None,
+        search_params: Mapping[str, Any] | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         self.uri, self.collection = str(uri), collection
@@ -88,16 +94,14 @@ class MilvusBattles:
         if seconds is None:
             raise ConfigurationError("timeout=None: expected a number of seconds > 0; a search must end some time")
         self.timeout = seconds
+        self.search_params = dict(search_params or {})
         self._token = token
         if is_file(self.uri) and not Path(self.uri).exists():
             raise ConfigurationError(
                 f"uri={self.uri!r}: no such file; write one with `routellm data store --data battles.jsonl --to "
                 f"milvus:{self.uri}`"
             )
-        self._client: MilvusClient | None = None
-        self._lock = fork_safe_lock(self, "_lock")
-        self._async_clients: LoopClients[AsyncMilvusClient] = LoopClients(self._async_client)
-        renew_in_child(self, MilvusBattles._renew)
+        self._set_up_clients()
         with _as_configuration(f"uri={self.uri!r}, collection={collection!r}"):
             client = self._connected()
             if not client.has_collection(collection):
@@ -121,12 +125,17 @@ class MilvusBattles:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> MilvusBattles:
-        """Open the collection that `config` of an earlier object describes; a server that needs a token cannot be."""
-        return cls(config["uri"], collection=config["collection"])
+        """Open the collection that `config` of an earlier object describes."""
+        return cls(config["uri"], collection=config["collection"], search_params=config.get("search_params"))
 
     def config(self) -> dict[str, Any]:
         """What a saved router keeps, from which `from_config` opens the collection; without the token."""
-        return {"type": "milvus", "uri": self.uri, "collection": self.collection}
+        return {
+            "type": "milvus",
+            "uri": self.uri,
+            "collection": self.collection,
+            "search_params": self.search_params,
+        }
 
     def __repr__(self) -> str:
         return f"MilvusBattles({self.uri!r}, collection={self.collection!r})"
@@ -189,6 +198,7 @@ class MilvusBattles:
             "collection_name": self.collection,
             "anns_field": self._vector_field,
             "output_fields": list(self._fields),
+            "search_params": {"params": self.search_params},
             "timeout": self.timeout * (1.0 + count / 20.0),
         }
 
@@ -214,12 +224,28 @@ class MilvusBattles:
         from pymilvus import AsyncMilvusClient
 
         self._connected()  # checks what is installed, and starts the server of a file
-        return AsyncMilvusClient(self.uri, token=self._token or "", dedicated=True, timeout=self.timeout)
+        return AsyncMilvusClient(self.uri, token=_token(self._token), dedicated=True, timeout=self.timeout)
+
+    def _set_up_clients(self) -> None:
+        self._lock = fork_safe_lock(self, "_lock")
+        self._renew()
+        renew_in_child(self, MilvusBattles._renew)
 
     def _renew(self) -> None:
-        # Not closed: the connection is the parent's.
+        # In a forked child, a client is not closed: its connection is the parent's.
         self._client = None
         self._async_clients = LoopClients(self._async_client)
+
+    def __getstate__(self) -> dict[str, Any]:
+        left_out = ("_client", "_async_clients", "_lock")
+        return {name: value for name, value in vars(self).items() if name not in left_out} | {"_token": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._set_up_clients()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # in this process, which has the token; nothing changes after construction
 
     def _check_index(self, client: MilvusClient) -> None:
         index = next(
@@ -304,7 +330,7 @@ def store_records(
         uri: A file whose name ends in ``.db``, or the address of a server.
         embedder: Maps prompts to vectors.
         collection: Name of the collection.
-        token: ``"user:password"`` or the API key of a server.
+        token: ``"user:password"`` or the API key of a server. The default is the environment variable MILVUS_TOKEN.
         index: Type of the index of a new collection: ``"FLAT"`` is exact; on a server, ``"HNSW"`` and others are faster
             for millions of rows.
         batch: Records that are embedded and written at a time.
@@ -443,7 +469,7 @@ def connect(uri: str, token: str | None) -> MilvusClient:
         except ModuleNotFoundError as exc:
             raise MissingExtraError("A file of Milvus Lite", "milvus") from exc
     try:
-        return MilvusClient(uri, token=token or "", dedicated=True)
+        return MilvusClient(uri, token=_token(token), dedicated=True)
     except ConnectionConfigException as exc:
         if not is_file(uri):
             raise
@@ -451,6 +477,10 @@ def connect(uri: str, token: str | None) -> MilvusClient:
             f"uri={uri!r} cannot be opened: is another process using it? Only one at a time can use a file of Milvus "
             "Lite; for several, run a Milvus server and pass its address"
         ) from exc
+
+
+def _token(given: str | None) -> str:
+    return given or os.environ.get("MILVUS_TOKEN", "")
 
 
 def _vector_field(described: Mapping[str, Any]) -> tuple[str, int]:

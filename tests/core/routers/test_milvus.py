@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import multiprocessing
+import pickle
 import shutil
 import subprocess
 import sys
@@ -282,6 +284,31 @@ def test_a_forked_process_connects_anew(uri: Path) -> None:
     assert child.exitcode == 0
     assert results.get() == pytest.approx(wanted, abs=1e-6)
     assert router.win_rates(PROMPTS[:2]).tolist() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_pickled_store_connects_anew_and_leaves_its_token_behind(uri: Path) -> None:
+    store = opened(uri, token="root:secret")
+    state = pickle.dumps(store)
+    assert b"secret" not in state
+    again = pickle.loads(state)
+    vector = np.eye(1, DIMENSION, dtype=np.float32)
+    assert again.search(vector, 3) == store.search(vector, 3)
+    assert again.fingerprint == store.fingerprint
+    assert copy.deepcopy(store) is store
+
+
+def test_an_approximate_index_takes_its_parameters_for_a_search(uri: Path) -> None:
+    store_records(RECORDS, uri, embedder=WordsEmbedder(), collection="cells", index="IVF_FLAT")
+    release(uri)  # rows that have just been written are searched without the index
+    vectors = WordsEmbedder().embed(PROMPTS[:-1])
+    few, many = (
+        opened(uri, collection="cells", search_params={"nprobe": nprobe}).search(vectors, 50) for nprobe in (2, 400)
+    )
+    wanted = opened(uri).search(vectors, 50)
+    assert [[n.similarity for n in row] for row in many] == pytest.approx(
+        np.array([[n.similarity for n in row] for row in wanted]), abs=1e-6
+    )
+    assert few != many
 
 
 def test_closing_is_followed_by_a_new_connection(uri: Path) -> None:
