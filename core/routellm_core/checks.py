@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import stat
@@ -309,6 +308,8 @@ def imported_object(value: str, parameter: str) -> Any:
 
 def write_json(target: Path, data: Any) -> None:
     """Write `data` to `target` as one line of JSON; the file is written completely or not at all."""
+    import json
+
     part = target.with_name(target.name + ".part")
     part.write_text(json.dumps(data) + "\n", encoding="utf-8")
     part.replace(target)
@@ -352,6 +353,8 @@ def read_json_object(file: Path, missing: str, *, max_bytes: int = MAX_CONFIG_BY
         CheckpointNotFoundError: The file does not exist or is a folder.
         CheckpointError: It cannot be read, is too large, or is not one JSON object in UTF-8.
     """
+    import json
+
     data = read_file(file, missing, max_bytes=max_bytes)
     try:
         value = json.loads(data.decode("utf-8-sig"))

@@ -6,17 +6,14 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 # Seconds that a fork waits for one lock. After that, the child replaces the lock and repairs what it guards.
 _PATIENCE = 1.0
 
 
-class _Entry(NamedTuple):
-    owner: weakref.ref[Any]
-    repair: Callable[[Any], None] | None
-    patience: float | None
-
+# the owner of a lock, what repairs it, and the seconds that a fork waits for it
+_Entry: TypeAlias = "tuple[weakref.ref[Any], Callable[[Any], None] | None, float | None]"
 
 _registry_lock = threading.Lock()
 _locks: dict[tuple[int, str], _Entry] = {}
@@ -42,7 +39,7 @@ def fork_safe_lock(
     """
     key = (id(owner), attribute)
     with _registry_lock:
-        _locks[key] = _Entry(weakref.ref(owner, _forgetting(_locks, key)), repair, patience)
+        _locks[key] = (weakref.ref(owner, _forgetting(_locks, key)), repair, patience)
     return threading.Lock()
 
 

@@ -10,11 +10,6 @@ from typing import Any
 from routellm_core.forks import fork_safe_lock
 
 
-def prompt_key(prompt: str) -> bytes:
-    """Hash a prompt, so that the cache stores neither its text nor megabytes of it."""
-    return hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
 class WinRateCache:
     """The most recently used win rates. Safe for threads and forks; a copy in another process starts empty.
 
@@ -26,6 +21,11 @@ class WinRateCache:
         self.size = size
         self._items: OrderedDict[bytes, float] = OrderedDict()
         self._lock = fork_safe_lock(self, "_lock")
+
+    @staticmethod
+    def key(prompt: str) -> bytes:
+        """Hash a prompt, so that the cache stores neither its text nor megabytes of it."""
+        return hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
     def get(self, key: bytes) -> float | None:
         """The win rate of one prompt, if it is known."""

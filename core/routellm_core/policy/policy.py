@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,6 @@ from routellm_core.calibration.scoring import RouterLike
 from routellm_core.checks import Side, checked_count, checked_fraction, checked_seconds, checked_side, shown
 from routellm_core.errors import ConfigurationError, DeadlineError, PromptError, RouterError
 from routellm_core.forks import renew_in_child
-from routellm_core.policy.cache import WinRateCache, prompt_key
 from routellm_core.policy.decision import Reason, RoutingDecision, RoutingRequest, new_id
 from routellm_core.policy.scoring import Scores, Scoring
 from routellm_core.policy.share import ShareWatch
@@ -27,6 +25,7 @@ from routellm_core.routers.function import as_router
 
 if TYPE_CHECKING:  # each is imported where an option asks for it
     from routellm_core.calibration.online import OnlineCalibration
+    from routellm_core.policy.cache import WinRateCache
     from routellm_core.policy.exploration import Exploration
     from routellm_core.policy.limits import Limit
 
@@ -226,6 +225,8 @@ class RoutingPolicy:
         online: bool | OnlineCalibration | None,
     ) -> _Serving:
         """Check what decides, as a whole."""
+        from routellm_core.policy.cache import WinRateCache  # loads OpenSSL for its hashes
+
         if threshold is not None:
             threshold = checked_fraction(threshold, "threshold")
         if strong_fraction is not None:
@@ -307,7 +308,7 @@ class RoutingPolicy:
         if threshold is None and force is None:
             serving = self._current()
             if (text := self._plain_text(prompt, serving)) is not None:
-                key = prompt_key(text)
+                key = serving.cache.key(text)
                 score: float | Exception | None = serving.cache.get(key)
                 if score is None:
                     score = serving.scoring.score([text])[0]
@@ -334,7 +335,7 @@ class RoutingPolicy:
         if threshold is None and force is None:
             serving = self._current()
             if (text := self._plain_text(prompt, serving)) is not None:
-                key = prompt_key(text)
+                key = serving.cache.key(text)
                 score: float | Exception | None = serving.cache.get(key)
                 if score is None:
                     score = (await serving.scoring.ascore([text]))[0]
@@ -514,8 +515,9 @@ class _Batch:
         if policy.limits:
             self.requests = [self._settled(request) for request in self.requests]
         # no text is hashed and no cache entry touched for a call that is settled already
+        key = self.serving.cache.key
         self.keys = [
-            tuple(map(prompt_key, r.prompts)) if r.force is None and r.win_rate is None else () for r in self.requests
+            tuple(map(key, r.prompts)) if r.force is None and r.win_rate is None else () for r in self.requests
         ]
         self.scores: dict[bytes, Any] = self.serving.cache.found([key for keys in self.keys for key in keys])
         unscored: dict[bytes, str] = {}
@@ -623,7 +625,7 @@ class _PlainBatch:
     def __init__(self, policy: RoutingPolicy, serving: _Serving, texts: list[str]) -> None:
         self.policy = policy
         self.serving = serving
-        self._keys = list(map(prompt_key, texts))
+        self._keys = list(map(serving.cache.key, texts))
         self._scores: dict[bytes, Any] = serving.cache.found(self._keys)
         unscored = {key: text for key, text in zip(self._keys, texts, strict=True) if key not in self._scores}
         self._missing_keys = list(unscored)
@@ -642,7 +644,11 @@ def _user(limit: Limit, request: RoutingRequest) -> str:
     """Whose call it is, for a limit; a long id as its digest, so that memory stays bounded."""
     value = None if limit.key is None or request.keys is None else request.keys.get(limit.key)
     user = "" if value is None else str(value)
-    return user if len(user) <= _MAX_USER_CHARS else hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
+    if len(user) <= _MAX_USER_CHARS:
+        return user
+    from hashlib import sha256
+
+    return sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _checked_exploration(explore: Any, band: Any) -> Exploration | None:

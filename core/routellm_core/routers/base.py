@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -142,6 +140,8 @@ class Router:
         Raises:
             ConfigurationError: The class does not define how it is saved.
         """
+        import json
+
         _require_saved_form(type(self))
         path = Path(directory)
         path.mkdir(parents=True, exist_ok=True)
@@ -264,6 +264,9 @@ def identity_parts(qualified_name: str, version: Any) -> dict[str, Any]:
 
 def fingerprint_of(parts: dict[str, Any]) -> str:
     """Return a SHA-256 (its first 32 hex digits) of sorted names with JSON values or array dtype, shape and bytes."""
+    import hashlib
+    import json
+
     digest = hashlib.sha256()
     for key in sorted(parts):
         value = parts[key]
