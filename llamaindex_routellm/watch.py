@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from llama_index.core.agent.workflow.workflow_events import AgentOutput
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.base_selector import BaseSelector
@@ -48,6 +48,12 @@ _QUESTION_ARGUMENTS = ("query", "query_bundle", "str_or_query_bundle", "query_st
 _WITH_METADATA = (Response, PydanticResponse, StreamingResponse, AsyncStreamingResponse, AgentChatResponse)
 
 
+def _is_of_agent(answer: Any) -> bool:
+    """Whether an agent gave an answer; the agents are not loaded to ask, since that takes longer than all the rest."""
+    events = sys.modules.get("llama_index.core.agent.workflow.workflow_events")
+    return events is not None and isinstance(answer, events.AgentOutput)
+
+
 @dataclass(slots=True)
 class _Shown:
     """The decision of the latest call, and the answer that carries it once there is one."""
@@ -58,7 +64,7 @@ class _Shown:
     def show(self) -> None:
         if self.decision is None:
             return
-        if isinstance(self.answer, AgentOutput):
+        if _is_of_agent(self.answer):
             self.answer[DECISION_KEY] = self.decision.copy()
         elif isinstance(self.answer, _WITH_METADATA):
             self.answer.metadata = {**(self.answer.metadata or {}), DECISION_KEY: self.decision.copy()}

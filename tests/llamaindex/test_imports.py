@@ -81,6 +81,7 @@ import llamaindex_routellm
 print([name for name in ("llama_index", "pydantic", "torch") if name in sys.modules])
 from llamaindex_routellm import *
 unwanted = ("torch", "openai", "langchain_core", "langchain_routellm", "llama_index.llms.openai", "transformers")
+unwanted += ("llama_index.core.agent.workflow",)
 print([name for name in unwanted if name in sys.modules])
 """
     assert python(code) == "[]\n[]"
