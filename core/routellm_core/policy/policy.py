@@ -515,9 +515,9 @@ class _Batch:
         if policy.limits:
             self.requests = [self._settled(request) for request in self.requests]
         # no text is hashed and no cache entry touched for a call that is settled already
-        key = self.serving.cache.key
+        hashed = self.serving.cache.key
         self.keys = [
-            tuple(map(key, r.prompts)) if r.force is None and r.win_rate is None else () for r in self.requests
+            tuple(map(hashed, r.prompts)) if r.force is None and r.win_rate is None else () for r in self.requests
         ]
         self.scores: dict[bytes, Any] = self.serving.cache.found([key for keys in self.keys for key in keys])
         unscored: dict[bytes, str] = {}
