@@ -51,7 +51,9 @@ class PolicyOptions(TypedDict, total=False):
     """A call is strong when its win rate is at least this number in [0, 1]. Give this or `strong_fraction`."""
 
     strong_fraction: float | None
-    """Wanted share of strong calls, in [0, 1]."""
+    """Wanted share of strong calls, in [0, 1]. Where the model is a side of another routed model it is a share of all
+    calls, not of those that get there: on the weak side the calls next to those of the outer strong side, so that both
+    shares sum to 1 at most; on the strong side a part of the outer share. See `routellm_core.policy.tiers`."""
 
     on_error: OnError
     """Who answers when the router fails: ``"strong"`` (the default), ``"weak"``, or ``"raise"``."""
