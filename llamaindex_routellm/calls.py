@@ -28,7 +28,7 @@ from llamaindex_routellm.watch import show_decision
 from routellm_core.checks import Side
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 from routellm_core.policy.route import Route
-from routellm_core.policy.routing import Decided
+from routellm_core.policy.routing import Decided, Routing
 from routellm_core.policy.setups import Setup
 from routellm_core.policy.tiers import beneath, handed_down
 
@@ -60,6 +60,7 @@ class Call:
         "_nested",
         "_own",
         "_record",
+        "_routing",
         "_settled",
         "_span_id",
         "_stamp",
@@ -69,6 +70,7 @@ class Call:
     def __init__(
         self,
         llm: RouteLLM,
+        routing: Routing,
         method: str,
         ask: Ask,
         request: RoutingRequest,
@@ -76,13 +78,14 @@ class Call:
         span: RoutingSpan,
     ) -> None:
         self._llm = llm
+        self._routing = routing
         self._nested = llm._nested
         self._method = method
         self._ask = ask
         self._stamp = Stamp({})
         self._own: dict[str, Any] = {}
         # the call of the routed model that this one is a side of
-        above = active_instrument_tags.get().get(DECISION_KEY) if llm._routing.level else None
+        above = active_instrument_tags.get().get(DECISION_KEY) if routing.level else None
         self._above: Stamp | None = above if isinstance(above, Stamp) else None
         self._settled: RoutingDecision | None = None
         self._inner: dict[Side, RoutingDecision] = {}  # what sides that are routed models have decided
@@ -92,7 +95,7 @@ class Call:
         self._record = self._recorded(span)
         # an object that is filled in may well be empty
         checks_emptiness = is_never_broken if "structured" in method else is_broken
-        self.route: Route[Any] = llm._routing.route(
+        self.route: Route[Any] = routing.route(
             request,
             decision,
             is_broken=checks_emptiness,
@@ -147,7 +150,7 @@ class Call:
         self._own = decision.to_dict()
         spent, begun = self._spent(side), self._begun if self._record else None
         settled = self._inner_settled if side in self._nested else None
-        named = None if self._llm._routing.model_names.is_settled else partial(self._named, side)
+        named = None if self._routing.model_names.is_settled else partial(self._named, side)
         metadata = self._llm._metadata[side]
         if above is None:
             return Stamp(self._own, spent, begun, named, metadata, settled)
@@ -157,7 +160,7 @@ class Call:
 
     def _named(self, side: Side, name: str | None) -> None:
         """Note which model an answer names."""
-        self._llm._routing.model_names.answered(side, name, self._setup)
+        self._routing.model_names.answered(side, name, self._setup)
 
     def _setup(self, side: Side) -> Setup | None:
         return None if side in self._nested else setup_of(self._llm._side(side))
@@ -178,7 +181,7 @@ class Call:
     # what the log is to know
 
     def _recorded(self, span: RoutingSpan) -> CallRecord | None:
-        recording = self._llm._routing.recording(self._decided)
+        recording = self._routing.recording(self._decided)
         if recording is None:
             return None
         from llamaindex_routellm.recording import CallRecord, aask, ask, hide_shadows, whole
@@ -254,7 +257,7 @@ class Call:
     @contextmanager
     def _handing_down(self, tags: Any) -> Iterator[None]:
         """Call a side that is a routed model, which takes over what is known of the call."""
-        with handed_down(self._llm._routing, [self._decided]), tags:
+        with handed_down(self._routing, [self._decided]), tags:
             yield
 
     def _stamped(self, answer: T) -> T:

@@ -406,30 +406,32 @@ class RouteLLM(FunctionCallingLLM):
     # -- deciding a call --
 
     def _decided(self, method: str, ask: Ask, span: RoutingSpan) -> Call:
-        request = self._request(ask)
-        return Call(self, method, ask, request, self._routing.decide(request, ask.settings), span)
+        routing = self._routing  # pydantic finds a private attribute slowly
+        request = self._request(ask, routing)
+        return Call(self, routing, method, ask, request, routing.decide(request, ask.settings), span)
 
     async def _adecided(self, method: str, ask: Ask, span: RoutingSpan) -> Call:
-        request = self._request(ask)
-        return Call(self, method, ask, request, await self._routing.adecide(request, ask.settings), span)
+        routing = self._routing
+        request = self._request(ask, routing)
+        return Call(self, routing, method, ask, request, await routing.adecide(request, ask.settings), span)
 
-    def _request(self, ask: Ask) -> RoutingRequest:
-        return self._routing.request(
+    def _request(self, ask: Ask, routing: Routing) -> RoutingRequest:
+        return routing.request(
             ask.settings,
-            gap=lambda: self._gap(ask),
-            texts=lambda: routed_on(self._routing, ask.messages, ask.retrieval),
+            gap=lambda: self._gap(ask, routing),
+            texts=lambda: routed_on(routing, ask.messages, ask.retrieval),
         )
 
-    def _gap(self, ask: Ask) -> str | None:
+    def _gap(self, ask: Ask, routing: Routing) -> str | None:
         """Name what the weak model is known to lack for this call, if anything."""
         # metadata says nothing of media, and a router judges text, not pictures
         weak = {**dict.fromkeys(MEDIA_INPUTS, False), **self._abilities("weak")}
         needs = [*ask.needs, *media_needs(ask.messages)]
-        limit = {**weak, **self._routing.weak_profile}.get(MAX_INPUT_TOKENS)
+        limit = {**weak, **routing.weak_profile}.get(MAX_INPUT_TOKENS)
         if not needs and (limit is None or count_tokens(ask.messages, limit) <= limit):
             return None  # without asking the strong model for its metadata
         strong = self._abilities("strong")
-        return self._routing.gap(needs, weak, strong, lambda: count_tokens(ask.messages, limit or 0))
+        return routing.gap(needs, weak, strong, lambda: count_tokens(ask.messages, limit or 0))
 
     def _model(self, side: Side) -> LLM:
         """The model of a side for one call: under this model's callback manager, unless it has handlers of its own."""

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock
@@ -143,10 +144,8 @@ def call_settings(
     Raises:
         ConfigurationError: An unknown ``routellm_*`` name, or a value that is not allowed.
     """
-    # these identifiers have their own names in tags, and the prefix in a call's arguments
-    keys = {"thread_id" if routing.sticky is None else routing.sticky.key, *routing.policy.limit_keys}
-    allowed = {THRESHOLD_SETTING: THRESHOLD_SETTING, FORCE_SETTING: FORCE_SETTING} | {_PREFIX + k: k for k in keys}
-    allowed.setdefault(_PREFIX + "thread_id", routing.sticky.key if routing.sticky else "thread_id")
+    conversation = "thread_id" if routing.sticky is None else routing.sticky.key
+    allowed = _settings_by_argument(conversation, routing.policy.limit_keys)
     tags = active_instrument_tags.get()
     given = {name: tags[name] for name in allowed.values() if tags.get(name) is not None}
     for source in sources:
@@ -157,6 +156,20 @@ def call_settings(
             if value is not None:
                 given[allowed[name]] = value
     return routing.settings(given, messages)
+
+
+@lru_cache(maxsize=64)
+def _settings_by_argument(conversation: str, limits: frozenset[str]) -> dict[str, str]:
+    """The settings that a call may have, by the names of its arguments; in tags, identifiers have no prefix.
+
+    Args:
+        conversation: The setting that identifies the conversation.
+        limits: Those that limits ask for.
+    """
+    allowed = {THRESHOLD_SETTING: THRESHOLD_SETTING, FORCE_SETTING: FORCE_SETTING}
+    allowed |= {_PREFIX + key: key for key in (conversation, *sorted(limits))}
+    allowed.setdefault(_PREFIX + "thread_id", conversation)
+    return allowed
 
 
 def routed_on(routing: Routing, messages: Sequence[ChatMessage], retrieval: Retrieval | None) -> RoutedOn:
