@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import os
 import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +17,7 @@ import pytest
 from routellm_core import ConfigurationError, DataError, WinRates, load_router
 from tests.support.routers import ScriptedRouter
 
+ROOT = Path(__file__).resolve().parents[3]
 PROMPTS = ["hi", "Prove that there are infinitely many primes.", "", "What is 2 + 2?", "¿Cómo estás?"]
 
 
@@ -84,6 +91,36 @@ def test_processes(expected):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         found = pool.map(WinRates(), [PROMPTS[:2], PROMPTS[2:]])
     same(np.concatenate(found), expected)
+
+
+def in_process(script: str, *words: str) -> str:
+    path = os.pathsep.join([str(ROOT / "core"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, str(ROOT / script), *words]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert done.stdout, done.stderr
+    return done.stdout
+
+
+def need(engine: str) -> None:
+    pytest.importorskip("pyspark" if engine == "spark" else engine)
+    if engine == "spark" and shutil.which("java") is None:
+        pytest.skip("Spark needs a Java runtime")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["dask", "datasets", "ray", "spark"])
+def test_engines_that_are_installed(engine):
+    need(engine)
+    (row,) = json.loads(in_process("benchmarks/bulk.py", "--engine", engine, "--prompts", "12000", "--json"))
+    assert row["equal"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ray", "spark"])
+def test_examples_of_engines_that_are_installed(engine, tmp_path):
+    need(engine)
+    assert "3,000 prompts in" in in_process(f"examples/bulk_{engine}.py", "3000", str(tmp_path / "scored"))
+    assert list((tmp_path / "scored").glob("*.parquet"))
 
 
 def test_what_is_pickled_is_the_name():

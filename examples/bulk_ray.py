@@ -1,0 +1,69 @@
+"""Score a million prompts with Ray Data, two workers side by side; needs ``pip install "ray[data]"`` and no key.
+
+Run it with ``python examples/bulk_ray.py``, with another number of made-up prompts, or with your own: ``python
+examples/bulk_ray.py prompts.jsonl scored``, where each line has a field "prompt", writes parquet files to the folder
+"scored". On a cluster, set ``RAY_ADDRESS``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import ray
+
+from routellm_core import WinRates, load_router
+
+COUNT = 1_000_000
+STRONG_FRACTION = 0.3
+# A worker that takes a whole CPU leaves none for the tasks that read the data, and Ray stands still on a machine with
+# as many CPUs as workers. So each takes a part of one, and Ray plans with one more than there are, for the readers.
+WORKERS, CPUS_OF_A_WORKER, FOR_READERS = 2, 0.9, 1
+
+
+def made_up(batch: dict[str, Any]) -> dict[str, Any]:
+    """Prompts that are all different, in the place of your own."""
+    questions = (
+        "What is {0} plus {1}?",
+        "Prove that {0} divides {0} to the power of {1}.",
+        "Tell me about the year {0}.",
+    )
+    prompts = [questions[i % 3].format(i, i % 97) for i in batch["id"].tolist()]
+    return {"id": batch["id"], "prompt": np.array(prompts, dtype=object)}
+
+
+def main(source: str = str(COUNT), out: str | None = None) -> None:
+    if "RAY_ADDRESS" in os.environ:
+        ray.init()
+    else:
+        ray.init(num_cpus=(os.cpu_count() or 1) + FOR_READERS, include_dashboard=False)
+    if source.isdecimal():
+        prompts = ray.data.range(int(source), override_num_blocks=4 * WORKERS).map_batches(made_up, batch_size=4096)
+    else:
+        prompts = ray.data.read_json(source, lines=True)
+    # the class, not an object: an actor makes one, loads the router once, and keeps it from batch to batch
+    scored = prompts.map_batches(
+        WinRates,
+        fn_constructor_kwargs={"router": "mf", "column": "prompt", "to": "win_rate"},
+        compute=ray.data.ActorPoolStrategy(size=WORKERS),
+        num_cpus=CPUS_OF_A_WORKER,
+        batch_size=4096,
+    )
+    started = time.perf_counter()
+    if out is not None:
+        scored.write_parquet(out)
+        scored = ray.data.read_parquet(out)
+    threshold = load_router("mf").calibration.threshold(strong_fraction=STRONG_FRACTION)
+    count = strong = 0
+    for batch in scored.select_columns(["win_rate"]).iter_batches(batch_size=65_536):
+        count += len(batch["win_rate"])
+        strong += int(np.sum(batch["win_rate"] >= threshold))
+    seconds = time.perf_counter() - started
+    print(f"{count:,} prompts in {seconds:.0f} s; {strong / count:.1%} strong at a threshold of {threshold:.3f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
