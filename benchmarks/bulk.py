@@ -43,8 +43,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from routellm_core import WinRates, load_router
 
@@ -143,7 +143,8 @@ def batches(file: Path) -> Iterator[list[str]]:
 def with_duckdb(workers: int) -> Iterator[Scores]:
     import duckdb
 
-    connection = duckdb.connect(config={"threads": workers})
+    # its types want an enum where its documentation gives a text
+    connection: Any = duckdb.connect(config={"threads": workers})
 
     def run(file: Path) -> np.ndarray:
         connection.create_function("win_rate", scorer_in(file), ["VARCHAR"], "DOUBLE", type="arrow")

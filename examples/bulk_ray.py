@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from routellm_core import WinRates, load_router
+from routellm_core import RoutingPolicy, WinRates
 
 COUNT = 1_000_000
 STRONG_FRACTION = 0.3
@@ -56,7 +56,7 @@ def main(source: str = str(COUNT), out: str | None = None) -> None:
     if out is not None:
         scored.write_parquet(out)
         scored = ray.data.read_parquet(out)
-    threshold = load_router("mf").calibration.threshold(strong_fraction=STRONG_FRACTION)
+    threshold = RoutingPolicy("mf", strong_fraction=STRONG_FRACTION).threshold
     count = strong = 0
     for batch in scored.select_columns(["win_rate"]).iter_batches(batch_size=65_536):
         count += len(batch["win_rate"])

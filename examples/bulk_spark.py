@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DoubleType
 
-from routellm_core import WinRates, load_router
+from routellm_core import RoutingPolicy, WinRates
 
 COUNT = 1_000_000
 STRONG_FRACTION = 0.3
@@ -24,9 +24,11 @@ STRONG_FRACTION = 0.3
 scorer = WinRates("mf")  # travels to the workers as a name; each loads the router once, for all its batches
 
 
-@F.pandas_udf(DoubleType())
-def win_rate(prompts: pd.Series) -> pd.Series:
+def score(prompts: pd.Series) -> pd.Series:
     return scorer(prompts)
+
+
+win_rate = F.pandas_udf(score, DoubleType())
 
 
 def made_up(spark: SparkSession, count: int) -> DataFrame:
@@ -47,7 +49,7 @@ def main(source: str = str(COUNT), out: str | None = None) -> None:
     if out is not None:
         scored.write.parquet(out)
         scored = spark.read.parquet(out)
-    threshold = load_router("mf").calibration.threshold(strong_fraction=STRONG_FRACTION)
+    threshold = RoutingPolicy("mf", strong_fraction=STRONG_FRACTION).threshold
     is_strong = (F.col("win_rate") >= threshold).cast("int")
     count, strong = scored.agg(F.count("win_rate"), F.sum(is_strong)).first()
     seconds = time.perf_counter() - started
