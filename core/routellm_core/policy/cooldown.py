@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
+from routellm_core.breaker import Breaker
 from routellm_core.checks import Side, checked_seconds
-from routellm_core.policy.breaker import Breaker
 
 DEFAULT_SECONDS = 5.0
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from routellm_core.breaker import Breaker
 from routellm_core.errors import DeadlineError
-from routellm_core.policy.breaker import Breaker
 from routellm_core.routers.base import Router
 
 if TYPE_CHECKING:

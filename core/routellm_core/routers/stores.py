@@ -13,6 +13,7 @@ from uuid import UUID
 
 import numpy as np
 
+from routellm_core.breaker import Breaker
 from routellm_core.checks import checked_count, is_number, shown
 from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddings
 from routellm_core.errors import ConfigurationError, DataError, RouteLLMError, RouterError
@@ -26,6 +27,9 @@ _EXTRA = 32
 # By how much a cosine from a store may lie outside [-1, 1], and that of a vector with itself differ from 1.
 COSINE_TOLERANCE = 1e-3
 DEFAULT_BATCH = 1000
+# Failures in a row after which a store counts as down, and seconds until it is searched again, at first and at most.
+_DOWN_AFTER = 5
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
 
 BATTLE_FIELDS = ("model_a", "model_b", "winner")
 OUTCOME_FIELDS = ("scores", "weight")
@@ -77,6 +81,9 @@ class PreferenceStore(Protocol):
 class StoreSearch:
     """Searches a store for a router: one call for all prompts of a batch, and a check of everything that comes back.
 
+    After several failures in a row, searches fail at once, without the store, while single ones try whether it answers
+    again: what a client does about a server that is gone can take longer than a decision may.
+
     Args:
         store: The store.
         k: Number of neighbours.
@@ -95,6 +102,7 @@ class StoreSearch:
         self.store = store
         self.dimension = checked_count(store.dimension, f"{type(store).__name__}.dimension")
         self._k = checked_count(k, "k") + (_EXTRA if extra else 0)
+        self.breaker = Breaker(failures=_DOWN_AFTER, wait=_FIRST_WAIT, longest=_LONGEST_WAIT)
 
     def with_k(self, k: int) -> StoreSearch:
         """Return a search of the same store for another number of neighbours."""
@@ -109,12 +117,16 @@ class StoreSearch:
         units, rows = directions(matrix)
         if not len(units):
             return [[] for _ in matrix]
+        self._enter()
         try:
             found = self.store.search(units, self._k)
         except RouteLLMError:
+            self.breaker.failed()
             raise
         except Exception as exc:
-            raise self._failed(exc) from exc
+            self.breaker.failed()
+            raise self._failure(exc) from exc
+        self.breaker.succeeded()
         return self._checked(found, rows, len(matrix))
 
     async def afind(self, matrix: FloatMatrix) -> list[list[Neighbor]]:
@@ -122,15 +134,25 @@ class StoreSearch:
         units, rows = directions(matrix)
         if not len(units):
             return [[] for _ in matrix]
+        self._enter()
         try:
             found = await self.store.asearch(units, self._k)
         except RouteLLMError:
+            self.breaker.failed()
             raise
         except Exception as exc:
-            raise self._failed(exc) from exc
+            self.breaker.failed()
+            raise self._failure(exc) from exc
+        self.breaker.succeeded()
         return self._checked(found, rows, len(matrix))
 
-    def _failed(self, exc: Exception) -> RouterError:
+    def _enter(self) -> None:
+        if not self.breaker.allows():
+            raise RouterError(
+                f"{type(self.store).__name__} failed {_DOWN_AFTER} times in a row; it is searched again after a while"
+            )
+
+    def _failure(self, exc: Exception) -> RouterError:
         return RouterError(f"{type(self.store).__name__} failed to search: {type(exc).__name__}")
 
     def _checked(self, found: Any, rows: Sequence[int], count: int) -> list[list[Neighbor]]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from routellm_core import DeadlineError, Router, RouterError, RoutingPolicy
-from routellm_core.policy.breaker import Breaker
+from routellm_core.breaker import Breaker
 from routellm_core.policy.scoring import Scoring
 from routellm_core.workers import Workers, workers_of
 from tests.support.waiting import LIMIT

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from routellm_core import Calibration, ConfigurationError, Router, RouterError, RoutingPolicy
+from routellm_core.breaker import Breaker
 from routellm_core.errors import CheckpointError, DataError
 from routellm_core.routers import KNNRouter, SimilarityWeightedRouter
 from routellm_core.routers.stores import Neighbor, embedded, rows_of, write_rows
@@ -228,10 +229,12 @@ class Down(ExactStore):
     def __init__(self) -> None:
         super().__init__(battles())
         self.hangs = self.refuses = False
+        self.refused = 0
         self.released = threading.Event()
 
     def _found(self, vectors: Any, k: int) -> list[list[Neighbor]]:
         if self.refuses:
+            self.refused += 1
             raise ConnectionRefusedError("secret address")
         return super()._found(vectors, k)
 
@@ -256,8 +259,24 @@ def test_a_store_that_refuses_leaves_the_decision_to_on_error() -> None:
     with pytest.raises(RouterError, match="Down failed") as failure:
         RoutingPolicy(policy.router, threshold=0.5, on_error="raise").decide(PROMPTS[11])
     assert "secret" not in str(failure.value)
+
+
+def test_a_store_that_keeps_refusing_is_left_alone_for_a_while() -> None:
+    store, now = Down(), [0.0]
+    router = of_store(store)
+    assert router._search is not None
+    router._search.breaker = Breaker(failures=5, wait=1.0, longest=30.0, clock=lambda: now[0])
+    policy = RoutingPolicy(router, threshold=0.5, on_error="weak")
+    store.refuses = True
+    decided = [policy.decide(prompt) for prompt in PROMPTS[:20]]
+    decided += [asyncio.run(policy.adecide(prompt)) for prompt in PROMPTS[20:30]]
+    assert {(d.model, d.reason) for d in decided} == {("weak", "error")}
+    assert store.refused == 5
     store.refuses = False
-    assert policy.decide(PROMPTS[12]).reason == "win_rate"
+    assert policy.decide(PROMPTS[30]).reason == "error"
+    now[0] = 1.1
+    assert policy.decide(PROMPTS[31]).reason == "win_rate"
+    assert asyncio.run(policy.adecide(PROMPTS[32])).reason == "win_rate"
 
 
 def test_a_store_that_hangs_misses_the_deadline_and_then_counts_as_down() -> None:
