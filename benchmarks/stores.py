@@ -7,7 +7,7 @@
 
 The battles are the 1,500 gold rows of MMLU, read by the bundled embedder, base 1000, k = 200. `agreement` compares win
 rates with ``nearest=200`` of the router in memory and says what a prompt costs. `killed` runs a Milvus Lite server in a
-process of its own and routes from threads and from an event loop with a deadline of 250 ms, while that process is
+process of its own and routes from threads and from an event loop with a deadline of 500 ms, while that process is
 stopped (it hangs), and then, with a new one, killed (connections are refused).
 """
 
@@ -46,7 +46,7 @@ DATA = Path(os.environ.get("ROUTELLM_SHARED", ROOT.parent / "shared")) / "data" 
 EMBEDDER = bundled_embedder()
 OPTIONS: dict[str, Any] = {"strong": STRONG, "weak": WEAK, "num_tiers": 2, "base": 1000.0}
 K = 200
-DEADLINE = 0.25
+DEADLINE = 0.5
 
 
 def battles_of(benchmark: Benchmark) -> list[Battle]:
@@ -282,7 +282,7 @@ def traffic(policy: RoutingPolicy, prompts: list[str], seconds: float, kill: Cal
                 return
             decision = policy.decide(prompts[i % len(prompts)])
             taken.append((start, time.monotonic() - start, decision.reason))
-            time.sleep(0.1)
+            time.sleep(0.2)
 
     async def tasks() -> None:
         async def one(number: int) -> None:
@@ -292,9 +292,9 @@ def traffic(policy: RoutingPolicy, prompts: list[str], seconds: float, kill: Cal
                     return
                 decision = await policy.adecide(prompts[i % len(prompts)])
                 taken.append((start, time.monotonic() - start, decision.reason))
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.2)
 
-        await asyncio.gather(*(one(100 * n) for n in range(4)))
+        await asyncio.gather(*(one(100 * n) for n in range(2)))
 
     running = [threading.Thread(target=threads, args=(500 * n,)) for n in range(2)]
     running.append(threading.Thread(target=lambda: asyncio.run(tasks())))
