@@ -49,12 +49,14 @@ class AgentCallRecord(CallRecord):
         self._sent = _with_system(routed)
         return self._watch
 
-    def answered(self, output: ModelResponse[Any], decision: RoutingDecision) -> None:
+    def answered(
+        self, output: ModelResponse[Any], decision: RoutingDecision, refused: ModelResponse[Any] | None = None
+    ) -> None:
         """Log the model's message, the first one of the response."""
         if self._watch.run_id is not None:
             manager: Any = self._manager if hasattr(self._manager, "handlers") else None
             self.ran_as(self._watch.run_id, self._watch.parent, manager)
-        super().answered(next((m for m in output.result if m.type == "ai"), None), decision)
+        super().answered(_message_of(output), decision, None if refused is None else _message_of(refused))
 
     def _ask_side(self, side: Side) -> Any:
         seen = self._watch.messages
@@ -64,6 +66,10 @@ class AgentCallRecord(CallRecord):
             messages = list(self._for_side(side, seen).messages)
         bound = _bound(silenced(request.model), request)
         return (aask if self._is_async else ask)(bound, messages, {})
+
+
+def _message_of(response: ModelResponse[Any]) -> Any:
+    return next((m for m in response.result if m.type == "ai"), None)
 
 
 def _with_system(request: ModelRequest[Any]) -> list[BaseMessage]:

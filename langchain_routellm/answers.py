@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.runnables.utils import AddableDict
 from pydantic import BaseModel
 
 from langchain_routellm.sides import model_name_on
@@ -95,6 +96,16 @@ def named_model(output: Any) -> str | None:
     if not isinstance(output, AIMessage) or KEY in output.response_metadata:
         return None
     return model_name_on(output)
+
+
+def cost_chunk(given: Sequence[Any], cost: float) -> Any:
+    """An empty chunk that puts the cost of a call on the decision of its stream; None where it has no place for one."""
+    pieces = [piece for piece in given if isinstance(piece, AIMessageChunk)]
+    raw = [piece["raw"] for piece in given if isinstance(piece, dict) and isinstance(piece.get("raw"), AIMessageChunk)]
+    if not pieces and not raw:
+        return None
+    chunk = AIMessageChunk(content="", id=(pieces or raw)[-1].id, response_metadata={KEY: {"cost": cost}})
+    return chunk if pieces else AddableDict({"raw": chunk})
 
 
 class TokenWatch(BaseCallbackHandler):

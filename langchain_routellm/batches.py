@@ -210,9 +210,10 @@ class BatchWork:
             if not isinstance(output, BaseException):
                 route.answered()
                 self._dispatch.answered(output, route.decision)
-                self.outputs[i] = stamped(output, route.decision)
+                decision = route.priced()
+                self.outputs[i] = stamped(output, decision)
                 if i in self._records:
-                    self._records.pop(i).answered(output, route.decision)
+                    self._records.pop(i).answered(output, decision, route.refused)
                 continue
             try:
                 route.failed(output)

@@ -42,6 +42,7 @@ from langchain_routellm.usage import used_tokens
 from routellm_core import RoutingDecision
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.capability import TOOL_CALLING
+from routellm_core.policy.route import Route
 from routellm_core.policy.tiers import with_inner
 
 # fields of every chat model that hold for the side that answers, when they are set on the wrapper
@@ -514,19 +515,31 @@ def _agenerate(side: Any, value: Any, config: RunnableConfig | None, arguments: 
 
 
 def _events_of(
-    side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any], decision: RoutingDecision
+    side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any], route: Route[Any]
 ) -> Iterator[Any]:
+    finish = None
     for event in side.stream_events(value, config, version="v3", **arguments):
-        yield _with_decision(event, decision)
+        if route.cost is not None and event.get("event") == "message-finish":
+            finish = event  # the cost is known only once the model has ended
+        else:
+            yield _with_decision(event, route.decision)
+    if finish is not None:
+        yield _with_decision(finish, route.priced())
 
 
 async def _aevents_of(
-    side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any], decision: RoutingDecision
+    side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any], route: Route[Any]
 ) -> AsyncIterator[Any]:
+    finish = None
     # closed on the way out: the model's stream is a task of its own, which would run on
     async with await side.astream_events(value, config, version="v3", **arguments) as stream:
         async for event in stream:
-            yield _with_decision(event, decision)
+            if route.cost is not None and event.get("event") == "message-finish":
+                finish = event
+            else:
+                yield _with_decision(event, route.decision)
+    if finish is not None:
+        yield _with_decision(finish, route.priced())
 
 
 def _with_decision(event: Any, decision: RoutingDecision) -> Any:

@@ -40,6 +40,7 @@ from langchain_routellm.answers import (
     KEY,
     ReplyWatch,
     TokenWatch,
+    cost_chunk,
     is_broken,
     is_empty,
     merged,
@@ -81,9 +82,9 @@ CONFIG_SPECS = [
 # how a side is called: with the side, its input, the config of its run, and the arguments of the call
 Call = Callable[[Runnable[Any, Any], Any, RunnableConfig | None, Mapping[str, Any]], Any]
 AsyncCall = Callable[[Runnable[Any, Any], Any, RunnableConfig | None, Mapping[str, Any]], Awaitable[Any]]
-Source = Callable[[Runnable[Any, Any], Any, RunnableConfig | None, Mapping[str, Any], RoutingDecision], Iterator[Any]]
+Source = Callable[[Runnable[Any, Any], Any, RunnableConfig | None, Mapping[str, Any], Route[Any]], Iterator[Any]]
 AsyncSource = Callable[
-    [Runnable[Any, Any], Any, RunnableConfig | None, Mapping[str, Any], RoutingDecision], AsyncIterator[Any]
+    [Runnable[Any, Any], Any, RunnableConfig | None, Mapping[str, Any], Route[Any]], AsyncIterator[Any]
 ]
 M = TypeVar("M", CallbackManager, AsyncCallbackManager)
 QUESTION = "routellm_question"
@@ -297,10 +298,11 @@ class Dispatch:
                     return call(runnable, item, child, arguments)
 
             output = route.run(attempt)
+            decision = route.priced()
             if record is not None:
-                record.answered(output, route.decision)
-            self.answered(output, route.decision)
-            output = stamped(output, route.decision)
+                record.answered(output, decision, route.refused)
+            self.answered(output, decision)
+            output = stamped(output, decision)
         except BaseException as exc:
             self._log_failure(record, route, exc)
             run.on_chain_error(exc)
@@ -335,10 +337,11 @@ class Dispatch:
                 return self._handing(decided, call, runnable, item, child, arguments)
 
             output = await route.arun(attempt)
+            decision = route.priced()
             if record is not None:
-                record.answered(output, route.decision)
-            self.answered(output, route.decision)
-            output = stamped(output, route.decision)
+                record.answered(output, decision, route.refused)
+            self.answered(output, decision)
+            output = stamped(output, decision)
         except BaseException as exc:
             self._log_failure(record, route, exc)
             await run.on_chain_error(exc)
@@ -358,7 +361,8 @@ class Dispatch:
     ) -> Generator[Any]:
         """Route one call to ``side.stream`` (or `source`); the first chunk carries the decision.
 
-        What the chunks amount to, by `output`, is the output of the router's run.
+        Where prices are given, an empty last chunk carries what the call has cost. What the chunks amount to, by
+        `output`, is the output of the router's run.
         """
         source = source or _stream
         whole, run = self.start(value, config)
@@ -372,7 +376,7 @@ class Dispatch:
             def open_(side: Side) -> Iterator[Any]:
                 runnable, item, arguments = self.fitting(side, value, kwargs)
                 child = self.child(config, run, route, record)
-                chunks = iter(source(runnable, item, child, arguments, route.decision))
+                chunks = iter(source(runnable, item, child, arguments, route))
                 return self._begun(decided, chunks) if side in self.nested else chunks
 
             with closing(route.stream(open_, is_empty)) as chunks:
@@ -387,10 +391,14 @@ class Dispatch:
             self._log_failure(record, route, exc)
             run.on_chain_error(exc)
             raise
-        self.answered(given, route.decision)
+        decision = route.priced()
+        self.answered(given, decision)
         if record is not None:
-            record.answered(output(given), route.decision)
-        run.on_chain_end(output(given) if run.handlers else None)
+            record.answered(output(given), decision, route.refused)
+        last = None if decision.cost is None else cost_chunk(given, decision.cost)
+        run.on_chain_end(output([*given, *([] if last is None else [last])]) if run.handlers else None)
+        if last is not None:
+            yield last
 
     async def astream(
         self,
@@ -413,7 +421,7 @@ class Dispatch:
             async def open_(side: Side) -> AsyncIterator[Any]:
                 runnable, item, arguments = self.fitting(side, value, kwargs)
                 child = self.child(config, run, route, record)
-                chunks = aiter(source(runnable, item, child, arguments, route.decision))
+                chunks = aiter(source(runnable, item, child, arguments, route))
                 return self._abegun(decided, chunks) if side in self.nested else chunks
 
             async with aclosing(route.astream(open_, is_empty)) as chunks:
@@ -428,10 +436,14 @@ class Dispatch:
             self._log_failure(record, route, exc)
             await run.on_chain_error(exc)
             raise
-        self.answered(given, route.decision)
+        decision = route.priced()
+        self.answered(given, decision)
         if record is not None:
-            record.answered(output(given), route.decision)
-        await run.on_chain_end(output(given) if run.handlers else None)
+            record.answered(output(given), decision, route.refused)
+        last = None if decision.cost is None else cost_chunk(given, decision.cost)
+        await run.on_chain_end(output([*given, *([] if last is None else [last])]) if run.handlers else None)
+        if last is not None:
+            yield last
 
     # --- calls of a side that is a routed model ---
 
@@ -633,13 +645,13 @@ def _ainvoke(side: Any, value: Any, config: RunnableConfig | None, arguments: Ma
 
 
 def _stream(
-    side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any], _: RoutingDecision
+    side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any], _: Route[Any]
 ) -> Iterator[Any]:
     return cast("Iterator[Any]", side.stream(value, config, **arguments))
 
 
 def _astream(
-    side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any], _: RoutingDecision
+    side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any], _: Route[Any]
 ) -> AsyncIterator[Any]:
     return cast("AsyncIterator[Any]", side.astream(value, config, **arguments))
 

@@ -164,9 +164,10 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
             if isinstance(exc, Exception):
                 self._note_failure(request)
             raise
+        decision = route.priced()
         if record is not None:
-            record.answered(response, route.decision)
-        return self._response(request, response, self._answerer(route.decision, response, outcome))
+            record.answered(response, decision, route.refused)
+        return self._response(request, response, self._answerer(decision, response, outcome))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
@@ -189,9 +190,10 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
             if isinstance(exc, Exception):
                 self._note_failure(request)
             raise
+        decision = route.priced()
         if record is not None:
-            record.answered(response, route.decision)
-        return self._response(request, response, self._answerer(route.decision, response, outcome))
+            record.answered(response, decision, route.refused)
+        return self._response(request, response, self._answerer(decision, response, outcome))
 
     def _route(self, decided: Decided, request: ModelRequest[Any]) -> Route[Any]:
         return self._dispatch.routing.route(

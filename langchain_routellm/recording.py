@@ -20,7 +20,7 @@ from langchain_core.utils.uuid import uuid7
 from langsmith.run_helpers import tracing_context
 from pydantic import BaseModel
 
-from langchain_routellm.answers import KEY
+from langchain_routellm.answers import KEY, merged
 from langchain_routellm.sides import chat_model_of, leaf_of, model_name_of
 from langchain_routellm.usage import used_tokens
 from routellm_core import RoutingDecision
@@ -49,6 +49,8 @@ class CallRecord:
         self._is_async = is_async
         self._side: Any = None
         self._usage: UsageSum | None = None
+        # of the side that was called before, whose answer a check may have refused
+        self._before: tuple[Any, UsageSum | None] = (None, None)
 
     def runs_under(self, side: Any, manager: BaseCallbackManager) -> UUID:
         """Note the run that the chosen side will have; its id is returned, for the side to take."""
@@ -63,16 +65,27 @@ class CallRecord:
 
     def calls(self, side: Any) -> None:
         """Note the runnable that is called."""
-        self._side = side
+        if side is not self._side:
+            self._before, self._side, self._usage = (self._side, self._usage), side, None
 
     def ran_as(self, run_id: UUID, parent: UUID | None, manager: BaseCallbackManager | None) -> None:
         """Note the run that a model had which somebody else called."""
         trace = parent if manager is None else _trace_of(manager, parent)
         self._recording.runs = Runs(str(run_id), _text(parent), _text(trace))
 
-    def answered(self, output: Any, decision: RoutingDecision) -> None:
-        """Log the answer; have the other side answer where the call is drawn."""
+    def answered(self, output: Any, decision: RoutingDecision, refused: Any = None) -> None:
+        """Log the answer; have the other side answer where the call is drawn.
+
+        Args:
+            output: The answer.
+            decision: The decision as it stands now.
+            refused: The answer before it, or its pieces, that a check refused.
+        """
         try:
+            if refused is not None:
+                refused = merged(refused) if isinstance(refused, list) else refused
+                side, usage = self._before
+                self._recording.refused(answer_of(refused, leaf_of(side, _decision_on(refused)), usage))
             answer = answer_of(output, leaf_of(self._side, _decision_on(output)), self._usage)
             if self._is_async:
                 self._recording.answered_async(answer, decision, other=self._ask)

@@ -11,7 +11,7 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import ChatGeneration, LLMResult
 
-from langchain_routellm.answers import KEY
+from langchain_routellm.answers import KEY, named_model
 from routellm_core import RoutingDecision
 from routellm_core.checks import Side
 from routellm_core.policy.savings import Price, SavingsLedger, SavingsSummary
@@ -137,25 +137,39 @@ class SavingsCallbackHandler(BaseCallbackHandler):
 
 
 class UsageWatch(BaseCallbackHandler):
-    """Tells the limits of a policy what the model runs of one side use; its runs below, too, where it is a chain.
+    """Tells limits and the cost of a call what the model runs of a side use; its runs below, too, where it is a chain.
 
     Args:
-        spent: Called with the input and output tokens of each answer, None where the model reports none.
+        spent: Called after each answer with its input and output tokens, None where the model reports none, and the
+            name of the model that gave it.
     """
 
     run_inline = True
 
-    def __init__(self, spent: Callable[[int | None, int | None], None]) -> None:
+    def __init__(self, spent: Callable[[int | None, int | None, str | None], None]) -> None:
         self._spent = spent
+        self._names: dict[UUID, str] = {}  # of models that are running, for those whose answers state none
+
+    def on_chat_model_start(
+        self, serialized: Any, messages: Any, *, run_id: UUID, metadata: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Note the name of a model that runs."""
+        name = (metadata or {}).get("ls_model_name")
+        if isinstance(name, str):
+            self._names[run_id] = name
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
         """Tell what an answer used."""
-        self._spent(*used_tokens(response))
+        self._tell(response, kwargs.get("run_id"))
 
     def on_llm_error(self, error: BaseException, *, response: LLMResult | None = None, **kwargs: Any) -> None:
         """Tell what a stream used that was cut off, or left by its reader; a call without any answer cost nothing."""
         if response is not None and any(response.generations):
-            self._spent(*used_tokens(response))
+            self._tell(response, kwargs.get("run_id"))
+
+    def _tell(self, response: LLMResult, run_id: UUID | None) -> None:
+        known = None if run_id is None else self._names.pop(run_id, None)
+        self._spent(*used_tokens(response), named_model(response) or known)
 
 
 def used_tokens(response: LLMResult) -> tuple[int | None, int | None]:

@@ -13,6 +13,7 @@ from routellm_core.log.rows import (
     LoggedOutcome,
     LoggedPair,
     SideSummary,
+    Total,
     TrafficSummary,
 )
 from routellm_core.log.traffic_log import TrafficLog
@@ -32,6 +33,7 @@ __all__ = [
     "Recording",
     "Runs",
     "SideSummary",
+    "Total",
     "TrafficDatabase",
     "TrafficLog",
     "TrafficSummary",

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from sqlalchemy import Connection, Engine, Integer, String, cast, create_engine, delete, event, exc, func, select
 
 from routellm_core.checks import MAX_STATE_BYTES, Side
-from routellm_core.errors import DataError
+from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.log import reading, schema
 from routellm_core.log.cleaning import Unwritable, clean
 from routellm_core.log.rows import (
@@ -23,9 +23,12 @@ from routellm_core.log.rows import (
     LoggedOutcome,
     LoggedPair,
     Spending,
+    Total,
+    TotalBy,
     TrafficSummary,
 )
 from routellm_core.log.urls import checked_url, file_of, shown_url
+from routellm_core.policy.savings import Price
 
 # What a row can make a database refuse; anything else is the database's own trouble, which may pass.
 ROW_ERRORS = (exc.DataError, exc.IntegrityError, UnicodeError, OverflowError)
@@ -199,6 +202,30 @@ class TrafficDatabase:
         """What each model's answers used on each day of a period."""
         with self._reading() as connection:
             return reading.spending(connection, _period(since, until))
+
+    def totals(
+        self,
+        by: TotalBy,
+        *,
+        prices: Mapping[str, Price] | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+    ) -> list[Total]:
+        """Answers, tokens and money by side, model, user or day, the most expensive first; days in their order.
+
+        Args:
+            by: ``"side"``, ``"model"``, ``"user"`` or ``"day"``.
+            prices: Prices by model, or by ``"strong"`` and ``"weak"``; for others, costs are as the log has them.
+            since: Only answers from then on.
+            until: Only answers before.
+
+        Raises:
+            ConfigurationError: `by` is something else.
+        """
+        if by not in get_args(TotalBy):
+            raise ConfigurationError(f"by={by!r:.80}: expected one of {', '.join(get_args(TotalBy))}")
+        with self._reading() as connection:
+            return reading.totals(connection, _period(since, until), by, prices)
 
     def scores_by_day(
         self, *, since: Moment | None = None, until: Moment | None = None, key: str = "score"

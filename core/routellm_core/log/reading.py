@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,14 @@ from routellm_core.log.rows import (
     LoggedPair,
     SideSummary,
     Spending,
+    Total,
+    TotalBy,
     TrafficSummary,
 )
 from routellm_core.log.schema import answers, calls, meta
 from routellm_core.log.schema import feedback as feedback_table
 from routellm_core.log.schema import labels as labels_table
+from routellm_core.policy.savings import Price, price_of
 
 # Rows of a transaction: a reader held open would let SQLite's journal grow without end.
 _PAGE = 2000
@@ -171,7 +175,8 @@ def outcomes(
 
 def _answers(opened: Opened, ids: Sequence[str]) -> dict[str, dict[Side, LoggedAnswer]]:
     out: dict[str, dict[Side, LoggedAnswer]] = defaultdict(dict)
-    for row in _by_values(opened, select(answers), answers.c.call_id, ids):
+    # an answer that a check refused is nobody's answer: it is there for its cost alone
+    for row in _by_values(opened, select(answers).where(answers.c.kind != "refused"), answers.c.call_id, ids):
         answer = LoggedAnswer(*row)
         out[answer.call_id][answer.side] = answer
     return out
@@ -435,6 +440,44 @@ def spending(connection: Connection, period: Period) -> list[Spending]:
         Spending(_DAY * number, side, model, kind, count, int(read or 0), int(written or 0), cost)
         for number, side, model, kind, count, read, written, cost in connection.execute(query)
     ]
+
+
+def totals(connection: Connection, period: Period, by: TotalBy, prices: Mapping[str, Price] | None) -> list[Total]:
+    """Answers, tokens and money by side, model, user or day; by `prices` where they are given, else as stored."""
+    a = answers.c
+    columns = {"side": a.side, "model": a.model, "user": calls.c.user_id, "day": _bucket(connection, a.created, _DAY)}
+    key = columns[by]
+    query = (
+        select(
+            key, a.side, a.model, a.kind, func.count(), func.sum(a.input_tokens), func.sum(a.output_tokens),
+            func.count(a.input_tokens), func.count(a.cost), func.sum(a.cost),
+        )
+        .where(period.holds(a.created), a.error.is_(None))
+        .group_by(key, a.side, a.model, a.kind)
+    )  # fmt: skip
+    if by == "user":
+        query = query.join_from(answers, calls, calls.c.id == a.call_id)
+    sums: dict[Any, dict[str, Any]] = defaultdict(lambda: defaultdict(int, cost=None, shadow_cost=None))
+    for found, side, model, kind, count, read, written, counted, costed, cost in connection.execute(query):
+        total = sums[found]
+        total[{"routed": "answers", "refused": "refused", "shadow": "shadows"}[kind]] += count
+        total["input_tokens"] += int(read or 0)
+        total["output_tokens"] += int(written or 0)
+        price = None if prices is None else price_of(prices, model, side)
+        if price is not None:
+            costed, cost = counted, price.cost(int(read or 0), int(written or 0)) if counted else None
+        total["without_cost"] += count - costed
+        if cost is not None:
+            name = "shadow_cost" if kind == "shadow" else "cost"
+            total[name] = cost + (total[name] or 0.0)
+    named = [Total(_day_name(key) if by == "day" else key, **total) for key, total in sums.items()]
+    if by == "day":
+        return sorted(named, key=lambda total: total.key or "")
+    return sorted(named, key=lambda total: (-(total.cost or 0.0), -total.answers, total.key or ""))
+
+
+def _day_name(number: int) -> str:
+    return datetime.fromtimestamp(_DAY * number, UTC).strftime("%Y-%m-%d")
 
 
 def scores_by_day(connection: Connection, period: Period, key: str) -> list[tuple[float, Side, float, int]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from routellm_core.checks import Side, other_side
 from routellm_core.policy.decision import RoutingDecision
+from routellm_core.policy.savings import Price, price_of
 from routellm_core.policy.shadow import Shadow
 
 if TYPE_CHECKING:
@@ -46,6 +47,14 @@ class Runs:
     trace: str | None = None
 
 
+def cost_of(answer: Answer, side: str, prices: Mapping[str, Price] | None) -> float | None:
+    """Money that an answer cost; None where its tokens or the price are unknown."""
+    if prices is None or answer.input_tokens is None or answer.output_tokens is None:
+        return None
+    price = price_of(prices, answer.model, side)
+    return None if price is None else price.cost(answer.input_tokens, answer.output_tokens)
+
+
 class Recording:
     """One call, from its decision to its answer; made by `TrafficLog.recording`.
 
@@ -62,8 +71,11 @@ class Recording:
         "_created",
         "_decision",
         "_log",
+        "_prices",
         "_prompt",
+        "_refused",
         "_shadow",
+        "_user",
         "is_drawn",
         "runs",
     )
@@ -77,12 +89,17 @@ class Recording:
         prompt: str | None,
         conversation: str | None,
         shadow: Shadow | None,
+        user: str | None,
+        prices: Mapping[str, Price] | None,
     ) -> None:
         self._log = log
         self._decision = decision
         self._call_id = call_id
         self._prompt = prompt
         self._conversation = conversation
+        self._user = user
+        self._prices = prices
+        self._refused: dict[str, object] | None = None
         self._created = time.time()
         self._begun = time.perf_counter()
         self._shadow = shadow
@@ -92,6 +109,10 @@ class Recording:
         if shadow is not None and decision.failover is None and decision.reason in _COMPARABLE:
             self._chance = log.shadows.chance(shadow)
         self.is_drawn = shadow is not None and self._chance > 0 and shadow.draws(call_id)
+
+    def refused(self, answer: Answer, side: Side = "weak") -> None:
+        """Log an answer that a check refused, with the call: it was paid for, too."""
+        self._refused = self._answer_row(answer, side, "refused", time.perf_counter() - self._begun)
 
     def failed(self, error: BaseException, decision: RoutingDecision | None = None) -> None:
         """Log that the call ended in `error`; nothing answers in its place."""
@@ -153,9 +174,12 @@ class Recording:
             "p_shadow": 0.0 if turned else self._chance,
             "side": decision.model,
             "drawn": self.is_drawn,
+            "user_id": self._user,
+            "cost": decision.cost,
         }
         row = self._answer_row(answer, decision.model, "routed", time.perf_counter() - self._begun)
-        self._log.put((("calls", call), ("answers", row)), len(self._prompt or "") + len(text or ""))
+        rows = [("answers", row)] if self._refused is None else [("answers", self._refused), ("answers", row)]
+        self._log.put((("calls", call), *rows), len(self._prompt or "") + len(text or ""))
         return self.is_drawn and not turned and answer.error is None
 
     def _shadowed(self, side: Side, answer: Answer, seconds: float) -> None:
@@ -172,7 +196,7 @@ class Recording:
             "text": answer.text,
             "input_tokens": answer.input_tokens,
             "output_tokens": answer.output_tokens,
-            "cost": self._log.cost(answer, side),
+            "cost": cost_of(answer, side, self._prices),
             "latency": seconds,
             "error": answer.error,
             "drawn": self.is_drawn,

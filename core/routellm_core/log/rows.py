@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from routellm_core.checks import Side
 
-Kind = Literal["routed", "shadow"]
+Kind = Literal["routed", "shadow", "refused"]
+TotalBy = Literal["side", "model", "user", "day"]
 # What is counted beside rows that could not be logged: shadow calls that were given up.
 SKIPPED_SHADOWS = "shadow skipped"
 
@@ -40,6 +41,8 @@ class LoggedCall:
         p_strong: Probability that the call went to the strong side, exploration included.
         p_shadow: Probability that the other side was to answer, too.
         side: The side that answered.
+        user_id: Whose call it was; None when unknown.
+        cost: Money that the call cost, an answer included that a check refused; None where it is not known.
     """
 
     id: str
@@ -60,6 +63,8 @@ class LoggedCall:
     p_strong: float
     p_shadow: float
     side: Side
+    user_id: str | None = None
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ class LoggedAnswer:
         call_id: The call.
         side: Who answered.
         created: When the answer was complete, in seconds since 1970.
-        kind: ``"routed"``, which the user got, or ``"shadow"``, which nobody did.
+        kind: ``"routed"``, which the user got, ``"shadow"``, which nobody did, or ``"refused"`` by a check.
         model: Name of the model; None when unknown.
         text: The answer; None where texts are not stored.
         input_tokens: As the provider reports them; None when it does not.
@@ -186,7 +191,7 @@ class Spending:
         start: The beginning of the day in UTC, in seconds since 1970.
         side: The model's side.
         model: Its name; None where it is unknown.
-        kind: ``"routed"`` or ``"shadow"``.
+        kind: ``"routed"``, ``"shadow"``, or ``"refused"`` by a check.
         answers: Answers; failures are not among them.
         input_tokens: Tokens read, as far as reported.
         output_tokens: Tokens written, likewise.
@@ -201,6 +206,33 @@ class Spending:
     input_tokens: int
     output_tokens: int
     cost: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """What the answers of one side, model, user or day used.
+
+    Attributes:
+        key: The side, the model, the user, or the day as YYYY-MM-DD in UTC; None where it is unknown.
+        answers: Answers that users got.
+        refused: Weak answers that a check refused.
+        shadows: Answers that nobody got.
+        input_tokens: Tokens read for all of these, as far as reported.
+        output_tokens: Tokens written, likewise.
+        cost: Money for answers and refused answers, as far as it is known; None where none of it is.
+        shadow_cost: Money for shadow answers, likewise.
+        without_cost: Answers whose cost is not known, of all three kinds.
+    """
+
+    key: str | None
+    answers: int = 0
+    refused: int = 0
+    shadows: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = None
+    shadow_cost: float | None = None
+    without_cost: int = 0
 
 
 @dataclass(frozen=True, slots=True)

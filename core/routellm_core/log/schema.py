@@ -27,7 +27,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from routellm_core.errors import DataError
 
-VERSION = (1, 0)
+VERSION = (1, 1)
 # names the lock under which PostgreSQL creates the tables: the letters "routellm" as a number
 _CREATION_LOCK = 0x726F7574656C6C6D
 
@@ -56,6 +56,8 @@ calls = Table(
     Column("p_strong", Double, nullable=False),
     Column("p_shadow", Double, nullable=False),
     Column("side", String(6), nullable=False),
+    Column("user_id", String(200)),
+    Column("cost", Double),
 )
 Index("routellm_calls_created", calls.c.created, calls.c.side, calls.c.reason)
 for _name in ("run_id", "parent_run_id", "trace_id"):
@@ -69,7 +71,7 @@ answers = Table(
     Column("call_id", String(36), primary_key=True),
     Column("side", String(6), primary_key=True),
     Column("created", Double, nullable=False),
-    Column("kind", String(6), nullable=False),
+    Column("kind", String(10), nullable=False),
     Column("model", String(200)),
     Column("text", Text),
     Column("input_tokens", Integer),

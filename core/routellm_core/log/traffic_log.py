@@ -16,14 +16,14 @@ from routellm_core.embedders import Embedder
 from routellm_core.errors import ConfigurationError
 from routellm_core.log.cleaning import Unwritable, clean
 from routellm_core.log.feedback import checked_name, feedback_row
-from routellm_core.log.recording import Answer, Recording
+from routellm_core.log.recording import Answer, Recording, cost_of
 from routellm_core.log.rows import SKIPPED_SHADOWS
 from routellm_core.log.shadowing import Shadows
 from routellm_core.log.urls import checked_url, shown_url
 from routellm_core.log.vectors import EMBEDDER_STATE, is_same_embedder, probe
 from routellm_core.log.writer import Entry, Rows, Writer
 from routellm_core.policy.decision import RoutingDecision
-from routellm_core.policy.savings import Price
+from routellm_core.policy.savings import Price, checked_prices
 from routellm_core.policy.shadow import Shadow
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class TrafficLog:
             background. Where it fails, the text is not stored.
         embedder: Stores the vector of each prompt, so that a router can be learned without texts.
         prices: `Price` by model name, or by ``"strong"`` and ``"weak"``; with them, costs are stored.
+        user_key: Name of the call setting that says whose call it is, for totals by user; its value is stored as it is,
+            with ``texts="none"`` as a hash. None stores no users.
         retention_days: Calls and all that belongs to them are deleted after so many days; None keeps them.
         max_rows: Only so many of the latest calls are kept; None keeps all.
         flush_seconds: How long a row waits for others to be written with.
@@ -83,6 +85,7 @@ class TrafficLog:
         redact: Callable[[str], str] | None = None,
         embedder: Embedder | None = None,
         prices: Mapping[str, Price] | None = None,
+        user_key: str | None = "user_id",
         retention_days: float | None = None,
         max_rows: int | None = None,
         flush_seconds: float = 0.5,
@@ -97,13 +100,16 @@ class TrafficLog:
             raise ConfigurationError(f"redact={redact!r:.80}: expected a function from a text to a text, or None")
         if embedder is not None and not hasattr(embedder, "embed"):
             raise ConfigurationError(f"embedder={embedder!r:.80}: expected an Embedder or None")
+        if user_key is not None and (not isinstance(user_key, str) or not user_key):
+            raise ConfigurationError(f"user_key={user_key!r:.80}: expected the name of a call setting, or None")
         if retention_days is not None and (not is_number(retention_days) or not 0 < retention_days < float("inf")):
             raise ConfigurationError(f"retention_days={retention_days!r:.80}: expected a number > 0, or None")
         self.app = app
         self.texts: Texts = texts
         self.redact = redact
         self.embedder = embedder
-        self.prices = _checked_prices(prices)
+        self.prices = checked_prices(prices)
+        self.user_key = user_key
         self.retention_days = retention_days
         self.max_rows = None if max_rows is None else checked_count(max_rows, "max_rows", unit="calls")
         flush = checked_seconds(flush_seconds, "flush_seconds", without="is not allowed here")
@@ -234,6 +240,8 @@ class TrafficLog:
         conversation: str | None = None,
         shadow: Shadow | None = None,
         step: int = 0,
+        user: str | None = None,
+        prices: Mapping[str, Price] | None = None,
     ) -> Recording:
         """Begin to record a call that was just decided.
 
@@ -243,20 +251,22 @@ class TrafficLog:
             conversation: What identifies the conversation.
             shadow: Which calls the other side answers, too.
             step: Which call this is of those that one decision holds for.
+            user: Whose call it is.
+            prices: Prices of the answers; None takes those of the log.
         """
         call_id = f"{decision.id}-{step}" if step else decision.id
-        return Recording(self, decision, call_id, prompt=prompt, conversation=conversation, shadow=shadow)
+        return Recording(
+            self, decision, call_id, prompt=prompt, conversation=conversation, shadow=shadow, user=user,
+            prices=self.prices if prices is None else prices,
+        )  # fmt: skip
 
     def put(self, entry: Entry, characters: int = 0) -> None:
         """Queue rows by table."""
         self._writer.put(entry, characters)
 
     def cost(self, answer: Answer, side: str) -> float | None:
-        """Money that an answer cost; None where its tokens or the price are unknown."""
-        if self.prices is None or answer.input_tokens is None or answer.output_tokens is None:
-            return None
-        price = self.prices.get(answer.model or "") or self.prices.get(side)
-        return None if price is None else price.cost(answer.input_tokens, answer.output_tokens)
+        """Money that an answer cost by the log's prices; None where its tokens or the price are unknown."""
+        return cost_of(answer, side, self.prices)
 
     # --- in the writer's thread ---
 
@@ -285,6 +295,8 @@ class TrafficLog:
         if table == "calls":
             out["prompt_hash"] = None if text is None else _hashed(text)
             out["conversation"] = None if row["conversation"] is None else _hashed(str(row["conversation"]))
+            if self.texts == "none" and out["user_id"] is not None:
+                out["user_id"] = _hashed(out["user_id"])
             if self.embedder is not None:
                 out["vector"] = text  # for the moment, see `_embed`
         if self.texts == "none" or (self.texts == "pairs" and not row["drawn"]):
@@ -367,7 +379,7 @@ class TrafficLog:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # in another process: a log of its own for the same database
-        options = ("app", "texts", "redact", "embedder", "prices", "retention_days", "max_rows")
+        options = ("app", "texts", "redact", "embedder", "prices", "user_key", "retention_days", "max_rows")
         given = {name: getattr(self, name) for name in options}
         given |= {"flush_seconds": self._writer.flush_seconds, "queue_size": self._writer.queue_size}
         return partial(TrafficLog, self.url, **given), ()
@@ -378,15 +390,3 @@ class TrafficLog:
 
 def _hashed(text: str) -> str:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def _checked_prices(prices: Any) -> dict[str, Price] | None:
-    if prices is None:
-        return None
-    if not isinstance(prices, Mapping) or not all(
-        isinstance(model, str) and isinstance(price, Price) for model, price in prices.items()
-    ):
-        raise ConfigurationError(
-            f"prices={prices!r:.120}: expected {{MODEL: Price(input, output), ...}}, or 'strong' and 'weak' as models"
-        )
-    return dict(prices)

@@ -13,6 +13,7 @@ from routellm_core.policy.cooldown import Cooldown
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 from routellm_core.policy.limits import Limit
 from routellm_core.policy.policy import OnError, RoutingPolicy
+from routellm_core.policy.savings import Price
 from routellm_core.policy.shadow import Shadow
 from routellm_core.policy.stickiness import Stickiness
 
@@ -30,6 +31,8 @@ class CallLog(Protocol):
         conversation: str | None = None,
         shadow: Shadow | None = None,
         step: int = 0,
+        user: str | None = None,
+        prices: Mapping[str, Price] | None = None,
     ) -> Any:
         """Begin to record a call that was just decided."""
 
@@ -140,6 +143,10 @@ class RoutingOptions(DecisionOptions, total=False):
     shadow: float | Shadow
     """Share of the calls that the other model answers, too, in the background, for pairs to learn from; or a `Shadow`
     with its limits. Needs `log`. Nobody gets these answers, and no callback, usage or history knows of them."""
+
+    prices: Mapping[str, Price | tuple[float, float]] | None
+    """`Price` by model name, or by ``"strong"`` and ``"weak"``; with them, the decision on the answer says in its `cost`
+    what the call has cost. None takes those of `log`."""
 
     weak_profile: Mapping[str, Any] | None
     """What the weak model can do, where its own profile or metadata is silent or wrong: keys of LangChain's model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from dataclasses import replace
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from routellm_core.checks import Side, other_side
 from routellm_core.errors import EmptyAnswerError
@@ -13,10 +13,12 @@ from routellm_core.policy.acceptance import Cascade, RefusedAnswerError
 from routellm_core.policy.cooldown import Cooldown
 from routellm_core.policy.decision import RoutingDecision
 from routellm_core.policy.failover import is_overflow, is_survivable
+from routellm_core.policy.savings import CallCost
 from routellm_core.policy.setups import Setups, explain
 
 A = TypeVar("A")
 T = TypeVar("T")
+OnUsage: TypeAlias = Callable[[Side, int | None, int | None, str | None], None]
 
 logger = logging.getLogger("routellm_core")
 
@@ -41,6 +43,7 @@ class Route(Generic[T]):
         decision: The decision as it stands; after a failover or a refused answer it names the side that answers.
         refused: The weak answer, or the pieces of one, that the check refused: it was paid for, too.
         on_usage: For the adapter to call with what each model run has used, where it is not None.
+        cost: What the call has cost so far; None without prices. `priced` puts it on the decision.
 
     Args:
         decision: What the policy decided.
@@ -56,8 +59,9 @@ class Route(Generic[T]):
             answer, or at the error that ends the call.
         to_strong: Called with the decision when a prompt is too long for the weak model, and says whether the strong
             one may answer; by default it may. Called as well when a check has refused the weak answer.
-        on_usage: Called with a side and the tokens that its model has read and written (None where it reports none),
-            after each answer; None where no limit asks.
+        on_usage: Called after each answer with its side, the tokens that its model has read and written (None where it
+            reports none), and the model's name (None where it is unknown); None where nobody asks.
+        cost: Counts what `on_usage` is called with.
         setups: How a side is set up, for the note that an error gets when its server is down or has no such model.
     """
 
@@ -74,6 +78,7 @@ class Route(Generic[T]):
         "_setups",
         "_sound",
         "_to_strong",
+        "cost",
         "decision",
         "on_usage",
         "refused",
@@ -89,7 +94,8 @@ class Route(Generic[T]):
         cascade: Cascade | None = None,
         on_settled: Callable[[RoutingDecision], None] | None = None,
         to_strong: Callable[[RoutingDecision], bool] = lambda _: True,
-        on_usage: Callable[[Side, int | None, int | None], None] | None = None,
+        on_usage: OnUsage | None = None,
+        cost: CallCost | None = None,
         setups: Setups | None = None,
     ) -> None:
         self.decision = decision
@@ -103,6 +109,7 @@ class Route(Generic[T]):
         self._on_settled = on_settled
         self._to_strong = to_strong
         self.on_usage = on_usage
+        self.cost = cost
         self._settled = False
         self._begun = False
         self._held: list[T] = []
@@ -117,6 +124,12 @@ class Route(Generic[T]):
             self._cascade = None if self._cooldown is not None and self._cooldown.is_cooling("strong") else cascade
         if not self._may_turn and self._cascade is None:
             self._settle()
+
+    def priced(self) -> RoutingDecision:
+        """The decision, with what the call has cost by now where prices are given."""
+        if self.cost is not None:
+            self.decision = replace(self.decision, cost=self.cost.total)
+        return self.decision
 
     @property
     def side(self) -> Side:

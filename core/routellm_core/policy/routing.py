@@ -17,7 +17,8 @@ from routellm_core.policy.cooldown import DEFAULT_SECONDS, Cooldown
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 from routellm_core.policy.options import CallLog, DecisionOptions, RoutingOptions, check_options
 from routellm_core.policy.policy import POLICY_DEFAULTS, RoutingPolicy
-from routellm_core.policy.route import Route
+from routellm_core.policy.route import OnUsage, Route
+from routellm_core.policy.savings import CallCost, Price, checked_prices
 from routellm_core.policy.setups import ModelNames, Setups
 from routellm_core.policy.shadow import Shadow
 from routellm_core.policy.stickiness import Stickiness
@@ -45,6 +46,7 @@ OPTION_DEFAULTS: dict[str, Any] = {
     "accept_deadline": ACCEPT_SECONDS,
     "log": None,
     "shadow": 0.0,
+    "prices": None,
     "weak_profile": None,
 }
 THRESHOLD_SETTING = "routellm_threshold"
@@ -65,12 +67,14 @@ class CallSettings:
         force: Side that this call goes to, whatever its win rate.
         conversation: Identifies the conversation, for `sticky` and the log.
         keys: Whose call it is, by the names that limits ask for.
+        user: Whose call it is, for the log.
     """
 
     threshold: float | None = None
     force: Side | None = None
     conversation: str | None = None
     keys: Mapping[str, str] | None = None
+    user: str | None = None
 
 
 _NO_SETTINGS = CallSettings()
@@ -109,6 +113,7 @@ class Routing:
         acceptance: The check of weak answers.
         log: Where calls are recorded.
         shadow: Which calls the other side answers, too.
+        prices: Prices by model or side, by which the cost of a call is known.
         weak_profile: What the user says of the weak model's abilities.
         level: How many routed models this one is a side within; see `policy.tiers`.
         model_names: Which models the answers name; shared by all copies.
@@ -125,6 +130,7 @@ class Routing:
     acceptance: Acceptance | None = None
     log: CallLog | None = None
     shadow: Shadow | None = None
+    prices: Mapping[str, Price] | None = None
     weak_profile: Mapping[str, Any] = field(default_factory=dict)
     level: int = 0
     model_names: ModelNames = field(default_factory=ModelNames, compare=False, repr=False)
@@ -169,6 +175,7 @@ class Routing:
             ),
             log=_checked_log(given["log"]),
             shadow=_checked_shadow(given["shadow"], given["log"]),
+            prices=checked_prices(given["prices"]) or getattr(given["log"], "prices", None),
             weak_profile=checked_profile(given["weak_profile"], "weak_profile"),
         )
         if "failover" not in known and routing.policy.needs_usage:
@@ -200,12 +207,25 @@ class Routing:
             conversation = given.get(_CONVERSATION_SETTING)
         else:
             conversation = self.sticky.conversation(given, messages)
+        user = None if self.user_key is None else given.get(self.user_key)
         return CallSettings(
             None if threshold is None else checked_fraction(threshold, THRESHOLD_SETTING),
             None if force is None else checked_side(force, FORCE_SETTING),
             None if conversation is None else str(conversation),
             {key: str(given[key]) for key in self.policy.limit_keys if given.get(key) is not None} or None,
+            None if user is None else str(user),
         )
+
+    @property
+    def user_key(self) -> str | None:
+        """The call setting that tells the log whose call it is; None where no log asks."""
+        return getattr(self.log, "user_key", None)
+
+    @property
+    def setting_names(self) -> frozenset[str]:
+        """The call settings beyond ``routellm_...`` that say something: of a conversation, of limits, of the log."""
+        conversation = _CONVERSATION_SETTING if self.sticky is None else self.sticky.key
+        return frozenset({conversation, *self.policy.limit_keys, self.user_key} - {None})  # type: ignore[arg-type]
 
     def human_part(self, text: str) -> str:
         """What a human wrote of a human turn: the text, less what frameworks put there in the human's name."""
@@ -279,6 +299,7 @@ class Routing:
         Without `answer_of`, no answer is checked; nor is one where a limit keeps the strong side from answering.
         """
         cascade = None
+        cost = None if self.prices is None else CallCost(self.prices)
         if self.acceptance is not None and answer_of is not None and self.policy.allows_strong(request, decision):
             cascade = Cascade(self.acceptance, answer_of, messages)
         return Route(
@@ -289,9 +310,24 @@ class Routing:
             cascade=cascade,
             on_settled=on_settled,
             to_strong=partial(self.policy.turn_to_strong, request),
-            on_usage=partial(self.policy.spent, request) if self.policy.needs_usage else None,
+            on_usage=self._on_usage(request, cost),
+            cost=cost,
             setups=setups,
         )
+
+    def _on_usage(self, request: RoutingRequest, cost: CallCost | None) -> OnUsage | None:
+        """What is to know the tokens of each answer of a call: the limits, and the cost of the call."""
+        spent = self.policy.spent if self.policy.needs_usage else None
+        if spent is None and cost is None:
+            return None
+
+        def used(side: Side, read: int | None, written: int | None, model: str | None) -> None:
+            if cost is not None:
+                cost.add(side, model, read, written)
+            if spent is not None:
+                spent(request, side, read, written)
+
+        return used
 
     def recording(self, decided: Decided, *, step: int = 0) -> Any:
         """Begin to record a call in the log; None without one.
@@ -309,6 +345,8 @@ class Routing:
             conversation=decided.settings.conversation,
             shadow=self.shadow,
             step=step,
+            user=decided.settings.user,
+            prices=self.prices,
         )
 
     def noted(self, request: RoutingRequest, decision: RoutingDecision, settings: CallSettings) -> RoutingDecision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -35,6 +36,75 @@ class Price:
     def cost(self, input_tokens: int, output_tokens: int) -> float:
         """Money for that many tokens."""
         return (self.input * input_tokens + self.output * output_tokens) / 1e6
+
+
+# What providers append to the name of a model in its answers: a date, a short number, or "latest".
+_VERSION = re.compile(r"[-@](?:\d{3,4}|\d{8}|\d{4}-\d\d-\d\d|latest)$")
+
+
+def checked_prices(prices: Any) -> dict[str, Price] | None:
+    """The prices of an option ``prices=``; a pair of numbers counts as a `Price`.
+
+    Raises:
+        ConfigurationError: They are not prices by model, or by ``"strong"`` and ``"weak"``.
+    """
+    if prices is None:
+        return None
+    out: dict[str, Price] = {}
+    for model, price in prices.items() if isinstance(prices, Mapping) else ():
+        if isinstance(price, list | tuple) and len(price) == 2:
+            price = Price(*price)
+        if isinstance(model, str) and isinstance(price, Price):
+            out[model] = price
+    if not isinstance(prices, Mapping) or len(out) != len(prices):
+        raise ConfigurationError(
+            f"prices={prices!r:.120}: expected {{MODEL: Price(input, output), ...}}, or 'strong' and 'weak' as models"
+        )
+    return out
+
+
+def price_of(prices: Mapping[str, Price], model: str | None, side: str) -> Price | None:
+    """The price of an answer: that of its model, with or without the version that providers append, else of its side.
+
+    Args:
+        prices: Prices by model name, or by ``"strong"`` and ``"weak"``.
+        model: Name of the model that answered, as the answer states it; None when unknown.
+        side: The side that answered.
+    """
+    if model is None:
+        return prices.get(side)
+    found = prices.get(model) or prices.get(model.rpartition("/")[2])
+    if found is None and (version := _VERSION.search(model)) is not None:
+        found = prices.get(model[: version.start()])
+    return found or prices.get(side)
+
+
+class CallCost:
+    """What the answers of one call cost together: a refused one is paid for, too.
+
+    Args:
+        prices: As for `price_of`.
+    """
+
+    __slots__ = ("_is_known", "_prices", "_total")
+
+    def __init__(self, prices: Mapping[str, Price]) -> None:
+        self._prices = prices
+        self._total: float | None = None
+        self._is_known = True
+
+    def add(self, side: str, model: str | None, input_tokens: int | None, output_tokens: int | None) -> None:
+        """Count an answer; tokens are None where its model reports none."""
+        price = price_of(self._prices, model, side)
+        if price is None or (input_tokens is None and output_tokens is None):
+            self._is_known = False
+        else:
+            self._total = (self._total or 0.0) + price.cost(input_tokens or 0, output_tokens or 0)
+
+    @property
+    def total(self) -> float | None:
+        """Money so far; None where there was no answer yet, or the cost of one is not known."""
+        return self._total if self._is_known else None
 
 
 @dataclass(frozen=True, slots=True)

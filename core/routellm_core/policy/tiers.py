@@ -204,7 +204,9 @@ class TierRouting(Routing):
             return own
         above = handed.settings
         keys = {**(above.keys or {}), **(own.keys or {})}
-        return CallSettings(None, own.force or above.force, own.conversation or above.conversation, keys or None)
+        return CallSettings(
+            None, own.force or above.force, own.conversation or above.conversation, keys or None, own.user
+        )
 
     def request(
         self, settings: CallSettings, *, gap: Callable[[], str | None], texts: Callable[[], RoutedOn]

@@ -28,7 +28,8 @@ _SIDE_SETTINGS = frozenset({"model", "url", "key_env", "pass_client_key", "price
 _LISTENING = frozenset({"host", "port", "max_connections"})
 _APP = frozenset({"other", "max_body", "body_timeout", "connect_timeout", "read_timeout"})
 # what a file cannot hold is made from something that it can: see `_options`
-_OPTIONS = frozenset(RoutingOptions.__optional_keys__) - {"policy", "route_on", "weak_profile", "synthetic_markers"}
+_NOT_IN_A_FILE = {"policy", "route_on", "weak_profile", "synthetic_markers", "prices"}
+_OPTIONS = frozenset(RoutingOptions.__optional_keys__) - _NOT_IN_A_FILE
 _SETTINGS = frozenset({*_SIDES, _TIERS, "client_key_env", *_LISTENING, *_APP, *_OPTIONS})
 _LIMITS: Mapping[str, type[Limit]] = {"spend": SpendLimit, "share": ShareLimit}
 _DEFAULT_SHARE = 0.5
