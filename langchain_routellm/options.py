@@ -16,6 +16,7 @@ from routellm_core import RoutingPolicy
 from routellm_core.checks import Side
 from routellm_core.policy.options import RoutingOptions, check_options
 from routellm_core.policy.routing import OPTION_DEFAULTS, Routing
+from routellm_core.policy.savings import checked_prices
 from routellm_core.policy.tiers import tier
 
 logger = logging.getLogger("langchain_routellm")
@@ -142,11 +143,13 @@ class RoutedFields(_OptionFields):
         return {name: getattr(self, _field(name)) for name in OPTION_DEFAULTS}
 
     def _serialized_options(self) -> dict[str, Any]:
-        """What holds state serializes as it was set: `sticky` as its settings, `cooldown` as its seconds."""
+        """Options that are objects serialize as they can be set: a stickiness as its settings, a price as a pair."""
         sticky, cooldown = self._routing.sticky, self._routing.cooldown
+        prices = checked_prices(getattr(self, "prices", None)) or {}
         return {
             **({} if sticky is None else {"sticky": sticky.to_dict()}),
             **({} if cooldown is None else {"cooldown": cooldown.seconds}),
+            **({} if not prices else {"prices": {n: [p.input, p.output] for n, p in prices.items()}}),
         }
 
     @classmethod

@@ -29,6 +29,7 @@ from routellm_core.checks import Side
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
 from routellm_core.policy.route import Route
 from routellm_core.policy.routing import Decided, Routing
+from routellm_core.policy.savings import CallCost
 from routellm_core.policy.setups import Setup
 from routellm_core.policy.tiers import beneath, handed_down
 
@@ -127,8 +128,12 @@ class Call:
             return
         announced = decision.to_dict()
         dispatcher.event(RouteLLMDecisionEvent(decision=announced, span_id=self._span_id))
+        self._show(announced)
+
+    def _show(self, decision: dict[str, Any]) -> None:
+        """Put the decision on the answers of the engines and agents around the call."""
         retrieval = self._ask.retrieval
-        show_decision(announced, None if retrieval is None else retrieval.question)
+        show_decision(decision, None if retrieval is None else retrieval.question)
 
     def _whole(self, decision: RoutingDecision) -> RoutingDecision:
         inner = self._inner.get(decision.model)
@@ -139,7 +144,7 @@ class Call:
         # once, not for every streamed piece
         self._stamp = self._new_stamp(side)
         if self._record is not None:
-            self._record.used = None  # of a refused or broken answer before this one
+            self._record.called()
         model = self._llm._model(side)
         method = getattr(with_tools(model) if self._method.endswith("with_tools") else model, self._method)
         with self._tags():
@@ -165,16 +170,18 @@ class Call:
     def _setup(self, side: Side) -> Setup | None:
         return None if side in self._nested else setup_of(self._llm._side(side))
 
-    def _spent(self, side: Side) -> Callable[[int | None, int | None], None] | None:
-        """What receives the tokens that the model of `side` uses: limits and the log."""
-        record, on_usage = self._record, self.route.on_usage
-        to_limits = None if on_usage is None else partial(on_usage, side)
-        if record is None or to_limits is None:
-            return to_limits if record is None else record.spent
+    def _spent(self, side: Side) -> Callable[[int | None, int | None, str | None], None] | None:
+        """What receives the tokens that the model of `side` uses: limits, the cost of the call, and the log."""
+        record, on_usage, cost = self._record, self.route.on_usage, self.route.cost
+        if on_usage is None:
+            return None if record is None else record.spent
 
-        def spent(read: int | None, written: int | None) -> None:
-            record.spent(read, written)
-            to_limits(read, written)
+        def spent(read: int | None, written: int | None, model: str | None) -> None:
+            if record is not None:
+                record.spent(read, written, model)
+            on_usage(side, read, written, model)
+            if cost is not None and self._above is None:
+                self._stamp["cost"] = cost.total  # for handlers that see the model's last event after this one
 
         return spent
 
@@ -204,9 +211,16 @@ class Call:
             self._record.model_span = span_id
 
     def ended(self, output: Any) -> None:
-        """Log the answer."""
+        """Put the cost on the decision, and log the answer."""
+        decision = self.route.priced()
+        if decision.cost is not None and self._above is None:
+            self._show(self._whole(decision).to_dict())
         if self._record is not None:
-            decision = self._whole(self.route.decision)
+            if self.route.refused is not None:
+                below = self._inner.get("weak")
+                name = self._llm._name_of("weak", None if below is None else below.to_dict())
+                self._record.refused(self._llm._reader("weak"), name, self.route.refused)
+            decision = self._whole(decision)
             side, inner = decision.model, None if decision.inner is None else decision.inner.to_dict()
             name = self._llm._name_of(side, inner)
             self._record.answered(self._llm._reader(side), name, output, decision)
@@ -219,8 +233,8 @@ class Call:
             self._record.failed(error, self.route.decision)
 
     def watched(self, stream: Generator[Any]) -> Generator[Any]:
-        """A stream of answers that is logged when it ends."""
-        return stream if self._record is None else self._watched(stream)
+        """A stream of answers that is logged when it ends, and whose last piece brings the cost where there is one."""
+        return stream if self._record is None and self.route.cost is None else self._watched(stream)
 
     def _watched(self, stream: Generator[Any]) -> Generator[Any]:
         pieces: list[Any] = []
@@ -233,10 +247,12 @@ class Call:
             self.failed(exc)
             raise
         self.ended(pieces)
+        if (last := self._priced_piece(pieces)) is not None:
+            yield last
 
     def awatched(self, stream: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
         """Async twin of `watched`."""
-        return stream if self._record is None else self._awatched(stream)
+        return stream if self._record is None and self.route.cost is None else self._awatched(stream)
 
     async def _awatched(self, stream: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
         pieces: list[Any] = []
@@ -249,6 +265,18 @@ class Call:
             self.failed(exc)
             raise
         self.ended(pieces)
+        if (last := self._priced_piece(pieces)) is not None:
+            yield last
+
+    def _priced_piece(self, pieces: list[Any]) -> Any:
+        """The last piece of a stream again, without a delta and with the cost; None where it has no place for it."""
+        cost, last = self.route.decision.cost, pieces[-1] if pieces else None
+        if cost is None or not isinstance(last, ChatResponse | CompletionResponse):
+            return None
+        decision = {**last.additional_kwargs[DECISION_KEY], "cost": cost}
+        return last.model_copy(
+            update={"delta": "", "additional_kwargs": {**last.additional_kwargs, DECISION_KEY: decision}}
+        )
 
     def _tags(self) -> Any:
         tags = instrument_tags({**active_instrument_tags.get(), DECISION_KEY: self._stamp})
@@ -260,24 +288,27 @@ class Call:
         with handed_down(self._routing, [self._decided]), tags:
             yield
 
-    def _stamped(self, answer: T) -> T:
+    def _stamped(self, answer: T, cost: CallCost | None = None) -> T:
         """A copy of the answer with the decision on it: the model may keep a reference to its own."""
         if isinstance(answer, ChatResponse | CompletionResponse):
-            given = answer.additional_kwargs
-            inner = given.get(DECISION_KEY) if self._stamp.settled is not None else None
-            stamped = {**given, DECISION_KEY: {**self._own, "inner": inner} if inner else self._own.copy()}
+            given, decision = answer.additional_kwargs, self._own.copy()
+            if self._stamp.settled is not None and (inner := given.get(DECISION_KEY)):
+                decision["inner"] = inner
+            if cost is not None:
+                decision["cost"] = cost.total
+            stamped = {**given, DECISION_KEY: decision}
             return cast(T, answer.model_copy(update={"additional_kwargs": stamped}))
         return answer
 
     # called by the route: one answer or a stream of pieces, from one side
 
     def answer(self, side: Side) -> Any:
-        return self._stamped(self._run(side))
+        return self._stamped(self._run(side), self.route.cost)
 
     async def aanswer(self, side: Side) -> Any:
         running = self._run(side)
         with self._tags():
-            return self._stamped(await running)
+            return self._stamped(await running, self.route.cost)
 
     def open(self, side: Side) -> Iterator[Any]:
         # run here and not at the first piece, so that the model's span lies within that of this call

@@ -145,7 +145,7 @@ def call_settings(
         ConfigurationError: An unknown ``routellm_*`` name, or a value that is not allowed.
     """
     conversation = "thread_id" if routing.sticky is None else routing.sticky.key
-    allowed = _settings_by_argument(conversation, routing.policy.limit_keys)
+    allowed = _settings_by_argument(conversation, routing.policy.limit_keys, routing.user_key)
     tags = active_instrument_tags.get()
     given = {name: tags[name] for name in allowed.values() if tags.get(name) is not None}
     for source in sources:
@@ -159,15 +159,16 @@ def call_settings(
 
 
 @lru_cache(maxsize=64)
-def _settings_by_argument(conversation: str, limits: frozenset[str]) -> dict[str, str]:
+def _settings_by_argument(conversation: str, limits: frozenset[str], user: str | None) -> dict[str, str]:
     """The settings that a call may have, by the names of its arguments; in tags, identifiers have no prefix.
 
     Args:
         conversation: The setting that identifies the conversation.
         limits: Those that limits ask for.
+        user: The one that a log asks for, to tell whose call it is.
     """
     allowed = {THRESHOLD_SETTING: THRESHOLD_SETTING, FORCE_SETTING: FORCE_SETTING}
-    allowed |= {_PREFIX + key: key for key in (conversation, *sorted(limits))}
+    allowed |= {_PREFIX + key: key for key in (conversation, *sorted(limits), user) if key is not None}
     allowed.setdefault(_PREFIX + "thread_id", conversation)
     return allowed
 

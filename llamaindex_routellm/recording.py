@@ -36,6 +36,7 @@ class CallRecord:
 
     Attributes:
         used: Tokens that the model has reported so far, read and written; None where it reports none.
+        used_before: Likewise of the side that was called before, whose answer a check may have refused.
         model_span: Id of the chosen model's span.
 
     Args:
@@ -48,6 +49,7 @@ class CallRecord:
 
     def __init__(self, recording: Recording, span_id: str, parent_id: str | None, ask: Any, *, is_async: bool) -> None:
         self.used: tuple[int, int] | None = None
+        self.used_before: tuple[int, int] | None = None
         self.model_span: str | None = None
         self._recording = recording
         self._span_id = span_id
@@ -55,11 +57,22 @@ class CallRecord:
         self._ask = ask if recording.is_drawn else None
         self._is_async = is_async
 
-    def spent(self, read: int | None, written: int | None) -> None:
+    def called(self) -> None:
+        """Note that a side is called; one that was called before has answered in vain."""
+        self.used_before, self.used = self.used, None
+
+    def spent(self, read: int | None, written: int | None, model: str | None) -> None:
         """Note tokens that the chosen model reports."""
         before = self.used or (0, 0)
         if read or written:
             self.used = (before[0] + (read or 0), before[1] + (written or 0))
+
+    def refused(self, model: LLM, name: str, output: Any) -> None:
+        """Log an answer of the weak model, or the pieces of one, that a check refused."""
+        try:
+            self._recording.refused(Answer(text_of(output, model), name, *(self.used_before or (None, None))))
+        except Exception as exc:
+            _warn(exc)
 
     def answered(self, model: LLM, name: str, output: Any, decision: RoutingDecision) -> None:
         """Log the answer; have the other side answer where the call is drawn.

@@ -77,6 +77,7 @@ def described_routing(routing: Routing) -> dict[str, Any]:
         "failover": routing.failover,
         "cooldown": 0.0 if routing.cooldown is None else routing.cooldown.seconds,
         "weak_profile": dict(routing.weak_profile),
+        "prices": routing.prices and {name: [price.input, price.output] for name, price in routing.prices.items()},
         "accept": None if routing.acceptance is None else _described_check(routing.acceptance),
         "log": None if routing.log is None else repr(routing.log),
         "shadow": None if routing.shadow is None else repr(routing.shadow),
@@ -89,7 +90,9 @@ def _described_check(acceptance: Acceptance) -> dict[str, Any]:
     return {"check": _name_of(acceptance.check), **given, "deadline": acceptance.deadline}
 
 
-_PLAIN = ("lookback", "synthetic_markers", "allow_overrides", "failover", "cooldown", "sticky", "weak_profile")
+_PLAIN = (
+    "lookback", "synthetic_markers", "allow_overrides", "failover", "cooldown", "sticky", "weak_profile", "prices",
+)  # fmt: skip
 # a dict can name these but cannot contain them
 _NOT_IN_A_DICT = ("route_on", "limits", "online", "accept", "log", "shadow")
 _OF_NO_POLICY = ("route_on", "accept", "log", "shadow", "sticky")

@@ -71,7 +71,8 @@ class Stamp(dict[str, Any]):
 
     Args:
         decision: The decision as a dict.
-        spent: Called after an answer with the tokens read and written, each None if the model does not report it.
+        spent: Called after an answer with the tokens read and written, each None if the model does not report it, and
+            with the name of the model.
         begun: Called with the id of the model's span.
         named: Called after an answer with the name of the model that it states.
         metadata: Of the model, for its name.
@@ -83,7 +84,7 @@ class Stamp(dict[str, Any]):
     def __init__(
         self,
         decision: dict[str, Any],
-        spent: Callable[[int | None, int | None], None] | None = None,
+        spent: Callable[[int | None, int | None, str | None], None] | None = None,
         begun: Callable[[str | None], None] | None = None,
         named: Callable[[str | None], None] | None = None,
         metadata: SideMetadata | None = None,
@@ -116,7 +117,8 @@ class _ModelWatch(BaseEventHandler):
         if stamp.named is not None and isinstance(event, LLMChatEndEvent | LLMCompletionEndEvent):
             stamp.named(named_model(event.response))
         if stamp.spent is not None and (used := used_tokens(event, stamp)) is not None:
-            stamp.spent(*used)
+            name = named_model(getattr(event, "response", None))
+            stamp.spent(*used, name if name or stamp.metadata is None else stamp.metadata.name)
 
 
 def _mark_span(decision: dict[str, Any]) -> None:

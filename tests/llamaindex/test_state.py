@@ -75,6 +75,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "accept_after": {"accept": long_enough, "accept_after": 80},
     "accept_deadline": {"accept": long_enough, "accept_deadline": 2.0},
     "weak_profile": {"weak_profile": {"image_inputs": True}},
+    "prices": {"prices": PRICES},
     "models": {"weak": MockLLM(max_tokens=2)},
 }
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -19,6 +20,11 @@ from routellm_core.commands.options import (
     parse_tokens,
 )
 from routellm_core.errors import ConfigurationError
+from routellm_core.report.escaping import printable
+
+if TYPE_CHECKING:
+    from routellm_core.log.rows import TotalBy
+    from routellm_core.policy.savings import Price
 
 app = typer.Typer(
     name="traffic",
@@ -101,15 +107,37 @@ def plan(
 
 
 @app.command(cls=Command)
-def summary(data: Url, since: Since = None, until: Until = None, as_json: AsJson = False) -> None:
+def summary(
+    data: Url,
+    since: Since = None,
+    until: Until = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            help="Answers, tokens and money by side, model, user or day, in the place of all that the log holds.",
+            show_default=False,
+        ),
+    ] = None,
+    price: Prices = None,
+    as_json: AsJson = False,
+) -> None:
     """Say what a log holds: calls, pairs, feedback, latency, and what could not be logged.
 
     Example: routellm traffic summary --data sqlite:///traffic.db
+
+    Example: routellm traffic summary --data sqlite:///traffic.db --by user
     """
     from routellm_core.log import TrafficDatabase
 
+    period = {"since": parse_moment(since, "--since"), "until": parse_moment(until, "--until")}
+    if by is not None:
+        _totals(data, by, parse_prices(price) or None, period, as_json=as_json)
+        return
+    if price:
+        raise ConfigurationError("--price is of use with --by only: the summary shows the costs that the log has")
     with TrafficDatabase(data) as database:
-        found = database.summary(since=parse_moment(since, "--since"), until=parse_moment(until, "--until"))
+        found = database.summary(**period)
     if as_json:
         print(json.dumps(found.to_dict()))
         return
@@ -147,6 +175,34 @@ def summary(data: Url, since: Since = None, until: Until = None, as_json: AsJson
     console.print(f"not logged: {lost or 'nothing'}")
     if found.skipped_shadows:
         console.print(f"shadow calls given up when a program ended: {found.skipped_shadows:,}")
+
+
+def _totals(
+    data: str, by: str, prices: dict[str, Price] | None, period: dict[str, float | None], *, as_json: bool
+) -> None:
+    """Print answers, tokens and money by one of them."""
+    from routellm_core.log import TrafficDatabase
+
+    with TrafficDatabase(data) as database:
+        found = database.totals(cast("TotalBy", by), prices=prices, **period)
+    if as_json:
+        print(json.dumps({"by": by, "totals": [asdict(total) for total in found]}))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console_for_tables()
+    table = Table(by, "answers", "refused", "shadows", "input tokens", "output tokens", "cost", "shadow cost")
+    for total in found:
+        counts = (total.answers, total.refused, total.shadows, total.input_tokens, total.output_tokens)
+        name = Text(printable(total.key) if total.key is not None else "unknown")
+        table.add_row(name, *(f"{n:,}" for n in counts), _cost(total.cost), _cost(total.shadow_cost))
+    console.print(table)
+    lacking = sum(total.without_cost for total in found)
+    if lacking:
+        console.print(
+            f"{lacking:,} answers have no cost: their tokens or prices are unknown; --price MODEL=IN/OUT gives prices"
+        )
 
 
 @app.command(cls=Command)
@@ -240,6 +296,13 @@ def parse_moment(value: str | None, option: str) -> float | None:
 
 def _day(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")
+
+
+def _cost(value: float | None) -> str:
+    """Money in as many digits as a small sum needs."""
+    if value is None:
+        return "-"
+    return f"{value:,.2f}" if value == 0 or abs(value) >= 1 else f"{value:.4g}"
 
 
 def _money(value: float | None) -> str:

@@ -145,7 +145,7 @@ class RoutingOptions(DecisionOptions, total=False):
     with its limits. Needs `log`. Nobody gets these answers, and no callback, usage or history knows of them."""
 
     prices: Mapping[str, Price | tuple[float, float]] | None
-    """`Price` by model name, or by ``"strong"`` and ``"weak"``; with them, the decision on the answer says in its `cost`
+    """`Price` by model name, or by ``"strong"`` and ``"weak"``; with them, the decision on an answer says in its `cost`
     what the call has cost. None takes those of `log`."""
 
     weak_profile: Mapping[str, Any] | None

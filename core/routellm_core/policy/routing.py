@@ -221,12 +221,6 @@ class Routing:
         """The call setting that tells the log whose call it is; None where no log asks."""
         return getattr(self.log, "user_key", None)
 
-    @property
-    def setting_names(self) -> frozenset[str]:
-        """The call settings beyond ``routellm_...`` that say something: of a conversation, of limits, of the log."""
-        conversation = _CONVERSATION_SETTING if self.sticky is None else self.sticky.key
-        return frozenset({conversation, *self.policy.limit_keys, self.user_key} - {None})  # type: ignore[arg-type]
-
     def human_part(self, text: str) -> str:
         """What a human wrote of a human turn: the text, less what frameworks put there in the human's name."""
         return _human_part(text, self.synthetic_markers)

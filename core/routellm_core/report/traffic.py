@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from routellm_core.checks import Side
-from routellm_core.log.rows import Day, SideSummary, Spending
-from routellm_core.policy.savings import Price
+from routellm_core.log.rows import Day, SideSummary, Spending, Total
+from routellm_core.policy.savings import Price, price_of
 from routellm_core.report.page import Cell, Row
 from routellm_core.report.rendering import render
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _SIDES: tuple[Side, Side] = ("strong", "weak")
 # Failed shadow answers are not random: from this share on, pairs say little of the calls that lack one.
 _MOST_FAILED = 0.10
+# Users in the table, those who cost most first.
+_USERS = 20
 # The distance between two distributions of win rates that matters, and a test that it is not chance (at 1 %).
 _DISTANCE, _KS = 0.1, 1.63
 
@@ -40,11 +42,6 @@ class Saving(NamedTuple):
     low: float | None = None
     high: float | None = None
     pairs: int = 0
-
-
-def price_of(prices: Mapping[str, Price], model: str | None, side: Side) -> Price | None:
-    """The price of a model, by its name or its side."""
-    return prices.get(model or "") or prices.get(side)
 
 
 def measured_saving(database: TrafficDatabase, prices: Mapping[str, Price], **period: Any) -> Saving | None:
@@ -91,11 +88,13 @@ def estimated_saving(spending: Sequence[Spending], prices: Mapping[str, Price]) 
         return None
     value = 0.0
     for row in spending:
-        if row.kind == "routed" and row.side == "weak":
+        if row.side == "weak" and row.kind != "shadow":
             cost = cost_of(row, prices)
             if cost is None:
                 return None
-            value += strong.cost(row.input_tokens, row.output_tokens) - cost
+            # an answer that a check refused saves nothing: the strong model's is paid for, too
+            instead = strong.cost(row.input_tokens, row.output_tokens) if row.kind == "routed" else 0.0
+            value += instead - cost
     return Saving(value)
 
 
@@ -155,6 +154,7 @@ def traffic_page(
         measured=measured_saving(database, prices, **period),
         estimated=estimated_saving(spending, prices),
         money=_money_rows(spending, prices),
+        users=_user_rows(database.totals("user", prices=prices or None, **period)),
         sides=[_side_row(side, summary.sides[side]) for side in _SIDES],
         bars=_bars(days),
         days=_day_rows(days, spending, scores, prices),
@@ -208,6 +208,27 @@ def _money_rows(spending: Sequence[Spending], prices: Mapping[str, Price]) -> li
         )
         for (side, model, kind), (count, read, written, cost) in sorted(sums.items())
     ]
+
+
+def _user_rows(totals: Sequence[Total]) -> list[Row]:
+    """The users who cost most; empty where no user is known."""
+    if all(total.key is None for total in totals):
+        return []
+    rows = [
+        Row(
+            total.key or "unknown",
+            [Cell(f"{n:,}") for n in (total.answers, total.refused, total.input_tokens, total.output_tokens)]
+            + [Cell(_money(total.cost))],
+        )
+        for total in totals[:_USERS]
+    ]
+    rest = totals[_USERS:]
+    if rest:
+        costs = [total.cost for total in rest if total.cost is not None]
+        sums = [sum(getattr(t, n) for t in rest) for n in ("answers", "refused", "input_tokens", "output_tokens")]
+        cells = [Cell(f"{n:,}") for n in sums] + [Cell(_money(sum(costs) if costs else None))]
+        rows.append(Row(f"{len(rest):,} others", cells))
+    return rows
 
 
 def _day_rows(
