@@ -62,7 +62,7 @@ def gold_rows() -> list[Outcome]:
     return found
 
 
-def trained(kind: str, folder: Path) -> Router:
+def trained(kind: Any, folder: Path) -> Router:
     """The router of this kind, trained on the gold rows unless `folder` holds it already."""
     out, rows = folder / kind, gold_rows()
     if (out / "metrics.json").is_file():

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from routellm_core.training.battles import BattleArrays
+    from routellm_core.training.bert import train_bert
+    from routellm_core.training.causal_llm import train_causal_llm
+    from routellm_core.training.correction import correct_router
+    from routellm_core.training.embedding_routers import train_embedding_router
+    from routellm_core.training.knn import fit_knn
+    from routellm_core.training.learning import learn
+    from routellm_core.training.mf import fit_mf, fit_pair, pair_router
+    from routellm_core.training.options import FineTuning
+    from routellm_core.training.sgd import SGD
+    from routellm_core.training.summary import TrainingSummary
 
 _MODULES = {
     "BattleArrays": "battles",
