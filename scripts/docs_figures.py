@@ -3,7 +3,8 @@
     python scripts/docs_figures.py [--data FOLDER]
 
 The chart of cost against quality is drawn from the tables in docs/evaluation.md; the terminal shows what the command
-prints. The screen of the report needs Chromium and the published benchmarks in FOLDER; without either it is left as it is.
+prints. The screen of the report needs Chromium and the published benchmarks in FOLDER; without either it
+is left as it is.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
 
 
 def on_post_page(output: str, **kwargs: Any) -> str:
-    """Name the theme's controls, let the keyboard scroll code, and take away headings and landmarks that name nothing."""
+    """Name the theme's controls, let the keyboard scroll code, and drop headings and landmarks that name nothing."""
     for tag, attribute in _NAMES.items():
         output = output.replace(tag, f"{tag.removesuffix('>')} {attribute}{'>' * tag.endswith('>')}")
     output = re.sub(r"(<pre[^>]*>(?:<span></span>)?)<code>", r'\1<code tabindex="0">', output)
