@@ -161,7 +161,7 @@ class RoutedFields(_OptionFields):
         raise NotImplementedError
 
     def _check_levels(self) -> None:
-        """Where a side is a routed model, too, refuse shares that cannot hold together now, not with the first call.
+        """Where a side is a routed model, too, refuse shares that cannot hold together: now, not with the first call.
 
         Raises:
             ConfigurationError: They cannot.
@@ -170,12 +170,17 @@ class RoutedFields(_OptionFields):
         for side, runnable in sides.items():
             routed = routed_in(runnable)
             if routed is not None:
-                routed._as_level(self._routing, side)._check_levels()
+                routed._as_level(self._routing, side)
 
     def _as_level(self, above: Routing, side: Side) -> Self:
-        """A copy of this model that is a side of another one: see `policy.tiers`."""
+        """A copy of this model that is a side of another one: see `policy.tiers`.
+
+        Raises:
+            ConfigurationError: The shares of both, or of levels below, cannot hold together.
+        """
         level = self.model_copy()
         level.__dict__["_routing"] = tier(above, side, self._routing)
+        level._check_levels()
         return level
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:

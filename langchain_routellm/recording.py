@@ -85,8 +85,8 @@ class CallRecord:
             if refused is not None:
                 refused = merged(refused) if isinstance(refused, list) else refused
                 side, usage = self._before
-                self._recording.refused(answer_of(refused, leaf_of(side, _decision_on(refused)), usage))
-            answer = answer_of(output, leaf_of(self._side, _decision_on(output)), self._usage)
+                self._recording.refused(answer_of(refused, side, usage))
+            answer = answer_of(output, self._side, self._usage)
             if self._is_async:
                 self._recording.answered_async(answer, decision, other=self._ask)
             else:
@@ -172,6 +172,8 @@ def answer_of(output: Any, side: Any, usage: UsageSum | None = None) -> Answer:
         usage: What was used below it, where its output does not say.
     """
     message = _message_of(output)
+    if message is not None:  # it tells which model of a side that is a routed one has answered
+        side = leaf_of(side, message.response_metadata.get(KEY))
     model = None if message is None else _model_of(message)
     tokens: tuple[int | None, int | None] = (None, None)
     if message is not None:
@@ -190,12 +192,6 @@ def _message_of(output: Any) -> AIMessage | None:
     elif isinstance(output, Mapping):  # include_raw=True
         output = output.get("raw")
     return output if isinstance(output, AIMessage) else None
-
-
-def _decision_on(output: Any) -> Any:
-    """What a side that is a routed model has decided itself, as its answer carries it."""
-    message = _message_of(output)
-    return None if message is None else message.response_metadata.get(KEY)
 
 
 def _model_of(message: BaseMessage) -> str | None:

@@ -155,8 +155,9 @@ def test_shares_that_cannot_hold_together_are_refused(tiers: Tiers) -> None:
         RouteLLMRunnable(strong=tiers.inner.with_retry(), weak=tiers.low, strong_fraction=0.2, **common)
     with pytest.raises(ConfigurationError, match=r"only 0\.2 of all calls are left"):  # three levels deep
         ChatRouteLLM(strong=tiers.top, weak=tiers.llm, strong_fraction=0.7, **common)
-    with pytest.raises(ConfigurationError, match=r"strong_fraction=0\.3"):
-        RouteLLMMiddleware(strong=tiers.top, weak=tiers.inner, strong_fraction=0.8, **common)
+    for weak, share in ((tiers.inner, 0.8), (tiers.llm, 0.7)):
+        with pytest.raises(ConfigurationError, match="are left for the inner one"):
+            RouteLLMMiddleware(strong=tiers.top, weak=weak, strong_fraction=share, **common)
 
 
 @pytest.mark.parametrize("around", ["retry", "binding", "fallbacks", "config"])
@@ -400,6 +401,26 @@ async def test_a_call_is_logged_once_with_the_model_that_answered(tmp_path: Any,
         assert given == {("strong", "top"): 6, ("weak", "middle"): 6, ("weak", "low"): 6}
         with other.database() as database:
             assert Counter(call.side for call in database.calls()) == ({"strong": 6, "weak": 6} if own_log else {})
+
+
+async def test_a_shadow_names_the_model_that_answered(tmp_path: Any) -> None:
+    with TrafficLog(f"sqlite:///{tmp_path}/a.db") as log:
+        runs = Runs()
+        tiers = Tiers(log=log, inner_log=log, shadow=1.0)
+        await tiers.llm.with_config(callbacks=[runs]).ainvoke(TOP)
+        await log.aflush()
+        with log.database() as database:
+            (pair,) = database.pairs()
+        assert len(list(runs.found)) == 1
+    assert (pair.strong.model, pair.weak.model) == ("top", "middle")
+
+
+def test_a_routed_model_inside_of_a_chain_tells_its_decision_too(tiers: Tiers) -> None:
+    chain = RouteLLMRunnable(
+        strong=tiers.top, weak=RunnableLambda(str) | tiers.inner, router=tiers.router, threshold=0.9
+    )
+    decisions = routing_decisions(chain.invoke(MIDDLE))
+    assert [(d.model, d.threshold) for d in decisions] == [("weak", 0.9), ("strong", pytest.approx(0.7))]
 
 
 async def test_side_answers_that_are_no_messages_are_told_of_in_the_runs_below(tiers: Tiers) -> None:

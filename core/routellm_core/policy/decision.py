@@ -13,6 +13,9 @@ from routellm_core.checks import Side
 if TYPE_CHECKING:
     from random import Random
 
+# nobody nests as many models; a state that was stored elsewhere may hold anything
+_MOST_LEVELS = 32
+
 Reason = Literal[
     "win_rate",
     "forced",
@@ -136,15 +139,17 @@ class RoutingDecision:
         Messages and agent states outlive a version of this package: unknown keys are ignored, and a decision that was
         stored without an id has an empty one.
         """
-        if not isinstance(found, Mapping):
-            return None
-        values = {"id": "", **{name: found[name] for name in cls.__slots__ if name in found}}
-        if values.get("inner") is not None:
-            values["inner"] = cls.from_dict(values["inner"])
-        try:
-            return cls(**values)
-        except TypeError:  # a required key is missing
-            return None
+        levels: list[dict[str, Any]] = []
+        while isinstance(found, Mapping) and len(levels) < _MOST_LEVELS:
+            levels.append({"id": "", **{name: found[name] for name in cls.__slots__ if name in found}})
+            found = found.get("inner")
+        decision: Self | None = None
+        for values in reversed(levels):
+            try:
+                decision = cls(**{**values, "inner": decision})
+            except TypeError:  # a required key is missing
+                decision = None
+        return decision
 
 
 @dataclass(frozen=True, slots=True)

@@ -359,6 +359,11 @@ def test_decisions_of_all_levels_as_dicts_and_back():
     assert at_level(whole.to_dict(), 3) is None
     assert with_inner(top, None) == with_inner(top, "nothing") == top
     assert top.levels == (top,)
+    hostile: Any = top.to_dict()
+    for _ in range(10_000):
+        hostile = {**top.to_dict(), "inner": hostile}
+    assert len(RoutingDecision.from_dict(hostile).levels) < 100  # type: ignore[union-attr]
+    assert RoutingDecision.from_dict({**top.to_dict(), "inner": {"model": "weak"}}) == top
     assert top.to_dict()["inner"] is None
 
 
