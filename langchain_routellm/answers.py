@@ -108,6 +108,16 @@ def cost_chunk(given: Sequence[Any], cost: float) -> Any:
     return chunk if pieces else AddableDict({"raw": chunk})
 
 
+def of_inner(chunk: Any) -> Any:
+    """A later chunk of a side that is a routed model: what it adds to its own decision belongs to the inner one."""
+    if isinstance(chunk, AIMessageChunk) and KEY in chunk.response_metadata:
+        metadata = {**chunk.response_metadata, KEY: {"inner": chunk.response_metadata[KEY]}}
+        return chunk.model_copy(update={"response_metadata": metadata})
+    if isinstance(chunk, dict) and isinstance(chunk.get("raw"), AIMessageChunk):
+        return AddableDict({**chunk, "raw": of_inner(chunk["raw"])})
+    return chunk
+
+
 class TokenWatch(BaseCallbackHandler):
     """Settles a route as soon as a token has gone out through the callbacks of a run.
 

@@ -45,6 +45,7 @@ from langchain_routellm.answers import (
     is_empty,
     merged,
     named_model,
+    of_inner,
     stamped,
     weak_answer,
 )
@@ -462,7 +463,7 @@ class Dispatch:
                 first = next(chunks, _END)
             if first is not _END:
                 yield first
-                yield from chunks
+                yield from map(of_inner, chunks)
         finally:
             close_stream(chunks)
 
@@ -474,7 +475,7 @@ class Dispatch:
             if first is not _END:
                 yield first
                 async for chunk in chunks:
-                    yield chunk
+                    yield of_inner(chunk)
         finally:
             await aclose_stream(chunks)
 

@@ -294,6 +294,23 @@ async def test_savings_count_each_model_by_its_name_and_price(tiers: Tiers, way:
     assert summary.cost_always_strong == pytest.approx(10 * sum(tokens.values()) / 1e6)
 
 
+PRICES = {"top": Price(10, 10), "middle": Price(3, 3), "low": Price(1, 1)}
+
+
+@pytest.mark.parametrize("way", [*BATCHES, *SINGLES])
+async def test_each_level_says_what_its_call_has_cost(way: str) -> None:
+    """The outer level pays for all that is answered below it, an answer that a check refused included."""
+    both = Tiers(prices=PRICES, inner_prices=PRICES, inner_accept=lambda answer: answer.text.startswith("middle"))
+    for prompt, priced in ((TOP, ["top"]), (MIDDLE, ["middle"]), (LOW, ["low", "middle"])):
+        (answer,) = await answers(both.llm, way, [prompt])
+        tokens = answer.usage_metadata["total_tokens"]
+        expected = sum(PRICES[name].cost(tokens, 0) for name in priced)
+        assert [d.cost for d in routing_decisions(answer)] == [pytest.approx(expected)] * len(PATHS[prompt])
+    for options, where in (({"prices": PRICES}, [True, False]), ({"inner_prices": PRICES}, [False, True])):
+        (answer,) = await answers(Tiers(**options).llm, way, [MIDDLE])
+        assert [d.cost is not None for d in routing_decisions(answer)] == where
+
+
 # --- level by level ---
 
 

@@ -210,6 +210,16 @@ def test_savings_limits_and_callbacks_count_each_model(tiers: Tiers) -> None:
     assert len(counter.llm_token_counts) == 4
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_each_level_says_what_its_call_has_cost(way: str) -> None:
+    """The outer level pays for all that is answered below it, an answer that a check refused included."""
+    prices = {"strong": Price(3, 3), "weak": Price(1, 1)}
+    tiers = Tiers(prices=prices, inner_prices=prices, inner_accept=lambda answer: answer.text.startswith("middle"))
+    for prompt, costs in ((TOP, [3]), (MIDDLE, [1, 3]), (LOW, [2, 4])):
+        answer = (await pieces_of(tiers.llm, way, prompt))[-1]
+        assert [d.cost for d in routing_decisions(answer)] == [pytest.approx(15e-6 * cost) for cost in costs]
+
+
 # --- level by level ---
 
 

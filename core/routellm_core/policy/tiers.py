@@ -205,7 +205,7 @@ class TierRouting(Routing):
         above = handed.settings
         keys = {**(above.keys or {}), **(own.keys or {})}
         return CallSettings(
-            None, own.force or above.force, own.conversation or above.conversation, keys or None, own.user
+            None, own.force or above.force, own.conversation or above.conversation, keys or None, own.user or above.user
         )
 
     def request(
