@@ -360,6 +360,7 @@ class KNNRouter(EmbeddingRouter):
         ):
             raise CheckpointError(f"{path / 'config.json'}: not the config of a knn router: the checkpoint is damaged")
         opened = saved_store(config["store"], store)
+        embedder = getattr(opened, "embedder", None) if embedder is None else embedder
         votes = _Votes(strong, weak, float(config["tie_margin"]))
         if neighbors is None:
             neighbors = config.get("neighbors", DEFAULT_NEIGHBORS)
@@ -368,7 +369,7 @@ class KNNRouter(EmbeddingRouter):
             votes,
             prior,
             neighbors,
-            embedder or getattr(opened, "embedder", None) or saved_embedder(config),
+            saved_embedder(config) if embedder is None else embedder,
         )
 
     @classmethod

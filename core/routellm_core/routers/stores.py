@@ -158,19 +158,24 @@ class StoreSearch:
     def _checked(self, found: Any, rows: Sequence[int], count: int) -> list[list[Neighbor]]:
         name = type(self.store).__name__
         if not isinstance(found, Sequence) or len(found) != len(rows):
-            raise RouterError(
-                f"{name}.search returned {shown(found)} for {len(rows)} vectors; expected a list of neighbours for each"
-            )
+            what = f"{len(found)} lists" if isinstance(found, Sequence) else f"a {type(found).__name__}"
+            raise RouterError(f"{name}.search returned {what} for {len(rows)} vectors; expected a list for each")
         out: list[list[Neighbor]] = [[] for _ in range(count)]
         for row, neighbors in zip(rows, found, strict=True):
             if not neighbors:
                 raise RouterError(f"{name}.search found no neighbour of a vector: is the collection empty?")
-            for similarity, _ in neighbors:
+            try:
+                pairs = [Neighbor(*item) for item in neighbors]
+            except TypeError:
+                raise RouterError(
+                    f"{name}.search returned something else than pairs of a cosine and a record"
+                ) from None
+            for similarity, _ in pairs:
                 if not is_number(similarity) or abs(similarity) > 1.0 + COSINE_TOLERANCE:
                     raise RouterError(
                         f"{name}.search returned the similarity {shown(similarity)}; expected a cosine in [-1, 1]"
                     )
-            out[row] = sorted((Neighbor(*item) for item in neighbors), key=lambda item: -item.similarity)
+            out[row] = sorted(pairs, key=lambda pair: -pair.similarity)
         return out
 
 

@@ -439,8 +439,9 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             from routellm_core.routers.milvus import saved_store
 
             opened = saved_store(config["store"], store)
-            encoder = embedder or getattr(opened, "embedder", None) or saved_embedder(config)
-            return cls._of_store(opened, ranking, _saved_counts(path, config, ranking), embedder=encoder, **options)
+            embedder = getattr(opened, "embedder", None) if embedder is None else embedder
+            embedder = saved_embedder(config) if embedder is None else embedder
+            return cls._of_store(opened, ranking, _saved_counts(path, config, ranking), embedder=embedder, **options)
         router = cls.__new__(cls)
         router.store = battles
         embedder = saved_embedder(config) if embedder is None else embedder

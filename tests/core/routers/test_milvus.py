@@ -10,6 +10,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,19 @@ def test_win_rates_are_those_of_the_battles_in_memory(uri: Path) -> None:
     assert voted == pytest.approx(
         KNNRouter.from_store(ExactStore(outcomes()), **outcomes_of).win_rates(PROMPTS), abs=1e-6
     )
+
+
+def test_a_server_is_used_in_the_same_way(uri: Path) -> None:
+    from milvus_lite.server_manager import server_manager_instance
+
+    file = opened(uri)
+    server = opened(server_manager_instance.start_and_get_uri(str(uri)))  # type: ignore[arg-type]
+    assert server.uri.startswith("http://127.0.0.1:")
+    assert server.fingerprint == file.fingerprint
+    assert Counter(map(str, server.records())) == Counter(map(str, file.records()))
+    vectors = WordsEmbedder().embed(PROMPTS[:3])
+    assert server.search(vectors, 5) == file.search(vectors, 5)
+    assert asyncio.run(server.asearch(vectors, 5)) == file.search(vectors, 5)
 
 
 def test_a_batch_is_one_search_of_the_asynchronous_client_too(uri: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,6 +287,7 @@ def test_what_cannot_be_opened_is_named(uri: Path, tmp_path: Path, monkeypatch: 
         MilvusBattles(uri)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # from Python 3.12 on
 def test_a_forked_process_connects_anew(uri: Path) -> None:
     router = SimilarityWeightedRouter.from_store(opened(uri), **OPTIONS)
     wanted = router.win_rates(PROMPTS[:2]).tolist()

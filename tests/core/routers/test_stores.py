@@ -192,9 +192,11 @@ GOOD = {"model_a": "large", "model_b": "small", "winner": "model_a"}
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (None, "list of neighbours"),
-        ([], "list of neighbours"),
-        ([[], []], "list of neighbours"),
+        (None, "a NoneType for 1 vectors"),
+        ([], "0 lists for 1 vectors"),
+        ([[], []], "2 lists for 1 vectors"),
+        ([[0.5]], "pairs"),
+        ([[(0.5, GOOD, 1)]], "pairs"),
         ([[]], "empty"),
         ([[Neighbor(float("nan"), GOOD)]], "cosine"),
         ([[Neighbor(1.5, GOOD)]], "cosine"),
