@@ -170,7 +170,9 @@ class BatchWork:
             if share:
                 numbers, values = [call[0] for call in share], [call[2] for call in share]
                 configs = [
-                    self._dispatch.child(self._given[i], self.runs[i], self._routes[i], self._records.get(i))
+                    self._dispatch.child(
+                        self._given[i], self.runs[i], self._routes[i].decision, self._routes[i], self._records.get(i)
+                    )
                     for i in numbers
                 ]
                 yield numbers, share[0][1], values, configs, share[0][3]

@@ -55,9 +55,9 @@ from langchain_routellm.sides import as_level, chat_model_of, routed_in, setup_o
 from langchain_routellm.usage import UsageWatch
 from routellm_core import RoutingDecision, RoutingRequest
 from routellm_core.checks import Side
-from routellm_core.policy.route import Route, aclose_stream, close_stream
+from routellm_core.policy.route import Route, aclose_stream, close_stream, empty_answer
 from routellm_core.policy.routing import FORCE_SETTING, THRESHOLD_SETTING, CallSettings, Decided, RoutedOn, Routing
-from routellm_core.policy.setups import Setup
+from routellm_core.policy.setups import Setup, explain
 from routellm_core.policy.tiers import beneath, handed_down
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ class Dispatch:
         nested: The sides that are routed models themselves, and so levels of this one.
         shown: Arguments that a binding shows and that both sides have already.
         of_chains: Whether a side is a chain, whose output may well be empty.
+        is_straight: Whether a call needs no `Route`, as most do not: the side that is decided on answers, whatever
+            happens (no failover, no check of its answer), and nothing counts its tokens: no log, price or limit.
     """
 
     strong: Runnable[Any, Any]
@@ -144,6 +146,7 @@ class Dispatch:
     shown: Mapping[str, Any] = field(default_factory=dict)
     nested: frozenset[Side] = field(init=False)
     of_chains: bool = field(init=False)
+    is_straight: bool = field(init=False)
 
     def __post_init__(self) -> None:
         sides: dict[Side, Runnable[Any, Any]] = {"strong": self.strong, "weak": self.weak}
@@ -151,6 +154,10 @@ class Dispatch:
         for side in self.nested:
             setattr(self, side, as_level(sides[side], side, self.routing))
         self.of_chains = chat_model_of(self.strong) is None or chat_model_of(self.weak) is None
+        routing = self.routing
+        may_turn = routing.failover or routing.acceptance is not None
+        is_followed = routing.log is not None or routing.prices is not None or routing.policy.needs_usage
+        self.is_straight = not (may_turn or is_followed or self.of_chains or self.nested)
 
     def side(self, side: Side) -> Runnable[Any, Any]:
         """The runnable of a side."""
@@ -282,34 +289,71 @@ class Dispatch:
         """
         call = call or _invoke
         whole, run = self.start(value, config)
-        route, record = None, None
         try:
             if isinstance(planned, Exception):
                 raise planned
             decided = planned or self.decide(value, whole, kwargs)
-            route = self.route(decided, value)
-            record = None if self.routing.log is None else self.record(decided, value, kwargs, is_async=False)
-
-            def attempt(side: Side) -> Any:
-                runnable, item, arguments = self.fitting(side, value, kwargs)
-                child = self.child(config, run, route, record)
-                if side not in self.nested:
-                    return call(runnable, item, child, arguments)
-                with handed_down(self.routing, [decided]):
-                    return call(runnable, item, child, arguments)
-
-            output = route.run(attempt)
-            decision = route.priced()
-            if record is not None:
-                record.answered(output, decision, route.refused)
+            answer = self._straight if self.is_straight else self._routed
+            output, decision = answer(decided, value, config, kwargs, run, call)
             self.answered(output, decision)
             output = stamped(output, decision)
         except BaseException as exc:
-            self._log_failure(record, route, exc)
             run.on_chain_error(exc)
             raise
         run.on_chain_end(output)
         return output
+
+    def _straight(
+        self,
+        decided: Decided,
+        value: Any,
+        config: RunnableConfig | None,
+        kwargs: Mapping[str, Any],
+        run: CallbackManagerForChainRun,
+        call: Call,
+    ) -> tuple[Any, RoutingDecision]:
+        """The answer of the side that was decided on."""
+        decision = decided.decision
+        try:
+            runnable, item, arguments = self.fitting(decision.model, value, kwargs)
+            output = call(runnable, item, self.child(config, run, decision), arguments)
+            if is_broken(output):
+                raise empty_answer(decision.model)
+        except Exception as exc:
+            explain(exc, decision.model, self.setup)
+            raise
+        return output, decision
+
+    def _routed(
+        self,
+        decided: Decided,
+        value: Any,
+        config: RunnableConfig | None,
+        kwargs: Mapping[str, Any],
+        run: CallbackManagerForChainRun,
+        call: Call,
+    ) -> tuple[Any, RoutingDecision]:
+        """The answer that a route leads to, and its decision in the end."""
+        route = self.route(decided, value)
+        record = self.record(decided, value, kwargs, is_async=False)
+
+        def attempt(side: Side) -> Any:
+            runnable, item, arguments = self.fitting(side, value, kwargs)
+            child = self.child(config, run, route.decision, route, record)
+            if side not in self.nested:
+                return call(runnable, item, child, arguments)
+            with handed_down(self.routing, [decided]):
+                return call(runnable, item, child, arguments)
+
+        try:
+            output = route.run(attempt)
+        except BaseException as exc:
+            self._log_failure(record, route, exc)
+            raise
+        decision = route.priced()
+        if record is not None:
+            record.answered(output, decision, route.refused)
+        return output, decision
 
     async def arun(
         self,
@@ -322,33 +366,70 @@ class Dispatch:
         """Async twin of `run`."""
         call = call or _ainvoke
         whole, run = await self.astart(value, config)
-        route, record = None, None
         try:
             if isinstance(planned, Exception):
                 raise planned
             decided = planned or await self.adecide(value, whole, kwargs)
-            route = self.route(decided, value)
-            record = None if self.routing.log is None else self.record(decided, value, kwargs, is_async=True)
-
-            def attempt(side: Side) -> Awaitable[Any]:
-                runnable, item, arguments = self.fitting(side, value, kwargs)
-                child = self.child(config, run, route, record)
-                if side not in self.nested:
-                    return call(runnable, item, child, arguments)
-                return self._handing(decided, call, runnable, item, child, arguments)
-
-            output = await route.arun(attempt)
-            decision = route.priced()
-            if record is not None:
-                record.answered(output, decision, route.refused)
+            answer = self._astraight if self.is_straight else self._arouted
+            output, decision = await answer(decided, value, config, kwargs, run, call)
             self.answered(output, decision)
             output = stamped(output, decision)
         except BaseException as exc:
-            self._log_failure(record, route, exc)
             await run.on_chain_error(exc)
             raise
         await run.on_chain_end(output)
         return output
+
+    async def _astraight(
+        self,
+        decided: Decided,
+        value: Any,
+        config: RunnableConfig | None,
+        kwargs: Mapping[str, Any],
+        run: AsyncCallbackManagerForChainRun,
+        call: AsyncCall,
+    ) -> tuple[Any, RoutingDecision]:
+        """Async twin of `_straight`."""
+        decision = decided.decision
+        try:
+            runnable, item, arguments = self.fitting(decision.model, value, kwargs)
+            output = await call(runnable, item, self.child(config, run, decision), arguments)
+            if is_broken(output):
+                raise empty_answer(decision.model)
+        except Exception as exc:
+            explain(exc, decision.model, self.setup)
+            raise
+        return output, decision
+
+    async def _arouted(
+        self,
+        decided: Decided,
+        value: Any,
+        config: RunnableConfig | None,
+        kwargs: Mapping[str, Any],
+        run: AsyncCallbackManagerForChainRun,
+        call: AsyncCall,
+    ) -> tuple[Any, RoutingDecision]:
+        """Async twin of `_routed`."""
+        route = self.route(decided, value)
+        record = self.record(decided, value, kwargs, is_async=True)
+
+        def attempt(side: Side) -> Awaitable[Any]:
+            runnable, item, arguments = self.fitting(side, value, kwargs)
+            child = self.child(config, run, route.decision, route, record)
+            if side not in self.nested:
+                return call(runnable, item, child, arguments)
+            return self._handing(decided, call, runnable, item, child, arguments)
+
+        try:
+            output = await route.arun(attempt)
+        except BaseException as exc:
+            self._log_failure(record, route, exc)
+            raise
+        decision = route.priced()
+        if record is not None:
+            record.answered(output, decision, route.refused)
+        return output, decision
 
     # --- streams ---
 
@@ -372,11 +453,11 @@ class Dispatch:
         try:
             decided = self.decide(value, whole, kwargs)
             route = self.route(decided, value, output)
-            record = None if self.routing.log is None else self.record(decided, value, kwargs, is_async=False)
+            record = self.record(decided, value, kwargs, is_async=False)
 
             def open_(side: Side) -> Iterator[Any]:
                 runnable, item, arguments = self.fitting(side, value, kwargs)
-                child = self.child(config, run, route, record)
+                child = self.child(config, run, route.decision, route, record)
                 chunks = iter(source(runnable, item, child, arguments, route))
                 return self._begun(decided, chunks) if side in self.nested else chunks
 
@@ -417,11 +498,11 @@ class Dispatch:
         try:
             decided = await self.adecide(value, whole, kwargs)
             route = self.route(decided, value, output)
-            record = None if self.routing.log is None else self.record(decided, value, kwargs, is_async=True)
+            record = self.record(decided, value, kwargs, is_async=True)
 
             async def open_(side: Side) -> AsyncIterator[Any]:
                 runnable, item, arguments = self.fitting(side, value, kwargs)
-                child = self.child(config, run, route, record)
+                child = self.child(config, run, route.decision, route, record)
                 chunks = aiter(source(runnable, item, child, arguments, route))
                 return self._abegun(decided, chunks) if side in self.nested else chunks
 
@@ -564,44 +645,48 @@ class Dispatch:
         self,
         config: RunnableConfig | None,
         run: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun,
-        route: Route[Any],
+        decision: RoutingDecision,
+        route: Route[Any] | None = None,
         record: CallRecord | None = None,
     ) -> RunnableConfig | None:
         """The config of the chosen side's run, which carries the decision in its metadata and tags.
 
         It is the caller's config, without the name and id of the router's run: the side completes it itself.
         """
-        decision = route.decision
         side = self.side(decision.model)
         if record is not None:
             record.calls(side)
-        watch = route.is_broken
-        is_leaf = decision.model not in self.nested
-        unwatched = (
-            is_leaf and isinstance(run, _UnseenRun) and route.on_usage is None and not isinstance(watch, ReplyWatch)
+        is_watched = not isinstance(run, _UnseenRun) or (
+            route is not None
+            and (decision.model in self.nested or route.on_usage is not None or isinstance(route.is_broken, ReplyWatch))
         )
-        if unwatched and isinstance(side, BaseChatModel) and side.callbacks is None:
+        if not is_watched and isinstance(side, BaseChatModel) and side.callbacks is None:
             # no handler here and none on the model: there is nobody to tell
             return None if config is None else _without_run(config)
         manager = _manager_below(run, f"{KEY}:{decision.model}")
         if self.routing.level:
             decision = beneath(manager.metadata.get(KEY), decision)
         manager.metadata[KEY] = manager.inheritable_metadata[KEY] = decision.to_dict()
+        if route is not None:
+            self._watch(manager, route)
+        child = _without_run(config or {})
+        child["callbacks"] = manager
+        if record is not None:
+            child["run_id"] = record.runs_under(side, manager)
+        return child
+
+    def _watch(self, manager: CallbackManager | AsyncCallbackManager, route: Route[Any]) -> None:
+        """Let a route see what it has to know of the side's run."""
         if route.is_held:
             # it may be refused yet, so nobody is to read along: neither LangGraph's streams nor those of events
             for handler in [h for h in manager.handlers if isinstance(h, _StreamingCallbackHandler)]:
                 manager.remove_handler(handler)
         elif route.may_turn and manager.handlers:
             manager.add_handler(TokenWatch(route))
-        if isinstance(watch, ReplyWatch):
-            manager.add_handler(watch)
+        if isinstance(route.is_broken, ReplyWatch):
+            manager.add_handler(route.is_broken)
         if route.on_usage is not None:
             manager.add_handler(UsageWatch(partial(route.on_usage, route.side)))
-        child = _without_run(config or {})
-        child["callbacks"] = manager
-        if record is not None:
-            child["run_id"] = record.runs_under(side, manager)
-        return child
 
 
 def _configs(config: RunnableConfig | list[RunnableConfig] | None, count: int) -> list[RunnableConfig]:

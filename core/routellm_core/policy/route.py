@@ -220,7 +220,7 @@ class Route(Generic[T]):
             RefusedAnswerError: The check refuses it; `failed` turns to the strong side.
         """
         if self._is_broken(answer):
-            raise self._emptiness()
+            raise empty_answer(self.side)
         if self._cascade is not None:
             self._cascade.examine(answer)
             self._cascade = None
@@ -229,17 +229,11 @@ class Route(Generic[T]):
     async def achecked(self, answer: A) -> A:
         """Async twin of `checked`."""
         if self._is_broken(answer):
-            raise self._emptiness()
+            raise empty_answer(self.side)
         if self._cascade is not None:
             await self._cascade.aexamine(answer)
             self._cascade = None
         return answer
-
-    def _emptiness(self) -> EmptyAnswerError:
-        return EmptyAnswerError(
-            f"the {self.side} model gave an empty answer, without any content, tool call or finish reason; look at "
-            "what its service sent, or set failover=True so that the other model answers"
-        )
 
     # --- one answer ---
 
@@ -404,7 +398,7 @@ class Route(Generic[T]):
         """Raise where the stream that has ended was broken as a whole."""
         if not self._sound and self._is_broken(None):
             self._sound = None
-            raise self._emptiness()
+            raise empty_answer(self.side)
 
     def _rest(self) -> list[T]:
         """The pieces that were held back; the decision is settled."""
@@ -412,6 +406,14 @@ class Route(Generic[T]):
             self.answered()
         held, self._held = self._held, []
         return held
+
+
+def empty_answer(side: Side) -> EmptyAnswerError:
+    """The error of a broken answer."""
+    return EmptyAnswerError(
+        f"the {side} model gave an empty answer, without any content, tool call or finish reason; look at what its "
+        "service sent, or set failover=True so that the other model answers"
+    )
 
 
 def close_stream(source: Any) -> None:
