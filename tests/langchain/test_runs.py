@@ -9,12 +9,17 @@ import pytest
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable
 from langchain_core.tracers.base import BaseTracer
 from langgraph.graph import START, MessagesState, StateGraph
 
+from langchain_routellm import ChatRouteLLM
+from routellm_core import Price, SpendLimit
+from routellm_core.errors import EmptyAnswerError
 from tests.langchain.conftest import Pair, Recorder
+from tests.support.fakes_langchain import ScriptedChatModel
 
 
 def _chain(pair: Pair) -> Runnable[Any, Any]:
@@ -233,3 +238,61 @@ def test_structured_output_is_one_run_too(pair: Pair) -> None:
     assert len(recorder.names("on_chat_model_start")) == 1
     (start,) = recorder.details("on_chat_model_start")
     assert start["metadata"]["routellm"]["model"] == "strong"
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("config", [None, {"tags": ["of the call"], "run_name": "named"}], ids=["bare", "configured"])
+@pytest.mark.parametrize("seen", [False, True], ids=["unseen", "seen"])
+@pytest.mark.parametrize("prompt", ["p=0.9 hard", "p=0.1 easy"])
+async def test_a_straight_call_is_like_one_with_a_route(
+    pair: Pair, prompt: str, seen: bool, config: Any, asynchronous: bool
+) -> None:
+    found = []
+    for straight in (True, False):
+        llm, recorder = pair.llm(), Recorder()
+        assert llm._dispatch.is_straight
+        llm._dispatch.is_straight = straight
+        given = {**(config or {}), "callbacks": [recorder]} if seen else config
+        answer = await llm.ainvoke(prompt, given) if asynchronous else llm.invoke(prompt, given)
+        decision = {**answer.response_metadata["routellm"], "id": None}
+        (start,) = recorder.details("on_chat_model_start") if seen else ({"tags": None, "metadata": {}},)
+        told = {**start["metadata"].get("routellm", {}), "id": None}
+        events = [(event, label) for event, label, *_ in recorder.events]
+        found.append((answer.content, decision, start["tags"], told, events))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("straight", [True, False], ids=["straight", "route"])
+async def test_an_empty_answer_is_an_error_with_and_without_a_route(
+    pair: Pair, straight: bool, asynchronous: bool
+) -> None:
+    llm = ChatRouteLLM(strong=_Empty(), weak=pair.weak, router=pair.router, threshold=0.7)
+    llm._dispatch.is_straight = straight
+    with pytest.raises(EmptyAnswerError, match="the strong model gave an empty answer"):
+        await llm.ainvoke("p=0.9 hard") if asynchronous else llm.invoke("p=0.9 hard")
+
+
+class _Empty(ScriptedChatModel):
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(""))])
+
+    async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        return self._generate()
+
+
+_PRICES = {"strong": Price(2.0, 8.0), "weak": Price(0.1, 0.4)}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"failover": True},
+        {"accept": lambda answer: True},
+        {"limits": [SpendLimit(1.0, prices=_PRICES)]},
+        {"prices": _PRICES},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_a_call_that_something_follows_takes_a_route(pair: Pair, options: dict[str, Any]) -> None:
+    assert not pair.llm(**options)._dispatch.is_straight
