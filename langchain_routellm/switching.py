@@ -21,6 +21,7 @@ from langchain_routellm.sides import (
     model_name_on,
     provider_of,
     replaced_model,
+    setup_of,
 )
 from routellm_core.checks import Side
 from routellm_core.policy.setups import name_likeness
@@ -99,9 +100,10 @@ def adapted(messages: Sequence[BaseMessage], side: Side, model: Any, other: Any,
     """The messages as `model` takes them, in a conversation that other models may have taken part in.
 
     Answers that another model gave lose thinking, signatures, ids and blocks of its provider's own tools, which are
-    told in words instead. Images and files that stand in another provider's form are brought into LangChain's own.
-    Cache markers go when only the model of the other side reads them. No message is written to, and messages that need
-    no change are passed on as they are.
+    told in words instead; where both sides are one model with different settings, its answers are never another's.
+    Images and files that stand in another provider's form are brought into LangChain's own. Cache markers go when only
+    the model of the other side reads them. No message is written to, and messages that need no change are passed on as
+    they are.
 
     Args:
         messages: The conversation.
@@ -138,6 +140,8 @@ def _may_go_back(message: AIMessage, side: Side, model: Any, other: Any, level: 
         if likeness != others:
             return likeness > others
     decision = at_level(metadata.get(KEY), level)
+    if isinstance(decision, Mapping) and _is_one_model(model, other):
+        return decision.get("failover") != decision.get("model")
     if isinstance(decision, Mapping):
         # a side that has failed did not give the answer, even where the decision names it
         return decision.get("model") == side and decision.get("failover") != side
@@ -149,6 +153,15 @@ def _may_go_back(message: AIMessage, side: Side, model: Any, other: Any, level: 
         return False
     profile = getattr(chat_model_of(model), "profile", None) or {}
     return not ("reasoning" in kinds and profile.get("reasoning_output") is False)
+
+
+def _is_one_model(model: Any, other: Any) -> bool:
+    """Whether both sides are one model with different settings, such as two reasoning efforts."""
+    ours, theirs = setup_of(model), setup_of(other)
+    if ours is None or theirs is None or provider_of(model) != provider_of(other):
+        return False
+    names = [bound_kwargs(side).get("model", setup.name) for side, setup in ((model, ours), (other, theirs))]
+    return names[0] == names[1] and ours.url == theirs.url and type(chat_model_of(model)) is type(chat_model_of(other))
 
 
 def _provider(name: Any) -> str | None:

@@ -12,7 +12,7 @@ PAGE = (ROOT / "docs" / "traffic.md").read_text(encoding="utf-8")
 
 def test_the_page_runs(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks), encoding="utf-8")
     observed, counts, versions = run_example(script, cwd=tmp_path).splitlines()

@@ -19,7 +19,7 @@ def test_the_page_runs_top_to_bottom(monkeypatch: pytest.MonkeyPatch, capsys: py
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec", dont_inherit=True), names)
-    assert len(blocks) == 11
+    assert len(blocks) == 13
     assert names["result"]["parsed"].name == "Ada"
     assert names["state"]["routellm"]["model"] == "weak"
     assert "strong share" in capsys.readouterr().out

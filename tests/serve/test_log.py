@@ -79,3 +79,20 @@ def test_after_a_failover_the_log_tells_who_answered(start, log):
         assert (outcome.call.side, outcome.call.failover) == ("weak", "strong")
         assert outcome.answers["weak"].text == "answer of small"
         assert "strong" not in outcome.answers
+
+
+def test_the_row_has_the_cost_of_the_call_its_user_and_the_refused_answer(start, log):
+    place = start(log=log, accept=lambda answer: "fine" in answer.text)
+    for body, headers in (
+        (chat(HARD), {"x-routellm-user-id": "ann"}),
+        (chat(EASY, user="bob"), {}),
+        (chat(EASY, safety_identifier="bob", stream=True, stream_options={"include_usage": True}), {}),
+    ):
+        assert post(place.origin, PATH, body, headers).status == 200
+    strong, weak = (2 * 10 + 8 * 5) / 1e6, (10 + 5) / 1e6
+    with log.database() as database:
+        costs = sorted((call.user_id, call.cost) for call in database.calls())
+        totals = {total.key: total for total in database.totals("side")}
+    assert costs == [("ann", pytest.approx(strong))] + [("bob", pytest.approx(strong + weak))] * 2
+    assert (totals["weak"].answers, totals["weak"].refused) == (0, 2)
+    assert totals["weak"].cost == pytest.approx(2 * weak)

@@ -358,7 +358,19 @@ class App:
             self._account(call)
             if record is not None:
                 answer = self._logged(call, self._name_of(call))
-                record.answered_async(answer, route.decision, other=lambda side: self._shadow(call, side))
+                if route.refused is not None:
+                    record.refused(self._paid(*call.paid[0]))
+                for name, reader in call.paid:
+                    if route.cost is None:
+                        break
+                    paid = self._paid(name, reader)
+                    route.cost.add(self.levels.side(0, name), paid.model, paid.input_tokens, paid.output_tokens)
+                record.answered_async(answer, route.priced(), other=lambda side: self._shadow(call, side))
+
+    def _paid(self, name: str, reader: AnswerReader) -> recording.Answer:
+        """A reply of a model as the log takes it."""
+        read, written = reader.usage or (None, None)
+        return recording.Answer(reader.text, self.upstreams[name].model, read, written)
 
     def _name_of(self, call: _Call) -> str:
         """What the server calls the model that answers a call."""
@@ -441,7 +453,8 @@ class App:
             given[THRESHOLD_SETTING] = self._names.threshold_of(fraction, "x-routellm-strong-fraction")
         sticky = self.levels[level].sticky
         given["thread_id" if sticky is None else sticky.key] = headers.get(b"x-routellm-conversation")
-        for key in self.levels[level].policy.limit_keys:
+        user_key = self.routing.user_key
+        for key in self.levels[level].policy.limit_keys | ({user_key} if user_key else set()):
             told = headers.get(b"x-routellm-" + key.replace("_", "-").encode())
             if told is not None and key != "client":
                 given[key] = told
@@ -600,8 +613,7 @@ class App:
         reader, model = call.reader, self.upstreams[side].model
         if reader is None or call.refusal is not None:
             return recording.Answer(model=model, error=call.refusal or "UnreadReply")
-        read, written = reader.usage or (None, None)
-        return recording.Answer(reader.text, model, read, written)
+        return self._paid(side, reader)
 
     async def _shadow(self, call: _Call, side: Side) -> recording.Answer:
         """Have the other side answer, for the log alone; of the levels below, the model that they decide for."""
