@@ -213,6 +213,14 @@ async def test_structured_output(tiers: Tiers, method: str) -> None:
     assert isinstance(tiers.llm.with_structured_output(Sum, method=method).invoke(LOW), Sum)
 
 
+def test_a_level_gives_structured_output_as_a_level(tiers: Tiers) -> None:
+    """What other middleware of an agent may ask of a model that is a side of a `RouteLLMMiddleware`."""
+    level = tiers.llm._dispatch.weak
+    structured = level.with_structured_output(Sum)
+    assert (level._routing.level, structured._routing.level) == (1, 1)
+    assert structured.policy is level.policy
+
+
 def add(a: int, b: int) -> int:
     """Add two numbers."""
     return a + b

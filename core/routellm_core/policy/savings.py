@@ -315,8 +315,7 @@ class SavingsLedger:
         )
 
     def _price(self, side: str, model: str | None) -> Price | None:
-        prices = self.prices or {}
-        return prices.get(side) or prices.get(model or "")
+        return price_of(self.prices or {}, model, side)
 
     def _usage(self, counts: Mapping[tuple[str, str | None], _Count]) -> SideUsage:
         calls, read, written, unknown = (

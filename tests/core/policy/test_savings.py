@@ -151,6 +151,12 @@ def test_always_strong_is_the_top_model_and_not_the_strong_side_of_nested_ones()
     assert ledger.summary().cost_always_strong == 30
 
 
+def test_a_version_that_a_provider_appends_is_of_the_same_price() -> None:
+    ledger = SavingsLedger(BY_NAME)
+    ledger.record("weak", 1_000_000, 0, model="haiku-20260101")
+    assert ledger.summary().weak.cost == 1
+
+
 def test_a_model_without_a_price_leaves_the_cost_unknown() -> None:
     ledger = SavingsLedger(BY_NAME)
     ledger.record("weak", 1_000_000, 0, model="haiku")
