@@ -67,15 +67,23 @@ class TierPolicy(RoutingPolicy):
 
     def _current(self) -> _Serving:
         outer, inner = self._outer._current(), self._inner._current()
-        if self._basis[0] is not outer or self._basis[1] is not inner:
+        if not self._stands_on(outer, inner):
             with self._replacing:
-                try:
-                    self._serving = self._derived(outer, inner)
-                except ConfigurationError as exc:  # raised at construction, but no running app stops for it
-                    logger.warning("%s; until then, the nested model decides as it does by itself", exc)
-                    self._serving = inner
-                self._basis = (outer, inner)
+                if not self._stands_on(outer, inner):
+                    self._serving = self._renewed(outer, inner)
+                    self._basis = (outer, inner)
         return self._serving
+
+    def _stands_on(self, outer: _Serving, inner: _Serving) -> bool:
+        return self._basis[0] is outer and self._basis[1] is inner
+
+    def _renewed(self, outer: _Serving, inner: _Serving) -> _Serving:
+        """Like `_derived`, in a running app: it goes on where the shares cannot hold together any more."""
+        try:
+            return self._derived(outer, inner)
+        except ConfigurationError as exc:
+            logger.warning("%s; until then, the nested model decides as it does by itself", exc)
+            return inner
 
     @property
     def available(self) -> float | None:
