@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from html import escape
 from pathlib import Path
 
 import pytest
 
+from routellm_core.cli import build_app
+from tests.core.test_cli import _commands
 from tests.support.examples import ROOT, run_example
 from tests.support.openai_server import ChatReply, OpenAIServer
 
@@ -32,6 +35,24 @@ def test_a_test_runs_the_examples_of_every_page(page):
     texts = [path.read_text(encoding="utf-8") for path in tests]
     named = any(page in text or f'"docs" / "{page}"' in text for text in texts)
     assert named or page in RUN_HERE, f"no test runs the examples of docs/{page}; add it to RUN_HERE or give it a test"
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_the_links_of_the_pages_beside_the_docs_lead_to_files(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{page}" for page in PAGES)])
+def test_every_command_and_option_that_a_page_shows_exists(page):
+    known = dict(_commands(build_app()))
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"^(?:\$ )?(?:\.venv/bin/)?routellm (.+)$", text, flags=re.MULTILINE):
+        words = shlex.split(line, comments=True)
+        names = [tuple(words[:count]) for count in (2, 1) if tuple(words[:count]) in known]
+        assert names, f"{page}: routellm {line}"
+        options = {option for param in known[names[0]].params for option in (*param.opts, *param.secondary_opts)}
+        assert {word for word in words if word.startswith("--")} <= options, f"{page}: routellm {line}"
 
 
 RUN_HERE = ["how_it_works.md", "learning.md", "recipes.md", "start.md"]
