@@ -207,7 +207,8 @@ class Routing:
             conversation = given.get(_CONVERSATION_SETTING)
         else:
             conversation = self.sticky.conversation(given, messages)
-        user = None if self.user_key is None else given.get(self.user_key)
+        user_key = self.user_key
+        user = None if user_key is None else given.get(user_key)
         return CallSettings(
             None if threshold is None else checked_fraction(threshold, THRESHOLD_SETTING),
             None if force is None else checked_side(force, FORCE_SETTING),
@@ -304,16 +305,14 @@ class Routing:
             cascade=cascade,
             on_settled=on_settled,
             to_strong=partial(self.policy.turn_to_strong, request),
-            on_usage=self._on_usage(request, cost),
+            on_usage=None if cost is None and not self.policy.needs_usage else self._on_usage(request, cost),
             cost=cost,
             setups=setups,
         )
 
-    def _on_usage(self, request: RoutingRequest, cost: CallCost | None) -> OnUsage | None:
+    def _on_usage(self, request: RoutingRequest, cost: CallCost | None) -> OnUsage:
         """What is to know the tokens of each answer of a call: the limits, and the cost of the call."""
         spent = self.policy.spent if self.policy.needs_usage else None
-        if spent is None and cost is None:
-            return None
 
         def used(side: Side, read: int | None, written: int | None, model: str | None) -> None:
             if cost is not None:
