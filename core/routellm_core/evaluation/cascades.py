@@ -7,7 +7,7 @@ measured on the other, and the cascade has to beat routing alone and the static 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -135,7 +135,7 @@ def evaluate_cascade(
         _checked_verdicts(accepted, rates.size, accept_threshold),
         scores_and_costs("strong", (strong_scores, 1.0 if strong_cost is None else strong_cost), rates.size),
         scores_and_costs("weak", (weak_scores, 0.0 if weak_cost is None else weak_cost), rates.size),
-        {name: scores_and_costs(name, given, rates.size) for name, given in (others or {}).items()},
+        [scores_and_costs(name, given, rates.size) for name, given in (others or {}).items()],
         checked_band(accept_band),
     )
     if rates.size < MIN_PROMPTS:
@@ -164,7 +164,7 @@ class _Case:
     accepted: Bools
     strong: tuple[Floats, Floats]
     weak: tuple[Floats, Floats]
-    others: Mapping[str, tuple[Floats, Floats]]
+    others: Sequence[tuple[Floats, Floats]]
     band: tuple[float, float] | None
 
     def evaluated(self, how: Resampling, *, priced: bool) -> CascadeEvaluation:
@@ -204,7 +204,7 @@ class _Case:
             priced,
             how.confidence,
         )
-        as_shares = all(is_share(scores) for scores, _ in (self.strong, self.weak, *self.others.values()))
+        as_shares = all(is_share(scores) for scores, _ in self._models)
         return _with_sentence(found, as_shares=as_shares)
 
     def _short(self, edges: _Edges) -> _Edges:
@@ -233,7 +233,7 @@ class _Case:
 
     def _mix(self, rows: npt.NDArray[np.intp]) -> tuple[Floats, Floats]:
         """Cost and quality of the best static mixes on these rows."""
-        return static_hull([(float(c[rows].mean()), float(q[rows].mean())) for q, c in self._models().values()])
+        return static_hull([(float(c[rows].mean()), float(q[rows].mean())) for q, c in self._models])
 
     def _threshold(self, rows: npt.NDArray[np.intp], cost: float) -> float:
         """The threshold of routing alone that costs at most this much and lies highest above the static mix."""
@@ -271,8 +271,10 @@ class _Case:
 
     # --- intervals ---
 
-    def _models(self) -> dict[str, tuple[Floats, Floats]]:
-        return {"\0strong": self.strong, "\0weak": self.weak, **self.others}
+    @property
+    def _models(self) -> list[tuple[Floats, Floats]]:
+        """Everything that a static mix can be made of."""
+        return [self.strong, self.weak, *self.others]
 
     @staticmethod
     def _columns(model: tuple[Floats, Floats]) -> Floats:
@@ -282,7 +284,7 @@ class _Case:
         self, cascade: Floats, routing: Floats, how: Resampling
     ) -> tuple[Estimate, Estimate, Estimate, Estimate]:
         """Quality and cost of the cascade, its gain over the best static mix, and that over routing alone."""
-        models = np.concatenate([self._columns(model) for model in self._models().values()], axis=1)
+        models = np.concatenate([self._columns(model) for model in self._models], axis=1)
         share = np.zeros((len(cascade), 1))  # what `gains_over_mixes` expects in the first column
         rows = np.concatenate([share, cascade, models, routing], axis=1)
         drawn = np.concatenate([counts @ rows for counts in how.resample(len(rows))]) / len(rows)
