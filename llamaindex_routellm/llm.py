@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self, Unpack
 
 from llama_index.core.base.llms.types import (
@@ -133,6 +134,9 @@ class RouteLLM(FunctionCallingLLM):
         if of_the_models:
             raise ConfigurationError(f"{', '.join(of_the_models)}=: belongs to the models; set it on strong and weak")
         routing = Routing.of(options, owner=type(self).__name__)
+        below = [model._routing.limit_keys for model in (strong, weak) if isinstance(model, RouteLLM)]
+        if below:
+            routing = replace(routing, keys_below=frozenset().union(*below))
         super().__init__(
             strong=strong,
             weak=weak,

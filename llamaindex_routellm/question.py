@@ -145,7 +145,7 @@ def call_settings(
         ConfigurationError: An unknown ``routellm_*`` name, or a value that is not allowed.
     """
     conversation = "thread_id" if routing.sticky is None else routing.sticky.key
-    allowed = _settings_by_argument(conversation, routing.policy.limit_keys, routing.user_key)
+    allowed = _settings_by_argument(conversation, routing.limit_keys, routing.user_key)
     tags = active_instrument_tags.get()
     given = {name: tags[name] for name in allowed.values() if tags.get(name) is not None}
     for source in sources:

@@ -26,7 +26,7 @@ from pydantic import BaseModel
 
 from llamaindex_routellm import RouteLLM, SavingsEventHandler, routing_decision, routing_decisions
 from llamaindex_routellm.tracing import _attributes
-from routellm_core import ConfigurationError, Price, SpendLimit, TrafficLog
+from routellm_core import ConfigurationError, Price, ShareLimit, SpendLimit, TrafficLog
 from routellm_core.errors import RouterError
 from tests.llamaindex.conftest import Recorder
 from tests.support.fakes_llamaindex import FakeLLM, Reply, SurvivableError
@@ -240,6 +240,14 @@ def test_a_conversation_is_known_at_every_level() -> None:
     tiers.llm.complete(MIDDLE, routellm_thread_id="1")
     held = routing_decisions(tiers.llm.complete(LOW, routellm_thread_id="1"))
     assert [(d.model, d.reason) for d in held] == [("weak", "win_rate"), ("strong", "sticky")]
+
+
+def test_a_limit_of_an_inner_level_knows_whose_call_it_is() -> None:
+    limit = ShareLimit("user_id", strong_fraction=0.0, window=10)
+    tiers = Tiers(inner_limits=[limit])
+    mine = [tiers.llm.complete(f"{MIDDLE} {i}", routellm_user_id="42").text.split(":")[0] for i in range(3)]
+    assert mine == ["middle", "middle", "low"]
+    assert tiers.llm.complete(MIDDLE, routellm_user_id="43").text.startswith("middle")
 
 
 def test_capability_goes_level_by_level() -> None:

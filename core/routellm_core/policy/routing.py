@@ -116,6 +116,7 @@ class Routing:
         prices: Prices by model or side, by which the cost of a call is known.
         weak_profile: What the user says of the weak model's abilities.
         level: How many routed models this one is a side within; see `policy.tiers`.
+        keys_below: Call settings that limits of routed models on its sides ask for.
         model_names: Which models the answers name; shared by all copies.
     """
 
@@ -133,6 +134,7 @@ class Routing:
     prices: Mapping[str, Price] | None = None
     weak_profile: Mapping[str, Any] = field(default_factory=dict)
     level: int = 0
+    keys_below: frozenset[str] = frozenset()
     model_names: ModelNames = field(default_factory=ModelNames, compare=False, repr=False)
 
     @classmethod
@@ -213,9 +215,14 @@ class Routing:
             None if threshold is None else checked_fraction(threshold, THRESHOLD_SETTING),
             None if force is None else checked_side(force, FORCE_SETTING),
             None if conversation is None else str(conversation),
-            {key: str(given[key]) for key in self.policy.limit_keys if given.get(key) is not None} or None,
+            {key: str(given[key]) for key in self.limit_keys if given.get(key) is not None} or None,
             None if user is None else str(user),
         )
+
+    @property
+    def limit_keys(self) -> frozenset[str]:
+        """Names of the call settings that limits ask for, here and at the levels below."""
+        return self.policy.limit_keys | self.keys_below
 
     @property
     def user_key(self) -> str | None:
