@@ -47,6 +47,18 @@ def models() -> tuple[LLM, LLM]:
 
 
 def _openai(side: str, default: str) -> LLM:
+    return compatible(
+        model=os.environ.get(f"ROUTELLM_{side}", default),
+        # a local server wants no key, the client does
+        api_key=os.environ.get(f"ROUTELLM_{side}_KEY") or os.environ.get("OPENAI_API_KEY") or "none",
+        api_base=os.environ.get(f"ROUTELLM_{side}_URL") or os.environ.get("OPENAI_BASE_URL"),
+        # tokens of streamed answers, for the savings
+        additional_kwargs={"stream_options": {"include_usage": True}},
+    )
+
+
+def compatible(**options: Any) -> LLM:
+    """A model of any server that speaks OpenAI's protocol; the options are those of LlamaIndex's `OpenAI`."""
     from llama_index.llms.openai import OpenAI
 
     class Compatible(OpenAI):
@@ -65,14 +77,7 @@ def _openai(side: str, default: str) -> LLM:
                     model_name=self.model,
                 )
 
-    return Compatible(
-        model=os.environ.get(f"ROUTELLM_{side}", default),
-        # a local server wants no key, the client does
-        api_key=os.environ.get(f"ROUTELLM_{side}_KEY") or os.environ.get("OPENAI_API_KEY") or "none",
-        api_base=os.environ.get(f"ROUTELLM_{side}_URL") or os.environ.get("OPENAI_BASE_URL"),
-        # tokens of streamed answers, for the savings
-        additional_kwargs={"stream_options": {"include_usage": True}},
-    )
+    return Compatible(**options)
 
 
 class WordEmbedding(BaseEmbedding):
