@@ -50,6 +50,10 @@ class KnownTexts:
             self._known.update(zip(new, self._embedder.embed(new), strict=True))
         return np.stack([self._known[text] for text in texts])
 
+    async def aembed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Like `embed`."""
+        return self.embed(texts)
+
 
 def measure(rows: int, draw: int, gold: Benchmark, test: Benchmark, embedder: KnownTexts) -> dict[str, Any]:
     """APGR of each candidate and of the chosen one, trained on this draw of gold rows."""

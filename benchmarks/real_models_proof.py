@@ -139,6 +139,7 @@ def comparison(made: Sequence[Question], outcomes: Sequence[Outcome], routers: d
     for name, router in routers.items():
         rates = router.win_rates(prompts)
         # the calibration of the router, which no new question has decided
+        assert router.calibration is not None
         threshold = router.calibration.threshold(strong_fraction=SHARE)
         chances[f"{name} router"] = (rates >= threshold).astype(float)
     learned = chances["learned router"]

@@ -198,8 +198,8 @@ def chat_models(servers: Servers, **options: Any) -> tuple[Any, Any]:
 
     common: dict[str, Any] = {"api_key": "none", "temperature": 0, "max_retries": 0, "stream_usage": True, **options}
     return (
-        ChatOpenAI(model=STRONG, base_url=servers.strong, max_tokens=16, **common),
-        ChatOpenAI(model=WEAK, base_url=servers.weak, max_tokens=24, **common),
+        ChatOpenAI(model=STRONG, base_url=servers.strong, max_completion_tokens=16, **common),
+        ChatOpenAI(model=WEAK, base_url=servers.weak, max_completion_tokens=24, **common),
     )
 
 
@@ -285,7 +285,8 @@ GROUPS = {
 }
 
 
-_Made = tuple[str, str] | tuple[str, str, list[str]]
+# a question, its answer, and what else it lets one choose from
+_Made = tuple[str, str, list[str]]
 
 
 def _arithmetic(rng: random.Random) -> _Made:
@@ -293,9 +294,9 @@ def _arithmetic(rng: random.Random) -> _Made:
     c, d = rng.sample(range(10, 999), 2)
     return rng.choice(
         [
-            (f"What is {a} + {b}?", str(a + b)),
-            (f"What is {a % 10 + 2} times {b}?", str((a % 10 + 2) * b)),
-            (f"I have {a} coins and find {b} more. How many coins do I have?", str(a + b)),
+            (f"What is {a} + {b}?", str(a + b), []),
+            (f"What is {a % 10 + 2} times {b}?", str((a % 10 + 2) * b), []),
+            (f"I have {a} coins and find {b} more. How many coins do I have?", str(a + b), []),
             (f"Which number is larger, {c} or {d}?", str(max(c, d)), [str(min(c, d))]),
             (f"Which number is smaller, {c} or {d}?", str(min(c, d)), [str(max(c, d))]),
         ]
@@ -309,11 +310,11 @@ def _facts(rng: random.Random) -> _Made:
     mixed = rng.sample([right, *wrong], 3)
     return rng.choice(
         [
-            (f"What is the capital of {country}?", CAPITALS[country]),
-            (f"Which city is the capital of {country}?", CAPITALS[country]),
-            (f"What is the opposite of {word}?", OPPOSITES[word]),
-            (f"What is the plural of {noun}?", PLURALS[noun]),
-            (f"What is the past tense of {verb}?", PASTS[verb]),
+            (f"What is the capital of {country}?", CAPITALS[country], []),
+            (f"Which city is the capital of {country}?", CAPITALS[country], []),
+            (f"What is the opposite of {word}?", OPPOSITES[word], []),
+            (f"What is the plural of {noun}?", PLURALS[noun], []),
+            (f"What is the past tense of {verb}?", PASTS[verb], []),
             (f"Which of these is {group}: {', '.join(mixed)}?", right, wrong),
         ]
     )
@@ -326,9 +327,9 @@ def _text(rng: random.Random) -> _Made:
         [
             (f"What is the last word of this list: {listed}?", words[-1], words[:-1]),
             (f"What is the first word of this list: {listed}?", words[0], words[1:]),
-            (f"What is the first letter of the word {words[0]}?", words[0][0]),
-            (f"Write the word {words[0]} in capital letters.", words[0].upper()),
-            (f"Repeat this text exactly: {' '.join(words)}", " ".join(words)),
+            (f"What is the first letter of the word {words[0]}?", words[0][0], []),
+            (f"Write the word {words[0]} in capital letters.", words[0].upper(), []),
+            (f"Repeat this text exactly: {' '.join(words)}", " ".join(words), []),
         ]
     )
 
@@ -343,8 +344,8 @@ def questions(count: int, seed: int = 0) -> list[Question]:
     makers = list(KINDS.items())
     while len(found) < count:
         kind, make = makers[len(found) % len(makers)]
-        prompt, gold, *others = make(rng)
-        found.setdefault(prompt, Question(kind, prompt, gold, tuple(others[0]) if others else ()))
+        prompt, gold, others = make(rng)
+        found.setdefault(prompt, Question(kind, prompt, gold, tuple(others)))
     # shuffled, since tables run out of new questions: the later ones of a kind are of other sorts than the first
     return rng.sample(list(found.values()), count)
 
