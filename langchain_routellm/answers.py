@@ -21,7 +21,7 @@ from routellm_core.policy.tiers import with_inner
 KEY = "routellm"
 # why an answer ended, as the providers' clients name it in an answer's metadata
 _FINISH_REASONS = ("finish_reason", "stop_reason", "done_reason", "stopReason", "finishReason", "status", "done")
-# what with_structured_output(include_raw=True) gives
+# the keys of what with_structured_output(include_raw=True) returns
 _WITH_RAW = frozenset({"raw", "parsed", "parsing_error"})
 
 
@@ -50,7 +50,7 @@ def routing_decisions(answer: Any) -> list[RoutingDecision]:
         answer: As for `routing_decision`.
 
     Returns:
-        The decisions, none when the answer was not routed.
+        The decisions; an empty list when the answer was not routed.
     """
     decision = routing_decision(answer)
     return [] if decision is None else list(decision.levels)
@@ -82,7 +82,7 @@ def stamped(output: Any, decision: RoutingDecision) -> Any:
 
 
 def named_model(output: Any) -> str | None:
-    """The name of the model that an output, or the pieces of a stream, states; None where it states none.
+    """The model name that an output, or the pieces of a stream, states; None if there is no name.
 
     An answer that carries a decision already comes from a routed model inside of a side, which has two of its own.
     """
@@ -160,8 +160,8 @@ def is_empty(chunk: Any) -> bool:
 def is_broken(answer: Any) -> bool:
     """Whether a model's answer, or a piece of its stream, has no content, no tool call and no finish reason.
 
-    None stands for a stream without a sound piece. Only a model's own message can be broken: what a parser or any other
-    runnable gives may well be empty, and `ReplyWatch` sees what the model behind it gave.
+    None stands for a stream in which every piece was broken. Only a model's own message can be broken: the output of a
+    parser or any other runnable may well be empty, and `ReplyWatch` sees the reply of the model behind it.
     """
     if answer is None:
         return True
@@ -198,9 +198,9 @@ class ReplyWatch(BaseCallbackHandler):
             answer = answer["raw"]
         if isinstance(answer, BaseMessage):
             return is_broken(answer)
-        if isinstance(answer, BaseException):  # of a parser, say, that found nothing to parse
+        if isinstance(answer, BaseException):  # such as a parser's that had nothing to parse
             return self._is_broken
-        # while the model runs, an empty piece of a stream says nothing yet
+        # while the model is running, an empty piece of a stream proves nothing
         return _is_nothing(answer) and (self._is_running or self._is_broken)
 
     def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
@@ -239,7 +239,7 @@ def weak_answer(output: Any, raw: Any = None) -> WeakAnswer:
     """An answer of the weak model as a check sees it.
 
     Args:
-        output: A message, a result of a model, a text, or whatever a chain gives; JSON where it is no text.
+        output: A message, a model's result, a text, or whatever a chain returns, which is written as JSON.
         raw: What the check gets as ``raw``; None is the output.
     """
     raw = output if raw is None else raw

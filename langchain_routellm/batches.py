@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Plan:
-    """What a batch asks of the policy, and what came of it: a decision for each input, or the error in its place.
+    """What a batch asks of the policy, and the result: for each input its decision, or the error that prevented one.
 
     Args:
         dispatch: Decides.
@@ -67,7 +67,7 @@ class Plan:
         ]
 
     def failed(self, exc: Exception) -> list[Planned]:
-        """What is left after the policy raised `exc`: a call that is settled without the router is not lost with it."""
+        """The plan after the policy raised `exc`: calls that are settled without the router keep their decisions."""
         if not self._keep_errors:
             raise exc
         return [
@@ -83,12 +83,12 @@ class Plan:
         return Decided(self._routing.noted(request, decision, settings), request, settings)
 
 
-# numbers of the calls, what to call, its inputs and configs, and the arguments of all of them
+# the indices of the calls, the runnable to call, its inputs and configs, and the arguments that all of them share
 _Share: TypeAlias = tuple[list[int], Runnable[Any, Any], list[Any], list[Any], Mapping[str, Any]]
 
 
 class BatchWork:
-    """The state of one batch call: which inputs go where, and what became of them."""
+    """The state of one batch call: which inputs go to which side, and their outputs."""
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class BatchWork:
                 yield numbers, share[0][1], values, configs, share[0][3]
 
     def checked(self, groups: list[tuple[Side, list[int]]], results: list[list[Any]]) -> dict[int, Any]:
-        """What the sides gave, by call; an error in the place of a broken answer and of one that is refused."""
+        """The answers of the sides, by call; a broken or refused answer is replaced by its error."""
         outputs = self._by_call(groups, results)
         return {i: self._checked(i, output) for i, output in outputs.items()}
 
@@ -206,7 +206,7 @@ class BatchWork:
         }
 
     def collect(self, outputs: Mapping[int, Any]) -> None:
-        """Take in what the sides gave: answers, and failures after which the other side may answer."""
+        """Store the answers of the sides, and note the failed calls that the other side may answer."""
         for i, output in outputs.items():
             route = self._routes[i]
             if not isinstance(output, BaseException):

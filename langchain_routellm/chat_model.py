@@ -55,8 +55,8 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
     A router predicts P(the strong model's answer beats the weak model's | prompt); the call goes to the strong model
     when that is at least the threshold. The chosen model runs as itself, once, with its own cache, retries and
     callbacks; the answer carries the decision in ``response_metadata["routellm"]`` (see `routing_decision`), and on a
-    stream the first chunk does. It stands wherever a chat model can: chains, agents, structured output, batches (one
-    router call for the whole batch).
+    stream the first chunk does. It can be used wherever a chat model can: chains, agents, structured output, batches
+    (one router call for the whole batch).
 
     A call that the weak model's profile says it cannot serve (images, tools, structured output, too long a prompt)
     goes to the strong one without asking the router. When a conversation moves to another model, what that model would
@@ -89,7 +89,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
     _needs: tuple[str, ...] = PrivateAttr(default=())
     # of a copy with tools bound: the sides as they were, so that binding again starts from them
     _unbound: tuple[Any, Any] | None = PrivateAttr(default=None)
-    # what was said once, by this model or a copy
+    # warnings that this model or a copy of it has logged already
     _warned: set[str] = PrivateAttr(default_factory=set)
     # of a copy with tools bound: arguments that its binding shows; both sides have them, each in its own form
     _shown: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -143,7 +143,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         return params
 
     def _resolve_model_profile(self) -> ModelProfile | None:
-        """What both models can do: where either lacks something or says nothing, nothing is promised."""
+        """What both models can do; an ability that either model lacks or does not state is left out."""
         strong, weak = profile_of(self.strong), profile_of(self.weak)
         if not strong or not weak:
             return None
@@ -165,7 +165,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
 
     @classmethod
     def get_lc_namespace(cls) -> list[str]:
-        """Where `load` finds the class."""
+        """The module path by which `load` imports the class."""
         return ["langchain_routellm", "chat_model"]
 
     @property
@@ -193,7 +193,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         return cast("Runnable[Any, Any]", with_fields(side, passed_on)) if passed_on else side
 
     def _differs(self, field: str) -> bool:
-        """Whether a field was set: frameworks rebuild their models with every field, so being given says nothing."""
+        """Whether a field differs from its default; frameworks rebuild their models with every field passed."""
         return bool(getattr(self, field) != type(self).model_fields[field].get_default(call_default_factory=True))
 
     def _reader(self, needs: tuple[str, ...]) -> ChatReader:
@@ -242,7 +242,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[AIMessage]:
-        """Route a batch with one call of the router; order and exceptions are kept as usual."""
+        """Route a batch with one call of the router; order and exceptions are handled as for any chat model."""
         arguments = self._arguments(kwargs)
         return batches.batch(self._dispatch, list(inputs), config, arguments, return_exceptions=return_exceptions)
 
@@ -357,7 +357,7 @@ class ChatRouteLLM(RoutedFields, BaseChatModel):
                 return False
             stream.dispatch(event)
             if event.get("event") == "message-finish":
-                # nobody pumps any more once the message is there, and the run has to end
+                # once the message is complete nobody calls pump again, and the run has to end
                 for event in events:
                     stream.dispatch(event)
             return True
@@ -531,7 +531,7 @@ async def _aevents_of(
     side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any], route: Route[Any]
 ) -> AsyncIterator[Any]:
     finish = None
-    # closed on the way out: the model's stream is a task of its own, which would run on
+    # closed at the end: the model's stream is a separate task, which would keep running
     async with await side.astream_events(value, config, version="v3", **arguments) as stream:
         async for event in stream:
             if route.cost is not None and event.get("event") == "message-finish":
@@ -586,7 +586,7 @@ def _joined(results: Sequence[LLMResult]) -> LLMResult:
 
 
 def _joined_usage(results: Sequence[LLMResult]) -> dict[str, int]:
-    """Tokens of all results, in the words that older chains read; empty where a model reported none.
+    """Total tokens of all results, under the keys that older chains read; empty if a model reported none.
 
     Each model has its own form of ``llm_output``, so the usage on the messages is what can be added up.
     """

@@ -123,7 +123,7 @@ class Dispatch:
     """One wrapper's way of deciding and running calls.
 
     Each call opens a chain run of the router, as `RunnableWithFallbacks` does, and the chosen side runs as its
-    child: one model run, the side's own. The decision stands in that run's metadata and tags, and on the answer.
+    child: one model run, the side's own. The decision is in that run's metadata and tags, and on the answer.
 
     Attributes:
         strong: Answers hard calls.
@@ -172,7 +172,7 @@ class Dispatch:
     # --- deciding ---
 
     def settings(self, config: RunnableConfig, value: Any) -> CallSettings:
-        """What a call's config says about its routing."""
+        """The routing settings of a call, from its config."""
         return call_settings(config, self.routing, value)
 
     def request(
@@ -465,7 +465,7 @@ class Dispatch:
                 for chunk in chunks:
                     given.append(chunk if given else stamped(chunk, route.decision))
                     yield given[-1]
-        except GeneratorExit as exc:  # the reader has had enough, which is not an error
+        except GeneratorExit as exc:  # the reader closed the stream, which is not an error
             self._log_failure(record, route, exc)
             run.on_chain_end(output(given) if run.handlers else None)
             raise
@@ -595,7 +595,7 @@ class Dispatch:
         opened = [self._aopened(m, v, c) for m, v, c in zip(managers, values, configs, strict=True)]
         if any(manager.handlers for manager in managers):
             runs = await asyncio.gather(*opened)
-        else:  # nothing to wait for, and a task for each costs more than all the rest
+        else:  # there is nothing to wait for, and a task per call would cost more than everything else
             runs = [await run for run in opened]
         return list(zip(configs, runs, strict=True))
 
@@ -661,7 +661,7 @@ class Dispatch:
             and (decision.model in self.nested or route.on_usage is not None or isinstance(route.is_broken, ReplyWatch))
         )
         if not is_watched and isinstance(side, BaseChatModel) and side.callbacks is None:
-            # no handler here and none on the model: there is nobody to tell
+            # neither the call nor the model has a handler, so nobody would see the decision
             return None if config is None else _without_run(config)
         manager = _manager_below(run, f"{KEY}:{decision.model}")
         if self.routing.level:
@@ -676,9 +676,9 @@ class Dispatch:
         return child
 
     def _watch(self, manager: CallbackManager | AsyncCallbackManager, route: Route[Any]) -> None:
-        """Let a route see what it has to know of the side's run."""
+        """Add the handlers by which a route watches the side's run; remove those that must not see a held answer."""
         if route.is_held:
-            # it may be refused yet, so nobody is to read along: neither LangGraph's streams nor those of events
+            # the answer may still be refused, so it must not appear in LangGraph's streams or in streams of events
             for handler in [h for h in manager.handlers if isinstance(h, _StreamingCallbackHandler)]:
                 manager.remove_handler(handler)
         elif route.may_turn and manager.handlers:
@@ -690,7 +690,7 @@ class Dispatch:
 
 
 def _configs(config: RunnableConfig | list[RunnableConfig] | None, count: int) -> list[RunnableConfig]:
-    """The complete config of each call of a batch; it is only read, so calls that were given one config share it."""
+    """The complete config of each call of a batch; configs are only read, so calls with the same one share it."""
     if isinstance(config, Sequence) or (config is not None and config.get("run_id") is not None):
         return get_config_list(config, count)
     return [ensure_config(config)] * count
@@ -743,9 +743,9 @@ def _astream(
 
 
 def question_of(config: RunnableConfig) -> str | None:
-    """The question that a call stands for, where its config's metadata carries one as ``"routellm_question"``.
+    """The user's question behind a call, if the metadata of its config has one as ``"routellm_question"``.
 
-    Retrievers and other helpers put a template around the question and hand their config's metadata on.
+    Retrievers and other helpers put a template around the question and pass on the metadata of their config.
     """
     found = (config.get("metadata") or {}).get(QUESTION)
     callbacks = config.get("callbacks")
@@ -755,7 +755,7 @@ def question_of(config: RunnableConfig) -> str | None:
 
 
 def call_settings(config: RunnableConfig, routing: Routing, value: Any) -> CallSettings:
-    """What a config's ``configurable`` says about the routing of one call with this input.
+    """The routing settings of one call, from the ``configurable`` of its config.
 
     Raises:
         ConfigurationError: A value is not allowed.
@@ -764,7 +764,7 @@ def call_settings(config: RunnableConfig, routing: Routing, value: Any) -> CallS
 
 
 class _UnseenRun:
-    """In the place of a run that nobody watches, which needs no id and no events."""
+    """Stands in for a run that no handler watches, and which therefore needs no id and no events."""
 
     handlers: ClassVar[list[BaseCallbackHandler]] = []
 

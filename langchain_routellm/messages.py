@@ -25,7 +25,7 @@ from routellm_core.policy.capability import (
 )
 from routellm_core.policy.routing import RoutedOn, Routing
 
-# where chains conventionally keep the question of a dict input, most telling first
+# where chains conventionally keep the question of a dict input, the most specific first
 _QUESTION_KEYS = ("question", "query", "input", "prompt", "text")
 # block type -> what a model must accept: LangChain's own types, then those of the providers
 _BLOCK_NEEDS = {
@@ -36,7 +36,7 @@ _BLOCK_NEEDS = {
     "input_audio": AUDIO_INPUTS,
     "video": VIDEO_INPUTS,
     "video_url": VIDEO_INPUTS,
-    "media": PDF_INPUTS,  # Google's, for every kind: its mime type tells which
+    "media": PDF_INPUTS,  # Google's, for every kind: its mime type says which
     "file": PDF_INPUTS,
     "input_file": PDF_INPUTS,
     "document": PDF_INPUTS,
@@ -73,7 +73,7 @@ def message_text(message: BaseMessage) -> str:
 
 
 def conversation_of(value: Any) -> Any:
-    """The messages of an input, also of a dict that holds some; an input without messages as it is."""
+    """The messages of an input, also of a dict with messages; an input without messages is returned unchanged."""
     if isinstance(value, Mapping):
         value = value.get("messages", value)
     if isinstance(value, str | PromptValue | BaseMessage) or _looks_like_messages(value):
@@ -180,7 +180,7 @@ def input_texts(value: Any, routing: Routing) -> RoutedOn:
 
 
 def chat_needs(value: Any, kwargs: Mapping[str, Any]) -> Iterable[str]:
-    """Profile keys that a call of a chat model needs; a generator, so that nothing is scanned that nobody asks for."""
+    """Profile keys that a call of a chat model needs; a generator, so that messages are scanned only when necessary."""
     if kwargs.get("tools") or kwargs.get("functions"):
         yield TOOL_CALLING
     if kwargs.get("response_format"):

@@ -70,7 +70,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
     the run goes to that side: a tool loop stays with one provider, and the provider's prompt cache keeps working. With
     ``scope="call"`` it decides before each model call, on the same human message as long as tools are running; human
     messages that no human wrote, such as a summary in the middle of a loop, do not change the route. The decision
-    stands in the agent's state and result as ``"routellm"``, in the metadata and tags of the model's run, and on each
+    is in the agent's state and result as ``"routellm"``, in the metadata and tags of the model's run, and on each
     answer (see `routing_decision`).
 
     When a conversation moves to another model, what that model would refuse is left out, as for `ChatRouteLLM`;
@@ -206,7 +206,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         )
 
     def _of_run(self, request: ModelRequest[Any], arguments: Mapping[str, Any]) -> Decided | None:
-        """The decision of the run, unless each call has its own or the run has none (yet)."""
+        """The decision of the run; None if every call has its own, or if the run has none yet."""
         decision = RoutingDecision.from_dict(request.state.get(KEY)) if self.scope == "run" else None
         if decision is None:
             return None
@@ -227,7 +227,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         return Decided(decision, asked, settings)
 
     def _answerer(self, decision: RoutingDecision, response: ModelResponse[Any], outcome: _Outcome) -> RoutingDecision:
-        """The decision with the side that answered, where a fallback listed after this middleware stood in."""
+        """The decision with the side that answered, in case a fallback listed after this middleware took over."""
         if not outcome.only_failed:
             return decision
         name = next((model_name_on(message) for message in response.result if message.type == "ai"), None) or ""
@@ -244,7 +244,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
             return None
         from langchain_routellm.agent_recording import AgentCallRecord
 
-        # with scope="run" one decision holds for several calls: those before this one stand in the conversation
+        # with scope="run" one decision holds for several calls; the earlier ones are in the conversation
         step = 0
         if self.scope == "run":
             step = sum(_decision_id(message) == decision.id for message in request.messages)
@@ -297,7 +297,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
             # the agent opens the model's run itself: what the run shall carry has to be on the model
             update: dict[str, Any] = {
                 "metadata": {**(model.metadata or {}), KEY: decision.to_dict()},
-                # an answer that may be refused yet must not be streamed from the graph
+                # an answer that may still be refused must not be streamed from the graph
                 "tags": [*(model.tags or ()), f"{KEY}:{decision.model}", *(["nostream"] if route.is_held else ())],
             }
             watches: list[BaseCallbackHandler] = [outcome]
@@ -384,7 +384,7 @@ def _weak_answer(response: ModelResponse[Any]) -> WeakAnswer:
 
 
 def _step() -> BaseCallbackManager | None:
-    """What stands for the running step of the graph: its callback manager, which lives as long as the step."""
+    """What identifies the running step of the graph: its callback manager, which lives as long as the step."""
     callbacks = (var_child_runnable_config.get() or {}).get("callbacks")
     return callbacks if isinstance(callbacks, BaseCallbackManager) else None
 

@@ -21,7 +21,7 @@ from routellm_core.policy.tiers import tier
 
 logger = logging.getLogger("langchain_routellm")
 
-# The field that holds `policy=` as it was given: the attribute `policy` is the policy in force.
+# The field that holds the `policy=` argument; the attribute `policy` is the policy in force.
 _GIVEN_POLICY = "given_policy"
 # The field that a rebuilt model takes over from the one it was rebuilt from.
 _KNOWN_ROUTINGS = "known_routings"
@@ -43,7 +43,7 @@ _OF_A_PROVIDER = frozenset(
 
 
 class RunnableOptions(RoutingOptions, total=False):
-    """`RoutingOptions`, and what LangChain gives every runnable."""
+    """`RoutingOptions`, and the fields that every LangChain runnable has."""
 
     name: str | None
 
@@ -70,7 +70,7 @@ class KnownRoutings:
     """The routings that a model and its copies have made, so that equal options mean one policy.
 
     LangChain's ``configurable_fields`` rebuilds its model on every call, with every field. Without this each call
-    would have a policy of its own: a router loaded anew, an empty cache, an online calibration at its start.
+    would have a new policy: a router loaded again, an empty cache, an online calibration at its start.
     """
 
     _MOST = 16
@@ -115,7 +115,7 @@ class RoutedFields(_OptionFields):
     """The fields of a routed runnable beyond its two sides: every option of `RoutingOptions`.
 
     Attributes:
-        policy: The policy in force: the one that was given, or the one that the other options make.
+        policy: The policy in force: the one that was passed, or the one built from the other options.
         known_routings: What the copies of a model share; not an option.
     """
 
@@ -123,7 +123,7 @@ class RoutedFields(_OptionFields):
 
     @property
     def policy(self) -> RoutingPolicy:
-        """The policy in force: the one that was given, or the one that the other options make."""
+        """The policy in force: the one that was passed, or the one built from the other options."""
         return self._routing.policy
 
     @cached_property

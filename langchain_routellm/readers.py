@@ -36,7 +36,7 @@ class _Reader:
         return profiled_model_of(self.weak) if routed_in(self.weak) is None else None
 
     def _is_weak_unknown(self) -> bool:
-        """Whether nothing says what the weak side can do; it costs little to ask, and is so for most calls."""
+        """Whether the abilities of the weak side are unknown, as they usually are; much cheaper than reading them."""
         model = self._weak_model
         known = abilities_of(self.weak) if model is None else getattr(model, "profile", None)
         return not known and not self.routing.weak_profile
@@ -109,5 +109,5 @@ class AnyReader(_Reader):
     def fitting(
         self, side: Side, runnable: Runnable[Any, Any], value: Any, arguments: Mapping[str, Any]
     ) -> tuple[Runnable[Any, Any], Any, Mapping[str, Any]]:
-        """The call as it is."""
+        """The call unchanged."""
         return runnable, value, arguments

@@ -29,7 +29,7 @@ from routellm_core.log import Answer, Recording, Runs
 
 logger = logging.getLogger("langchain_routellm")
 
-# What a model does beside answering: told to others, kept, or waited for.
+# Fields by which a model does more than answer: it informs handlers, prints, caches, or waits.
 _OF_THE_USER = {"callbacks": None, "verbose": False, "cache": False, "rate_limiter": None}
 _DEEPEST = 20
 
@@ -120,7 +120,7 @@ def _trace_of(manager: BaseCallbackManager, run: UUID | None) -> UUID | None:
 
 
 class UsageSum(BaseCallbackHandler):
-    """Adds up the tokens of all model runs below a run: what a chain used does not stand on its output."""
+    """Adds up the tokens of all model runs below a run, because the output of a chain does not state them."""
 
     run_inline = True
 
@@ -167,12 +167,12 @@ def answer_of(output: Any, side: Any, usage: UsageSum | None = None) -> Answer:
     """An answer in the log's words.
 
     Args:
-        output: What a side gave.
+        output: The output of a side.
         side: The side.
         usage: What was used below it, where its output does not say.
     """
     message = _message_of(output)
-    if message is not None:  # it tells which model of a side that is a routed one has answered
+    if message is not None:  # it says which model of a routed side has answered
         side = leaf_of(side, message.response_metadata.get(KEY))
     model = None if message is None else _model_of(message)
     tokens: tuple[int | None, int | None] = (None, None)
@@ -227,7 +227,7 @@ def _plain(value: Any) -> Any:
 
 
 def ask(side: Runnable[Any, Any], value: Any, kwargs: Mapping[str, Any]) -> Answer:
-    """Call a silenced side as nobody's run; for a thread with an empty context."""
+    """Call a silenced side outside of any run; for a thread with an empty context."""
     usage = UsageSum()
     with tracing_context(enabled=False):
         output = side.invoke(value, {"callbacks": [usage]}, **kwargs)
@@ -264,7 +264,7 @@ def silenced(runnable: Any, depth: int = 0) -> Any:
 
 
 def _silenced_parts(value: Any, depth: int) -> Any:
-    """The value of a field with the runnables in it silenced; itself where there are none."""
+    """The value of a field with the runnables in it silenced; unchanged if it contains none."""
     if isinstance(value, Runnable):
         return silenced(value, depth)
     if isinstance(value, list | tuple) and any(isinstance(item, Runnable) for item in value):
@@ -299,7 +299,7 @@ def check_side(side: Any, name: str, depth: int = 0) -> None:
 
 
 def snapshot(value: Any) -> Any:
-    """An input as it is now: a caller may add to a list of messages before the other side reads it."""
+    """A copy of an input: a caller may append to its list of messages before the other side reads it."""
     if isinstance(value, list):
         return [snapshot(item) for item in value]
     if isinstance(value, dict):

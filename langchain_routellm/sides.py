@@ -1,4 +1,4 @@
-"""A side of a routed model: what may stand there, and what can be read off it."""
+"""A side of a routed model: what may be used as one, and what is known about it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def routed_in(runnable: Any) -> Any:
 
 
 def as_level(runnable: Any, side: Side, above: Routing) -> Any:
-    """A copy of a side whose routed model is a level of `above`'s; the model that the user holds stays as it is."""
+    """A copy of a side whose routed model is a level of `above`'s; the user's own model is not changed."""
     return replaced_model(
         runnable, lambda model: model._as_level(above, side) if hasattr(type(model), "_as_level") else model
     )
@@ -227,7 +227,7 @@ def _runs_at_its_provider(tool: Any) -> bool:
 
 
 def shown_tools(tools: Sequence[Any]) -> list[Any]:
-    """Tools as schemas in OpenAI's form, which agents read; a provider's own form stays as it is."""
+    """Tools as schemas in OpenAI's form, which agents read; schemas in a provider's own form are left unchanged."""
     return [tool if isinstance(tool, Mapping) else convert_to_openai_tool(tool) for tool in tools]
 
 
@@ -264,13 +264,13 @@ def profiled_model_of(runnable: Any) -> Any:
 
 
 def profile_of(runnable: Any) -> dict[str, Any] | None:
-    """The model profile of a side; None when it states none."""
+    """The model profile of a side; None if it has no profile."""
     profile = getattr(profiled_model_of(runnable), "profile", None)
     return dict(profile) if isinstance(profile, Mapping) else None
 
 
 def abilities_of(runnable: Any) -> dict[str, Any] | None:
-    """What a side can do as a whole: of a routed model, which finds the one that can, what either of its sides can."""
+    """What a side can do; a routed model can do what either of its sides can, since it picks the one that fits."""
     routed = routed_in(runnable)
     if routed is None:
         return profile_of(runnable)
@@ -279,7 +279,7 @@ def abilities_of(runnable: Any) -> dict[str, Any] | None:
 
 
 def provider_of(runnable: Any) -> str | None:
-    """The provider of a side's chat model, as it stands in traces; None when unknown."""
+    """The provider of a side's chat model, as traces name it; None when unknown."""
     model = chat_model_of(runnable)
     return model._get_ls_params().get("ls_provider") if isinstance(model, BaseChatModel) else None
 
@@ -316,6 +316,6 @@ def setup_of(runnable: Any) -> Setup | None:
 
 
 def model_name_on(message: BaseMessage) -> str | None:
-    """The name of the model that gave an answer, as its provider states it."""
+    """The name of the model that answered, as its provider states it."""
     name = message.response_metadata.get("model_name") or message.response_metadata.get("model")
     return name if isinstance(name, str) else None

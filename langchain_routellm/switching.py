@@ -100,7 +100,7 @@ def adapted(messages: Sequence[BaseMessage], side: Side, model: Any, other: Any,
     """The messages as `model` takes them, in a conversation that other models may have taken part in.
 
     Answers that another model gave lose thinking, signatures, ids and blocks of its provider's own tools, which are
-    told in words instead; where both sides are one model with different settings, its answers are never another's.
+    described in words instead; where both sides are one model with different settings, its answers are never another's.
     Images and files that stand in another provider's form are brought into LangChain's own. Cache markers go when only
     the model of the other side reads them. No message is written to, and messages that need no change are passed on as
     they are.
@@ -127,7 +127,7 @@ def adapted(messages: Sequence[BaseMessage], side: Side, model: Any, other: Any,
 
 
 def _may_go_back(message: AIMessage, side: Side, model: Any, other: Any, level: int) -> bool:
-    """Whether an answer can be sent to `model` as it is: the model gave it, or nothing speaks against it."""
+    """Whether an answer can be sent to `model` as it is: the model wrote it, or there is no reason against it."""
     metadata = message.response_metadata
     author, ours, theirs = (
         _provider(n) for n in (metadata.get("model_provider"), provider_of(model), provider_of(other))
@@ -143,11 +143,11 @@ def _may_go_back(message: AIMessage, side: Side, model: Any, other: Any, level: 
     if isinstance(decision, Mapping) and _is_one_model(model, other):
         return decision.get("failover") != decision.get("model")
     if isinstance(decision, Mapping):
-        # a side that has failed did not give the answer, even where the decision names it
+        # a side that failed did not write the answer, even if the decision names it
         return decision.get("model") == side and decision.get("failover") != side
     if author is not None and ours is not None and ours != theirs:
         return author == ours
-    # Nothing tells who gave it, but its blocks may.
+    # Nothing names the author, but the blocks may reveal it.
     kinds = _kinds(message)
     if ours in _KNOWN_PROVIDERS and any(_PROVIDERS_OF_BLOCKS.get(kind, ours) != ours for kind in kinds):
         return False
@@ -182,7 +182,7 @@ def _portable(message: AIMessage, provider: str | None) -> AIMessage:
             update["content"] = content or ""
     if message.additional_kwargs.keys() & set(_KWARGS_OF_ONE_ANSWER):
         update["additional_kwargs"] = _without(message.additional_kwargs, _KWARGS_OF_ONE_ANSWER)
-    if message.response_metadata:  # says how to read the content, and holds ids of the provider
+    if message.response_metadata:  # it describes the form of the content, and contains ids of the provider
         update["response_metadata"] = {}
     if message.id is not None and not message.id.startswith("lc_"):
         update["id"] = None
@@ -268,11 +268,11 @@ def must_not_think(messages: Sequence[BaseMessage], side: Any) -> bool:
     """Whether a model would refuse these messages while it thinks.
 
     Anthropic's API wants a turn that holds results of tools to begin with the thinking of its own model. A turn that
-    another model began has none.
+    another model began has no such thinking.
 
     Args:
         messages: The conversation as the model would be sent it.
-        side: The model, with whatever stands around it.
+        side: The model, with whatever wraps it.
     """
     model = chat_model_of(side)
     settings = (getattr(model, "thinking", None), bound_kwargs(side).get("thinking"))
@@ -308,7 +308,7 @@ def drops_cache_markers(model: Any, other: Any) -> bool:
 
 
 def without_cache_markers(message: M) -> M:
-    """The message without prompt-cache markers, or itself when it has none."""
+    """The message without prompt-cache markers; the same object if there are none."""
     if isinstance(message.content, str):
         return message
     content = [_without(block, _CACHE_MARKERS, ("extras", "metadata")) for block in message.content]
@@ -316,7 +316,7 @@ def without_cache_markers(message: M) -> M:
 
 
 def tool_without_cache_markers(tool: Any) -> Any:
-    """A tool, or its schema, without prompt-cache markers; itself when it has none."""
+    """A tool, or its schema, without prompt-cache markers; the same object if there are none."""
     if isinstance(tool, dict):
         return _without(tool, _CACHE_MARKERS, ("extras",))
     extras = getattr(tool, "extras", None)
@@ -331,7 +331,7 @@ def arguments_without_cache_markers(arguments: Mapping[str, Any]) -> dict[str, A
 
 
 def _without(value: Any, keys: Sequence[str], nested: Sequence[str] = ()) -> Any:
-    """A dict without these keys, here and in the dicts under `nested`; itself when it has none."""
+    """A dict without these keys, here and in the dicts under `nested`; the same object if it has none of them."""
     if not isinstance(value, dict):
         return value
     out = {k: v for k, v in value.items() if k not in keys}

@@ -110,7 +110,7 @@ class SavingsCallbackHandler(BaseCallbackHandler):
             )
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget a run that gave no answer; another model may stand in for it."""
+        """Forget a run that failed; another model may answer in its place."""
         parent = kwargs.get("parent_run_id")
         with self._lock:
             if self._running.pop(run_id, None) is not None and parent is not None:
@@ -141,14 +141,14 @@ class UsageWatch(BaseCallbackHandler):
 
     Args:
         spent: Called after each answer with its input and output tokens, None where the model reports none, and the
-            name of the model that gave it.
+            name of the model that wrote it.
     """
 
     run_inline = True
 
     def __init__(self, spent: Callable[[int | None, int | None, str | None], None]) -> None:
         self._spent = spent
-        self._names: dict[UUID, str] = {}  # of models that are running, for those whose answers state none
+        self._names: dict[UUID, str] = {}  # of running models, for those whose answers do not state a name
 
     def on_chat_model_start(
         self, serialized: Any, messages: Any, *, run_id: UUID, metadata: dict[str, Any] | None = None, **kwargs: Any
@@ -173,7 +173,7 @@ class UsageWatch(BaseCallbackHandler):
 
 
 def used_tokens(response: LLMResult) -> tuple[int | None, int | None]:
-    """Input and output tokens of an answer; None where the model reported none."""
+    """Input and output tokens of an answer; None where the model did not report them."""
     generation = response.generations[0][0] if response.generations and response.generations[0] else None
     if isinstance(generation, ChatGeneration):
         usage = getattr(generation.message, "usage_metadata", None)

@@ -41,7 +41,7 @@ class HasFingerprint(Protocol):
 
 
 class Calibration(WinRateDistribution):
-    """The distribution of a router's win rates over a sample of prompts, and the thresholds that it gives.
+    """The distribution of a router's win rates over a sample of prompts, and the thresholds that follow from it.
 
     Tied prompts always go together, so the shares of strong calls that can be reached are those of the distinct win
     rates; the closest one is taken.
@@ -209,7 +209,7 @@ class Calibration(WinRateDistribution):
         return f"router {self.router!r} ({known})"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; `from_dict` gives back an equal calibration."""
+        """The calibration as JSON values; `from_dict` returns an equal one."""
         return {
             "format": FORMAT,
             "router": self.router,
@@ -224,7 +224,7 @@ class Calibration(WinRateDistribution):
         """The calibration that `to_dict` described.
 
         Raises:
-            CheckpointError: Not the form that `to_dict` gives.
+            CheckpointError: `data` does not have the form that `to_dict` returns.
         """
         check_format(data if isinstance(data, dict) else {}, FORMAT, "calibration")
         for name in ("values", "counts"):
@@ -244,7 +244,7 @@ class Calibration(WinRateDistribution):
         return out
 
     def save(self, path: str | Path) -> None:
-        """Write the calibration to `path` as JSON; the file appears whole or not at all."""
+        """Write the calibration to `path` as JSON; the file is written completely or not at all."""
         write_json(Path(path), self.to_dict())
 
     @classmethod

@@ -108,7 +108,7 @@ class OnlineCalibration:
         self._sorted = sorted(values)
 
     def _repair(self) -> None:
-        """Make the window whole again in a child that was forked in the middle of `observe`."""
+        """Restore the window in a child process that was forked in the middle of `observe`."""
         recent = list(self._recent)[-self.window :]
         self._fill(recent + recent[: self.window - len(recent)])
 
@@ -130,7 +130,7 @@ class OnlineCalibration:
             return self._strong / self._observed if self._observed else math.nan
 
     def observe(self, win_rate: float) -> float:
-        """Take note of the next prompt and return the threshold to decide it by.
+        """Record the win rate of the next prompt and return the threshold that decides it.
 
         Args:
             win_rate: Its win rate in [0, 1].
@@ -147,7 +147,7 @@ class OnlineCalibration:
             strong = value >= threshold
             self._observed += 1
             self._strong += strong
-            # Capped, so that a stretch of traffic without a choice is not paid back by thousands of later calls.
+            # Capped, so that thousands of later calls need not make up for a stretch of traffic that left no choice.
             cap = self.window / 2.0
             self._owed = min(cap, max(-cap, self._owed + self.strong_fraction - strong))
             oldest = self._recent.popleft()
@@ -159,7 +159,7 @@ class OnlineCalibration:
     def correct(self, strong: int) -> None:
         """Note that a call did not go where its threshold said: +1 where it went to the strong model instead, else -1.
 
-        Exploration and held conversations do so; the share on target is that of the sides that answer.
+        Exploration and sticky conversations cause this; the share on target is that of the sides that answer.
         """
         with self._lock:
             cap = self.window / 2.0
@@ -239,7 +239,7 @@ class OnlineCalibration:
         """The state that `to_dict` described.
 
         Raises:
-            CheckpointError: Not the form that `to_dict` gives.
+            CheckpointError: `data` does not have the form that `to_dict` returns.
         """
         if not isinstance(data, dict):
             raise CheckpointError(f"not a saved online calibration but a {type(data).__name__}; {_ANEW}")
@@ -283,7 +283,7 @@ class OnlineCalibration:
         return out
 
     def save(self, path: str | Path) -> None:
-        """Write the state to `path` as JSON; the file appears whole or not at all."""
+        """Write the state to `path` as JSON; the file is written completely or not at all."""
         write_json(Path(path), self.to_dict())
 
     @classmethod
