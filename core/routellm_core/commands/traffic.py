@@ -13,6 +13,7 @@ import typer
 from routellm_core.commands.options import (
     AsJson,
     Command,
+    Currency,
     Prices,
     TokensOfACall,
     console_for_tables,
@@ -256,6 +257,7 @@ def report(
     data: Url,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write, an .html file.")],
     price: Prices = None,
+    currency: Currency = None,
     since: Since = None,
     until: Until = None,
     key: Annotated[str, typer.Option(help="Which feedback is quality.")] = "score",
@@ -272,7 +274,7 @@ def report(
         raise ConfigurationError(f"--out {out}: expected an .html file")
     period = {"since": parse_moment(since, "--since"), "until": parse_moment(until, "--until")}
     with TrafficDatabase(data) as database:
-        page = traffic_page(database, prices=parse_prices(price), key=key, **period)
+        page = traffic_page(database, prices=parse_prices(price), currency=currency or "", key=key, **period)
     out.write_text(page, encoding="utf-8")
     print(json.dumps({"out": str(out)}) if as_json else out)
 

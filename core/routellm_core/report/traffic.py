@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -124,13 +124,19 @@ def drift_sentence(days: Sequence[Day]) -> str | None:
 
 
 def traffic_page(
-    database: TrafficDatabase, *, prices: Mapping[str, Price] | None = None, key: str = "score", **period: Any
+    database: TrafficDatabase,
+    *,
+    prices: Mapping[str, Price] | None = None,
+    currency: str = "",
+    key: str = "score",
+    **period: Any,
 ) -> str:
     """The traffic of a log as one self-contained HTML page.
 
     Args:
         database: The log.
         prices: Prices by model or by ``"strong"`` and ``"weak"``; without, costs are those that the log has stored.
+        currency: Unit of the prices and costs, such as ``"USD"``.
         key: Which feedback is quality.
         **period: ``since`` and ``until``.
 
@@ -144,6 +150,11 @@ def traffic_page(
     learned = (database.load_state("learn") or {}).get("history", [])
     shadows = sum(side.shadows for side in summary.sides.values())
     failed = sum(side.shadow_errors for side in summary.sides.values())
+    measured, estimated = measured_saving(database, prices, **period), estimated_saving(spending, prices)
+
+    def amount(value: float) -> str:
+        return f"{_money(value)} {currency}".rstrip()
+
     return render(
         "traffic.html.jinja",
         title="Traffic report",
@@ -151,8 +162,12 @@ def traffic_page(
         first=None if summary.first is None else _day(summary.first),
         last=None if summary.last is None else _day(summary.last),
         failed=f"{failed / shadows:.0%}" if shadows and failed / shadows > _MOST_FAILED else None,
-        measured=measured_saving(database, prices, **period),
-        estimated=estimated_saving(spending, prices),
+        amount=amount,
+        currency=currency,
+        cost=f"cost, {currency}" if currency else "cost",
+        measured=measured,
+        estimated=estimated,
+        saving_bars=_saving_bars(spending, prices, measured or estimated, amount),
         money=_money_rows(spending, prices),
         users=_user_rows(database.totals("user", prices=prices or None, **period)),
         sides=[_side_row(side, summary.sides[side]) for side in _SIDES],
@@ -272,6 +287,41 @@ def _bars(days: Sequence[Day]) -> dict[str, Any] | None:
             }
         )  # fmt: skip
     return {"bars": bars, "first": _day(days[0].start), "last": _day(days[-1].start), "most": f"{most:,}"}
+
+
+def _saving_bars(
+    spending: Sequence[Spending], prices: Mapping[str, Price], saving: Saving | None, amount: Callable[[float], str]
+) -> dict[str, str] | None:
+    """What the routed calls have cost beside what the strong model alone would have; None without all costs.
+
+    Shadow answers are left out: they are the price of learning, and no part of routing.
+    """
+    paid = dict.fromkeys(_SIDES, 0.0)
+    for row in spending:
+        if row.kind != "shadow":
+            cost = cost_of(row, prices)
+            if cost is None:
+                return None
+            paid[row.side] += cost
+    routed = sum(paid.values())
+    if saving is None or routed + saving.value <= 0:
+        return None
+    always = routed + saving.value
+    ends = [] if saving.low is None or saving.high is None else [routed + saving.low, routed + saving.high]
+    scale = 479.0 / max(routed, always, *ends)
+    basis = "measured" if saving.pairs else "estimated"
+    low, high = (f"{max(0.0, scale * end):.1f}" for end in ends) if ends else ("", "")
+    return {
+        "routed": amount(routed),
+        "always": amount(always),
+        "basis": basis,
+        "words": f"cost as routed {amount(routed)}, always strong {amount(always)}, {basis}",
+        "strong_width": f"{scale * paid['strong']:.1f}",
+        "weak_width": f"{scale * paid['weak']:.1f}",
+        "always_width": f"{scale * always:.1f}",
+        "low": low,
+        "high": high,
+    }
 
 
 def _learned_row(entry: Mapping[str, Any]) -> Row:

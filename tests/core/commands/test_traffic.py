@@ -177,6 +177,15 @@ def test_report(capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path) ->
                   "It &lt;b&gt;gains&lt;/b&gt;.", "&lt;script&gt;", "differ from those before"):  # fmt: skip
         assert words in text
     assert "<script" not in text
+    # 500 strong calls at .02, 1,500 weak ones at .002
+    assert 'aria-label="cost as routed 13.00, always strong 41.00, measured"' in text
+    assert ">cost</th>" in text
+    assert "the currency of the prices" in text
+    run(capsys, "traffic", "report", "--data", url, "--out", str(page), "--price", "strong=10", "--price", "weak=1",
+        "--currency", "USD")  # fmt: skip
+    text = page.read_text()
+    for words in ("Measured: 28.00 USD", "Estimated: 27.00 USD", "as routed: 13.00 USD", ">cost, USD</th>"):
+        assert words in text
     assert "expected an .html file" in refused(capsys, "traffic", "report", "--data", url, "--out", "x.txt")
     run(capsys, "traffic", "report", "--data", url, "--out", str(page), "--since", "2020-01-01")
     assert "no calls in this period" in page.read_text()
