@@ -32,8 +32,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "core"))
 
-from routellm_core import Calibration, RoutingPolicy, RoutingRequest, ShareLimit, load_router
-from routellm_core.routers.mf import MatrixFactorizationRouter
+from routellm_core import Calibration, Router, RoutingPolicy, RoutingRequest, ShareLimit, load_router
 
 DATA = Path(os.environ.get("ROUTELLM_SHARED", ROOT.parent / "shared")) / "data"
 SHARES = (0.5, 0.3, 0.1)
@@ -72,7 +71,7 @@ def _rows(name: str, count: int) -> list[dict[str, Any]]:
         return [json.loads(line) for line, _ in zip(lines, range(count), strict=False)]
 
 
-def search_prefix(router: MatrixFactorizationRouter, train: list[str]) -> str:
+def search_prefix(router: Router, train: list[str]) -> str:
     """Add the word of the vocabulary that raises the mean win rate most, ten times."""
     calibration = router.calibration
     assert calibration is not None
@@ -90,12 +89,12 @@ def search_prefix(router: MatrixFactorizationRouter, train: list[str]) -> str:
     return " ".join(prefix)
 
 
-def _logit(router: MatrixFactorizationRouter, texts: list[str]) -> float:
+def _logit(router: Router, texts: list[str]) -> float:
     rates = router.win_rates(texts)
     return float(np.log(rates / (1 - rates)).mean())
 
 
-def moved(router: MatrixFactorizationRouter, before: list[str], after: list[str], share: float, *, to: str) -> float:
+def moved(router: Router, before: list[str], after: list[str], share: float, *, to: str) -> float:
     """Share of the prompts on the other side of a threshold that the change moves to the side `to`."""
     assert router.calibration is not None
     threshold = router.calibration.threshold(strong_fraction=share)
@@ -104,7 +103,7 @@ def moved(router: MatrixFactorizationRouter, before: list[str], after: list[str]
     return float((second if to == "strong" else ~second)[wrong].mean()) if wrong.any() else float("nan")
 
 
-def harm(attacked: list[str], router: MatrixFactorizationRouter, *, online: bool, limited: bool) -> tuple[float, float]:
+def harm(attacked: list[str], router: Router, *, online: bool, limited: bool) -> tuple[float, float]:
     """Share of strong calls of honest users, and of the one who cheats, over the second half of 20,000 calls."""
     rng = random.Random(4)
     rates = router.win_rates(attacked)
@@ -143,10 +142,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
 
 def main() -> None:
     router = load_router()
-    assert isinstance(router, MatrixFactorizationRouter)
-    folder = ROOT / "core" / "routellm_core" / "pretrained" / "mf"
-    ends = load_router("mf", folder, windows=0)
-    assert isinstance(ends, MatrixFactorizationRouter)
+    ends = load_router(windows=0)
     ends.calibration = router.calibration  # the same thresholds, so that only the reading differs
     train, attacked = prompts()
     print(f"{len(train):,} prompts to search on, {len(attacked):,} attacked\n")

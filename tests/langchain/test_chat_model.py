@@ -542,7 +542,7 @@ def test_the_bundled_router_round_trips() -> None:
         "accept_deadline",
         "accept_threshold",
     }
-    assert llm.invoke("hi").response_metadata["routellm"]["router"] == "mf"
+    assert llm.invoke("hi").response_metadata["routellm"]["router"] == "mf_vote"
 
 
 # --- fields of every chat model ---

@@ -38,7 +38,7 @@ def test_the_code_of_the_guide(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         asked = [(request.body["messages"][-1]["content"], request.body["model"]) for request in server.requests]
         forced, plain = [model for text, model in asked if text == "What is two plus two?"]
         assert (forced, plain) == ("gpt-4.1", "gpt-4.1-mini")
-    assert names["response"].metadata["selector_result"].decision["router"] == "mf"
+    assert names["response"].metadata["selector_result"].decision["router"] == "mf_vote"
     assert names["savings"].summary().strong.calls + names["savings"].summary().weak.calls == 1
     assert "strong share" in capsys.readouterr().out
 

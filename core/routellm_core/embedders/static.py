@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -26,18 +27,20 @@ from routellm_core.checks import (
     shown,
 )
 from routellm_core.embedders.base import FloatMatrix
+from routellm_core.embedders.glossary import Glossary
 from routellm_core.errors import CheckpointError, ConfigurationError, PromptError
 from routellm_core.workers import in_background
 
 CONFIG_FILE = "config.json"
 VOCAB_FILE = "vocab.txt"
 WEIGHTS_FILE = "model.safetensors"
+GLOSSARY_FILE = "glossary.txt"
 FORMAT = 1
 _MAX_VOCAB_BYTES = 64 * 1024 * 1024
 
 # Increase this whenever a feature or the splitting into words changes: vectors of saved routers must not change
 # silently.
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 # Of a long prompt, only the first and the last characters are read. The question is usually at one of the ends, and
 # this bounds the cost of a prompt of any length.
 HEAD_CHARS = 800
@@ -73,7 +76,7 @@ _LEXICON_TEXT = {
     "function": "the of and a in to is that for it as with on by at from be was are this an or",
 }
 _LEXICON_NAMES = tuple(_LEXICON_TEXT)
-_NUMBER, _STEPS = _LEXICON_NAMES.index("number"), _LEXICON_NAMES.index("steps")
+_NUMBER, _STEPS, _SCIENCE, _LAW = map(_LEXICON_NAMES.index, ("number", "steps", "science", "law"))
 _LEXICON = {word: i for i, words in enumerate(_LEXICON_TEXT.values()) for word in words.split()}
 
 _ASCII_WORDS: Callable[[str], list[str]] = re.compile(r"[a-z0-9]+|[^\sa-z0-9]").findall
@@ -140,7 +143,31 @@ SURFACE_NAMES: tuple[str, ...] = (
     "other_log_chars",
     "short",
 )
-_PROBLEM = SURFACE_NAMES.index("problem")
+_PROBLEM, _PROBLEM_LENGTH = SURFACE_NAMES.index("problem"), SURFACE_NAMES.index("problem_log_chars")
+# Of a word problem with fewer characters, nothing that was measured tells how hard it is, its length included.
+_SHORT_PROBLEM = math.log1p(160)
+# A word problem has at least so many quantities for each word, and twice as many where it does not ask how many or how
+# much; a long message with a few numbers in it is no word problem.
+_LEAST_DENSITY = 0.04
+# An ideograph says about as much as so many letters.
+_IDEOGRAPH_CHARS = 3
+_IDEOGRAPHS = re.compile(f"[{_CJK}]").findall
+_FULL_WIDTH = str.maketrans(
+    {
+        "？": "? ",
+        "！": "! ",
+        "。": ". ",
+        "，": ", ",
+        "、": ", ",
+        "；": "; ",
+        "：": ": ",
+        "（": " (",
+        "）": ") ",
+        "％": "%",
+    }
+)
+# Number of words, most frequent first, that say that a text is English, although other languages have them, too.
+_COMMON_WORDS = 4000
 
 
 def window(text: str) -> str:
@@ -155,6 +182,7 @@ def words_of(text: str) -> list[str]:
     lowered = text.lower()
     if lowered.isascii():
         return _ASCII_WORDS(lowered)
+    lowered = lowered.translate(_FULL_WIDTH)
     return _UNICODE_WORDS(_BEYOND_ASCII(_visible, unicodedata.normalize("NFD", lowered)))
 
 
@@ -171,11 +199,12 @@ def _visible(match: re.Match[str]) -> str:
 def surface_features(text: str, words: Sequence[str], pieces: int) -> list[float]:
     """Return the raw surface features of a prompt, in the order of `SURFACE_NAMES`.
 
-    Lengths and counts enter as log(1 + count). Each prompt is of one kind: multiple choice, code, word problem (a
-    question with numbers, in figures or words, that is neither of the former and has no formula), or other. The
+    Lengths and counts enter as log(1 + count); an ideograph counts as three characters, since it says as much. Each
+    prompt is of one kind: multiple choice, code, word problem (a question, dense with quantities in figures or words,
+    that is neither of the former and has no formula and hardly a word of science or law), or other. The
     ``KIND_log_...`` features give a linear head a separate slope of length for each kind: a long word problem is hard,
     a long chat message need not be. They are centred at a typical length of their kind, so that their variance is the
-    variance within the kind.
+    variance within the kind. All word problems of fewer than 160 characters have the same length.
 
     Args:
         text: The whole prompt.
@@ -186,6 +215,10 @@ def surface_features(text: str, words: Sequence[str], pieces: int) -> list[float
     chars = len(text)
     seen = window(text)
     size = len(seen) or 1
+    plain = seen.isascii()
+    if not plain:
+        chars += round(chars * len(_IDEOGRAPHS(seen)) / size * (_IDEOGRAPH_CHARS - 1))
+        seen = seen.translate(_FULL_WIDTH)
     count = len(words)
     lexicon = [0] * len(_LEXICON_NAMES)
     get = _LEXICON.get
@@ -204,13 +237,19 @@ def surface_features(text: str, words: Sequence[str], pieces: int) -> list[float
     choice = len(options) >= 2
     code = not choice and code_marks >= 3
     quantities = len(numbers) + lexicon[_NUMBER] + lexicon[_STEPS]
-    problem = not (choice or code or latex) and "?" in seen and quantities >= 3 and len(numbers) + lexicon[_NUMBER] >= 2
+    problem = (
+        quantities >= 3
+        and len(numbers) + lexicon[_NUMBER] >= 2
+        and not (choice or code or latex)
+        and lexicon[_SCIENCE] + lexicon[_LAW] < 2
+        and _asks_for_a_number(seen, quantities / (count + 1))
+    )
     other = not (choice or code or problem)
     log_chars = log1p(chars)
     option_chars = sum(len(body) for _, body in options)
     stem_chars = max(chars - option_chars, 0)
     non_ascii = non_latin = 0
-    if seen.isascii():
+    if plain:
         uppercase = len(_UPPERCASE(seen))
     else:
         uppercase = sum(map(str.isupper, seen))
@@ -263,10 +302,18 @@ def surface_features(text: str, words: Sequence[str], pieces: int) -> list[float
         1.0 if code else 0.0,
         log_chars - 6.0 if code else 0.0,
         1.0 if problem else 0.0,
-        log_chars - 5.3 if problem else 0.0,
+        max(log_chars, _SHORT_PROBLEM) - 5.3 if problem else 0.0,
         log_chars - 4.5 if other else 0.0,
         1.0 / (1.0 + count),
     ]
+
+
+def _asks_for_a_number(text: str, density: float) -> bool:
+    """Whether a text with so many quantities for each word is a word problem rather than talk with numbers in it."""
+    lowered = text.lower()
+    if "how many" in lowered or "how much" in lowered:
+        return density >= _LEAST_DENSITY
+    return density >= 2 * _LEAST_DENSITY and "?" in text
 
 
 def _count_code_marks(text: str) -> int:
@@ -292,13 +339,16 @@ class StaticEmbedder:
     wordpieces, so that a very short prompt has little weight; the *surface* part, the features of `SURFACE_NAMES`
     standardised and clipped to [-clip, clip]; and the constant 1, which gives a matrix factorization over the vector an
     intercept. In the vector of a word problem, everything except the features named ``problem...`` is multiplied by
-    `problem_rest`: its length says more about its difficulty than the subject of its story. The rows of the table
+    `problem_rest`: its length says more about its difficulty than the subject of its story. In one of fewer than 160
+    characters everything else is 0, so that all of them have the same vector: nothing that was measured tells which of
+    them are hard. The rows of the table
     include their inverse-frequency weight (SIF, Arora et al. 2017), and the scale of the surface features is stored
     with the table, so embedding needs no statistics of the batch: each row depends on its text alone, bit for bit.
 
     Any str has a finite vector: empty, very long (it is read through a window of its first 800 and last 400
     characters; lengths are of the whole), lone surrogates, control characters, any language. The bundled table knows
-    words in Latin letters; text in other scripts is represented by its surface features alone.
+    English words, and through its glossary some 2,000 forms of German, Spanish, French and Chinese; other text in Latin
+    letters is read as fragments of words, and text in other scripts by its surface features alone.
 
     Args:
         vocabulary: The V distinct wordpieces, row by row; a piece inside a word starts with ``##``.
@@ -309,6 +359,8 @@ class StaticEmbedder:
         shrinkage: Number of tokens at which the text part has half its weight, >= 0.
         problem_rest: Factor of the text part and the other surface features of a word problem, > 0.
         clip: Bound of the standardised features, > 0.
+        glossary: Text of a `Glossary`: English words for those of other languages; the most frequent words of the
+            vocabulary must come first. None: words stay as they are.
         source: Where `from_config` finds the embedder: a directory, or ``"bundled"``; None if it is not saved.
 
     Raises:
@@ -326,6 +378,7 @@ class StaticEmbedder:
         shrinkage: float = 12.0,
         problem_rest: float = 1.0,
         clip: float = 4.0,
+        glossary: str | None = None,
         source: str | Path | None = None,
     ) -> None:
         self._vocabulary = tuple(vocabulary)
@@ -357,11 +410,14 @@ class StaticEmbedder:
         self._problem_rest = float(problem_rest)
         self._mean, self._std = read_only(mean), read_only(std)
         self._source = None if source is None else str(source)
+        self._glossary_text = glossary
+        self._glossary = None if glossary is None else Glossary.of_text(glossary, self._vocabulary[:_COMMON_WORDS])
         self._fingerprint = self._digest(rows)
         own = [name.startswith("problem") for name in SURFACE_NAMES]
         rest = np.float32(self._problem_rest)
         factors = [np.full(rows.shape[1], rest), np.where(own, np.float32(1), rest), np.ones(1, dtype=np.float32)]
-        self._problem_factors = read_only(np.concatenate(factors).astype(np.float32))
+        self._problem_factors = read_only(np.concatenate(factors).astype(np.float32)[:-1])
+        self._short_problem_factors = read_only(np.append(np.zeros(rows.shape[1]), own).astype(np.float32))
         # the float32 rows hold whole numbers, so their sum is exact in any order and does not depend on the batch
         self._table = read_only(rows.astype(np.float32))
         # These tables make splitting a rare word cheap enough to do it every time. A cache of such words would be a
@@ -398,14 +454,17 @@ class StaticEmbedder:
         out = np.empty((count, self.dimension), dtype=np.float32)
         surface = np.empty((count, len(SURFACE_NAMES)), dtype=np.float64)
         problems: list[int] = []
+        short_problems: list[int] = []
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise PromptError(f"texts[{i}] is {type(text).__name__}, expected str; decode or convert it first")
             words = words_of(window(text))
+            if self._glossary is not None:
+                words = self._glossary.in_english(words, ascii_only=text.isascii())
             ids = self._ids(words)
             surface[i] = features = surface_features(text, words, len(ids))
             if features[_PROBLEM]:
-                problems.append(i)
+                (problems if features[_PROBLEM_LENGTH] > _SHORT_PROBLEM - 5.3 else short_problems).append(i)
             if ids:
                 factor = self._scale / (len(ids) + self._shrinkage)
                 np.multiply(np.add.reduce(self._table.take(ids, axis=0), axis=0), factor, out=out[i, :d])
@@ -416,7 +475,9 @@ class StaticEmbedder:
         np.minimum(np.maximum(surface, -self._clip, out=surface), self._clip, out=out[:, d:-1], casting="same_kind")
         out[:, -1] = 1.0
         if problems:
-            out[problems, :-1] *= self._problem_factors[:-1]
+            out[problems, :-1] *= self._problem_factors
+        if short_problems:
+            out[short_problems, :-1] *= self._short_problem_factors
         return out
 
     async def aembed(self, texts: Sequence[str]) -> FloatMatrix:
@@ -468,6 +529,8 @@ class StaticEmbedder:
         # the features are code, and a change of them changes the vectors
         digest.update(f"{table.shape}{FEATURES_VERSION}{','.join(SURFACE_NAMES)}".encode())
         digest.update(numbers.tobytes())
+        if self._glossary_text is not None:
+            digest.update(self._glossary_text.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()[:32]
 
     def config(self) -> dict[str, Any]:
@@ -521,6 +584,8 @@ class StaticEmbedder:
             "fingerprint": self.fingerprint,
         }
         (path / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        if self._glossary_text is not None:
+            (path / GLOSSARY_FILE).write_text(self._glossary_text, encoding="utf-8")
         (path / VOCAB_FILE).write_text("".join(piece + "\n" for piece in self._vocabulary), encoding="utf-8")
         tensors: dict[str, npt.NDArray[Any]] = {
             "table": self._table.astype(np.int8),
@@ -556,6 +621,9 @@ class StaticEmbedder:
             pieces = read_file(path / VOCAB_FILE, needed, max_bytes=_MAX_VOCAB_BYTES).decode()
             # not splitlines(), which would also split at rare line separators that are wordpieces
             vocabulary = pieces.replace("\r\n", "\n").removesuffix("\n").split("\n")
+            glossary = None
+            if os.path.lexists(path / GLOSSARY_FILE):
+                glossary = read_file(path / GLOSSARY_FILE, needed, max_bytes=_MAX_VOCAB_BYTES).decode()
             tensors = read_tensors(path / WEIGHTS_FILE, ("table", "surface_mean", "surface_std"), kinds="fi")
             found = cls(
                 vocabulary,
@@ -566,6 +634,7 @@ class StaticEmbedder:
                 shrinkage=config["shrinkage"],
                 problem_rest=config["problem_rest"],
                 clip=config["clip"],
+                glossary=None if glossary is None else glossary.replace("\r\n", "\n"),
                 source=source or path,
             )
         if found.fingerprint != config.get("fingerprint"):

@@ -33,6 +33,8 @@ BUILT_IN = {
     "knn": ("knn", "KNNRouter"),
     "corrected": ("corrected", "CorrectedRouter"),
 }
+# the bundled router is an mf with a vote beside it; without a source, both names mean this one
+_BUNDLED = ("mf", "mf_vote")
 ENTRY_POINT_GROUP = "routellm.routers"
 # patterns, compiled when first used
 _IMPORT_PATH = r"[^\W\d][\w.]*:[^\W\d][\w.]*"
@@ -63,18 +65,22 @@ def router_class(name: str) -> type[Router]:
 def load_router(
     name: str | Path = "mf", source: str | Path | None = None, *, revision: str | None = None, **options: Any
 ) -> Router:
-    """Load a router by name from a directory or a hub id; without a source, the bundled default.
+    """Load a router by name from a directory or a hub id; without arguments, the bundled one.
+
+    The bundled router is a start until you have outcomes of your own: it tells easy from hard in exam questions and
+    other tasks that have a right answer, and has no skill on general chat.
 
     Every call returns a new object, so changing an attribute of it affects nobody else.
 
     Args:
-        name: ``"random"``, ``"mf"``, ``"sw_ranking"``, ``"bert"``, ``"causal_llm"`` or ``"knn"``; a name that an
-            installed package registers in the entry-point group ``routellm.routers``; ``"package.module:Class"`` for a
-            class of your own (the module is also searched for in the working directory); or a directory that
-            `Router.save_pretrained` wrote, whose config names the router, or a `RouterFolder`.
+        name: ``"random"``, ``"mf"``, ``"mf_vote"``, ``"sw_ranking"``, ``"bert"``, ``"causal_llm"`` or ``"knn"``; a
+            name that an installed package registers in the entry-point group ``routellm.routers``;
+            ``"package.module:Class"`` for a class of your own (the module is also searched for in the working
+            directory); or a directory that `Router.save_pretrained` wrote, whose config names the router, or a
+            `RouterFolder`.
         source: Directory, or hub id ``owner/name`` (needs the ``hub`` extra, and a network on first use). Only
-            safetensors weights are loaded. None loads the bundled checkpoint of ``"mf"``, and constructs ``"random"``
-            and classes of your own with the options.
+            safetensors weights are loaded. None loads the bundled router for ``"mf"`` and ``"mf_vote"``, and constructs
+            ``"random"`` and classes of your own with the options.
         revision: Branch, tag or commit of a hub id.
         **options: Options of the router, such as ``embedder``, ``strong``, ``weak``, ``device``, ``dtype`` or ``seed``.
 
@@ -85,7 +91,7 @@ def load_router(
         CheckpointError: The checkpoint is corrupt or holds another router.
         MissingExtraError: An optional dependency is missing; the message gives the install command.
     """
-    if name == "mf" and source is None and not options:
+    if name in _BUNDLED and source is None and not options:
         return _copied(_bundled())
     if not isinstance(name, str | Path) or not str(name):
         raise ConfigurationError(f"router name {name!r:.80}: expected {_expected()}")
@@ -100,8 +106,8 @@ def load_router(
         if options:
             raise ConfigurationError(f"router {name!r} is a router object: it takes no options ({', '.join(options)})")
         return found
-    if name == "mf":
-        return found.from_pretrained(_bundled_directory(), **options)
+    if name in _BUNDLED:
+        return router_class("mf_vote").from_pretrained(_bundled_directory(), **options)
     if name in BUILT_IN and name != "random":
         raise ConfigurationError(
             f"router {name!r} is not bundled: pass its checkpoint, load_router({str(name)!r}, DIRECTORY_OR_HUB_ID)"
@@ -112,11 +118,11 @@ def load_router(
 @cache
 def _bundled() -> Router:
     """The bundled router, loaded once. Callers only get copies, which share its arrays."""
-    return router_class("mf").from_pretrained(_bundled_directory())
+    return router_class("mf_vote").from_pretrained(_bundled_directory())
 
 
 def _bundled_directory() -> Path:
-    return Path(__file__).resolve().parent.parent / "pretrained" / "mf"
+    return Path(__file__).resolve().parent.parent / "pretrained" / "mf_vote"
 
 
 def _copied(router: Router) -> Router:

@@ -64,6 +64,6 @@ def test_features_are_told_as_summands_of_the_logit():
     assert "summands of the win rate's logit" in text
     assert "share of the logit" not in text
     found = json.loads(CliRunner().invoke(app, ["Prove that 2 is prime.", "--json", "--top", "999"]).stdout)
-    constant = load_router().vector[-1]
+    constant = load_router().head.vector[-1]
     logit = np.log(found["win_rate"] / (1 - found["win_rate"]))
     assert constant + sum(f["logit"] for f in found["features"]) == pytest.approx(logit, abs=1e-4)

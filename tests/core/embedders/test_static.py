@@ -86,13 +86,25 @@ def test_surface_part_is_standardised_and_clipped() -> None:
 
 
 def test_in_a_word_problem_all_but_its_length_is_turned_down() -> None:
-    text = "Ann has 3 apples and buys 4 more. How many prime apples does she have in total?"
+    text = (
+        "Ann has 3 apples and buys 4 more, and her sister, who lives in another town, sends her a box with 12 apples "
+        "for the cake that they bake together. How many prime apples does she have in total?"
+    )
     full, turned = small().embed([text])[0], small(problem_rest=0.25).embed([text])[0]
     own = np.array([False, False, *(n.startswith("problem") for n in SURFACE_NAMES), True])
     assert turned[own] == pytest.approx(full[own])
     assert turned[~own] == pytest.approx(full[~own] * 0.25)
     other = "Tell me about apples."
     assert (small(problem_rest=0.25).embed([other]) == small().embed([other])).all()
+
+
+def test_a_short_word_problem_is_nothing_but_one() -> None:
+    texts = ["Ann has 3 apples and buys 4 more. How many has she?", "How many legs do 5 prime cats and 7 hens have?"]
+    first, second = small(problem_rest=0.25).embed(texts)
+    assert (first == second).all()
+    own = np.array([False, False, *(n.startswith("problem") for n in SURFACE_NAMES), True])
+    assert not first[~own].any()
+    assert first[own].any()
 
 
 @pytest.mark.parametrize(
@@ -103,6 +115,8 @@ def test_in_a_word_problem_all_but_its_length_is_turned_down() -> None:
         ("A shop sells 12 pens for $3 each and 5 books for $8 each. How much is that?", "problem"),
         ("Find $x^2 + 3x = 10$ for 2 < x < 5. How many are there?", "other"),
         ("Write a poem about autumn.", "other"),
+        ("How many days are in a week?", "other"),
+        ("We meet at 9, two of us late. " + "The weather was lovely and so was the food. " * 9 + "Who came?", "other"),
     ],
 )
 def test_kind_of_prompt(text: str, kind: str) -> None:

@@ -66,7 +66,7 @@ def test_explanation_of_the_bundled_router_adds_up():
     prompt = "Prove that the square root of 2 is irrational. Show every step."
     found = explain_prompt(router, prompt, router.calibration, top=1000)
     logit = sum(f.logit for f in found.features)
-    constant = router.vector[-1]  # the embedding ends with a constant 1
+    constant = router.head.vector[-1]  # the embedding ends with a constant 1
     assert logit + constant == pytest.approx(np.log(found.win_rate / (1 - found.win_rate)), abs=1e-4)
     assert {"words", "log_chars"} <= {f.feature for f in found.features}
     assert len(found.words) > 3

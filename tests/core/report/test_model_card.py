@@ -121,7 +121,7 @@ def test_the_place_to_save_to_is_checked_before_the_work(tmp_path):
 def test_the_bundled_routers_card_is_what_its_template_says():
     root = Path(__file__).resolve().parents[3]
     template = (root / "scripts" / "default_router_card.md.jinja").read_text(encoding="utf-8")
-    card = (root / "core" / "routellm_core" / "pretrained" / "mf" / "README.md").read_text(encoding="utf-8")
+    card = (root / "core" / "routellm_core" / "pretrained" / "mf_vote" / "README.md").read_text(encoding="utf-8")
     words = [part.strip() for part in re.split(r"\{\{.*?\}\}|\{%.*?%\}", template)]
     places = [card.find(part) for part in words if len(part) > 20]
     assert len(places) >= 20

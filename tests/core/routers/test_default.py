@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 import re
 import zipfile
@@ -15,7 +16,7 @@ import pytest
 import routellm_core
 from routellm_core import RoutingPolicy, load_router
 from routellm_core.embedders.static import bundled_embedder
-from routellm_core.routers.mf import MatrixFactorizationRouter
+from routellm_core.routers.mf_vote import HeadAndVoteRouter
 from routellm_core.statistics.metrics import apgr
 from routellm_core.training import BattleArrays, fit_mf
 from tests.support.shared import needs_data, rows
@@ -119,9 +120,9 @@ OTHER_LANGUAGES = [
 
 
 @pytest.fixture(scope="module")
-def router() -> MatrixFactorizationRouter:
+def router() -> HeadAndVoteRouter:
     loaded = load_router()
-    assert isinstance(loaded, MatrixFactorizationRouter)
+    assert isinstance(loaded, HeadAndVoteRouter)
     return loaded
 
 
@@ -129,37 +130,36 @@ def auc(low: np.ndarray, high: np.ndarray) -> float:
     return float(((high[:, None] > low) + 0.5 * (high[:, None] == low)).mean())
 
 
-def test_it_is_an_mf_router_over_the_bundled_embedder(router: MatrixFactorizationRouter) -> None:
-    assert router.name == "mf"
+def test_it_is_an_mf_with_a_vote_over_the_bundled_embedder(router: HeadAndVoteRouter) -> None:
+    assert router.name == "mf_vote"
+    assert router.head.name == "mf"
     assert (router.strong, router.weak) == (STRONG, WEAK)
     assert router.embedder is bundled_embedder()
     assert router.calibration is not None
     router.calibration.check_router(router)
 
 
-def test_a_proof_scores_above_a_greeting(router: MatrixFactorizationRouter) -> None:
+def test_a_proof_scores_above_a_greeting(router: HeadAndVoteRouter) -> None:
     greeting, proof = router.win_rates(["hi", "Prove that there are infinitely many primes."])
     assert greeting + 0.05 < proof
 
 
-def test_hard_prompts_score_above_easy_ones(router: MatrixFactorizationRouter) -> None:
+def test_hard_prompts_score_above_easy_ones(router: HeadAndVoteRouter) -> None:
     assert auc(router.win_rates(EASY), router.win_rates(HARD)) >= 0.88
 
 
-def test_so_do_those_that_no_choice_was_made_by(router: MatrixFactorizationRouter) -> None:
+def test_so_do_those_that_no_choice_was_made_by(router: HeadAndVoteRouter) -> None:
     assert auc(router.win_rates(FRESH_EASY), router.win_rates(FRESH_HARD)) >= 0.85
 
 
 @pytest.mark.parametrize("prompt", NO_SIGNAL + OTHER_LANGUAGES)
-def test_greetings_empty_text_and_other_languages_are_no_hard_prompts(
-    router: MatrixFactorizationRouter, prompt: str
-) -> None:
+def test_greetings_empty_text_and_other_languages_are_no_hard_prompts(router: HeadAndVoteRouter, prompt: str) -> None:
     assert router.calibration is not None
     assert router.calibration.percentile(float(router.win_rates([prompt])[0])) <= 0.6
 
 
 def test_half_the_hard_prompts_and_few_of_the_easy_ones_go_to_strong_at_a_third(
-    router: MatrixFactorizationRouter,
+    router: HeadAndVoteRouter,
 ) -> None:
     policy = RoutingPolicy(router, strong_fraction=0.3)
     hard = np.mean([d.model == "strong" for d in policy.decide_batch(HARD + FRESH_HARD)])
@@ -168,14 +168,62 @@ def test_half_the_hard_prompts_and_few_of_the_easy_ones_go_to_strong_at_a_third(
     assert easy <= 0.1
 
 
-def test_a_batch_equals_its_prompts_bit_for_bit(router: MatrixFactorizationRouter) -> None:
+PAIRS = Path(__file__).resolve().parents[3] / "scripts" / "graded_pairs_test.jsonl"
+GRADED = Path(__file__).resolve().parents[3] / "scripts" / "graded_prompts.jsonl"
+
+
+def test_harder_prompts_score_higher_whichever_is_longer(router: HeadAndVoteRouter) -> None:
+    pairs = [json.loads(line) for line in PAIRS.read_text(encoding="utf-8").splitlines()]
+    assert len(pairs) == 200
+    easier, harder = (router.win_rates([pair[side] for pair in pairs]) for side in ("easier", "harder"))
+    right = (harder > easier) + 0.5 * (harder == easier)
+    assert right.mean() >= 0.78
+    shorter = np.array([pair["longer"] == "easier" for pair in pairs])
+    assert shorter.sum() >= 40
+    assert right[shorter].mean() >= 0.6
+
+
+@pytest.mark.parametrize("language", ["de", "es", "fr", "zh"])
+def test_translations_rank_like_their_originals(router: HeadAndVoteRouter, language: str) -> None:
+    groups: dict[str, dict[str, str]] = {}
+    for row in map(json.loads, GRADED.read_text(encoding="utf-8").splitlines()):
+        groups.setdefault(row.get("group", ""), {})[row["language"]] = row["prompt"]
+    both = [texts for name, texts in groups.items() if name and {"en", language} <= set(texts)]
+    assert len(both) >= 50
+    rates = [router.win_rates([texts[name] for texts in both]) for name in ("en", language)]
+    ranks = [rate.argsort().argsort() for rate in rates]
+    assert np.corrcoef(*ranks)[0, 1] >= 0.75
+    # nor is one language sent to strong more often than the other
+    assert router.calibration is not None
+    shares = [np.mean(rate >= router.calibration.threshold(strong_fraction=0.3)) for rate in rates]
+    assert abs(shares[0] - shares[1]) <= 0.2
+
+
+def test_short_word_problems_rank_by_nothing(router: HeadAndVoteRouter) -> None:
+    rates = router.win_rates(
+        [
+            "Tom has 3 apples and buys 5 more. How many apples does he have?",
+            "A box holds 12 eggs. How many eggs are in 7 boxes, if 4 of the boxes are only half full?",
+            "There are 25 children on a bus and 8 get off. How many are left?",
+        ]
+    )
+    assert len(set(rates.tolist())) == 1
+
+
+def test_questions_with_options_are_voted_on(router: HeadAndVoteRouter) -> None:
+    question = "Which of these is a prime number?\nA. 4\nB. 7\nC. 9\nD. 15\nAnswer:"
+    assert router.deciding_text(question) == (question, True)
+    assert router.deciding_text("Which of these is a prime number: 4, 7, 9 or 15?")[1] is False
+
+
+def test_a_batch_equals_its_prompts_bit_for_bit(router: HeadAndVoteRouter) -> None:
     prompts = EASY + HARD + NO_SIGNAL + OTHER_LANGUAGES
     assert router.win_rates(prompts).tolist() == [float(router.win_rates([p])[0]) for p in prompts]
 
 
-def test_saved_again_it_is_the_same(router: MatrixFactorizationRouter, tmp_path: Path) -> None:
+def test_saved_again_it_is_the_same(router: HeadAndVoteRouter, tmp_path: Path) -> None:
     router.save_pretrained(tmp_path)
-    again = load_router("mf", tmp_path)
+    again = load_router(tmp_path)
     assert again.fingerprint == router.fingerprint
     assert again.calibration == router.calibration
     assert again.win_rates(HARD).tolist() == router.win_rates(HARD).tolist()
@@ -186,13 +234,16 @@ def test_what_ships_is_small_and_is_no_pickle_and_no_row_of_data() -> None:
     names = {str(f.relative_to(PRETRAINED)) for f in files}
     assert names == {
         "embedder/config.json",
+        "embedder/glossary.txt",
         "embedder/model.safetensors",
         "embedder/vocab.txt",
-        "mf/README.md",
-        "mf/calibration.json",
-        "mf/config.json",
-        "mf/model.safetensors",
-        "mf/trained_on.safetensors",
+        "mf_vote/README.md",
+        "mf_vote/calibration.json",
+        "mf_vote/config.json",
+        "mf_vote/head/config.json",
+        "mf_vote/head/model.safetensors",
+        "mf_vote/model.safetensors",
+        "mf_vote/trained_on.safetensors",
     }
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -202,7 +253,7 @@ def test_what_ships_is_small_and_is_no_pickle_and_no_row_of_data() -> None:
 
 
 def test_the_card_says_what_a_reader_needs() -> None:
-    card = (PRETRAINED / "mf" / "README.md").read_text(encoding="utf-8")
+    card = (PRETRAINED / "mf_vote" / "README.md").read_text(encoding="utf-8")
     for heading in ("Training data", "Licences", "Results", "How the settings were chosen", "Known limits"):
         assert heading in card
     assert bundled_embedder().fingerprint in card
@@ -210,7 +261,7 @@ def test_the_card_says_what_a_reader_needs() -> None:
 
 
 def card_apgr(benchmark: str) -> float:
-    card = (PRETRAINED / "mf" / "README.md").read_text(encoding="utf-8")
+    card = (PRETRAINED / "mf_vote" / "README.md").read_text(encoding="utf-8")
     found = re.search(rf"\| {benchmark} test, [\d,]+ \| \*\*this router\*\* \| (\d\.\d+) ", card)
     assert found is not None
     return float(found[1])
@@ -220,10 +271,10 @@ def card_apgr(benchmark: str) -> float:
 @needs_data
 @pytest.mark.parametrize(
     ("name", "file", "count", "lowest"),
-    [("MMLU", "mmlu", 12_537, 0.61), ("GSM8K", "gsm8k", 1_107, 0.59), ("MT-Bench", "mt_bench", 72, 0.75)],
+    [("MMLU", "mmlu", 12_537, 0.66), ("GSM8K", "gsm8k", 1_107, 0.59), ("MT-Bench", "mt_bench", 72, 0.74)],
 )
 def test_results_on_the_test_splits_are_those_of_the_card(
-    router: MatrixFactorizationRouter, name: str, file: str, count: int, lowest: float
+    router: HeadAndVoteRouter, name: str, file: str, count: int, lowest: float
 ) -> None:
     used = [r for r in rows(f"benchmarks/{file}") if r["split"] == "test" and not r["contaminated"]]
     assert len(used) == count
@@ -237,9 +288,7 @@ def test_results_on_the_test_splits_are_those_of_the_card(
 @pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("wanted", [0.1, 0.3, 0.5, 0.7])
-def test_the_strong_share_of_real_chats_is_within_three_points(
-    router: MatrixFactorizationRouter, wanted: float
-) -> None:
+def test_the_strong_share_of_real_chats_is_within_three_points(router: HeadAndVoteRouter, wanted: float) -> None:
     prompts = [r["turns"][0] for r in rows("preferences/arena")]
     policy = RoutingPolicy(router, strong_fraction=wanted)
     # halves, so that the share is not merely right on the sample it was fitted to as a whole
@@ -266,7 +315,7 @@ def made_up_outcomes() -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("outcomes", "lowest"), [("made up", 0.65), pytest.param("mmlu", 0.63, marks=needs_data)])
 def test_own_labels_beat_the_default_on_their_benchmark(
-    outcomes: str, lowest: float, router: MatrixFactorizationRouter
+    outcomes: str, lowest: float, router: HeadAndVoteRouter
 ) -> None:
     known = made_up_outcomes() if outcomes == "made up" else list(rows(f"benchmarks/{outcomes}"))
     used = [r for r in known if not r.get("contaminated")]
@@ -285,7 +334,9 @@ def test_own_labels_beat_the_default_on_their_benchmark(
     prompts = [r["prompt"] for r in test]
     value = apgr(trained.win_rates(prompts), strong, weak)
     assert value >= lowest
-    assert value > apgr(router.win_rates(prompts), strong, weak)
+    # on MMLU the vote has the very same rows, so that the head alone stands for a router that has not seen them all
+    default = router if outcomes == "made up" else router.head
+    assert value > apgr(default.win_rates(prompts), strong, weak)
 
 
 @needs_data

@@ -146,7 +146,7 @@ def test_a_package_takes_none_of_our_names(install, caplog):
         "[routellm.routers]\nmf = acme_thief:Router\nrandom = acme_thief:Router\nacme = acme_thief:Router\n",
         acme_thief="raise AssertionError('imported')",
     )
-    assert load_router().name == load_router("mf").name == "mf"
+    assert load_router().name == load_router("mf").name == load_router("mf_vote").name == "mf_vote"
     assert load_router("random").name == "random"
     assert router_class("mf").__module__ == "routellm_core.routers.mf"
     with caplog.at_level(logging.WARNING):
@@ -173,7 +173,7 @@ def test_a_broken_package_fails_alone(install, acme, target, source, said):
     with pytest.raises(ConfigurationError, match=rf"(?s)router 'broken'.*{said}"):
         load_router("broken")
     assert load_router("acme").name == "acme"
-    assert load_router().name == "mf"
+    assert load_router().name == "mf_vote"
     assert router_names()[-2:] == ("acme", "broken")
 
 
@@ -307,7 +307,7 @@ def test_nobody_can_spoil_the_bundled_router_of_others():
     spoilt.name = "mine"
     spoilt.note = "a note"
     for router in (before, load_router(), load_router("mf"), RoutingPolicy(strong_fraction=0.3).router):
-        assert (router.name, router.strong, router.fingerprint) == ("mf", "gpt-4-1106-preview", fingerprint)
+        assert (router.name, router.strong, router.fingerprint) == ("mf_vote", "gpt-4-1106-preview", fingerprint)
         assert router.calibration.fingerprint == fingerprint
         assert router.win_rates(["hi", "Prove it."]).tolist() == rates
         assert not hasattr(router, "note")
@@ -318,11 +318,12 @@ def test_nobody_can_spoil_the_bundled_router_of_others():
 def test_its_arrays_are_shared_and_cannot_be_written_to():
     first, second = load_router(), load_router()
     assert first is not second
-    assert np.shares_memory(first.model_vectors, second.model_vectors)
+    assert np.shares_memory(first.embeddings, second.embeddings)
     assert first.embedder is second.embedder
     assert np.shares_memory(first.calibration.values, second.calibration.values)
     arrays = {
         **{name: value for name, value in vars(first).items() if isinstance(value, np.ndarray)},
+        **{name: value for name, value in vars(first.head).items() if isinstance(value, np.ndarray)},
         **{name: value for name, value in vars(first.embedder).items() if isinstance(value, np.ndarray)},
         "values": first.calibration.values,
         "counts": first.calibration.counts,
@@ -331,6 +332,6 @@ def test_its_arrays_are_shared_and_cannot_be_written_to():
     assert {"model_vectors", "output", "_vector", "_table"} <= set(arrays)
     assert [name for name, array in arrays.items() if array.flags.writeable] == []
     with pytest.raises(ValueError, match="read-only"):
-        first.model_vectors[0] = 0
-    first.vector[:] = 0  # a copy
-    assert second.vector.any()
+        first.embeddings[0] = 0
+    first.head.vector[:] = 0  # a copy
+    assert second.head.vector.any()

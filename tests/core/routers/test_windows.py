@@ -17,6 +17,7 @@ from routellm_core.embedders.static import bundled_embedder
 from routellm_core.errors import CheckpointError, ConfigurationError
 from routellm_core.evaluation import explain_prompt
 from routellm_core.routers.mf import MatrixFactorizationRouter
+from routellm_core.routers.mf_vote import HeadAndVoteRouter
 from routellm_core.training.mf import pair_router
 
 QUESTION = "Prove that every bounded sequence of real numbers has a convergent subsequence."
@@ -48,8 +49,8 @@ def counting_router(windows: int) -> tuple[MatrixFactorizationRouter, Counting]:
 def plain() -> MatrixFactorizationRouter:
     """The bundled head without windows."""
     bundled = load_router()
-    assert isinstance(bundled, MatrixFactorizationRouter)
-    return pair_router(bundled.vector, strong="s", weak="w", embedder=bundled.embedder)
+    assert isinstance(bundled, HeadAndVoteRouter)
+    return pair_router(bundled.head.vector, strong="s", weak="w", embedder=bundled.embedder)
 
 
 @pytest.fixture(scope="module")

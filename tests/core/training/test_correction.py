@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from routellm_core import load_router
+from routellm_core import Router, load_router
 from routellm_core.embedders import bundled_embedder
 from routellm_core.errors import CheckpointError, ConfigurationError, DataError
 from routellm_core.routers.corrected import CorrectedRouter, logits
 from routellm_core.routers.function import FunctionRouter
 from routellm_core.routers.mf import MatrixFactorizationRouter
+from routellm_core.routers.mf_vote import HeadAndVoteRouter
 from routellm_core.routers.random import RandomRouter
 from routellm_core.statistics.sequential import gain_over_mix
 from routellm_core.training.correction import (
@@ -23,8 +24,9 @@ from routellm_core.training.correction import (
     win_labels,
 )
 
-HARD = ("Prove that {} is irrational.", "Derive the integral of {} step by step.")
-EASY = ("Say hello to {}.", "What is the capital of {}?", "Translate {} into French.")
+# What no router expects, so that only labels can tell: here the weak model fails on what looks easy.
+HARD = ("Say hello to {}.", "Translate {} into French.")
+EASY = ("Prove that {} is irrational.", "What is the capital of {}?", "Derive the integral of {} step by step.")
 WORDS = tuple(
     f"{a}{b}" for a in ("alpha", "beta", "gamma", "delta", "omega") for b in ("root", "field", "wave", "line")
 )
@@ -41,11 +43,11 @@ def traffic(n: int, seed: int) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("router", [load_router(), RandomRouter(3), FunctionRouter(lambda ps: [0.5] * len(ps))])
-def test_a_hundred_pairs_correct_any_router(router: object) -> None:
+def test_a_hundred_pairs_correct_any_router(router: Router) -> None:
     prompts, strong, weak = traffic(120, 0)
     new, s, w = traffic(3000, 1)
-    corrected = correct_router(router, prompts, strong, weak)  # type: ignore[arg-type]
-    before = gain_over_mix(router.win_rates(new), s - w, 0.3)  # type: ignore[attr-defined]
+    corrected = correct_router(router, prompts, strong, weak)
+    before = gain_over_mix(router.win_rates(new), s - w, 0.3)
     after = gain_over_mix(corrected.win_rates(new), s - w, 0.3)
     assert after.value > before.value + 0.03
     assert after.z > 5
@@ -63,8 +65,9 @@ def test_labels_of_chance_leave_the_order_of_the_router_in_use() -> None:
 
 def test_a_corrected_mf_is_an_ordinary_mf(tmp_path: Path) -> None:
     prompts, strong, weak = traffic(150, 4)
-    router = load_router()
-    assert isinstance(router, MatrixFactorizationRouter)
+    bundled = load_router()
+    assert isinstance(bundled, HeadAndVoteRouter)
+    router = bundled.head
     corrected = correct_router(router, prompts, strong, weak, strong="a", weak="b")
     assert isinstance(corrected, MatrixFactorizationRouter)
     assert (corrected.strong, corrected.weak, corrected.windows) == ("a", "b", router.windows)

@@ -365,7 +365,7 @@ def test_repeats_of_a_prompt_are_one_pair(log: Log, tmp_path: Path) -> None:
 def test_failed_shadows_are_refused(log: Log, tmp_path: Path) -> None:
     log.calls(200).label()
     failed = [an_answer(1000 + i, "strong", "shadow", error="TimeoutError", text=None) for i in range(40)]
-    log.database.write({"calls": [a_call(1000 + i, router="mf") for i in range(40)], "answers": failed})
+    log.database.write({"calls": [a_call(1000 + i, router="mf_vote") for i in range(40)], "answers": failed})
     with pytest.raises(DataError, match="of 240 shadow answers failed"):
         learn(log.url, tmp_path / "mine", router=load_router())
 
@@ -425,7 +425,7 @@ def test_replay_tells_what_another_router_would_have_scored(log: Log, tmp_path: 
         name = "hard"
 
         def _win_rates(self, texts: list[str]) -> list[float]:
-            return [0.9 if text.startswith(("Prove", "Derive")) else 0.1 for text in texts]
+            return [0.9 if text.startswith(("Say", "Translate")) else 0.1 for text in texts]
 
     found = replay(log.database.outcomes(), router=Hard(), strong_fraction=SHARE)
     assert found.refusal is None
