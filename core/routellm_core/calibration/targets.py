@@ -343,7 +343,7 @@ def quality_target(
 
     The first share that reaches a level on a sample is, by luck, often too small. So the realised value is
     cross-fitted: each random half is measured with the threshold chosen on the other half. The interval is the
-    bootstrap's at the threshold itself (its coverage: tests and docs/evaluation.md).
+    bootstrap's at the threshold itself (its coverage: tests and docs/calibrate.md).
 
     Args:
         win_rates: (n,) win rates.

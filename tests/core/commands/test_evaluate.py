@@ -537,16 +537,23 @@ def test_public_names_of_evaluation():
     assert all(hasattr(evaluation, name) for name in evaluation.__all__)
 
 
-def test_the_code_of_the_documentation_runs():
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        ("calibrate.md", ("--data", "--out", "--field", "--strong-fraction"), 5),
+        ("evaluation.md", ("--data", "--price", "--benchmark"), 2),
+    ],
+)
+def test_the_code_of_the_documentation_runs(name, options, count):
     from pathlib import Path
 
-    page = (Path(__file__).resolve().parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[3] / "docs" / name).read_text(encoding="utf-8")
     blocks = [part.split("```")[0] for part in page.split("```python\n")[1:]]
-    assert len(blocks) >= 5
+    assert len(blocks) >= count
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "docs/evaluation.md", "exec"), names)
-    for option in ("--data", "--price", "--benchmark", "--out", "--field", "--strong-fraction"):
+        exec(compile(block, name, "exec"), names)
+    for option in options:
         assert option in page
 
 
