@@ -122,7 +122,7 @@ def main() -> None:
             found.append(measure(rows, draw, gold, test, embedder))
             with given.out.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(found[-1]) + "\n")
-    print(f"APGR on {test.title}, {len(test.prompts):,} prompts\n\n{tables(found)}")
+    print(f"APGR on {test.title}\n\n{tables(found)}")
 
 
 if __name__ == "__main__":

@@ -186,19 +186,20 @@ def test_a_bound_that_allows_everything_is_not_printed():
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "costs"), [(80, None), (300, None), (80, (10.0, 1.0))])
 def test_the_interval_covers_the_gain_over_the_better_model(n, costs):
-    """Complementary and equally good models: the hard case, because which one is better is chance."""
+    """Complementary and equally good models: the hard case, because which one is better is chance.
+
+    All samples count, also those whose means differ so much that the basis is a static mix, for every mix of equally
+    good models is as good as either. Of 400 samples of 80 prompts without costs 97.0 % cover the gain; of those with
+    the basis best_single alone it is 98.7 %, because there the two means are close.
+    """
     to_a = [1.0 - NormalDist(mean, 0.25).cdf(0.45) for mean in (0.6, 0.4)]  # on the prompts of either kind
     truth = (to_a[0] * 0.54 + (1 - to_a[0]) * 0.15 + to_a[1] * 0.15 + (1 - to_a[1]) * 0.54) / 2 - (0.54 + 0.15) / 2
-    covered = total = 0
+    covered = 0
     for seed in range(100):
         rates, a, b = complementary_pair(n, seed, right=(0.54, 0.54))
         found = verdict(rates, a, b, draws=100, seed=seed, threshold=0.45, **priced(costs))
-        if costs is None and found.basis != "best_single":
-            continue
-        total += 1
         covered += found.gain.low <= truth <= found.gain.high
-    assert total > 50
-    assert covered / total >= 0.92 - 0.05  # 0.92, less two standard errors of 100 samples
+    assert covered / 100 >= 0.92 - 0.05  # 0.92, less two standard errors of 100 samples
 
 
 def test_a_given_threshold_is_judged_as_it_is():
