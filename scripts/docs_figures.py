@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "docs" / "assets"
 TITLE = "### MMLU test"
 SHOWN = {  # rows of the table -> name in the chart, class of its colour
-    "mf (bundled)": ("the bundled router", "a"),
+    "mf_vote (bundled)": ("the bundled router", "a"),
     "bert (gold rows)": ("bert, trained on 1,700 graded answers", "b"),
 }
 CLI = [sys.executable, "-c", "import sys; sys.argv[0] = 'routellm'; from routellm_core.cli import main; main()"]
