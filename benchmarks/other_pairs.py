@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "core"))
 
 from routellm_core import Router, load_router
-from routellm_core.evaluation import apgr, evaluate_router
+from routellm_core.evaluation import apgr, evaluate_router, prompt_length
 
 DATA = Path(os.environ.get("ROUTELLM_SHARED", ROOT.parent / "shared")) / "data"
 HEADING, NEXT_HEADING = "## Other pairs of models", "## What the results say"
@@ -46,12 +46,6 @@ def read_rows(name: str) -> list[dict[str, Any]]:
     with gzip.open(DATA / "pairs" / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     return [row for row in rows if row["split"] == "test" and not row.get("contaminated")]
-
-
-def lengths(prompts: Sequence[str]) -> np.ndarray:
-    """Prompt length as a win rate."""
-    chars = np.array([len(prompt) for prompt in prompts], dtype=float)
-    return np.asarray(chars / (chars.max() + 1.0))
 
 
 def mt_bench(router: Router) -> list[tuple[str, str, str]]:
@@ -97,7 +91,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def numbers(router: Router) -> dict[str, Any]:
     """The rows of both tables; the model card has them, too."""
-    router_pairs, length_pairs = gsm8k_pairs(router.win_rates), gsm8k_pairs(lengths)
+    router_pairs, length_pairs = gsm8k_pairs(router.win_rates), gsm8k_pairs(prompt_length)
     return {
         "mt_bench": [*mt_bench(router), *PAPER],
         "gsm8k": [("bundled", *distribution(router_pairs)), ("prompt length", *distribution(length_pairs))],

@@ -33,6 +33,7 @@ from open_models import minilm
 
 from routellm_core.calibration import Calibration
 from routellm_core.embedders.static import SURFACE_NAMES, StaticEmbedder
+from routellm_core.evaluation import prompt_length
 from routellm_core.report.escaping import Markdown
 from routellm_core.report.rendering import render
 from routellm_core.routers.base import Router
@@ -193,7 +194,7 @@ def card_numbers(
     pairs = [
         (label, str(count), f"{100 * ours:.0f} %", f"{100 * length:.0f} %")
         for (label, count, ours), (_, _, length) in zip(
-            measured.test_pairs(router.win_rates), measured.test_pairs(other_pairs.lengths), strict=True
+            measured.test_pairs(router.win_rates), measured.test_pairs(prompt_length), strict=True
         )
     ]
     print("test pairs:", pairs)
