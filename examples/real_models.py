@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import llamaindex_stand_ins
 from langchain_core.prompts import ChatPromptTemplate
-from llama_index.core import SimpleDirectoryReader, VectorStoreIndex
+from llama_index.core import PromptTemplate, SimpleDirectoryReader, VectorStoreIndex
 from llama_index.core.instrumentation import get_dispatcher
 from small_models import STRONG, WEAK, NoModelsError, Servers, chat_models, default_folder, questions, running
 
@@ -112,7 +112,10 @@ def llama_index(policy: RoutingPolicy, servers: Servers) -> None:
     ]
     documents = SimpleDirectoryReader(str(Path(__file__).with_name("data"))).load_data()
     index = VectorStoreIndex.from_documents(documents, embed_model=llamaindex_stand_ins.WordEmbedding())
-    engine = index.as_query_engine(llm=RouteLLM(strong=models[0], weak=models[1], policy=policy), similarity_top_k=1)
+    # LlamaIndex's own prompt is made for larger models: a base model has nothing to add after its last line
+    brief = PromptTemplate("{context_str} {query_str}")
+    llm = RouteLLM(strong=models[0], weak=models[1], policy=policy)
+    engine = index.as_query_engine(llm=llm, similarity_top_k=1, text_qa_template=brief)
     print("\nLlamaIndex: index.as_query_engine(llm=RouteLLM)")
     for question in QUESTIONS:
         print(f"  {question}  {' '.join(str(engine.query(question)).split())}")
