@@ -24,7 +24,7 @@ ASSETS = ROOT / "docs" / "assets"
 TITLE = "### MMLU test"
 SHOWN = {  # rows of the table -> name in the chart, class of its colour
     "mf_vote (bundled)": ("the bundled router", "a"),
-    "bert (gold rows)": ("bert, trained on 1,700 graded answers", "b"),
+    "prompt length": ("by length: the longest prompts to strong", "b"),
 }
 CLI = [sys.executable, "-c", "import sys; sys.argv[0] = 'routellm'; from routellm_core.cli import main; main()"]
 COMMAND = ["hi", "Thanks, that helped!", "Prove that the square root of 2 is irrational."]
@@ -159,7 +159,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if data is not None:
             (Path(folder) / "benchmarks").symlink_to(data.resolve())  # the page shows the command: no path of a machine
-            evaluate = ["evaluate", "--router", "mf", "--benchmark", "mmlu", "--data", "benchmarks", "--out", "report"]
+            evaluate = ["evaluate", "--router", "mf_vote", "--benchmark", "mmlu", "--data", "benchmarks", "--out", "report"]
             subprocess.run([*CLI, *evaluate], check=True, cwd=folder, stdout=subprocess.DEVNULL)
             screenshot(Path(folder) / "report" / "report.html", ASSETS / "report.png", height=1560)
 
