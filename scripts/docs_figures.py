@@ -159,7 +159,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if data is not None:
             (Path(folder) / "benchmarks").symlink_to(data.resolve())  # the page shows the command: no path of a machine
-            evaluate = ["evaluate", "--router", "mf_vote", "--benchmark", "mmlu", "--data", "benchmarks", "--out", "report"]
+            evaluate = ["evaluate", "-r", "mf_vote", "--benchmark", "mmlu", "--data", "benchmarks", "--out", "report"]
             subprocess.run([*CLI, *evaluate], check=True, cwd=folder, stdout=subprocess.DEVNULL)
             screenshot(Path(folder) / "report" / "report.html", ASSETS / "report.png", height=1560)
 
