@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 BUILT_IN = {
     "random": ("random", "RandomRouter"),
     "mf": ("mf", "MatrixFactorizationRouter"),
-    "mf_vote": ("mf_vote", "HeadAndVoteRouter"),
     "sw_ranking": ("sw_ranking", "SimilarityWeightedRouter"),
     "bert": ("bert", "BERTRouter"),
     "causal_llm": ("causal_llm", "CausalLLMRouter"),
     "knn": ("knn", "KNNRouter"),
+    "mf_vote": ("mf_vote", "HeadAndVoteRouter"),
     "corrected": ("corrected", "CorrectedRouter"),
 }
 # the bundled router is an mf with a vote beside it; without a source, both names mean this one

@@ -180,7 +180,7 @@ def test_the_report_says_where_its_numbers_come_from(outcomes, tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert re.search(r"<li>Date: \d{4}-\d\d-\d\d</li>", page)
     assert "<li>Command: " in page
-    assert re.search(r"<li>Router mf: trained on [\d,]+ prompts</li>", page)
+    assert re.search(r"<li>Router mf_vote: trained on [\d,]+ prompts</li>", page)
     assert "The router was trained on none of them." in page
     first_use = page.index(">Metrics<")
     assert page.index("APGR: the mean share of the gap") < page.index('<th scope="col">APGR')
@@ -236,7 +236,7 @@ def test_evaluate_tells_apart_what_is_called_the_same(outcomes, tmp_path, monkey
     )  # fmt: skip
     found = json.loads(result.stdout)
     assert [f["benchmark"] for f in found] == [f"{tmp_path.name}/mine", "other/mine"]
-    assert [r["name"] for r in found[0]["routers"]] == ["mf (bundled)", "mf (copy)"]
+    assert [r["name"] for r in found[0]["routers"]] == ["mf_vote (bundled)", "mf_vote (copy)"]
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
 
 
