@@ -51,7 +51,12 @@ class _Serving(NamedTuple):
     scoring: Scoring
     cache: WinRateCache
     version: str  # of the router
+    fingerprint: str  # of the router when this was made: reading it hashes all weights, or asks a store
     watch: ShareWatch | None  # of the share that is wanted and that nothing keeps
+
+    def has_router_of(self, other: _Serving) -> bool:
+        """Whether the routers of both are the same one, or equal."""
+        return self.router is other.router or self.fingerprint == other.fingerprint
 
 
 class RoutingPolicy:
@@ -212,7 +217,7 @@ class RoutingPolicy:
                 threshold = before.threshold if strong_fraction is None else None
             online = before.online is not None and strong_fraction is not None
             serving = self._made(new, calibration, threshold, strong_fraction, online)
-            if new.fingerprint == before.router.fingerprint:
+            if serving.has_router_of(before):
                 serving = serving._replace(cache=before.cache)
             self._serving = serving
 
@@ -254,6 +259,7 @@ class RoutingPolicy:
                 else self.exploration.threshold(calibration, strong_fraction)
             )
         assert threshold is not None
+        fingerprint = router.fingerprint
         return _Serving(
             router,
             calibration,
@@ -262,7 +268,8 @@ class RoutingPolicy:
             following,
             Scoring(router, self.deadline),
             WinRateCache(self.cache_size),
-            router.fingerprint[:_VERSION_DIGITS],
+            fingerprint[:_VERSION_DIGITS],
+            fingerprint,
             ShareWatch(strong_fraction) if strong_fraction is not None and following is None else None,
         )
 

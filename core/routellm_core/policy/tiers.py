@@ -99,12 +99,12 @@ class TierPolicy(RoutingPolicy):
             return strong
         return None if above is None else max(0.0, above - strong)
 
-    def reach(self, win_rates: Floats, fingerprint: str) -> Floats:
-        """Share of the calls with each of n win rates of a router that get to this level, float64 (n,)."""
+    def reach(self, win_rates: Floats, inner: _Serving) -> Floats:
+        """Share of the calls with each of n win rates of `inner`'s router that get to this level, float64 (n,)."""
         outer = self._outer
-        above = outer.reach(win_rates, fingerprint) if isinstance(outer, TierPolicy) else np.ones(len(win_rates))
+        above = outer.reach(win_rates, inner) if isinstance(outer, TierPolicy) else np.ones(len(win_rates))
         serving = outer._serving
-        if serving.router.fingerprint != fingerprint:
+        if not serving.has_router_of(inner):
             return above * self._part_of_outer()
         if outer.exploration is None:
             strong = (win_rates >= serving.threshold).astype(np.float64)
@@ -121,12 +121,11 @@ class TierPolicy(RoutingPolicy):
     def _derived(self, outer: _Serving, inner: _Serving) -> _Serving:
         """What decides at this level, where the levels above decide by `outer`."""
         share, calibration = inner.strong_fraction, inner.calibration
-        same = outer.router.fingerprint == inner.router.fingerprint
-        cache = outer.cache if same else inner.cache
+        cache = outer.cache if outer.has_router_of(inner) else inner.cache
         if share is None or calibration is None:
             return inner._replace(cache=cache)
         self._check_sum(share)
-        weights = self.reach(calibration.values, inner.router.fingerprint)
+        weights = self.reach(calibration.values, inner)
         reached = float(weights @ calibration.counts) / calibration.count
         part = _part(calibration, weights)
         wanted = min(1.0, share / reached) if reached > 0.0 else float(share > 0.0)
@@ -161,8 +160,7 @@ class TierPolicy(RoutingPolicy):
         share = self._serving.strong_fraction
         if share is None:
             return
-        outer, inner = self._outer.router, self.router
-        same = outer.fingerprint == inner.fingerprint
+        same = self._outer._serving.has_router_of(self._serving)
         if not same and self.available is None:
             logger.warning(
                 "strong_fraction=%s of the nested model is a share of the calls that get to it, not of all calls: the "
@@ -175,8 +173,8 @@ class TierPolicy(RoutingPolicy):
                 "levels, %r and %r, are independent of each other; give both levels one router, or the nested model "
                 "online=True",
                 share,
-                outer.name,
-                inner.name,
+                self._outer.router.name,
+                self.router.name,
             )
 
 
@@ -222,7 +220,7 @@ class TierRouting(Routing):
         """What the policy is asked, with the win rate where the level above knows it for the same texts."""
         request = Routing.request(self, settings, gap=gap, texts=texts)
         handed = _HANDED.get()
-        if handed is None or request.force is not None or handed.fingerprint != self.policy.router.fingerprint:
+        if handed is None or request.force is not None or not handed.serving.has_router_of(self.policy._current()):
             return request
         decision = handed.decisions.get(tuple(request.prompts))
         if decision is None:
@@ -276,12 +274,12 @@ class _Handed:
     """What a level knows of the calls that it hands down.
 
     Attributes:
-        fingerprint: Of its router.
+        serving: What it decided with.
         decisions: Its decisions by the texts that they were made on.
         settings: Settings of the call, where it is one.
     """
 
-    fingerprint: str
+    serving: _Serving
     decisions: Mapping[tuple[str, ...], RoutingDecision]
     settings: CallSettings | None
 
@@ -299,7 +297,7 @@ def handed_down(routing: Routing, decided: Sequence[Decided]) -> Iterator[None]:
     """
     decisions = {tuple(one.request.prompts): one.decision for one in decided if one.request.prompts}
     settings = decided[0].settings if len(decided) == 1 else None
-    token = _HANDED.set(_Handed(routing.policy.router.fingerprint, decisions, settings))
+    token = _HANDED.set(_Handed(routing.policy._serving, decisions, settings))
     try:
         yield
     finally:

@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routellm_core import Calibration, ConfigurationError, OnlineCalibration, RoutingDecision, RoutingPolicy
+from routellm_core import (
+    Calibration,
+    ConfigurationError,
+    OnlineCalibration,
+    RouterError,
+    RoutingDecision,
+    RoutingPolicy,
+)
 from routellm_core.policy.capability import IMAGE_INPUTS, MAX_INPUT_TOKENS, TOOL_CALLING
 from routellm_core.policy.decision import RoutingRequest
 from routellm_core.policy.routing import CallSettings, Decided, Routing
@@ -39,6 +46,18 @@ class OtherRouter(ScriptedRouter):
     def _win_rates(self, prompts: list[str]) -> Any:
         self.calls.append(list(prompts))
         return np.array([(hash_of(prompt) % 1000 + 0.5) / 1000 for prompt in prompts])
+
+
+class StoreRouter(ScriptedRouter):
+    """Its fingerprint asks a store over the network, which may be down."""
+
+    down = False
+
+    @property
+    def fingerprint(self) -> str:
+        if self.down:
+            raise RouterError("the store is down")
+        return super().fingerprint
 
 
 def hash_of(prompt: str) -> int:
@@ -263,6 +282,33 @@ def test_the_win_rate_of_the_same_texts_is_handed_down(two):
         other = level.request(CallSettings(), gap=lambda: None, texts=lambda: "p=0.2 y")
     assert level.policy.decide(other).win_rate == 0.2  # another text is scored
     assert router.calls == [["p=0.2 y"]]
+
+
+@pytest.mark.parametrize("same_object", [True, False])
+def test_calls_never_read_the_fingerprint_of_a_router(same_object: bool):
+    router = StoreRouter()
+    other = router if same_object else StoreRouter()
+    above = routing(router, strong_fraction=0.1)
+    inner = routing(other, strong_fraction=0.3), routing(other, threshold=0.6)
+    levels = [tier(above, "weak", each) for each in inner]
+    router.down = other.down = True
+    for level in levels:
+        assert handed(above, level, above.policy.decide("p=0.65 x"), "p=0.65 x")[2].model == "strong"
+    assert router.prompts == ["p=0.65 x"]
+    assert other is router or other.prompts == []
+    # another threshold above, without a check of its calibration, which reads the fingerprint
+    above.policy._serving = above.policy._serving._replace(threshold=0.8)
+    assert levels[0].policy.decide("p=0.65 x").threshold < 0.6
+
+
+def test_a_win_rate_is_not_handed_to_a_level_whose_router_was_replaced():
+    router, other = ScriptedRouter(), OtherRouter()
+    above, inner = routing(router, strong_fraction=0.1), routing(router, threshold=0.3)
+    level = tier(above, "weak", inner)
+    decision = above.policy.decide("p=0.65 x")
+    inner.policy.replace(router=other)
+    assert handed(above, level, decision, "p=0.65 x")[2].router == "other"
+    assert other.prompts == ["p=0.65 x"]
 
 
 def test_the_hardest_of_several_texts_is_not_the_win_rate_of_one(two):
