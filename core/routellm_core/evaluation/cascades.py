@@ -47,12 +47,12 @@ class CascadeEvaluation:
             ``"does_not_pay"`` where it is surely below zero over one of them, else ``"undecided"``.
         sentence: The outcome in one sentence.
         threshold: The threshold to use: prompts from this win rate on go to the strong model at once.
-        accept_band: Win rates within which weak answers are to be checked, ``(low, high)``.
+        accept_band: Win rates from ``low`` to below ``high`` within which weak answers are to be checked.
         strong_fraction: Share of prompts that go to the strong model at once.
         checked: Share of prompts whose weak answer is checked.
         escalated: Share of prompts whose weak answer is refused.
         accepted_quality: Mean score of the weak answers that the check accepts, over all prompts; NaN if there are
-            none.
+            none, which `to_dict` gives as None.
         refused_quality: Mean score of those that it refuses, likewise.
         quality: Mean score of the cascade.
         cost: Mean cost of one of its calls; of a refused answer, both calls count.
@@ -82,8 +82,12 @@ class CascadeEvaluation:
     confidence: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values."""
-        return asdict(self)
+        """Everything as JSON values; NaN becomes None."""
+        found = asdict(self)
+        for name in ("accepted_quality", "refused_quality"):
+            if np.isnan(found[name]):
+                found[name] = None
+        return found
 
 
 def evaluate_cascade(
@@ -252,10 +256,11 @@ class _Case:
     def _edges(self, rows: npt.NDArray[np.intp]) -> _Edges:
         """The edges whose cascade lies highest above the static mix of its cost, on these rows."""
         rates = self.rates[rows]
-        uppers = [*np.unique(np.quantile(rates, np.linspace(0.0, 1.0, _EDGES), method="higher")), np.inf]
+        # 1 is the highest threshold that a policy takes; prompts with this win rate are strong in all of them
+        uppers = np.unique([*np.quantile(rates, np.linspace(0.0, 1.0, _EDGES), method="higher"), 1.0])
         lowers = [0.0, *uppers[1:-1]] if self.band is None else [self.band[0]]
         mix = self._mix(rows)
-        best, found = (False, -np.inf), _Edges(np.inf, (0.0, np.inf))
+        best, found = (False, -np.inf), _Edges(1.0, self.band or (0.0, 1.0))
         for upper in reversed(uppers):
             for lower in lowers:
                 if lower >= upper:
@@ -266,8 +271,7 @@ class _Case:
                 above = (checks, float(quality - np.interp(cost, *mix)))
                 if above[0] > best[0] or (above[0] == best[0] and above[1] > best[1] + 1e-12):
                     best, found = above, edges
-        low, high = found.band  # nothing at once to the strong model: as a threshold and as a band, that is 1
-        return _Edges(min(found.threshold, 1.0), (low, min(high, 1.0)))
+        return found
 
     # --- intervals ---
 

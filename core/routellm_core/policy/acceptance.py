@@ -68,7 +68,8 @@ class Acceptance:
         check: Gets the `WeakAnswer` and, where it takes two arguments, the messages of the call; returns True or
             False, or a score for which `threshold` decides; may be a coroutine function.
         threshold: A score of at least this is accepted.
-        band: Win rates ``(low, high)`` within which weak answers are checked; None checks all.
+        band: Win rates ``(low, high)``, from the first to below the second, within which weak answers are checked;
+            None checks all.
         after: Characters of a stream after which its beginning is judged and, once accepted, passed on; None holds
             a stream until it is complete.
         deadline: Seconds that the check may take; a check that takes longer, or fails, accepts nothing.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from routellm_core import ConfigurationError, DataError
+from routellm_core import ConfigurationError, DataError, RoutingDecision
 from routellm_core.evaluation.cascades import evaluate_cascade
+from routellm_core.policy.acceptance import Acceptance
 
 
 def planted(count=3000, seed=0, *, check=0.95, router=0.5):
@@ -59,6 +62,30 @@ def test_the_band_is_used_as_it_is_given():
     inside = (rates >= 0.2) & (rates < 0.4) & (rates < found.threshold)
     assert found.checked == pytest.approx(inside.mean())
     assert found.escalated == pytest.approx((inside & ~accepted).mean())
+
+
+def test_edges_are_chosen_by_what_a_policy_with_them_does_at_a_win_rate_of_1():
+    """Checking the prompts at 1 would gain most, but every threshold sends them to the strong model at once."""
+    rates = np.repeat([0.2, 0.6, 1.0], [60, 60, 280])
+    strong, weak = np.ones(400), np.concatenate([np.ones(60), np.zeros(60), np.tile([1.0, 0.0], 140)])
+    accepted = np.where(rates == 0.6, 1.0, weak)
+    order = np.random.default_rng(0).permutation(400)
+    columns = (column[order] for column in (rates, accepted, strong, weak))
+    found = evaluate_cascade(*columns, strong_cost=10.0, weak_cost=1.0, draws=200)
+    assert (found.threshold, found.accept_band, found.strong_fraction) == (0.6, (0.0, 0.6), 0.85)
+    assert found.over_mix.value == pytest.approx(0.075)
+    check = Acceptance(lambda answer: True, band=found.accept_band)
+    asked = [rate for rate in np.unique(rates) if check.concerns(RoutingDecision("weak", rate, found.threshold, "mf"))]
+    assert asked == [0.2]
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+def test_a_check_that_never_says_the_other_thing_has_no_score_of_it_in_json(accepts):
+    rates, _, strong, weak = planted(200)
+    found = evaluate_cascade(rates, np.full(200, accepts), strong, weak, strong_cost=10.0, weak_cost=1.0, draws=50)
+    values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert values["refused_quality" if accepts else "accepted_quality"] is None
+    assert values["accepted_quality" if accepts else "refused_quality"] == weak.mean()
 
 
 def test_a_score_is_compared_with_the_threshold():
