@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 from llama_index.core.callbacks.token_counting import get_tokens_from_response
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
@@ -70,8 +71,8 @@ class RouteLLMDecisionEvent(BaseEvent):
         return "RouteLLMDecisionEvent"
 
 
-# The latest chat answer that was counted in this context, and its call.
-_COUNTED: ContextVar[tuple[Any, Any] | None] = ContextVar("routellm_counted", default=None)
+# The latest answer that was counted in this context: its decision, its event's id and the answer.
+_COUNTED: ContextVar[tuple[Any, str, Any] | None] = ContextVar("routellm_counted", default=None)
 
 
 class SavingsEventHandler(BaseEventHandler):
@@ -130,17 +131,29 @@ def used_tokens(event: BaseEvent, decision: dict[str, Any]) -> tuple[int | None,
 
     Args:
         event: An event of the chosen model.
-        decision: The decision in its tags. A model that completes through its own chat method reports one answer
-            twice; the second report does not count.
+        decision: The decision in its tags. A model whose methods call one another, such as `chat` of LlamaIndex's
+            `CustomLLM`, which calls `complete`, reports one answer from each of them; only the first report counts.
     """
     if not isinstance(event, LLMChatEndEvent | LLMCompletionEndEvent) or event.response is None:
         return None
-    if isinstance(event, LLMChatEndEvent):
-        _COUNTED.set((decision, event.response.raw))
-    elif (last := _COUNTED.get()) is not None and last[0] is decision and last[1] is event.response.raw:
+    last = _COUNTED.get()
+    # several handlers may ask about the same event
+    if last is not None and last[0] is decision and last[1] != event.id_ and _is_same(last[2], event.response):
         return None
+    _COUNTED.set((decision, event.id_, event.response))
     try:
         read, written = get_tokens_from_response(event.response)
     except (TypeError, ValueError, AttributeError):  # a raw answer of some other form than LlamaIndex expects
         return None, None
     return (read, written) if read or written else (None, None)
+
+
+def _is_same(first: ChatResponse | CompletionResponse, second: ChatResponse | CompletionResponse) -> bool:
+    """Whether both hold one answer of a provider: the raw answer of it, or its text where there is no raw one."""
+    if first.raw is not None or second.raw is not None:
+        return first.raw is second.raw
+    return _text(first) == _text(second)
+
+
+def _text(answer: ChatResponse | CompletionResponse) -> str:
+    return answer.text if isinstance(answer, CompletionResponse) else answer.message.content or ""

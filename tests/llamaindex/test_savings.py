@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage, CompletionResponse
+from llama_index.core.base.llms.types import ChatMessage, CompletionResponse, LLMMetadata
+from llama_index.core.llms import CustomLLM
 from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
@@ -15,8 +17,8 @@ from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.dispatcher import instrument_tags
 from pydantic import BaseModel
 
-from llamaindex_routellm import RouteLLM, SavingsEventHandler
-from routellm_core import ConfigurationError, LimitError, Price, SpendLimit
+from llamaindex_routellm import RouteLLM, SavingsEventHandler, routing_decision
+from routellm_core import ConfigurationError, LimitError, Price, SpendLimit, TrafficLog
 from tests.support.fakes_llamaindex import FakeLLM, Reply, SurvivableError
 from tests.support.routers import ScriptedRouter
 
@@ -168,3 +170,63 @@ def test_without_prices_money_is_unknown(llm: RouteLLM) -> None:
     assert handler.summary().strong_fraction is None
     with pytest.raises(ConfigurationError, match="prices="):
         SavingsEventHandler({"strong": Price(1, 1)})
+
+
+class OwnLLM(CustomLLM):
+    """A model as LlamaIndex's documents make one: its other methods are `CustomLLM`'s, which call these two."""
+
+    reports: bool = True
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(model_name="own")
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        usage = {"prompt_tokens": 1_000_000, "completion_tokens": 0}
+        return CompletionResponse(text="yes", raw={"usage": usage} if self.reports else None)
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        def pieces() -> Any:
+            yield self.complete(prompt)
+
+        return pieces()
+
+
+async def _last(stream: Any) -> Any:
+    return [piece async for piece in await stream][-1]
+
+
+@pytest.mark.parametrize("reports", [True, False])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda llm: llm.complete(EASY),
+        lambda llm: asyncio.run(llm.acomplete(EASY)),
+        lambda llm: llm.chat([ChatMessage(content=EASY)]),
+        lambda llm: asyncio.run(llm.achat([ChatMessage(content=EASY)])),
+        lambda llm: list(llm.stream_complete(EASY))[-1],
+        lambda llm: list(llm.stream_chat([ChatMessage(content=EASY)]))[-1],
+        lambda llm: asyncio.run(_last(llm.astream_complete(EASY))),
+        lambda llm: asyncio.run(_last(llm.astream_chat([ChatMessage(content=EASY)]))),
+    ],
+    ids=["complete", "acomplete", "chat", "achat", "stream", "stream_chat", "astream", "astream_chat"],
+)
+def test_a_model_whose_methods_call_one_another_is_counted_once(
+    ask: Any, reports: bool, savings: SavingsEventHandler, tmp_path: Path
+) -> None:
+    limit = SpendLimit(100.0, prices=PRICES)
+    with TrafficLog(f"sqlite:///{tmp_path / 't.db'}") as log:
+        llm = RouteLLM(
+            strong=OwnLLM(reports=reports), weak=OwnLLM(reports=reports), router=ScriptedRouter(), threshold=0.5,
+            prices=PRICES, limits=[limit], log=log,
+        )  # fmt: skip
+        decisions = [routing_decision(ask(llm)) for _ in range(2)]
+    usage = savings.summary().weak
+    with log.database() as database:
+        logged = database.summary().sides["weak"].input_tokens
+    assert usage.calls == 2
+    if reports:
+        assert [decision.cost for decision in decisions] == [1.0, 1.0]
+        assert (usage.input_tokens, logged, limit.spending()) == (2_000_000, 2_000_000, 2.0)
