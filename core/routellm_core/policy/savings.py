@@ -64,7 +64,9 @@ def checked_prices(prices: Any) -> dict[str, Price] | None:
 
 
 def price_of(prices: Mapping[str, Price], model: str | None, side: str) -> Price | None:
-    """The price of an answer: that of its model, with or without the version that providers append, else of its side.
+    """The price of an answer: that of its model, else of its side.
+
+    A model's name counts with or without the provider before it and the version that providers append.
 
     Args:
         prices: Prices by model name, or by ``"strong"`` and ``"weak"``.
@@ -73,10 +75,12 @@ def price_of(prices: Mapping[str, Price], model: str | None, side: str) -> Price
     """
     if model is None:
         return prices.get(side)
-    found = prices.get(model) or prices.get(model.rpartition("/")[2])
-    if found is None and (version := _VERSION.search(model)) is not None:
-        found = prices.get(model[: version.start()])
-    return found or prices.get(side)
+    # the whole name wins over what is left of it without the provider
+    for name in (model, model.rpartition("/")[2]):
+        found = prices.get(name) or prices.get(_VERSION.sub("", name))
+        if found is not None:
+            return found
+    return prices.get(side)
 
 
 class CallCost:

@@ -22,6 +22,8 @@ BIG, SMALL, SIDE = Price(10, 20), Price(1, 2), Price(5, 5)
         ("gpt-4.1-20250414", BIG),
         ("gpt-4.1-latest", BIG),
         ("openai/gpt-4.1", BIG),
+        ("openai/gpt-4.1-2025-04-14", BIG),
+        ("models/openai/gpt-4.1-mini-latest", SMALL),
         ("gpt-4.1-mini", SMALL),
         ("gpt-4.1-mini-2025-04-14", SMALL),
         ("gpt-4.1-nano", SIDE),
@@ -32,6 +34,11 @@ BIG, SMALL, SIDE = Price(10, 20), Price(1, 2), Price(5, 5)
 )
 def test_a_price_is_that_of_the_model_with_or_without_its_version_else_that_of_the_side(model, price):
     assert price_of({"gpt-4.1": BIG, "gpt-4.1-mini": SMALL, "weak": SIDE}, model, "weak") is price
+
+
+def test_a_price_with_the_provider_wins_over_one_without():
+    prices = {"azure/gpt-4.1": SMALL, "gpt-4.1": BIG}
+    assert price_of(prices, "azure/gpt-4.1-2025-04-14", "weak") is SMALL
 
 
 def test_an_unknown_model_has_no_price_without_one_of_its_side():
