@@ -99,13 +99,25 @@ def named_model(output: Any) -> str | None:
 
 
 def cost_chunk(given: Sequence[Any], cost: float) -> Any:
-    """An empty chunk that puts the cost of a call on the decision of its stream; None where it has no place for one."""
+    """An empty chunk that puts the cost of a call on the decision of its stream; None where it has no place for one.
+
+    The piece of a model that does not stream has its cost already, see `is_whole`.
+    """
     pieces = [piece for piece in given if isinstance(piece, AIMessageChunk)]
     raw = [piece["raw"] for piece in given if isinstance(piece, dict) and isinstance(piece.get("raw"), AIMessageChunk)]
     if not pieces and not raw:
         return None
     chunk = AIMessageChunk(content="", id=(pieces or raw)[-1].id, response_metadata={KEY: {"cost": cost}})
     return chunk if pieces else AddableDict({"raw": chunk})
+
+
+def is_whole(piece: Any) -> bool:
+    """Whether a piece of a stream is a whole message, from a model that does not stream.
+
+    Such a message cannot take a further chunk: the sum of the two would be a prompt.
+    """
+    message = piece.get("raw") if isinstance(piece, dict) else piece
+    return isinstance(message, AIMessage) and not isinstance(message, AIMessageChunk)
 
 
 def of_inner(chunk: Any) -> Any:

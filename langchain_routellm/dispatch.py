@@ -43,6 +43,7 @@ from langchain_routellm.answers import (
     cost_chunk,
     is_broken,
     is_empty,
+    is_whole,
     merged,
     named_model,
     of_inner,
@@ -463,7 +464,7 @@ class Dispatch:
 
             with closing(route.stream(open_, is_empty)) as chunks:
                 for chunk in chunks:
-                    given.append(chunk if given else stamped(chunk, route.decision))
+                    given.append(chunk if given else stamped(chunk, _decision_for(chunk, route)))
                     yield given[-1]
         except GeneratorExit as exc:  # the reader closed the stream, which is not an error
             self._log_failure(record, route, exc)
@@ -508,7 +509,7 @@ class Dispatch:
 
             async with aclosing(route.astream(open_, is_empty)) as chunks:
                 async for chunk in chunks:
-                    given.append(chunk if given else stamped(chunk, route.decision))
+                    given.append(chunk if given else stamped(chunk, _decision_for(chunk, route)))
                     yield given[-1]
         except GeneratorExit as exc:
             self._log_failure(record, route, exc)
@@ -720,6 +721,11 @@ def _without_run(config: RunnableConfig) -> RunnableConfig:
     copied.pop("run_name", None)
     copied.pop("run_id", None)
     return copied
+
+
+def _decision_for(piece: Any, route: Route[Any]) -> RoutingDecision:
+    """The decision for the first piece of a stream; what is whole has cost what it costs, and no chunk follows it."""
+    return route.priced() if is_whole(piece) else route.decision
 
 
 def _invoke(side: Any, value: Any, config: RunnableConfig | None, arguments: Mapping[str, Any]) -> Any:

@@ -133,6 +133,16 @@ def test_the_last_chunk_of_a_stream_brings_the_cost():
     assert last.response_metadata["routellm"] == {"cost": pytest.approx(SMALL)}
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_model_that_does_not_stream_says_what_it_cost(way, refuses):
+    models = {
+        side: Metered(name_=name, disable_streaming=True) for side, name in (("strong", "big"), ("weak", "small"))
+    }
+    answer = WAYS[way](routed(**models, accept=(lambda answer: False) if refuses else None))
+    assert routing_decision(answer).cost == pytest.approx(SMALL + BIG if refuses else SMALL)
+
+
 def test_prices_by_side_by_pair_and_with_a_version():
     assert routing_decision(routed(prices={"strong": (10, 20), "weak": (1, 2)}).invoke("hi")).cost == pytest.approx(
         SMALL
