@@ -159,6 +159,7 @@ def summary(
     rows: list[tuple[str, Any]] = [
         ("answers", lambda side: f"{side.calls:,}"),
         ("failures", lambda side: f"{side.errors:,}"),
+        ("refused", lambda side: f"{side.refused:,}"),
         ("shadow calls", lambda side: f"{side.shadows:,}"),
         ("shadow failures", lambda side: f"{side.shadow_errors:,}"),
         ("input tokens", lambda side: f"{side.input_tokens:,}"),

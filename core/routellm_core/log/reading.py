@@ -372,10 +372,14 @@ def _sides(connection: Connection, period: Period) -> dict[Side, SideSummary]:
     nothing = (0, 0, None, None, None)
     out: dict[Side, SideSummary] = {}
     for side in _SIDES:
-        count, errors, read, written, cost = sums.get((side, "routed"), nothing)
+        count, errors, *spent = sums.get((side, "routed"), nothing)
+        refused, _, *in_vain = sums.get((side, "refused"), nothing)
+        # a refused answer is paid for, too
+        read, written, cost = (_added(*both) for both in zip(spent, in_vain, strict=True))
         shadows, shadow_errors, _, _, shadow_cost = sums.get((side, "shadow"), nothing)
         out[side] = SideSummary(
             calls=count,
+            refused=refused,
             shadows=shadows,
             errors=errors,
             shadow_errors=shadow_errors,
@@ -386,6 +390,11 @@ def _sides(connection: Connection, period: Period) -> dict[Side, SideSummary]:
             latency=_latency(connection, period, side),
         )
     return out
+
+
+def _added(first: Any, second: Any) -> Any:
+    """A sum of which each part may be unknown, which SQL says with NULL."""
+    return second if first is None else first if second is None else first + second
 
 
 def _latency(connection: Connection, period: Period, side: Side) -> tuple[float, float, float] | None:

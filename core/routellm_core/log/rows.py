@@ -244,9 +244,10 @@ class SideSummary:
         shadows: Answers that nobody got.
         errors: Failures among the former.
         shadow_errors: Failures among the latter.
-        input_tokens: Tokens read by routed calls, as far as reported.
+        refused: Answers that a check refused.
+        input_tokens: Tokens read for answers that users got and for refused ones, as far as reported.
         output_tokens: Tokens written, likewise.
-        cost: Money of routed calls; None where nothing is priced.
+        cost: Money for the same; None where nothing is priced.
         shadow_cost: Money of shadow calls, likewise.
         latency: Quantiles .5, .9 and .99 of successful routed calls in seconds; None without any.
     """
@@ -255,6 +256,7 @@ class SideSummary:
     shadows: int = 0
     errors: int = 0
     shadow_errors: int = 0
+    refused: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float | None = None

@@ -1,6 +1,7 @@
 """The tables of a traffic log. Importing this needs SQLAlchemy, which takes over a second: import it where it is used.
 
-Other programs may read the tables: a column is only ever added, and then the minor version of `VERSION` rises.
+Other programs may read the tables: a column is only ever added or widened, and then the minor version of `VERSION`
+rises.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from routellm_core.errors import DataError
 
-VERSION = (1, 1)
+VERSION = (1, 2)
 # names the lock under which PostgreSQL creates the tables: the letters "routellm" as a number
 _CREATION_LOCK = 0x726F7574656C6C6D
 
@@ -142,7 +143,7 @@ def insert(connection: Connection, table: Table) -> Any:
 
 
 def prepare(connection: Connection) -> None:
-    """Create what is missing: all tables of a new database, the columns that an older version did not have.
+    """Create what is missing: all tables of a new database, what an older version's columns lack.
 
     Any number of processes may do so at once.
 
@@ -164,7 +165,7 @@ def prepare(connection: Connection) -> None:
             return
     for table in metadata.sorted_tables:
         connection.execute(CreateTable(table, if_not_exists=True))
-    _add_columns(connection)
+    _update_columns(connection)
     for table in metadata.sorted_tables:
         for index in sorted(table.indexes, key=lambda index: str(index.name)):
             connection.execute(CreateIndex(index, if_not_exists=True))
@@ -180,15 +181,22 @@ def put_meta(connection: Connection, key: str, value: str) -> None:
     )
 
 
-def _add_columns(connection: Connection) -> None:
-    """Add the columns that tables of an earlier version lack; all of them may be empty."""
+def _update_columns(connection: Connection) -> None:
+    """Add the columns that tables of an earlier version lack, all of which may be empty, and widen those for texts."""
     found = inspect(connection)
     for table in metadata.sorted_tables:
-        present = {column["name"] for column in found.get_columns(table.name)}
+        present = {column["name"]: column["type"] for column in found.get_columns(table.name)}
         for column in table.columns:
+            kind = column.type.compile(connection.dialect)
             if column.name not in present:
-                kind = column.type.compile(connection.dialect)
                 connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
+            elif _is_narrower(present[column.name], column.type) and connection.dialect.name == "postgresql":
+                connection.execute(text(f"ALTER TABLE {table.name} ALTER COLUMN {column.name} TYPE {kind}"))
+
+
+def _is_narrower(old: Any, new: Any) -> bool:
+    """Whether a column of texts takes shorter ones than it has to; SQLite takes any length."""
+    return isinstance(new, String) and bool(old.length and new.length) and old.length < new.length
 
 
 def _parsed(version: str) -> tuple[int, int]:

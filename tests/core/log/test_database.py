@@ -185,6 +185,16 @@ def test_columns_that_an_older_version_lacks_are_added(database: TrafficDatabase
         assert newer.add_labels([Label(call_id(1), "gold", 1.0, 0.0)]) == 1
 
 
+def test_columns_that_were_shorter_in_an_older_version_take_longer_texts(database: TrafficDatabase, url: str) -> None:
+    with database.writing() as connection:
+        if connection.dialect.name == "postgresql":  # as version 1.0 made it
+            connection.execute(sqlalchemy.text("ALTER TABLE routellm_answers ALTER COLUMN kind TYPE VARCHAR(6)"))
+        put_meta(connection, "schema", "1.0")
+    with TrafficDatabase(url) as newer:
+        newer.write({"calls": [a_call(1)], "answers": [an_answer(1, "weak", kind="refused")]})
+        assert newer.summary().sides["weak"].refused == 1
+
+
 @pytest.mark.parametrize("version", ["2.0", "nonsense"])
 def test_tables_of_a_later_version_are_left_alone(database: TrafficDatabase, url: str, version: str) -> None:
     with database.writing() as connection:

@@ -57,6 +57,20 @@ def test_totals(url):
             database.totals("hour")
 
 
+def test_a_summary_counts_refused_answers_as_the_totals_by_side_do(url):
+    filled(url, prices=PRICES)
+    with TrafficDatabase(url) as database:
+        sides = database.summary().sides
+        for total in database.totals("side"):
+            side = sides[total.key]
+            assert (side.cost, side.refused) == (total.cost, total.refused)
+            assert (side.input_tokens, side.output_tokens) == (total.input_tokens, total.output_tokens)
+    shown = CliRunner().invoke(app, ["summary", "--data", url]).output
+    assert [cell for line in shown.splitlines() if "refused" in line for cell in line.split() if cell.isdigit()] == [
+        "0", "1"
+    ]  # fmt: skip
+
+
 def test_a_refused_answer_makes_no_pair_and_no_outcome(url):
     filled(url, prices=PRICES)
     with TrafficDatabase(url) as database:
