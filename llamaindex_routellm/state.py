@@ -11,7 +11,7 @@ from typing import Any
 
 from llama_index.core.llms.llm import LLM
 
-from routellm_core.checks import Side
+from routellm_core.checks import Side, is_secret_name
 from routellm_core.errors import ConfigurationError, RouteLLMError
 from routellm_core.policy.acceptance import Acceptance
 from routellm_core.policy.routing import Routing
@@ -32,7 +32,6 @@ class Levels(dict[Side, Any]):
 
 
 _USER_INFO = re.compile(r"://[^/@\s]+@")
-_SECRET = ("key", "token", "secret", "password", "credential", "auth", "header", "cookie")
 _CLASS = "qualified_name"  # as LlamaIndex's own serializers call it
 
 
@@ -47,7 +46,7 @@ def _public(value: Any) -> Any:
         return {
             name: _public(item)
             for name, item in value.items()
-            if not any(word in str(name).lower() for word in _SECRET) or isinstance(item, bool | int | float)
+            if not is_secret_name(name) or isinstance(item, bool | int | float)
         }
     if isinstance(value, list | tuple):
         return [_public(item) for item in value]

@@ -33,9 +33,15 @@ MAX_COUNT = 2**53
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 MAX_STATE_BYTES = 256 * 1024 * 1024
 _PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt"})
-# Names of attributes, options and HTTP headers that hold a secret.
-_KEY_NAME = re.compile(
-    r"api[-_]?key|access[-_]?token|auth[-_]?token|authorization|cookie|password|secret", re.IGNORECASE
+# Names of attributes, options and HTTP headers that hold a secret, and those that only look alike.
+_SECRET_NAME = re.compile(
+    r"api[-_]?(?:key|token)|access[-_]?(?:key|token)|auth[-_]?token|private[-_]?key|authorization|cookie|passw|secret"
+    r"|(?:^|[-_])(?:key|token|token[-_]provider|auth|credentials?|credentials?[-_](?:info|json)|headers?)$",
+    re.IGNORECASE,
+)
+_PUBLIC_NAME = re.compile(
+    r"(?:^|[-_])(?:bos|eos|pad|unk|sep|cls|mask|stop|image)_token$|(?:^|[-_])(?:input|output|text|memory|cache)_key$",
+    re.IGNORECASE,
 )
 # What reading a damaged or hostile file can raise; an error of the program itself keeps its cause in the chain.
 _DAMAGE = (
@@ -246,8 +252,8 @@ def no_key_inside(*holders: Any, owner: str) -> None:
     """Refuse to pickle something with a key in it: pickles end up in files, in logs and on other machines.
 
     Args:
-        *holders: What is about to be pickled. A key is a secret text under the name of one, in an attribute or an
-            entry (such as a header), and a URL with a password or a query.
+        *holders: What is about to be pickled. A key is a text or an object under the name of a secret, in an attribute
+            or an entry (such as a header), and a URL with a password or a query.
         owner: What holds it, for the message.
 
     Raises:
@@ -262,13 +268,24 @@ def no_key_inside(*holders: Any, owner: str) -> None:
             )
 
 
+def is_secret_name(name: Any) -> bool:
+    """Whether an attribute, an option or an HTTP header of this name holds a secret, such as a key."""
+    return bool(_SECRET_NAME.search(str(name)) and not _PUBLIC_NAME.search(str(name)))
+
+
+def _can_hold_a_key(value: Any) -> bool:
+    """Whether a value is a text, or an object such as a provider's credentials."""
+    if isinstance(value, str | bytes):
+        return bool(value)
+    return hasattr(value, "__dict__") and not callable(value) and not isinstance(value, Mapping)
+
+
 def _key_in(holder: Any) -> str | None:
     if isinstance(holder, str):
         return "URL" if "://" in holder and ("@" in urlsplit(holder).netloc or urlsplit(holder).query) else None
     entries = holder if isinstance(holder, Mapping) else getattr(holder, "__dict__", {})
     for name, value in entries.items():
-        is_text = isinstance(value, str | bytes) and bool(value)
-        if hasattr(value, "get_secret_value") or (is_text and _KEY_NAME.search(str(name))):
+        if hasattr(value, "get_secret_value") or (_can_hold_a_key(value) and is_secret_name(name)):
             return str(name)
         if isinstance(value, str | Mapping) and _key_in(value) is not None:
             return str(name)

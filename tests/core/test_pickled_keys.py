@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from routellm_core import ConfigurationError, WinRates
+from routellm_core.checks import is_secret_name, no_key_inside
 from routellm_core.embedders import CachedEmbedder, OpenAIEmbedder
 from routellm_core.embedders.base import WrappedEmbedder
 from routellm_core.labelling import CallError, LLMChatModel, OpenAIChatModel
@@ -21,6 +22,15 @@ from tests.support.routers import ScriptedRouter
 
 KEY = "sk-not-to-be-seen"
 OWN_KEY = "sk-of-the-worker"
+SECRET_NAMES = """
+    api_key apiKey openai_api_key x-api-key key subscription_key aws_access_key_id aws_secret_access_key private_key
+    huggingfacehub_api_token api_token token hf_token access_token auth_token azure_ad_token accessToken client_secret
+    password passwd credentials google_credentials credentials_json auth Authorization Cookie headers
+"""
+PUBLIC_NAMES = """
+    max_tokens tokenizer tokenizer_name token_limit eos_token pad_token input_key cache_key keywords monkey author
+    credentials_profile_name headline model_name
+"""
 
 
 class Secret:
@@ -100,6 +110,7 @@ def test_a_client_leaves_its_key_behind(make: Any, tmp_path: Any, dumps: Any, mo
         lambda: LLMChatModel(Model(api_key=KEY)),
         lambda: LLMChatModel(Model(whatever=Secret(KEY))),
         lambda: LLMChatModel(Model(default_headers={"Authorization": f"Bearer {KEY}"})),
+        lambda: LLMChatModel(Model(credentials=SimpleNamespace(signer=KEY))),
         lambda: LLMChatModel(Model(api_base=f"https://me:{KEY}@example.com/v1")),
         lambda: Wrapped(Model(openai_api_key=KEY)),
         lambda: WinRates(Embedded(Wrapped(Model(api_key=KEY)))),
@@ -117,6 +128,20 @@ def test_what_cannot_do_without_its_key_is_not_pickled(make: Any, dumps: Any) ->
     with pytest.raises(ConfigurationError, match="cannot be pickled, because the key in its") as caught:
         dumps(made)
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES.split())
+def test_names_of_secrets(name: str) -> None:
+    assert is_secret_name(name)
+    with pytest.raises(ConfigurationError, match="cannot be pickled") as caught:
+        no_key_inside(Model(**{name: KEY}), owner="it")
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", PUBLIC_NAMES.split())
+def test_names_that_only_look_like_those_of_secrets(name: str) -> None:
+    assert not is_secret_name(name)
+    no_key_inside(Model(**{name: "text"}), owner="it")
 
 
 def test_a_model_without_a_key_is_pickled(dumps: Any) -> None:

@@ -116,6 +116,22 @@ class TestDicts:
         assert len(hashes) == 2
 
 
+class Hosted(MockLLM):
+    """A model with settings of a provider."""
+
+    api_token: str = "sk-1"
+    tokenizer: str = "words"
+    settings: Any = None
+
+
+def test_a_dict_leaves_out_what_is_secret_and_keeps_what_only_sounds_like_it() -> None:
+    settings = {"X-Auth-Key": "sk-2", "credentials": {"id": "sk-3"}, "default_headers": {"x": "sk-4"}}
+    described = json.dumps(mock(weak=Hosted(max_tokens=9, settings=settings)).to_dict())
+    assert "sk-" not in described
+    assert '"tokenizer": "words"' in described
+    assert '"max_tokens": 9' in described
+
+
 class TestRestoring:
     @pytest.mark.parametrize("change", ["", *CHANGES])
     def test_what_a_dict_can_hold_comes_back(self, change: str) -> None:
