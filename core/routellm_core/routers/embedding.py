@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 
 # Longer prompts are also read in windows. Up to this length, the static embedder reads the whole prompt.
 _WHOLE_CHARS = 1200
-# Wide windows hold what is hard by its length and its context; in narrow ones a short question stands out from the text
-# around it. Both overlap: a question of up to 300 characters lies within a wide one, of up to 100 within a narrow one.
+# Wide windows hold what is hard by its length and its context. They overlap: a sentence of up to 300 characters lies
+# within one.
 _WIDE_CHARS, _WIDE_STRIDE = 1000, 700
+# A short question is diluted by what stands around it, so the sentences and lines in a wide window are read alone, too.
+# Shorter ones than this are remnants; of longer ones, or where nothing ends a sentence, narrow windows are read.
+_REMNANT = 20
 _NARROW_CHARS, _NARROW_STRIDE = 300, 200
-# Narrow windows for each wide one that a router may read; they reach about as far.
-_NARROW_PER_WIDE = 4
+_SENTENCE_ENDS = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 
 
 class EmbeddingRouter(Router, ABC):
@@ -33,9 +36,10 @@ class EmbeddingRouter(Router, ABC):
 
     A subclass sets `embedder` and `dimension` and implements `_of_embeddings`. With `windows`, the win rate of a
     prompt of more than 1,200 characters is the highest of its own and those of its windows: wide ones of 1,000
-    characters that start at most 700 apart, and narrow ones of 300 that start at most 200 apart. If that takes more
-    than `windows` wide ones, or four times as many narrow ones, this many are spread evenly over the prompt. The middle
-    of a long prompt then counts as well and padding cannot hide it, at a bounded cost.
+    characters that start at most 700 apart, and within them each sentence or line of at least 20 characters, in
+    windows of 300 where it is longer than that. If the prompt takes more than `windows` wide ones, this many are spread
+    evenly over it. The middle of a long prompt then counts as well, and padding hardly ever hides it, at a bounded
+    cost.
 
     Attributes:
         embedder: Maps prompts to vectors of length `dimension`.
@@ -65,11 +69,8 @@ class EmbeddingRouter(Router, ABC):
         """Return the texts whose highest win rate is that of the prompt: the prompt itself, then its windows."""
         if not self.windows or len(prompt) <= _WHOLE_CHARS:
             return [prompt]
-        return [
-            prompt,
-            *_windows(prompt, _WIDE_CHARS, _WIDE_STRIDE, self.windows),
-            *_windows(prompt, _NARROW_CHARS, _NARROW_STRIDE, self.windows * _NARROW_PER_WIDE),
-        ]
+        wide = list(_windows(prompt, _WIDE_CHARS, _WIDE_STRIDE, self.windows))
+        return [prompt, *wide, *dict.fromkeys(part for window in wide for part in _sentences(window))]
 
     def _win_rates(self, prompts: list[str]) -> WinRateArray:
         parts = self._parts(prompts)
@@ -98,19 +99,21 @@ class EmbeddingRouter(Router, ABC):
                 self.windows,
                 _WHOLE_CHARS,
                 *(_WIDE_CHARS, _WIDE_STRIDE),
-                *(_NARROW_CHARS, _NARROW_STRIDE, _NARROW_PER_WIDE),
+                *(_REMNANT, _NARROW_CHARS, _NARROW_STRIDE),
             ]
         return parts
 
     def _parts(self, prompts: list[str]) -> Iterator[tuple[list[str], list[int]]]:
         """Yield the texts of a chunk of prompts, and the index at which those of each prompt begin."""
-        chunk = max(1, self._chunk // (1 + self.windows * (1 + _NARROW_PER_WIDE)))
-        for i in range(0, len(prompts), chunk):
-            texts: list[str] = []
-            first: list[int] = []
-            for prompt in prompts[i : i + chunk]:
-                first.append(len(texts))
-                texts += self.texts_of(prompt)
+        texts: list[str] = []
+        first: list[int] = []
+        for prompt in prompts:
+            first.append(len(texts))
+            texts += self.texts_of(prompt)
+            if len(texts) >= self._chunk:
+                yield texts, first
+                texts, first = [], []
+        if first:
             yield texts, first
 
     def _rates(self, embeddings: Any, count: int) -> WinRateArray:
@@ -123,13 +126,24 @@ class EmbeddingRouter(Router, ABC):
         return checked_embeddings(embeddings, count, self.dimension, type(self.embedder).__name__)
 
 
-def _windows(prompt: str, chars: int, stride: int, most: int) -> Iterator[str]:
+def _windows(prompt: str, chars: int, stride: int, most: int | None = None) -> Iterator[str]:
     """Parts of a prompt from end to end, at most `stride` apart unless that takes more than `most` of them."""
     beyond = len(prompt) - chars
-    steps = min(most - 1, math.ceil(beyond / stride))
+    steps = math.ceil(beyond / stride)
+    if most is not None:
+        steps = min(most - 1, steps)
     for i in range(steps + 1):
         start = i * beyond // steps
         yield prompt[start : start + chars]
+
+
+def _sentences(text: str) -> Iterator[str]:
+    """The sentences and lines of a text but for remnants; of long ones, narrow windows."""
+    for part in _SENTENCE_ENDS.split(text):
+        if len(part) > _NARROW_CHARS:
+            yield from _windows(part, _NARROW_CHARS, _NARROW_STRIDE)
+        elif len(part) >= _REMNANT:
+            yield part
 
 
 def _highest(rates: WinRateArray, first: list[int]) -> WinRateArray:

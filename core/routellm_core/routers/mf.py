@@ -54,8 +54,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         weak: Name of the weak model.
         embedder: Maps prompts to vectors of dimension d; the same one that the factorization was trained with.
         windows: Maximum number of wide windows, at least 2, that are read of a prompt of more than 1,200 characters in
-            addition to the whole, and of up to four times as many narrow ones. Each is one more text to embed. 0 reads
-            none.
+            addition to the whole, and with their sentences. Each is one more text to embed. 0 reads none.
 
     Raises:
         ConfigurationError: Shapes do not fit together, a value is NaN or infinite, a name is unknown or repeated, or

@@ -199,6 +199,24 @@ def test_translations_rank_like_their_originals(router: HeadAndVoteRouter, langu
     assert abs(shares[0] - shares[1]) <= 0.2
 
 
+CHATTER = "Thank you so much for your help with my letter, it was lovely and my sister enjoyed reading the story. "
+
+
+@pytest.mark.parametrize("between", [" ", "\n"])
+@pytest.mark.parametrize(("share", "most"), [(0.5, 0.1), (0.3, 0.15), (0.1, 0.25)])
+def test_chatter_hardly_ever_hides_a_prompt_that_goes_to_strong(
+    router: HeadAndVoteRouter, share: float, most: float, between: str
+) -> None:
+    rows = [json.loads(line) for line in GRADED.read_text(encoding="utf-8").splitlines()]
+    prompts = [row["prompt"] for row in rows if row["language"] == "en" and len(row["prompt"]) <= 1000]
+    assert router.calibration is not None
+    threshold = router.calibration.threshold(strong_fraction=share)
+    strong = [prompt for prompt, rate in zip(prompts, router.win_rates(prompts), strict=True) if rate >= threshold]
+    padded = [f"{CHATTER * 9}{between}{prompt}{between}{CHATTER * 5}" for prompt in strong]
+    assert len(strong) > 80
+    assert np.mean(router.win_rates(padded) < threshold) <= most
+
+
 def test_short_word_problems_rank_by_nothing(router: HeadAndVoteRouter) -> None:
     rates = router.win_rates(
         [

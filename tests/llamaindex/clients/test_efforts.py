@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage
+
+pytest.importorskip("llama_index.llms.anthropic", reason="Anthropic's client is in the environment of the clients")
 from llama_index.llms.anthropic import Anthropic
 
 from llamaindex_routellm import RouteLLM
