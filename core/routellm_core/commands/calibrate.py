@@ -52,7 +52,7 @@ def calibrate(
         typer.Option("--merge", help="Merge calibrations of one router, such as those of several machines, instead."),
     ] = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="Calibration file to write.")] = Path("calibration.json"),
-    router: RouterName = "mf",
+    router: RouterName = "mf_vote",
     format: Annotated[str, typer.Option(help="auto, text, jsonl, json, csv or parquet.")] = "auto",
     field: Annotated[
         str | None, typer.Option(help="Field or column that holds the prompt, such as inputs.text.")

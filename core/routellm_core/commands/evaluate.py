@@ -60,7 +60,7 @@ def evaluate(
             "--router",
             "-r",
             help="Router: a name, a directory, or package.module:Class; may be given again.",
-            show_default="mf, the bundled one",
+            show_default="mf_vote, the bundled one",
         ),
     ] = None,
     benchmark: Annotated[
@@ -191,9 +191,13 @@ def evaluate(
     except OSError as exc:
         raise ConfigurationError(f"--out {out}: the folder cannot be created ({exc.strerror})") from exc
     specs = _several(router)
-    if not specs and not folds:
-        print("no --router given: this judges the bundled router (mf)", file=sys.stderr if as_json else sys.stdout)
-    sources, routers = ({}, {}) if folds else _routers(specs or ["mf"])
+    sources, routers = ({}, {}) if folds else _routers(specs or ["mf_vote"])
+    if not specs:
+        for name in routers:
+            print(
+                f"no --router given: this judges the bundled router ({name})",
+                file=sys.stderr if as_json else sys.stdout,
+            )
     loaded = [_unseen(found, routers, budget) for found in loaded]
     if budget is not None:
         _choose(loaded[0], routers, money, budget, out, folds=folds, draws=draws, seed=seed, as_json=as_json)

@@ -21,7 +21,7 @@ _MANY = 1000
 
 def explain(
     prompt: Annotated[str, typer.Argument(help="The prompt.")],
-    router: RouterName = "mf",
+    router: RouterName = "mf_vote",
     calibration: Annotated[Path | None, typer.Option(help="Calibration file.", show_default="the router's own")] = None,
     top: Annotated[int, typer.Option(help="How many words and features to show.", min=1)] = 8,
     as_json: AsJson = False,

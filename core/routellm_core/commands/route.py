@@ -44,7 +44,7 @@ def route(
         float | None, typer.Option(help="Wanted share of strong calls, 0 to 1.", show_default=str(_DEFAULT_SHARE))
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="Threshold itself, instead of a share.")] = None,
-    router: RouterName = "mf",
+    router: RouterName = "mf_vote",
     calibration: Annotated[
         Path | None,
         typer.Option(help="Calibration file, fitted on your own prompts.", show_default="the router's own"),

@@ -58,7 +58,7 @@ def serve(
             "--router",
             "-r",
             help="Router: a name, the directory of a saved one, or your own as package.module:Class.",
-            show_default="mf",
+            show_default="mf_vote, the bundled one",
         ),
     ] = None,
     calibration: Annotated[

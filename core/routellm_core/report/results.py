@@ -483,7 +483,9 @@ def use_text(router: Mapping[str, Any]) -> str | None:
     if router["verdict"]["outcome"] != "gains":
         return None
     source = router.get("source")
-    load = "router" if source is None else "load_router()" if source == "mf" else f"load_router({source!r})"
+    load = (
+        "router" if source is None else "load_router()" if source in ("mf", "mf_vote") else f"load_router({source!r})"
+    )
     return f"RoutingPolicy({load}, threshold={number_text(router['verdict']['threshold'])})"
 
 

@@ -176,7 +176,7 @@ def test_costs_of_rows_are_used_and_what_is_assumed_is_said(tmp_path):
 def test_the_report_says_where_its_numbers_come_from(outcomes, tmp_path):
     pair = ["--strong", "big", "--weak", "small", "--draws", "50", "--out", tmp_path / "out"]
     result = run("evaluate", "-d", outcomes, *pair)
-    assert result.stdout.splitlines()[0] == "no --router given: this judges the bundled router (mf)"
+    assert result.stdout.splitlines()[0] == "no --router given: this judges the bundled router (mf_vote)"
     page = (tmp_path / "out" / "report.html").read_text()
     assert re.search(r"<li>Date: \d{4}-\d\d-\d\d</li>", page)
     assert "<li>Command: " in page
@@ -504,7 +504,7 @@ def test_explain_refuses_a_calibration_of_another_router(tmp_path):
 @pytest.mark.parametrize(
     ("name", "default"),
     [
-        ("evaluate", "[default: (mf, the bundled one)]"),
+        ("evaluate", "[default: (mf_vote, the bundled one)]"),
         ("calibrate", "[default: (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)]"),
         ("explain", "[default: (the router's own)]"),
     ],

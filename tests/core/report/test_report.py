@@ -225,7 +225,8 @@ def test_alternatives_are_the_measured_policy_against_each_way_to_do_without_it(
 
 def test_the_line_to_use_names_the_router():
     found, hard = benchmark()
-    for source, load in (("mf", "load_router()"), ("./my-router", "load_router('./my-router')")):
+    bundled = (("mf", "load_router()"), ("mf_vote", "load_router()"))
+    for source, load in (*bundled, ("./my-router", "load_router('./my-router')")):
         result = evaluate_benchmark(found, {"skilled": hard}, sources={"skilled": source}, draws=60)
         assert use_text(result["routers"][0]).startswith(f"RoutingPolicy({load}, threshold=0.")
     assert use_text({"verdict": {"outcome": "undecided", "threshold": 0.5}}) is None
