@@ -18,7 +18,7 @@ _WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORL
 
 def is_launched() -> bool:
     """Whether a launcher such as torchrun has started this process as one of several."""
-    return any(name in os.environ for name in _WORLD_SIZES)
+    return max(_world_sizes(), default=1) > 1
 
 
 def run_in_processes(count: int, function: Callable[..., None], *args: Any, **kwargs: Any) -> None:
@@ -72,9 +72,14 @@ def _in_process(function: Callable[..., None], args: tuple[Any, ...], kwargs: di
     return None
 
 
+def _world_sizes() -> list[int]:
+    """What launchers say in the environment."""
+    return [int(size) for name in _WORLD_SIZES if (size := os.environ.get(name, "")).isdecimal()]
+
+
 def warn_of_missing_processes(world_size: int) -> None:
     """Log a warning if the launcher was asked for more processes than train together."""
-    sizes = [int(size) for name in _WORLD_SIZES if (size := os.environ.get(name, "")).isdecimal()]
+    sizes = _world_sizes()
     asked = str(max(sizes)) if sizes and max(sizes) > world_size else None
     # `accelerate launch` names an address for several processes, and with --cpu starts one, which has no rank
     if not sizes and "MASTER_ADDR" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ:

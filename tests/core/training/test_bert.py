@@ -17,7 +17,7 @@ import pytest
 from routellm_core import ConfigurationError, DataError, load_router
 from routellm_core.data import Battle, Outcome, write_records
 from routellm_core.training.finetune import FineTuning, class_weights, label_stream, survey
-from routellm_core.training.processes import warn_of_missing_processes
+from routellm_core.training.processes import is_launched, warn_of_missing_processes
 from routellm_core.training.proof import Split
 from tests.support.tiny_models import labelled_outcomes, tiny_encoder
 
@@ -157,6 +157,26 @@ def test_an_error_in_the_data_is_the_last_line_of_several_processes(encoder: Pat
     lines = [line for line in ended.stderr.decode().splitlines() if "rows.jsonl" in line]
     assert lines == ended.stderr.decode().splitlines()[-1:]
     assert ", line 31: " in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("environment", "launched"),
+    [
+        ({}, False),
+        ({"WORLD_SIZE": "1"}, False),  # a container or a cluster may set it for every process
+        ({"WORLD_SIZE": "2"}, True),
+        ({"WORLD_SIZE": "1", "OMPI_COMM_WORLD_SIZE": "4"}, True),
+        ({"WORLD_SIZE": ""}, False),
+    ],
+)
+def test_a_launcher_has_started_several_processes(
+    environment: dict[str, str], launched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_launched() is launched
 
 
 @pytest.mark.parametrize(
