@@ -553,7 +553,10 @@ def _risk_text(v: Verdict, case: _Case, number: Callable[[float], str], unit: st
     scores = [case.models[name][0] for name in (case.strong, case.weak)]
     if v.best_single != case.strong or v.worst_loss >= float(np.ptp(scores)):
         return ""
-    loss = f"at most {number(v.worst_loss)}{unit} below" if v.worst_loss > 0 else "no lower than"
+    bound = number(v.worst_loss)
+    loss = "no lower than"
+    if v.worst_loss > 0:  # where it rounds to 0, the least that these digits show
+        loss = f"at most {bound}{unit} below" if float(bound) > 0 else f"less than {bound[:-1]}1{unit} below"
     return f"; at {100 * v.confidence:g}% confidence it scores {loss} always {case.strong}"
 
 

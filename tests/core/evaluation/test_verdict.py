@@ -390,6 +390,15 @@ def test_no_loss_seen_is_no_promise_of_none():
     assert "scores no lower than always strong" in always.sentence
 
 
+def test_a_bound_that_rounds_to_zero_is_not_shown_as_zero():
+    win_rates, strong = np.linspace(0, 1, 1000), np.full(1000, 0.6)
+    weak = np.where(win_rates < 0.5, 0.6, 0.1)
+    weak[:20], weak[20:43] = 0.5, 0.75  # losses and gains that nearly cancel out
+    found = verdict(win_rates, strong, weak, threshold=0.5, draws=100)
+    assert 0.0 < found.worst_loss < 0.00005
+    assert "scores less than 0.01 points below always strong" in found.sentence
+
+
 def test_numbers_are_in_the_unit_of_the_scores_and_never_rounded_away():
     win_rates, strong, weak = outcomes(3000, 0.5)
     assert re.search(r"it scores \+\d\.\d points \(interval", verdict(win_rates, strong, weak).sentence)
