@@ -72,6 +72,16 @@ def test_a_file_describes_a_server(tmp_path):
         ({**SIDES, "strong": {"model": "a", "key_env": "NOT_THERE"}}, "NOT_THERE is not set"),
         ({**SIDES, "client_key_env": "NOT_THERE"}, "NOT_THERE is not set"),
         ({**SIDES, "limits": [{"kind": "spend", "money": 1}]}, "strong.price"),
+        ({**SIDES, "strong": {"model": "a", "price": "2/8"}}, "nothing uses it: name a log"),
+        (
+            {
+                **SIDES,
+                "weak": {"model": "a", "price": "0/0"},
+                "limits": [{"kind": "share", "key": "u", "strong_fraction": 0.5}],
+            },
+            "nothing uses it: name a log",
+        ),
+        ({"tiers": [{"model": "a"}, {"model": "b", "share": 0.5, "price": "2/8"}]}, "nothing uses it: name a log"),
         ({**SIDES, "limits": [{"kind": "time"}]}, "expected one of spend, share"),
         ({**SIDES, "limits": [{"kind": "share", "key": "u"}]}, "see ShareLimit"),
         ({**SIDES, "limits": 1}, "limits"),
@@ -154,3 +164,9 @@ def test_the_command_serves(tmp_path):
         finally:
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("models", [SIDES, {"tiers": [{"model": "small"}, {"model": "big", "share": 0.5}]}])
+def test_prices_without_a_log_to_write_the_costs_to_are_refused(models):
+    with pytest.raises(ConfigurationError, match=r"prices= is given without log=.*pass log="):
+        create_app(**models, router=lambda prompts: [0.5] * len(prompts), threshold=0.5, prices={"big": (2, 8)})

@@ -80,12 +80,18 @@ def create_app(
         body_timeout: Seconds that a client may take to send its body.
         connect_timeout: Seconds until a connection to a server must stand.
         read_timeout: Seconds without a byte after which a server counts as dead.
-        **options: Those of every routed model, see `RoutingOptions`; ``route_on`` gets the request's JSON object. With
-            `tiers` they hold at each level, and limits and the log count the most expensive model as the strong side.
+        **options: Those of every routed model, see `RoutingOptions`; ``route_on`` gets the request's JSON object, and
+            ``prices`` need a ``log``, which is where the costs go. With `tiers` they hold at each level, and limits and
+            the log count the most expensive model as the strong side.
 
     Raises:
         ConfigurationError: A value is not allowed.
     """
+    if options.get("prices") is not None and options.get("log") is None:
+        raise ConfigurationError(
+            "prices= is given without log=: the server tells costs in its log alone; pass log=TrafficLog(...), too, or "
+            "leave prices= out (a SpendLimit has prices of its own)"
+        )
     if tiers is not None:
         if strong is not None or weak is not None:
             raise ConfigurationError("tiers= and strong= or weak= are given: tiers= names all models; give one of them")

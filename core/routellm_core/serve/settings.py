@@ -98,11 +98,13 @@ def server_of(settings: Mapping[str, Any], environ: Mapping[str, str]) -> Server
                 f"{' and '.join(missing)}: missing; give --strong MODEL and --weak MODEL, or --tier MODEL=URL for each"
             )
         models = {side: _upstream(_table(settings, side), side, environ) for side in _SIDES}
+    options = _options(settings)
+    _check_use_of_prices(settings, options)
     app = create_app(
         **models,
         client_keys=_client_keys(settings.get("client_key_env"), environ),
         **{name: settings[name] for name in _APP if name in settings},
-        **_options(settings),
+        **options,
     )
     return Server(app, **{name: settings[name] for name in _LISTENING if name in settings})
 
@@ -235,6 +237,15 @@ def _prices(settings: Mapping[str, Any]) -> dict[str, Price]:
     else:
         tables = {side: _table(settings, side) for side in _SIDES}
     return {name: _price(table["price"], name) for name, table in tables.items() if "price" in table}
+
+
+def _check_use_of_prices(settings: Mapping[str, Any], options: RoutingOptions) -> None:
+    is_used = options.get("log") is not None or any(isinstance(x, SpendLimit) for x in options.get("limits") or ())
+    if _prices(settings) and not is_used:
+        raise ConfigurationError(
+            "price is given, and nothing uses it: name a log (log = ... or --log), which then has the costs, or a "
+            "limit on spending ([[limits]]), or leave price out"
+        )
 
 
 def _side_prices(settings: Mapping[str, Any]) -> dict[str, Price]:
