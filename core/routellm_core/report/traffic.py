@@ -35,7 +35,7 @@ class Saving(NamedTuple):
         value: For all calls of the period.
         low: Lower end of the 95 % interval; None for an estimate.
         high: Upper end.
-        pairs: Pairs that it was measured on; 0 for an estimate.
+        pairs: Calls of the weak model that it was measured on; 0 for an estimate.
     """
 
     value: float
@@ -45,9 +45,10 @@ class Saving(NamedTuple):
 
 
 def measured_saving(database: TrafficDatabase, prices: Mapping[str, Price], **period: Any) -> Saving | None:
-    """What routing has saved against always strong, from calls that both models have answered.
+    """What routing has saved against always strong, from calls of the weak model that strong has answered, too.
 
-    Each pair counts by the inverse of its chance to be one, so that they stand for all calls.
+    Such pairs stand for all calls that the weak model answered, each by the inverse of its chance to be a pair. Calls
+    that the strong model answered save nothing, whether or not they had a chance of a shadow answer.
 
     Args:
         database: The log.
@@ -55,10 +56,12 @@ def measured_saving(database: TrafficDatabase, prices: Mapping[str, Price], **pe
         **period: ``since`` and ``until``.
 
     Returns:
-        The saving with its interval; None where no pair has the costs of both answers.
+        The saving with its interval; None where fewer than two of these pairs have the costs of both answers.
     """
     saved, weights = [], []
     for pair in database.pairs(**period):
+        if pair.call.side != "weak":
+            continue
         costs = {}
         for answer in (pair.strong, pair.weak):
             price = price_of(prices, answer.model, answer.side)
@@ -67,11 +70,13 @@ def measured_saving(database: TrafficDatabase, prices: Mapping[str, Price], **pe
             elif answer.cost is not None:
                 costs[answer.side] = answer.cost
         if len(costs) == 2 and pair.call.p_shadow > 0:
-            saved.append(costs["strong"] - costs[pair.call.side])
+            saved.append(costs["strong"] - costs["weak"])
             weights.append(1 / pair.call.p_shadow)
     if len(saved) < 2:
         return None
-    calls = database.summary(**period).calls
+    # failed answers saved nothing, and make no pair
+    weak = database.summary(**period).sides["weak"]
+    calls = weak.calls - weak.errors
     x, w = np.asarray(saved), np.asarray(weights)
     mean = float((w * x).sum() / w.sum())
     error = sqrt(float((w**2 * (x - mean) ** 2).sum())) / float(w.sum())

@@ -165,27 +165,72 @@ def test_report(capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path) ->
         saving = measured_saving(database, prices)
         assert saving is not None
         # a weak call with its pair: strong would have cost .03 and weak cost .002; a strong one saves nothing
-        assert saving.low < saving.value < saving.high  # type: ignore[operator]
-        assert saving.value == pytest.approx(2000 * 0.5 * 0.028)
-        assert saving.pairs == 200
+        assert saving.value == pytest.approx(1500 * 0.028)
+        assert saving.pairs == 100
         assert "differ from those before" in (drift_sentence(database.days()) or "")
         assert drift_sentence(database.days(until=3 * day)) is None
     page = tmp_path / "traffic.html"
     run(capsys, "traffic", "report", "--data", url, "--out", str(page), "--price", "strong=10", "--price", "weak=1")
     text = page.read_text()
-    for words in ("2,000 calls from 1970-01-01 to 1970-01-08", "Measured: 28.00", "Estimated: 27.00", "400",
+    for words in ("2,000 calls from 1970-01-01 to 1970-01-08", "Measured: 42.00", "Estimated: 27.00", "400",
                   "It &lt;b&gt;gains&lt;/b&gt;.", "&lt;script&gt;", "differ from those before"):  # fmt: skip
         assert words in text
     assert "<script" not in text
     # 500 strong calls at .02, 1,500 weak ones at .002
-    assert 'aria-label="cost as routed 13.00, always strong 41.00, measured"' in text
+    assert 'aria-label="cost as routed 13.00, always strong 55.00, measured"' in text
     assert ">cost</th>" in text
     assert "the currency of the prices" in text
     run(capsys, "traffic", "report", "--data", url, "--out", str(page), "--price", "strong=10", "--price", "weak=1",
         "--currency", "USD")  # fmt: skip
     text = page.read_text()
-    for words in ("Measured: 28.00 USD", "Estimated: 27.00 USD", "as routed: 13.00 USD", ">cost, USD</th>"):
+    for words in ("Measured: 42.00 USD", "Estimated: 27.00 USD", "as routed: 13.00 USD", ">cost, USD</th>"):
         assert words in text
     assert "expected an .html file" in refused(capsys, "traffic", "report", "--data", url, "--out", "x.txt")
     run(capsys, "traffic", "report", "--data", url, "--out", str(page), "--since", "2020-01-01")
     assert "no calls in this period" in page.read_text()
+
+
+@pytest.mark.parametrize("shadows_of", [("strong", "weak"), ("weak",)])
+def test_saving_is_measured_over_weak_calls_whatever_had_a_chance_of_a_shadow(url: str, shadows_of: Any) -> None:
+    calls, answers = [], []
+    saved, failed = 0.0, 0
+    for i in range(1200):
+        observed = i < 600  # strong answers, and nothing is shadowed
+        side = "strong" if observed or i % 3 == 0 else "weak"
+        # every sixth call has its shadow for sure, which are the expensive ones; of the others every fifth
+        expensive = i % 6 == 1
+        p = 0.0 if observed or side not in shadows_of else 1.0 if expensive else 0.2
+        costs = {"strong": 0.010 if expensive else 0.002 + 0.001 * (i % 2), "weak": 0.0005}
+        error = "TimeoutError" if side == "weak" and i % 50 == 2 else None
+        calls.append(a_call(i, side=side, p_shadow=p))
+        answers.append(an_answer(i, side, cost=None if error else costs[side], error=error))
+        if p == 1.0 or (p and (i // 6) % 5 == 0):
+            other = "weak" if side == "strong" else "strong"
+            answers.append(an_answer(i, other, "shadow", cost=costs[other]))
+        if side == "weak" and not error:
+            saved += costs["strong"] - costs["weak"]
+        failed += bool(error)
+    assert failed
+    with TrafficDatabase(url, create=True) as database:
+        database.write({"calls": calls, "answers": answers})
+        saving = measured_saving(database, {})
+    assert saving is not None
+    assert saving.low is not None
+    assert saving.high is not None
+    assert saving.low < saved < saving.high
+    assert saving.value == pytest.approx(saved, rel=0.05)
+
+
+def test_without_pairs_of_weak_calls_no_saving_is_measured(url: str) -> None:
+    with TrafficDatabase(url, create=True) as database:
+        database.write(
+            {
+                "calls": [a_call(i, side="strong", p_shadow=1.0) for i in range(10)],
+                "answers": [
+                    an_answer(i, side, kind, cost=0.1)
+                    for i in range(10)
+                    for side, kind in (("strong", "routed"), ("weak", "shadow"))
+                ],
+            }
+        )
+        assert measured_saving(database, {}) is None
