@@ -61,7 +61,8 @@ def test_the_python_blocks_run(number: int, tmp_path: Path) -> None:
         "index = VectorStoreIndex.from_documents([Document(text='A page.')], embed_model=MockEmbedding(8))\n"
     )
     if "calibration.json" in block:
-        Calibration.fit(load_router(), ["hi", "Prove it."]).save(tmp_path / "calibration.json")
+        load_router().save_pretrained(tmp_path / "my-router")
+        Calibration.fit(load_router(tmp_path / "my-router"), ["hi", "Prove it."]).save(tmp_path / "calibration.json")
     script = tmp_path / "block.py"
     script.write_text((setup if "index." in block else "") + block, encoding="utf-8")
     with OpenAIServer() as server:

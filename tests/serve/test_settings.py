@@ -155,11 +155,14 @@ def test_the_command_serves(tmp_path):
         process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True, env=env)
         try:
             assert process.stderr is not None
+            lines = []
             for line in process.stderr:
+                lines.append(line)
                 found = re.search(r"running on (http://127.0.0.1:\d+)", line)
                 if found:
                     break
             assert found
+            assert any("50% by default" in line and "--strong-fraction" in line for line in lines)
             assert post(found[1], "/v1/chat/completions", chat(EASY)).status == 200
         finally:
             process.send_signal(signal.SIGINT)

@@ -117,7 +117,7 @@ def serve(
         import uvicorn  # noqa: F401 - the server needs it; better said here than after the router has loaded
 
         from routellm_core.serve.run import run
-        from routellm_core.serve.settings import read_settings, server_of, tier_tables
+        from routellm_core.serve.settings import DEFAULT_SHARE, read_settings, server_of, tier_tables
     except ImportError as exc:
         if isinstance(exc, MissingExtraError):
             raise
@@ -158,4 +158,8 @@ def serve(
     }
     settings |= {name: value for name, value in told.items() if value is not None}
     server = server_of(settings, os.environ)
+    if settings.get("tiers") is None and settings.get("threshold") is None:
+        share = settings.get("strong_fraction")
+        note = " by default; set another share with --strong-fraction" if share is None else ""
+        typer.echo(f"strong share of the calls: {DEFAULT_SHARE if share is None else share:.0%}{note}", err=True)
     run(server.app, host=server.host, port=server.port, max_connections=server.max_connections)

@@ -298,7 +298,12 @@ class _UserGrader:
         try:
             score: Any = self._function(answer, row.gold, **({"prompt": row.prompt} if self._takes_prompt else {}))
         except Exception as exc:
-            raise ConfigurationError(f"{where}: it failed with {type(exc).__name__}") from exc
+            called = "answer, gold" if row.gold is not None else "answer, None"
+            called += ", prompt=prompt" if self._takes_prompt else ""
+            hint = "; expected def grade(answer, gold, prompt), or without prompt" if isinstance(exc, TypeError) else ""
+            raise ConfigurationError(
+                f"{where}: it failed with {type(exc).__name__} when called with ({called}){hint}"
+            ) from exc
         if score is None:
             return None
         if not isinstance(score, bool) and not is_number(score):

@@ -32,7 +32,7 @@ _NOT_IN_A_FILE = {"policy", "route_on", "weak_profile", "synthetic_markers", "pr
 _OPTIONS = frozenset(RoutingOptions.__optional_keys__) - _NOT_IN_A_FILE
 _SETTINGS = frozenset({*_SIDES, _TIERS, "client_key_env", *_LISTENING, *_APP, *_OPTIONS})
 _LIMITS: Mapping[str, type[Limit]] = {"spend": SpendLimit, "share": ShareLimit}
-_DEFAULT_SHARE = 0.5
+DEFAULT_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ def _options(settings: Mapping[str, Any]) -> RoutingOptions:
     if settings.get(_TIERS) is not None:
         return options  # type: ignore[return-value]
     if options.get("threshold") is None and options.get("strong_fraction") is None:
-        options["strong_fraction"] = _DEFAULT_SHARE
+        options["strong_fraction"] = DEFAULT_SHARE
     profile = _table(settings, "weak").get("profile")
     return {**options, "weak_profile": profile}  # type: ignore[typeddict-item]
 

@@ -334,6 +334,21 @@ def test_a_grader_that_fails_is_told_from_the_data() -> None:
     with pytest.raises(ConfigurationError, match=r"broken.*'row 7'.*KeyError") as caught:
         list(gold_outcomes(rows, grader=broken))
     assert "private" not in str(caught.value)
+
+    def one_argument(answer: str) -> float:
+        return 1.0
+
+    with pytest.raises(
+        ConfigurationError, match=r"TypeError .*\(answer, gold\); expected def grade\(answer, gold, prompt\)"
+    ):
+        list(gold_outcomes(rows, grader=one_argument))
+
+    def needs_gold(answer: str, gold: str, prompt: str) -> bool:
+        return gold.strip() in answer
+
+    without_gold = [AnsweredPrompt(prompt="q", answers={"big": "a"})]
+    with pytest.raises(ConfigurationError, match=r"AttributeError .*\(answer, None, prompt=prompt\)$"):
+        list(gold_outcomes(without_gold, grader=needs_gold))
     for value in ("yes", float("nan"), [1]):
         with pytest.raises(ConfigurationError, match="expected a number"):
             list(gold_outcomes(rows, grader=lambda answer, gold, value=value: value))
