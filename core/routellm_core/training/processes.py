@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import tempfile
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from routellm_core import errors
 from routellm_core.errors import MissingExtraError, RouteLLMError
 
 logger = logging.getLogger(__name__)
+
+# What the launcher logs of a process that failed.
+_LAUNCHER_LOG = "torch.distributed.elastic.multiprocessing.api"
 
 # Where launchers say how many processes they start; the same names that accelerate reads.
 _WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -24,8 +31,8 @@ def is_launched() -> bool:
 def run_in_processes(count: int, function: Callable[..., None], *args: Any, **kwargs: Any) -> None:
     """Call a function in several new processes of this machine that train together, as under ``torchrun``.
 
-    An error that the user can mend, which all of them raise alike, is raised here once, without the report of the
-    launcher that torchrun ends with.
+    An error that the user can mend is raised here once, without the report of the launcher that torchrun ends with;
+    the processes that did not raise it, and may wait for the one that did, are stopped.
 
     Args:
         count: Number of processes.
@@ -35,7 +42,8 @@ def run_in_processes(count: int, function: Callable[..., None], *args: Any, **kw
 
     Raises:
         MissingExtraError: torch is not installed.
-        RouteLLMError: The function raised an error of this class; it has the same message.
+        RouteLLMError: The function raised an error of this class; it has the same message and, but for
+            `MissingExtraError`, the same class.
         RuntimeError: A process failed; its traceback is on stderr.
     """
     try:
@@ -53,23 +61,47 @@ def run_in_processes(count: int, function: Callable[..., None], *args: Any, **kw
         max_restarts=0,
         start_method="spawn",
     )
-    try:
-        errors = elastic_launch(config, _in_process)(function, args, kwargs)
-    except ChildFailedError as exc:
-        rank, _ = exc.get_first_failure()
-        raise RuntimeError(f"the training process of rank {rank} failed; see above") from None
-    for error in errors.values():
-        if error is not None:
-            raise RouteLLMError(error)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def is_news(record: logging.LogRecord) -> bool:
+            return not any(folder.glob("*.json"))
+
+        log = logging.getLogger(_LAUNCHER_LOG)
+        log.addFilter(is_news)
+        try:
+            elastic_launch(config, _in_process)(name, function, args, kwargs)
+        except ChildFailedError as exc:
+            if reported := sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns):
+                raise _read_error(reported[0]) from None
+            rank, _ = exc.get_first_failure()
+            raise RuntimeError(f"the training process of rank {rank} failed; see above") from None
+        finally:
+            log.removeFilter(is_news)
 
 
-def _in_process(function: Callable[..., None], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """Call the function; returns the message of an error that the user can mend, since not all of these pickle."""
+def _in_process(folder: str, function: Callable[..., None], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Call the function; an error that the user can mend is written to the folder, and ends the process.
+
+    The launcher stops the other processes only when one of them fails.
+    """
     try:
         function(*args, **kwargs)
     except RouteLLMError as exc:
-        return str(exc)
-    return None
+        kind = next(cls for cls in type(exc).__mro__ if cls.__module__ == errors.__name__)
+        file = Path(folder, f"{os.environ['RANK']}.json")
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps([kind.__name__, str(exc)]), encoding="utf-8")
+        part.replace(file)  # whole or not at all: the launcher may stop this process at any time
+        raise SystemExit(1) from None
+
+
+def _read_error(file: Path) -> RouteLLMError:
+    """The error that a process has written."""
+    name, message = json.loads(file.read_text(encoding="utf-8"))
+    kind: type[RouteLLMError] = getattr(errors, name)
+    # the class of a missing extra words its message itself
+    return RouteLLMError(message) if kind is MissingExtraError else kind(message)
 
 
 def _world_sizes() -> list[int]:
