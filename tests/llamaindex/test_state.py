@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.bridge.pydantic import Field
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.extractors import SummaryExtractor
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
@@ -121,12 +122,13 @@ class Hosted(MockLLM):
 
     api_token: str = "sk-1"
     tokenizer: str = "words"
-    settings: Any = None
+    settings: Any = Field(
+        default={"X-Auth-Key": "sk-2", "credentials": {"id": "sk-3"}, "default_headers": {"x": "sk-4"}}
+    )
 
 
 def test_a_dict_leaves_out_what_is_secret_and_keeps_what_only_sounds_like_it() -> None:
-    settings = {"X-Auth-Key": "sk-2", "credentials": {"id": "sk-3"}, "default_headers": {"x": "sk-4"}}
-    described = json.dumps(mock(weak=Hosted(max_tokens=9, settings=settings)).to_dict())
+    described = json.dumps(mock(weak=Hosted(max_tokens=9)).to_dict())
     assert "sk-" not in described
     assert '"tokenizer": "words"' in described
     assert '"max_tokens": 9' in described
