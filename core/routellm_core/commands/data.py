@@ -194,7 +194,8 @@ def store(
 
     kind, _, uri = to.partition(":")
     if kind != "milvus" or not uri:
-        raise ConfigurationError(f"--to {to!r}: expected milvus:FILE.db, or milvus:http://HOST:PORT")
+        # not all of it: an address may contain a password
+        raise ConfigurationError(f"--to begins with {kind!r}: expected milvus:FILE.db, or milvus:http://HOST:PORT")
     bad, joined = SkippedRows(), JoinReport()
     records = list(read_preferences(data, form=form, skip_bad=bad if skip_bad else None, joined=joined))
     with progress_bar("writing") as progress:

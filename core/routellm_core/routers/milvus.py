@@ -32,6 +32,7 @@ from routellm_core.routers.stores import (
     rows_of,
     write_rows,
 )
+from routellm_core.workers import in_background
 
 if TYPE_CHECKING:
     from pymilvus import AsyncMilvusClient, MilvusClient  # type: ignore[import-untyped]
@@ -63,7 +64,8 @@ class MilvusBattles:
     out, connect anew. Only one process at a time can open a file of Milvus Lite.
 
     Args:
-        uri: A file whose name ends in ``.db``, or the address of a server, such as ``"http://localhost:19530"``.
+        uri: A file whose name ends in ``.db``, or the address of a server, such as ``"http://localhost:19530"``;
+            without a password.
         collection: Name of the collection.
         embedder: Produced the stored vectors. The default is the one that `store_records` noted in the collection.
         token: ``"user:password"`` or the API key of a server. The default is the environment variable MILVUS_TOKEN.
@@ -89,7 +91,7 @@ class MilvusBattles:
         search_params: Mapping[str, Any] | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
-        self.uri, self.collection = str(uri), collection
+        self.uri, self.collection = _checked_uri(uri), collection
         seconds = checked_seconds(timeout, "timeout", without="to wait")
         if seconds is None:
             raise ConfigurationError("timeout=None: expected a number of seconds > 0; a search must end some time")
@@ -126,7 +128,12 @@ class MilvusBattles:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> MilvusBattles:
         """Open the collection that `config` of an earlier object describes."""
-        return cls(config["uri"], collection=config["collection"], search_params=config.get("search_params"))
+        return cls(
+            config["uri"],
+            collection=config["collection"],
+            search_params=config.get("search_params"),
+            timeout=config.get("timeout", DEFAULT_TIMEOUT),
+        )
 
     def config(self) -> dict[str, Any]:
         """What a saved router keeps, from which `from_config` opens the collection; without the token."""
@@ -135,6 +142,7 @@ class MilvusBattles:
             "uri": self.uri,
             "collection": self.collection,
             "search_params": self.search_params,
+            "timeout": self.timeout,
         }
 
     def __repr__(self) -> str:
@@ -180,6 +188,8 @@ class MilvusBattles:
     async def asearch(self, vectors: FloatMatrix, k: int) -> list[list[Neighbor]]:
         """Like `search`, with Milvus's asynchronous client."""
         try:
+            if self._client is None:  # in a new process, and after `close`; connecting blocks
+                await in_background(self, self._connected)
             client = await self._async_clients.get()
             found = await client.search(data=list(vectors), limit=k, **self._options(len(vectors)))
         except Exception as exc:
@@ -341,8 +351,9 @@ def store_records(
         DataError: The records are of two kinds, or a prompt has no direction.
         MissingExtraError: pymilvus is not installed.
     """
-    with _as_configuration(f"uri={str(uri)!r}, collection={collection!r}"):
-        client = connect(str(uri), token)
+    address = _checked_uri(uri)
+    with _as_configuration(f"uri={address!r}, collection={collection!r}"):
+        client = connect(address, token)
         try:
             target = _Target(client, collection, embedder, index)
             return write_rows(
@@ -477,6 +488,17 @@ def connect(uri: str, token: str | None) -> MilvusClient:
             f"uri={uri!r} cannot be opened: is another process using it? Only one at a time can use a file of Milvus "
             "Lite; for several, run a Milvus server and pass its address"
         ) from exc
+
+
+def _checked_uri(uri: str | Path) -> str:
+    """Refuse a password in an address, which stands in saved routers, in logs and in pickles; do not show it."""
+    address = str(uri)
+    if "@" in address and not address.startswith("unix:") and ("://" in address or not address.endswith(".db")):
+        raise ConfigurationError(
+            "uri=... contains an @: a user and a password do not belong in the address, which is saved and shown; pass "
+            "token='user:password', or set the environment variable MILVUS_TOKEN"
+        )
+    return address
 
 
 def _token(given: str | None) -> str:

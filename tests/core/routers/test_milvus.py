@@ -10,6 +10,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from routellm_core import ConfigurationError, MissingExtraError, Router, RouterE
 from routellm_core.data import write_records
 from routellm_core.embedders import bundled_embedder
 from routellm_core.errors import DataError
-from routellm_core.routers import KNNRouter, SimilarityWeightedRouter
+from routellm_core.routers import KNNRouter, SimilarityWeightedRouter, milvus
 from routellm_core.stores import MilvusBattles, store_records
 from tests.support.battles import DIMENSION, ExactStore, WordsEmbedder, battles, outcomes, prompts, triples
 
@@ -285,6 +286,57 @@ def test_what_cannot_be_opened_is_named(uri: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "pymilvus", None)
     with pytest.raises(MissingExtraError, match="milvus"):
         MilvusBattles(uri)
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://root:geheim@127.0.0.1:1", "https://root:ge/heim@127.0.0.1:1", "root:geheim@127.0.0.1:1"]
+)
+def test_a_password_in_an_address_is_refused_and_not_shown(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for make in (
+        lambda: MilvusBattles(uri),
+        lambda: MilvusBattles.from_config({"uri": uri, "collection": "battles"}),
+        lambda: store_records(RECORDS[:1], uri, embedder=WordsEmbedder()),
+    ):
+        with pytest.raises(ConfigurationError, match="pass token='user:password'") as caught:
+            make()
+        assert "heim" not in f"{caught.value!r} {caught.value.__cause__!r}"
+    code, out, err = command(capsys, "data", "store", "--data", "none.jsonl", "--to", uri)
+    assert code != 0
+    assert "expected milvus:" in err
+    assert "heim" not in out + err
+
+
+def test_a_file_may_have_an_at_sign_in_its_name(uri: Path) -> None:
+    file = uri.with_name("me@home.db")
+    shutil.copytree(uri, file)
+    assert len(opened(file)) == 400
+    release(file)
+
+
+def test_a_saved_router_keeps_the_timeout_and_search_parameters_of_its_store(uri: Path, tmp_path: Path) -> None:
+    store = opened(uri, collection="outcomes", timeout=17.0, search_params={"ef": 64})
+    KNNRouter.from_store(store, strong="large", weak="small").save_pretrained(tmp_path / "router")
+    saved = json.loads((tmp_path / "router" / "config.json").read_text())["store"]
+    store.close()
+    again = MilvusBattles.from_config(saved)
+    assert (again.timeout, again.search_params, again.collection) == (17.0, {"ef": 64}, "outcomes")
+    assert again.config() == store.config()
+
+
+def test_an_unpickled_store_connects_beside_the_event_loop(uri: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = pickle.loads(pickle.dumps(opened(uri)))
+    connecting: list[int] = []
+    connect = milvus.connect
+
+    def noted(*args: Any) -> Any:
+        connecting.append(threading.get_ident())
+        return connect(*args)
+
+    monkeypatch.setattr(milvus, "connect", noted)
+    vectors = WordsEmbedder().embed(PROMPTS[:1])
+    assert asyncio.run(again.asearch(vectors, 3)) == again.search(vectors, 3)
+    assert len(connecting) == 1
+    assert threading.get_ident() not in connecting
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # from Python 3.12 on
