@@ -19,7 +19,7 @@ from llamaindex_routellm import RouteLLM, RouteLLMDecisionEvent
 
 PROMPT = PromptTemplate("Extract the building from this text.\n{text}")
 TEXTS = [
-    "We crossed the Harbour Bridge, 503 metres long, which was opened in 1932.",
+    "Thank you for the lovely day at the Harbour Bridge! They say it is 503 metres long and was opened in 1932.",
     "Prove from these notes how tall the old Macquarie Lighthouse is: the mason was paid for 26 metres, the plan of "
     "1883 shows the same, and if the keeper counted 130 steps of 20 centimetres each, evaluate who is right.",
 ]

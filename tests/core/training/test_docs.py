@@ -36,7 +36,7 @@ def test_every_option_of_the_page_exists(command: str) -> None:
     shown = CliRunner().invoke(app, [*words[:2], "--help"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
     options = [word for word in words if word.startswith("--")]
-    assert len(options) >= 2
+    assert options
     for option in options:
         assert re.search(rf"{option}\b", shown.stdout), option
 
