@@ -425,12 +425,13 @@ class _Learning:
             )
         s = np.array([scores[pair.call.id][0] for pair in scored], dtype=np.float64)
         w = np.array([scores[pair.call.id][1] for pair in scored], dtype=np.float64)
+        strong, weak = _side_names(scored)
         return _Evidence(
             prompts=[self.prompts.name(pair.call) or "" for pair in scored],
             differences=s - w,
             groups=_groups(pair.call for pair in scored),
-            strong=_name((pair.strong.model for pair in scored), _STRONG),
-            weak=_name((pair.weak.model for pair in scored), _WEAK),
+            strong=strong,
+            weak=weak,
             scores=(s, w),
             costs=_mean_costs(scored),
         )
@@ -727,6 +728,13 @@ def _groups(calls: Iterable[LoggedCall]) -> Ints:
 def _name(models: Iterable[str | None], default: str) -> str:
     named = Counter(model for model in models if model)
     return named.most_common(1)[0][0] if named else default
+
+
+def _side_names(pairs: Sequence[LoggedPair]) -> tuple[str, str]:
+    """The models of the two sides; the sides' own names where both are one model, such as with two efforts."""
+    strong = _name((pair.strong.model for pair in pairs), _STRONG)
+    weak = _name((pair.weak.model for pair in pairs), _WEAK)
+    return (_STRONG, _WEAK) if strong == weak else (strong, weak)
 
 
 def _mean_costs(pairs: Sequence[LoggedPair]) -> tuple[float, float] | None:

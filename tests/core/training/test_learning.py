@@ -53,9 +53,11 @@ class Log:
         explore: float = 0.0,
         router: Router | None = None,
         truth: Callable[..., tuple[list[str], np.ndarray, np.ndarray]] = traffic,
+        model: str | None = None,
         **changes: Any,
     ) -> Log:
-        """Add n calls that `router` decides at 30 % strong."""
+        """Add n calls that `router` decides at 30 % strong; `model` answers on both sides where it is named."""
+        named = {} if model is None else {"model": model}
         rng = np.random.default_rng(1000 + seed)
         router = router or self.router
         prompts, strong, weak = truth(n, seed)
@@ -73,10 +75,12 @@ class Log:
                     **changes,
                 )
             )  # fmt: skip
-            rows["answers"].append(an_answer(number, side, cost=COSTS[side], text=f"{side} {number}"))
+            rows["answers"].append(an_answer(number, side, cost=COSTS[side], text=f"{side} {number}", **named))
             if rng.random() < shadow:
                 other = "weak" if is_strong[i] else "strong"
-                rows["answers"].append(an_answer(number, other, "shadow", cost=COSTS[other], text=f"{other} {number}"))
+                rows["answers"].append(
+                    an_answer(number, other, "shadow", cost=COSTS[other], text=f"{other} {number}", **named)
+                )
         assert self.database.write(rows) == 0
         self.count += n
         self.prompts += prompts
@@ -167,6 +171,13 @@ def without_texts(log: Log, embedder: Embedder, since: float = 0.0) -> str:
             )
     log.database.save_state(EMBEDDER_STATE, {"sample": probe(embedder), "since": since})
     return log.url
+
+
+def test_one_model_on_both_sides_is_told_apart_by_side(log: Log, tmp_path: Path) -> None:
+    learned = learn(log.calls(450, model="the-one").label().url, tmp_path / "mine", draws=20)
+    assert learned.outcome == "gains"
+    page = (RouterFolder(tmp_path / "mine").version_path() / "evaluation" / "report.html").read_text()
+    assert "the-one" not in page
 
 
 def test_vectors_teach_what_texts_do(log: Log, tmp_path: Path) -> None:
