@@ -129,6 +129,8 @@ def test_a_missing_extra_gives_the_install_line():
         ("torch", "from routellm_core import load_router; load_router('causal_llm', '.')", "bert"),
         ("huggingface_hub", "from routellm_core import load_router; load_router('mf', 'owner/name')", "hub"),
         ("sqlalchemy", "from routellm_core import TrafficLog; TrafficLog('sqlite:///t.db')", "log"),
+        ("sqlalchemy", "from routellm_core.log import TrafficDatabase", "log"),
+        ("sqlalchemy", "from routellm_core.training import learn; learn('sqlite:///t.db', 'out')", "log"),
         ("psycopg", "from routellm_core import TrafficLog; TrafficLog('postgresql://h/d')", "log-postgres"),
         ("typer", "from routellm_core.cli import build_app; build_app()", "cli"),
     ],
@@ -149,3 +151,30 @@ except ImportError as exc:
     print(exc)
 """
     assert f"pip install 'routellm-adapters[{extra}]'" in run(program)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["traffic", "summary", "--data", "sqlite:///t.db"],
+        ["traffic", "summary", "--data", "sqlite:///t.db", "--by", "user"],
+        ["traffic", "report", "--data", "sqlite:///t.db", "--out", "t.html"],
+        ["traffic", "feedback", "--data", "scores.csv", "--out", "sqlite:///t.db"],
+        ["learn", "--data", "sqlite:///t.db", "--out", "mine"],
+        ["replay", "--data", "sqlite:///t.db"],
+    ],
+    ids=" ".join,
+)
+def test_commands_that_need_a_log_say_what_to_install(tmp_path, argv):
+    (tmp_path / "scores.csv").write_text("call_id,score\na,1\n")
+    program = f"""
+import os, sys
+os.chdir({str(tmp_path)!r})
+sys.modules["sqlalchemy"] = None
+from routellm_core.cli import main
+main({argv!r})
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "pip install 'routellm-adapters[log]'" in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr

@@ -1,4 +1,7 @@
-"""TrafficDatabase: a traffic log opened to be read, labelled and cleared up. Importing this loads SQLAlchemy."""
+"""TrafficDatabase: a traffic log opened to be read, labelled and cleared up.
+
+Importing this loads SQLAlchemy, and raises a `MissingExtraError` where it is not installed.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Self, get_args
 
-from sqlalchemy import Connection, Engine, Integer, String, cast, create_engine, delete, event, exc, func, select
-
 from routellm_core.checks import MAX_STATE_BYTES, Side
-from routellm_core.errors import ConfigurationError, DataError
+from routellm_core.errors import ConfigurationError, DataError, MissingExtraError
+
+try:
+    from sqlalchemy import Connection, Engine, Integer, String, cast, create_engine, delete, event, exc, func, select
+except ModuleNotFoundError:
+    raise MissingExtraError("A traffic log", "log") from None
+
 from routellm_core.log import reading, schema
 from routellm_core.log.cleaning import Unwritable, clean
 from routellm_core.log.rows import (
