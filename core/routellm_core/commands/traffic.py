@@ -245,8 +245,9 @@ def feedback(
     rows = list(feedback_of_rows(read_rows(data), scale=(low, high)))
     with TrafficDatabase(out) as database:
         new = database.add_feedback(rows)
-        known = {row.id for row in database.feedback() if row.call_id is not None}
-    joined = sum(row.id in known for row in rows)
+        call_of = {row.id: row.call_id for row in database.feedback() if row.call_id is not None}
+        known = database.known_calls(call_of.values())
+    joined = sum(call_of.get(row.id) in known for row in rows)
     if as_json:
         print(json.dumps({"rows": len(rows), "new": new, "joined": joined}))
     else:

@@ -191,6 +191,10 @@ class TrafficDatabase:
         """All feedback by time; with the id of its call where that is known by now."""
         return reading.feedback(self._reading, _period(since, None))
 
+    def known_calls(self, ids: Iterable[str]) -> set[str]:
+        """Which of these are ids of calls of the log."""
+        return reading.known_calls(self._reading, set(ids))
+
     def labels(self, *, labeller: str | None = None) -> Iterator[Label]:
         """All labels, or those of one labeller."""
         return reading.labels(self._reading, labeller)

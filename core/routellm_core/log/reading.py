@@ -232,7 +232,7 @@ def feedback(opened: Opened, period: Period) -> Iterator[Feedback]:
     ).where(period.holds(table.c.created)).order_by(table.c.id)  # fmt: skip
     for page in _pages(opened, query, (table.c.id,)):
         rows = [Feedback(*row) for row in page]
-        known = _calls_of_ids(opened, {row.call_id for row in rows if row.call_id})
+        known = known_calls(opened, {row.call_id for row in rows if row.call_id})
         joined = _calls_of_runs(opened, {r.external_id for r in rows if r.call_id not in known and r.external_id})
         for row in rows:
             call = None if row.call_id in known else joined.get(row.external_id or "")
@@ -259,7 +259,8 @@ def _external_scores(opened: Opened, key: str, source: str | None) -> dict[str, 
     return out
 
 
-def _calls_of_ids(opened: Opened, ids: set[str]) -> set[str]:
+def known_calls(opened: Opened, ids: set[str]) -> set[str]:
+    """Which of these are ids of calls."""
     return {row.id for row in _by_values(opened, select(calls.c.id), calls.c.id, sorted(ids))}
 
 

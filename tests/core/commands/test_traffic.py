@@ -130,6 +130,18 @@ def test_feedback_from_files(
     assert scores == expected
 
 
+def test_scores_of_ids_that_no_call_has_belong_to_none(
+    capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path
+) -> None:
+    with TrafficDatabase(url, create=True) as database:
+        database.write({"calls": [a_call(0), a_call(1, run_id="run-1")]})
+    named = [{"call_id": call_id(0)}, {"run_id": "run-1"}, {"call_id": call_id(7)}, {"run_id": "run-7"}]
+    file = tmp_path / "scores.jsonl"
+    file.write_text("\n".join(json.dumps({**row, "score": 1}) for row in named))
+    out = run(capsys, "traffic", "feedback", "--data", str(file), "--out", url)
+    assert out.strip() == "4 scores, 4 of them new; 2 belong to a call of the log"
+
+
 def test_feedback_from_a_table_with_a_scale(capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path) -> None:
     with TrafficDatabase(url, create=True) as database:
         fill(database, 3)
