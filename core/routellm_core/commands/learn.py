@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -110,7 +111,7 @@ def learn(
     if as_json:
         print(json.dumps(learned.to_dict()))
     else:
-        _print(learned)
+        _print(learned, data)
     if learned.outcome != "gains":
         raise typer.Exit(NOT_YET)
 
@@ -135,7 +136,8 @@ def _estimate(
     return estimate.to_dict()
 
 
-def _print(learned: Learned) -> None:
+def _print(learned: Learned, data: str) -> None:
+    from routellm_core.log.urls import shown_url
     from routellm_core.routers import RouterFolder
 
     print(learned.sentence)
@@ -147,5 +149,5 @@ def _print(learned: Learned) -> None:
         folder = RouterFolder(learned.out)
         version = folder.version_path() if folder.versions else learned.out
         print(f"in use from now on: {version} (report: {version / 'evaluation' / 'report.html'})")
-        print(f"try it on the log: routellm replay --data URL --router {learned.out} --strong-fraction "
-              f"{learned.strong_fraction:.2g}")  # fmt: skip
+        argv = ["routellm", "replay", "--data", shown_url(data), "--router", str(learned.out)]
+        print(f"try it on the log: {shlex.join([*argv, '--strong-fraction', f'{learned.strong_fraction:.2g}'])}")

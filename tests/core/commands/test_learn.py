@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from routellm_core.cli import main
+from routellm_core.commands.learn import _print
 from routellm_core.routers.folder import RouterFolder
+from routellm_core.training.learning import Learned
 from tests.core.training.test_learning import Log
 
 
@@ -58,6 +61,24 @@ def test_a_gain_is_exit_code_0_and_replay_takes_what_was_learned(
     code, told, _ = run(capsys, "replay", "--data", log.url, "--threshold", "0.1")
     assert "quality: " in told
     assert "money of 1,000 calls" in told
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        ("sqlite:////tmp/my logs/traffic.db", "sqlite:////tmp/my logs/traffic.db"),
+        ("postgresql://app:secret@host/logs", "postgresql://app:***@host/logs"),
+    ],
+)
+def test_the_last_line_of_a_gain_can_be_copied_and_shows_no_password(
+    data: str, shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "my router"
+    _print(Learned("gains", "Use it.", pairs=400, needed=None, strong_fraction=0.3, out=out), data)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("try it on the log: ")
+    argv = shlex.split(last.removeprefix("try it on the log: "))
+    assert argv == ["routellm", "replay", "--data", shown, "--router", str(out), "--strong-fraction", "0.3"]
 
 
 def test_a_refused_replay_is_exit_code_3_without_a_figure(log: Log, capsys: pytest.CaptureFixture[str]) -> None:
