@@ -126,8 +126,8 @@ def best_models(
     Args:
         win_rates: Array (n,): what orders the prompts, the hardest highest; one router for all pairs.
         scores: Scores of each model, array (n,), in the order of `win_rates`; higher is better.
-        costs: Mean cost of a call of each model, >= 0, in any unit of money.
-        budget: Mean cost of a call that is not to be exceeded, in that unit.
+        costs: Cost of each model, >= 0, for any number of calls: reports take 1,000.
+        budget: Cost that is not to be exceeded, for as many calls.
         folds: Parts of the rows for cross-fitting.
         draws: Bootstrap draws of the intervals.
         seed: Of the folds and the draws.
@@ -193,9 +193,9 @@ class _Problem:
         """Check what was given, and sort the rows."""
         for name, value in costs.items():
             if not is_number(value) or value < 0:
-                raise ConfigurationError(f"{name}={value!r:.80}: expected the cost of a call, a number >= 0")
+                raise ConfigurationError(f"{name}={value!r:.80}: expected a cost, a number >= 0")
         if not is_number(budget) or budget <= 0:
-            raise ConfigurationError(f"budget={budget!r:.80}: expected the cost of a call, a number > 0")
+            raise ConfigurationError(f"budget={budget!r:.80}: expected a cost, a number > 0")
         names = sorted(set(scores) & set(costs), key=lambda name: (-costs[name], name))
         if not names:
             raise ConfigurationError(
@@ -204,7 +204,7 @@ class _Problem:
             )
         if budget < costs[names[-1]]:
             raise ConfigurationError(
-                f"budget={budget:g}: even {names[-1]}, the cheapest model, costs {costs[names[-1]]:g} a call"
+                f"budget={budget:g}: even {names[-1]}, the cheapest model, costs {costs[names[-1]]:g} for as many calls"
             )
         rates = np.asarray(win_rates, dtype=np.float64)
         table = np.array([np.asarray(scores[name], dtype=np.float64) for name in names])
