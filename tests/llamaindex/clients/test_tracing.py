@@ -86,7 +86,7 @@ def expected(text: str) -> dict[str, Any]:
 
 
 def assert_told(spans: list[Any], texts: list[str], times: int = 1) -> list[Any]:
-    """For each text the first span that tells its decision, which is that of the innermost model; once, or `times`."""
+    """For each text the first span that tells its decision; once, or `times`."""
     told = [span for span in spans if decision_on(span)]
     assert len(told) == len(texts) * times
     for i, span in enumerate(told):
@@ -138,14 +138,14 @@ class TestOpenInference:
         assert len({decision_on(span)["id"] for span in spans}) == 1
         assert len({span.parent.span_id for span in spans}) == 1
 
-    async def test_three_tiers_show_the_decision_that_chose_the_model(
-        self, exporter: Any, router: ScriptedRouter
-    ) -> None:
+    async def test_three_tiers_show_the_decisions_of_both_levels(self, exporter: Any, router: ScriptedRouter) -> None:
         async with sides("openai", "openai") as (models, _):
             inner = RouteLLM(**models, router=router, threshold=0.05)
             RouteLLM(strong=models["strong"], weak=inner, router=router, threshold=0.5).complete(EASY)
         (told,) = [span for span in exporter.get_finished_spans() if decision_on(span)]
-        assert decision_on(told)["threshold"] == 0.05
+        shown = decision_on(told)
+        assert (shown["threshold"], shown["model"]) == (0.5, "weak")
+        assert (shown["inner.threshold"], shown["inner.model"]) == (0.05, "strong")
 
 
 @pytest.mark.usefixtures("llama_index_otel")
