@@ -67,30 +67,26 @@ def chat_model_of(runnable: Any) -> Any:
     name) counts as one.
     """
     while not isinstance(runnable, BaseChatModel):
-        if isinstance(runnable, RunnableBindingBase):
-            runnable = runnable.bound
-        elif isinstance(runnable, DynamicRunnable):
-            runnable = runnable.default
-        elif isinstance(runnable, RunnableWithFallbacks):
-            runnable = runnable.runnable
-        elif hasattr(type(runnable), "bind_tools"):
-            return runnable
-        else:
-            return None
+        inner = _wrapped(runnable)
+        if inner is None:
+            return runnable if hasattr(type(runnable), "bind_tools") else None
+        runnable = inner
     return runnable
+
+
+def _wrapped(runnable: Any) -> Any:
+    """What a binding, a retry, fallbacks or a configurable runnable has inside; None of anything else."""
+    if isinstance(runnable, RunnableBindingBase):
+        return runnable.bound
+    if isinstance(runnable, DynamicRunnable):
+        return runnable.default
+    return runnable.runnable if isinstance(runnable, RunnableWithFallbacks) else None
 
 
 def routed_in(runnable: Any) -> Any:
     """The routed model that a side is, inside bindings, retries, fallbacks and configurable models; else None."""
-    while not hasattr(type(runnable), "_as_level"):
-        if isinstance(runnable, RunnableBindingBase):
-            runnable = runnable.bound
-        elif isinstance(runnable, DynamicRunnable):
-            runnable = runnable.default
-        elif isinstance(runnable, RunnableWithFallbacks):
-            runnable = runnable.runnable
-        else:
-            return None
+    while runnable is not None and not hasattr(type(runnable), "_as_level"):
+        runnable = _wrapped(runnable)
     return runnable
 
 

@@ -25,7 +25,8 @@ sys.path.insert(0, str(ROOT / "core"))
 from routellm_core.data import ContaminationIndex
 from routellm_core.data.seen_prompts import SeenPrompts
 from routellm_core.embedders.static import SURFACE_NAMES, StaticEmbedder, surface_features, window, words_of
-from routellm_core.routers.mf_vote import HeadAndVoteRouter, unit_rows, vote
+from routellm_core.routers.knn import unit_rows
+from routellm_core.routers.mf_vote import HeadAndVoteRouter, vote
 from routellm_core.training.mf import fit_pair, pair_router
 
 STRONG, WEAK = "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1"

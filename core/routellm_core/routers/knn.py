@@ -25,6 +25,8 @@ Floats = npt.NDArray[np.float64]
 
 DEFAULT_NEIGHBORS = 40
 _EMBEDDINGS, _SCORES, _WEIGHTS = "embeddings", "scores", "weights"
+# what the label of a stored prompt says was right
+_SIDES = {1.0: "strong", 0.5: "neither", 0.0: "weak"}
 # Weight of the overall win rate, in neighbours of similarity 1; a prompt unlike all others gets the overall win rate.
 _PRIOR = 1.0
 
@@ -80,11 +82,11 @@ class PairOutcomes:
         center = embeddings[rows].mean(axis=0, dtype=np.float64).astype(np.float32)
         labels = np.where(np.abs(gap[rows]) <= tie_margin, 0.5, (gap[rows] > 0).astype(np.float64))
         prior = float(weights[rows] @ labels / weights[rows].sum())
-        return cls(rows, center, _unit(embeddings[rows] - center), labels, weights[rows], prior)
+        return cls(rows, center, unit_rows(embeddings[rows] - center), labels, weights[rows], prior)
 
     def directions_of(self, matrix: FloatMatrix) -> npt.NDArray[np.float32]:
         """Return the directions (k, d) of vectors (k, d); their product with `directions` is the cosine similarity."""
-        return _unit(matrix - self.center)
+        return unit_rows(matrix - self.center)
 
     def win_rates(self, similarity: npt.NDArray[Any], neighbors: int) -> Floats:
         """Return win rates (...) from similarities (..., m), by the votes of the `neighbors` most similar prompts."""
@@ -183,19 +185,15 @@ class KNNRouter(EmbeddingRouter):
         checked_count(k, "k")
         embeddings = self.embedder.embed(checked_prompts([prompt]))
         matrix = checked_embeddings(embeddings, 1, self.dimension, type(self.embedder).__name__)
-        sides = {1.0: "strong", 0.5: "neither", 0.0: "weak"}
         if self._search is not None:
             return [
-                StoredOutcome(similarity, float(scores[self.strong]), float(scores[self.weak]), sides[label])
+                StoredOutcome(similarity, float(scores[self.strong]), float(scores[self.weak]), _SIDES[label])
                 for similarity, _, scores, label in self._voting(self._search.with_k(k).find(matrix)[0])[:k]
             ]
         similarity = self.pair.directions @ self.pair.directions_of(matrix)[0]
         nearest = np.argsort(-similarity, kind="stable")[:k]
         pair = self.scores[self.pair.rows[nearest]][:, [self.models.index(self.strong), self.models.index(self.weak)]]
-        return [
-            StoredOutcome(float(s), float(scores[0]), float(scores[1]), sides[float(label)])
-            for s, scores, label in zip(similarity[nearest], pair, self.pair.labels[nearest], strict=True)
-        ]
+        return stored_outcomes(similarity[nearest], pair, self.pair.labels[nearest])
 
     @classmethod
     def from_store(
@@ -454,7 +452,14 @@ def _vote(near: Floats, labels: Floats, prior: float) -> Floats:
     return np.asarray(np.clip(rates, 0.0, 1.0), dtype=np.float64)
 
 
-def _unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    norm = np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
-    unit: npt.NDArray[np.float32] = (rows / np.maximum(norm, 1e-12)).astype(np.float32)
-    return unit
+def unit_rows(rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Rows scaled to length 1, float32; a row of zeros stays as it is."""
+    matrix = np.asarray(rows, dtype=np.float64)
+    norm = np.sqrt((matrix**2).sum(axis=1, keepdims=True))
+    return np.asarray(matrix / np.maximum(norm, 1e-12), dtype=np.float32)
+
+
+def stored_outcomes(similarities: npt.ArrayLike, scores: npt.ArrayLike, labels: npt.ArrayLike) -> list[StoredOutcome]:
+    """Stored prompts as a person reads them: similarities (k,), scores (k, 2) of strong and weak, labels (k,)."""
+    rows = zip(*(np.asarray(values).tolist() for values in (similarities, scores, labels)), strict=True)
+    return [StoredOutcome(similarity, strong, weak, _SIDES[label]) for similarity, (strong, weak), label in rows]

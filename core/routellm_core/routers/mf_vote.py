@@ -14,7 +14,7 @@ from routellm_core.embedders.base import Embedder, FloatMatrix, checked_embeddin
 from routellm_core.errors import CheckpointError, ConfigurationError
 from routellm_core.routers.base import WEIGHTS_FILE, WeightsError, WinRateArray
 from routellm_core.routers.embedding import EmbeddingRouter
-from routellm_core.routers.knn import StoredOutcome
+from routellm_core.routers.knn import StoredOutcome, stored_outcomes, unit_rows
 from routellm_core.routers.mf import MatrixFactorizationRouter
 
 _HEAD = "head"
@@ -50,13 +50,6 @@ def vote(
 def _logit(win_rate: float) -> float:
     p = min(max(win_rate, _CLIP), 1.0 - _CLIP)
     return math.log(p / (1.0 - p))
-
-
-def unit_rows(rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Rows scaled to length 1, float32; a row of zeros stays as it is."""
-    matrix = np.asarray(rows, dtype=np.float64)
-    norm = np.sqrt((matrix**2).sum(axis=1, keepdims=True))
-    return np.asarray(matrix / np.maximum(norm, 1e-12), dtype=np.float32)
 
 
 class HeadAndVoteRouter(EmbeddingRouter):
@@ -156,13 +149,8 @@ class HeadAndVoteRouter(EmbeddingRouter):
         """
         checked_count(k, "k")
         similarity = self._directions @ unit_rows(self._matrix(checked_prompts([text])))[0]
-        sides = {1.0: "strong", 0.5: "neither", 0.0: "weak"}
-        return [
-            StoredOutcome(
-                float(similarity[i]), float(self.scores[i, 0]), float(self.scores[i, 1]), sides[float(self._labels[i])]
-            )
-            for i in np.argsort(-similarity, kind="stable")[:k]
-        ]
+        nearest = np.argsort(-similarity, kind="stable")[:k]
+        return stored_outcomes(similarity[nearest], self.scores[nearest], self._labels[nearest])
 
     def _matrix(self, texts: list[str]) -> FloatMatrix:
         name = type(self.embedder).__name__

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
@@ -117,16 +118,8 @@ class StoreSearch:
         units, rows = directions(matrix)
         if not len(units):
             return [[] for _ in matrix]
-        self._enter()
-        try:
+        with self._watched():
             found = self.store.search(units, self._k)
-        except RouteLLMError:
-            self.breaker.failed()
-            raise
-        except Exception as exc:
-            self.breaker.failed()
-            raise self._failure(exc) from exc
-        self.breaker.succeeded()
         return self._checked(found, rows, len(matrix))
 
     async def afind(self, matrix: FloatMatrix) -> list[list[Neighbor]]:
@@ -134,26 +127,25 @@ class StoreSearch:
         units, rows = directions(matrix)
         if not len(units):
             return [[] for _ in matrix]
-        self._enter()
-        try:
+        with self._watched():
             found = await self.store.asearch(units, self._k)
+        return self._checked(found, rows, len(matrix))
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Around one search: refused while the store keeps failing; how it ends counts."""
+        name = type(self.store).__name__
+        if not self.breaker.allows():
+            raise RouterError(f"{name} failed {_DOWN_AFTER} times in a row; it is searched again after a while")
+        try:
+            yield
         except RouteLLMError:
             self.breaker.failed()
             raise
         except Exception as exc:
             self.breaker.failed()
-            raise self._failure(exc) from exc
+            raise RouterError(f"{name} failed to search: {type(exc).__name__}") from exc
         self.breaker.succeeded()
-        return self._checked(found, rows, len(matrix))
-
-    def _enter(self) -> None:
-        if not self.breaker.allows():
-            raise RouterError(
-                f"{type(self.store).__name__} failed {_DOWN_AFTER} times in a row; it is searched again after a while"
-            )
-
-    def _failure(self, exc: Exception) -> RouterError:
-        return RouterError(f"{type(self.store).__name__} failed to search: {type(exc).__name__}")
 
     def _checked(self, found: Any, rows: Sequence[int], count: int) -> list[list[Neighbor]]:
         name = type(self.store).__name__

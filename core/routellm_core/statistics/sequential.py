@@ -118,10 +118,8 @@ def share_saved(
     if better <= 2.0 * float(d.std(ddof=1)) / root:
         return None
     reached = float((sent * d).mean()) / better
-    error = float(((sent - reached) * d).std(ddof=1)) / (root * better)
-    half = NormalDist().inv_cdf((1.0 + confidence) / 2.0) * error
-    value = reached - float(sent.mean())
-    return Estimate(value, value - half, value + half)
+    deviation = float(((sent - reached) * d).std(ddof=1)) / better
+    return Gain(reached - float(sent.mean()), deviation / root, deviation, d.size).estimate(confidence)
 
 
 def _mean_gain(weight: Floats, differences: Floats) -> Gain:
