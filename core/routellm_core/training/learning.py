@@ -11,7 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
@@ -627,7 +627,8 @@ class _Learning:
         """Of the router as it will run, on the traffic as it is now: folds, whose penalties differ, would spread."""
         latest = [name for call in self.latest if (name := self.prompts.usable(call)) is not None] or evidence.prompts
         if best.correction is None or self.prompts.all_texts(latest):
-            return best.router.win_rates([name for name in latest if self.prompts.all_texts([name])])
+            texts = [name for name in latest if self.prompts.all_texts([name])] or evidence.prompts
+            return best.router.win_rates(texts)
         x = self.prompts.embed(latest)
         return sigmoid(best.correction.logits(x, self.prompts.logits_in_use(latest, x)))
 
@@ -757,11 +758,7 @@ def _savings(gain: Gain, unseen: Floats, evidence: _Evidence, at: float) -> tupl
     if share is None or evidence.costs is None:
         return share, None
     more = evidence.costs[0] - evidence.costs[1]
-    return share, Estimate(*(more * end for end in _ends(share)))
-
-
-def _ends(estimate: Estimate) -> tuple[float, float, float]:
-    return estimate.value, estimate.low, estimate.high
+    return share, Estimate(*(more * end for end in astuple(share)))
 
 
 def _with_sentence(learned: Learned, evidence: _Evidence, in_use: Finding) -> Learned:
@@ -776,7 +773,7 @@ def _with_sentence(learned: Learned, evidence: _Evidence, in_use: Finding) -> Le
         than = "" if proved else ", which does not prove that it is better, only that it is no worse in this sample"
         saves = ""
         if learned.saving is not None:
-            costs = "{:.3g} [{:.3g}, {:.3g}]".format(*(1000 * end for end in _ends(learned.saving)))
+            costs = "{:.3g} [{:.3g}, {:.3g}]".format(*(1000 * end for end in astuple(learned.saving)))
             saves = f"; the static mix of its quality costs {costs} more per 1,000 calls"
         elif learned.saved_share is not None:
             saves = f"; the static mix of its quality needs {learned.saved_share.value:.0%} of all calls more on strong"
