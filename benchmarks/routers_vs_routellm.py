@@ -33,6 +33,8 @@ PACKAGE = "routellm==0.2.0"
 NEEDS = ["torch", "transformers>=5,<6", "datasets", "pandas", "scikit-learn>=1.9,<1.10", "openai", "huggingface_hub"]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 DIMENSION = 1536
+# dtype, bytes of a component, backend
+SW_STORAGES = [("float32", 4, "numpy"), ("float16", 2, "numpy"), ("float16", 2, "torch"), ("int8", 1, "numpy")]
 
 
 class Side:
@@ -111,14 +113,14 @@ def sw_save(folder: str, dtype: Any) -> None:
     router.save_pretrained(f"{folder}/{dtype}")
 
 
-def sw_ranking(folder: str, dtype: str) -> dict[str, float]:
+def sw_ranking(folder: str, dtype: str, backend: Any) -> dict[str, float]:
     import numpy as np
 
     from routellm_core.routers import SimilarityWeightedRouter
 
     embedder = _Ready(np.load(f"{folder}/queries.npy"))
     begin = time.perf_counter()
-    STATE["router"] = SimilarityWeightedRouter.from_pretrained(f"{folder}/{dtype}", embedder=embedder)
+    STATE["router"] = SimilarityWeightedRouter.from_pretrained(f"{folder}/{dtype}", embedder=embedder, backend=backend)
     return {"load_seconds": time.perf_counter() - begin}
 
 
@@ -231,9 +233,9 @@ def compare_sw(theirs: str, rounds: int, counts: list[int]) -> Iterator[dict[str
             package = Side(theirs, ROOT / "benchmarks" / "routellm_runner.py")
             package.call("sw_ranking", name)
             batch = [str(i) for i in range(64)]
-            for dtype, size in (("float32", 4), ("float16", 2), ("int8", 1)):
+            for dtype, size, backend in SW_STORAGES:
                 ours = Side(sys.executable, Path(__file__))
-                loaded = ours.call("sw_ranking", name, dtype)
+                loaded = ours.call("sw_ranking", name, dtype, backend)
                 ours.call("run", ["1"])  # first use reads the file
                 alone = ours.call("run", ["0"])["resident_mb"]
                 calls = [("one", ours, ["0"]), ("theirs", package, ["0"]), ("batch", ours, batch)]
@@ -244,6 +246,7 @@ def compare_sw(theirs: str, rounds: int, counts: list[int]) -> Iterator[dict[str
                     "router": "sw_ranking",
                     "battles": count,
                     "storage": dtype,
+                    "backend": backend,
                     "routellm_ms": other * 1e3,
                     "ours_one_ms": one * 1e3,
                     "ours_batch_ms_per_prompt": per_prompt * 1e3,

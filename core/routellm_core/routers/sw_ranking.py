@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SameTier = Literal["ignore", "routellm"]
+Backend = Literal["numpy", "torch"]
 # indexed by the last digit of a kind's key
 _OUTCOMES: tuple[Literal["lost", "tied", "won"], ...] = ("lost", "tied", "won")
 
@@ -145,15 +146,23 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             embeddings need.
         nearest: Use only the battles with the k highest similarities, and those whose similarity is within 1e-6 of the
             last of these. None uses all.
+        backend: What compares a prompt with the battles: "numpy", or "torch", whose compiled product takes about a
+            third of the time for a single prompt. It costs 2 bytes of memory per component, which processes do not
+            share, and a second per 100 million components when the router is made; win rates move by less than 1e-5,
+            or 1e-4 where `dtype` is "float32", since torch multiplies in half precision. An option of loading too; a
+            saved router does not contain it.
 
     Raises:
         ConfigurationError: A value is not allowed, or the dimension of the embedder is different.
+        MissingExtraError: `backend` is "torch", which is not installed.
         DataError: A battle is malformed; an embedding is zero, NaN or infinite; or groups of models never met.
     """
 
     name = "sw_ranking"
     _slow: ClassVar[bool] = True
-    store: BattleStore  # not set if the battles are in a vector store
+    # not set if the battles are in a vector store
+    store: BattleStore
+    _compare: Callable[[FloatMatrix], npt.NDArray[np.float32]]
 
     def __init__(
         self,
@@ -168,6 +177,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         dtype: Storage = "float32",
         base: float = 10.0,
         nearest: int | None = None,
+        backend: Backend = "numpy",
     ) -> None:
         if dtype not in DTYPES:
             raise ConfigurationError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
@@ -193,6 +203,17 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             nearest=nearest,
             embedder=embedder,
         )
+        self._compare_by(backend)
+
+    def _compare_by(self, backend: Backend) -> None:
+        if backend not in ("numpy", "torch"):
+            raise ConfigurationError(f"backend={backend!r}: expected 'numpy' or 'torch'")
+        if backend == "torch":
+            from routellm_core.routers.sw_torch import TorchProduct
+
+            self._compare = TorchProduct(self.store).similarities
+        else:
+            self._compare = self.store.similarities
 
     def _set_up(
         self,
@@ -265,7 +286,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         embeddings = self.embedder.embed(checked_prompts([prompt]))
         matrix = checked_embeddings(embeddings, 1, self.dimension, type(self.embedder).__name__)
         if self._search is None:
-            cosines = self.store.similarities(matrix)[0]
+            cosines = self._compare(matrix)[0]
             nearest = np.argsort(-cosines, kind="stable")[:k]
             cosines, keys = cosines[nearest], self.store.keys_at(nearest)
         else:
@@ -282,7 +303,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         return np.concatenate(parts)
 
     def _chunk_rates(self, embeddings: FloatMatrix) -> WinRateArray:
-        similarities = self.store.similarities(embeddings)
+        similarities = self._compare(embeddings)
         sums = np.empty((len(embeddings), len(self._keys)))
         average = np.empty(len(embeddings))
         for i, row in enumerate(similarities):
@@ -416,6 +437,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         base: float | None = None,
         nearest: int | None = None,
         store: PreferenceStore | None = None,
+        backend: Backend = "numpy",
     ) -> SimilarityWeightedRouter:
         missing = [key for key in _CONFIG if key not in config]
         if missing:
@@ -426,6 +448,10 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         stored = "store" in config
         if store is not None and not stored:
             raise ConfigurationError(f"store=...: the battles of {path} are in its own file; load it without store=")
+        if stored and backend != "numpy":
+            raise ConfigurationError(
+                f"backend={backend!r}: the battles of {path} are in a vector store, which compares"
+            )
         battles = None if stored else BattleStore.mapped(path / WEIGHTS_FILE, config["dimension"], config.get("digest"))
         ranking = _saved_ranking(path, config, None if battles is None else battles.keys)
         options: dict[str, Any] = {
@@ -446,6 +472,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         router.store = battles
         embedder = saved_embedder(config) if embedder is None else embedder
         router._set_up(ranking, battles.keys, battles.counts, battles.dimension, embedder=embedder, **options)
+        router._compare_by(backend)
         return router
 
     @classmethod
@@ -547,7 +574,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             embedder: The default is OpenAI's text-embedding-3-small, which produced the published embeddings.
             strong: Strong model.
             weak: Weak model.
-            **options: Further arguments of the class: num_tiers, same_tier, dtype, base, nearest.
+            **options: Further arguments of the class: num_tiers, same_tier, dtype, base, nearest, backend.
 
         Raises:
             MissingExtraError: pyarrow, or for a hub id huggingface_hub, is not installed.

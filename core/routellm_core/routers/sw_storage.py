@@ -165,10 +165,9 @@ class BattleStore:
         the number of prompts in the batch, and a block is read from memory once for all of them.
         """
         count, n = len(embeddings), len(self.rows)
-        norms = np.sqrt((embeddings.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
         padded = -(-count // _TOGETHER) * _TOGETHER
         queries = np.zeros((padded, self.dimension + self.dimension % 2), dtype=np.float32)
-        queries[:count, : self.dimension] = embeddings / np.where(norms > 0.0, norms, 1.0)
+        queries[:count, : self.dimension] = self.unit_queries(embeddings)
         halves = self.rows.dtype == DTYPES["float16"]
         parts = [queries[:, 1::2], queries[:, 0::2]] if halves else [queries[:, : self.dimension]]
         parts = [np.ascontiguousarray(part).reshape(-1, _TOGETHER, part.shape[1]) for part in parts]
@@ -183,6 +182,23 @@ class BattleStore:
         if self.scales is not None:
             out *= self.scales
         return out[:count]
+
+    def unit_queries(self, embeddings: FloatMatrix) -> npt.NDArray[np.float32]:
+        """Return prompt vectors (b, d) scaled to unit length; the zero vector remains zero."""
+        norms = np.sqrt((embeddings.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
+        return np.asarray(embeddings / np.where(norms > 0.0, norms, 1.0), dtype=np.float32)
+
+    def directions(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Return the directions (m, d) of the rows from `start` up to `stop`, in an array of its own."""
+        rows = np.asarray(self.rows[start:stop])
+        if rows.dtype == DTYPES["float16"]:
+            out = np.empty((len(rows), 2 * rows.shape[1]), dtype=np.float32)
+            out[:, 0::2], out[:, 1::2] = (rows << 16).view(np.float32), rows.view(np.float32)
+            return np.ascontiguousarray(out[:, : self.dimension])
+        out = rows.astype(np.float32)
+        if self.scales is not None:
+            out *= self.scales[start:stop, None]
+        return out
 
     def _blocks(self) -> Iterator[tuple[int, list[npt.NDArray[np.float32]]]]:
         """Yield blocks of rows as float32; blocks that have to be converted share one buffer.

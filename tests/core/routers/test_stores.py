@@ -148,6 +148,12 @@ def test_a_store_is_refused_for_a_router_that_has_its_own_file(tmp_path: Path) -
         SimilarityWeightedRouter.from_pretrained(tmp_path, store=ExactStore(battles()), embedder=WordsEmbedder())
 
 
+def test_a_backend_is_refused_for_a_router_whose_battles_are_in_a_store(tmp_path: Path) -> None:
+    of_store(ExactStore(battles())).save_pretrained(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"backend='torch'.*vector store"):
+        SimilarityWeightedRouter.from_pretrained(tmp_path, store=ExactStore(battles()), backend="torch")
+
+
 def test_damaged_counts_of_a_saved_router_are_named(tmp_path: Path) -> None:
     of_store(ExactStore(battles())).save_pretrained(tmp_path)
     config = (tmp_path / "config.json").read_text()

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import pickle
 import random
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from routellm_core.errors import (
     CheckpointNotFoundError,
     ConfigurationError,
     DataError,
+    MissingExtraError,
     RouterError,
 )
 from routellm_core.routers import SimilarityWeightedRouter, sw_storage
@@ -450,6 +452,7 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"nearest": 2.5}, "nearest=2.5"),
     ({"embedder": Hashed(5)}, "5 dimensions, .* 12"),
     ({"embedder": object()}, "embed"),
+    ({"backend": "faiss"}, "backend='faiss'.*'numpy' or 'torch'"),
 ]
 
 
@@ -583,7 +586,64 @@ def test_nearest_battles_are_those_of_the_most_similar_prompts(dtype: str) -> No
         router.nearest_battles(None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("option", [{"base": 0}, {"nearest": 0}, {"strong": ""}, {"weak": "m0"}, {"same_tier": ""}])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float16", 1e-6), ("int8", 1e-5)])
+@needs_golden
+def test_golden_win_rates_with_torch(dtype: Any, tolerance: float, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    by_numpy, prompts = golden_router(dtype=dtype)
+    by_torch, _ = golden_router(dtype=dtype, backend="torch")
+    got = by_torch.win_rates(prompts)
+    assert 0.0 < np.abs(got - by_numpy.win_rates(prompts)).max() < tolerance
+    np.testing.assert_array_equal([by_torch.win_rates([prompt])[0] for prompt in prompts], got)
+    assert by_torch.fingerprint == by_numpy.fingerprint
+    by_torch.save_pretrained(tmp_path)
+    loaded = SimilarityWeightedRouter.from_pretrained(tmp_path, embedder=by_torch.embedder, backend="torch")
+    np.testing.assert_array_equal(loaded.win_rates(prompts), got)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("dimension", [11, 12])
+def test_torch_compares_as_numpy_does(dtype: Any, dimension: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    from routellm_core.routers import sw_torch
+
+    monkeypatch.setattr(sw_torch, "_HEIGHT", 128)  # several blocks, the last one not full
+    battles, embeddings = some_battles()
+    options: dict[str, Any] = {"embedder": Hashed(dimension), "strong": "m0", "weak": "m4", "num_tiers": 4}
+    by_numpy, by_torch = (
+        SimilarityWeightedRouter(battles, embeddings[:, :dimension], **options, dtype=dtype, backend=backend)
+        for backend in ("numpy", "torch")
+    )
+    prompts = ["", *(f"p{i}" for i in range(30)), "", *(f"p{i}" for i in range(30, 70))]
+    got = by_torch.win_rates(prompts)
+    np.testing.assert_allclose(got, by_numpy.win_rates(prompts), atol=2e-4)
+    np.testing.assert_array_equal([by_torch.win_rates([prompt])[0] for prompt in prompts], got)
+    np.testing.assert_array_equal(by_torch.win_rates(prompts[5:20]), got[5:20])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(by_torch)).win_rates(prompts), got)
+    for one, other in zip(by_torch.nearest_battles("p1", 3), by_numpy.nearest_battles("p1", 3), strict=True):
+        assert abs(one.similarity - other.similarity) < 1e-3
+
+
+def test_a_missing_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"backend='torch'.*routellm-adapters\[bert\]"):
+        some_router(backend="torch")
+
+
+def test_a_torch_without_the_product_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+
+    def refuse(*given: Any) -> None:
+        raise RuntimeError("Didn't find engine for operation\nand a long trace")
+
+    monkeypatch.setattr(torch.ops.quantized, "linear_prepack_fp16", refuse)
+    with pytest.raises(ConfigurationError, match=r"find engine for operation\).*'numpy'"):
+        some_router(backend="torch")
+
+
+@pytest.mark.parametrize(
+    "option", [{"base": 0}, {"nearest": 0}, {"strong": ""}, {"weak": "m0"}, {"same_tier": ""}, {"backend": "x"}]
+)
 def test_options_of_loading_are_checked_too(option: dict[str, Any], tmp_path: Path) -> None:
     some_router().save_pretrained(tmp_path)
     with pytest.raises(ConfigurationError, match=next(iter(option)) if option != {"weak": "m0"} else "both 'm0'"):
