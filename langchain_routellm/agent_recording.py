@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain.agents.middleware.types import ModelRequest, ModelResponse
@@ -11,9 +11,10 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables.config import ensure_config
 
 from langchain_routellm.recording import CallRecord, ModelWatch, aask, ask, silenced
-from routellm_core import RoutingDecision
+from routellm_core import Price
 from routellm_core.checks import Side
-from routellm_core.log import Recording
+from routellm_core.log import Recording, SideSpent
+from routellm_core.policy.route import Route
 
 
 class AgentCallRecord(CallRecord):
@@ -25,6 +26,7 @@ class AgentCallRecord(CallRecord):
     Args:
         recording: The log's own record of the call.
         request: What the agent asks.
+        prices: Prices by model or side; None without.
         for_side: The request as a side takes it, with these messages where they are given.
         is_async: Whether the agent runs asynchronously.
     """
@@ -33,11 +35,13 @@ class AgentCallRecord(CallRecord):
         self,
         recording: Recording,
         request: ModelRequest[Any],
+        prices: Mapping[str, Price] | None,
         for_side: Callable[[Side, Sequence[BaseMessage] | None], ModelRequest[Any]],
         *,
         is_async: bool,
     ) -> None:
         super().__init__(recording, self._ask_side, is_async=is_async)
+        self._prices = prices
         self._for_side = for_side
         self._watch = ModelWatch()
         self._sent: list[BaseMessage] = []
@@ -49,14 +53,12 @@ class AgentCallRecord(CallRecord):
         self._sent = _with_system(routed)
         return self._watch
 
-    def answered(
-        self, output: ModelResponse[Any], decision: RoutingDecision, refused: ModelResponse[Any] | None = None
-    ) -> None:
+    def answered(self, output: ModelResponse[Any], route: Route[Any]) -> None:
         """Log the model's message, the first one of the response."""
         if self._watch.run_id is not None:
             manager: Any = self._manager if hasattr(self._manager, "handlers") else None
             self.ran_as(self._watch.run_id, self._watch.parent, manager)
-        super().answered(_message_of(output), decision, None if refused is None else _message_of(refused))
+        super().answered(next((message for message in output.result if message.type == "ai"), None), route)
 
     def _ask_side(self, side: Side) -> Any:
         seen = self._watch.messages
@@ -65,11 +67,7 @@ class AgentCallRecord(CallRecord):
         if seen is not None and seen != self._sent:  # middleware behind the router changed them
             messages = list(self._for_side(side, seen).messages)
         bound = _bound(silenced(request.model), request)
-        return (aask if self._is_async else ask)(bound, messages, {})
-
-
-def _message_of(response: ModelResponse[Any]) -> Any:
-    return next((m for m in response.result if m.type == "ai"), None)
+        return (aask if self._is_async else ask)(bound, messages, {}, SideSpent(side, self._prices))
 
 
 def _with_system(request: ModelRequest[Any]) -> list[BaseMessage]:

@@ -120,7 +120,7 @@ class BatchWork:
                 self.outputs[i] = planned
             else:
                 self._decided[i] = planned
-                self._routes[i] = self._dispatch.route(planned, self._values[i])
+                self._routes[i] = self._dispatch.route(planned, self._values[i], self.runs[i])
                 record = self._dispatch.record(planned, self._values[i], self._kwargs, is_async=self._is_async)
                 if record is not None:
                     self._records[i] = record
@@ -215,7 +215,7 @@ class BatchWork:
                 decision = route.priced()
                 self.outputs[i] = stamped(output, decision)
                 if i in self._records:
-                    self._records.pop(i).answered(output, decision, route.refused)
+                    self._records.pop(i).answered(output, route)
                 continue
             try:
                 route.failed(output)
@@ -232,7 +232,7 @@ class BatchWork:
 
     def _log_failure(self, i: int, exc: BaseException) -> None:
         if i in self._records:
-            self._records.pop(i).failed(exc, self._routes[i].decision)
+            self._records.pop(i).failed(exc, self._routes[i])
 
     def result(self, *, return_exceptions: bool) -> list[Any]:
         """The outputs in order; the first error is raised unless they are returned."""

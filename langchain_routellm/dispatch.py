@@ -228,15 +228,22 @@ class Dispatch:
         except Exception as exc:
             return plan.failed(exc)
 
-    def route(self, decided: Decided, value: Any, output: Callable[[list[Any]], Any] = merged) -> Route[Any]:
+    def route(
+        self,
+        decided: Decided,
+        value: Any,
+        run: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun,
+        output: Callable[[list[Any]], Any] = merged,
+    ) -> Route[Any]:
         """The way of one call from its decision on.
 
         Args:
             decided: The decision.
             value: The input of the call, which a check of weak answers may look at.
+            run: The router's run of the call.
             output: What the chunks of a stream amount to.
         """
-        return self.routing.route(
+        route: Route[Any] = self.routing.route(
             decided.request,
             decided.decision,
             is_broken=ReplyWatch() if self.of_chains else is_broken,
@@ -244,6 +251,10 @@ class Dispatch:
             messages=value,
             setups=self.setup,
         )
+        above = [handler for handler in run.handlers if isinstance(handler, UsageWatch)]
+        if above and self.routing.acceptance is not None:
+            route.on_refused = partial(_refused, above)
+        return route
 
     def setup(self, side: Side) -> Setup | None:
         """How a side is set up; None for a routed model, which knows its own two."""
@@ -263,6 +274,7 @@ class Dispatch:
         if recording is None:
             return None
         from langchain_routellm.recording import CallRecord, aask, ask, silenced, snapshot
+        from routellm_core.log import SideSpent
 
         if not recording.is_drawn:
             return CallRecord(recording, None, is_async=is_async)
@@ -270,7 +282,8 @@ class Dispatch:
 
         def of_side(side: Side) -> Any:
             runnable, item, fitting = self.fitting(side, before, arguments)
-            return (aask if is_async else ask)(silenced(runnable), item, fitting)
+            spent = SideSpent(side, self.routing.prices)
+            return (aask if is_async else ask)(silenced(runnable), item, fitting, spent)
 
         return CallRecord(recording, of_side, is_async=is_async)
 
@@ -335,7 +348,7 @@ class Dispatch:
         call: Call,
     ) -> tuple[Any, RoutingDecision]:
         """The answer that a route leads to, and its decision in the end."""
-        route = self.route(decided, value)
+        route = self.route(decided, value, run)
         record = self.record(decided, value, kwargs, is_async=False)
 
         def attempt(side: Side) -> Any:
@@ -353,7 +366,7 @@ class Dispatch:
             raise
         decision = route.priced()
         if record is not None:
-            record.answered(output, decision, route.refused)
+            record.answered(output, route)
         return output, decision
 
     async def arun(
@@ -412,7 +425,7 @@ class Dispatch:
         call: AsyncCall,
     ) -> tuple[Any, RoutingDecision]:
         """Async twin of `_routed`."""
-        route = self.route(decided, value)
+        route = self.route(decided, value, run)
         record = self.record(decided, value, kwargs, is_async=True)
 
         def attempt(side: Side) -> Awaitable[Any]:
@@ -429,7 +442,7 @@ class Dispatch:
             raise
         decision = route.priced()
         if record is not None:
-            record.answered(output, decision, route.refused)
+            record.answered(output, route)
         return output, decision
 
     # --- streams ---
@@ -453,7 +466,7 @@ class Dispatch:
         route, record = None, None
         try:
             decided = self.decide(value, whole, kwargs)
-            route = self.route(decided, value, output)
+            route = self.route(decided, value, run, output)
             record = self.record(decided, value, kwargs, is_async=False)
 
             def open_(side: Side) -> Iterator[Any]:
@@ -477,7 +490,7 @@ class Dispatch:
         decision = route.priced()
         self.answered(given, decision)
         if record is not None:
-            record.answered(output(given), decision, route.refused)
+            record.answered(output(given), route)
         last = None if decision.cost is None else cost_chunk(given, decision.cost)
         run.on_chain_end(output([*given, *([] if last is None else [last])]) if run.handlers else None)
         if last is not None:
@@ -498,7 +511,7 @@ class Dispatch:
         route, record = None, None
         try:
             decided = await self.adecide(value, whole, kwargs)
-            route = self.route(decided, value, output)
+            route = self.route(decided, value, run, output)
             record = self.record(decided, value, kwargs, is_async=True)
 
             async def open_(side: Side) -> AsyncIterator[Any]:
@@ -522,7 +535,7 @@ class Dispatch:
         decision = route.priced()
         self.answered(given, decision)
         if record is not None:
-            record.answered(output(given), decision, route.refused)
+            record.answered(output(given), route)
         last = None if decision.cost is None else cost_chunk(given, decision.cost)
         await run.on_chain_end(output([*given, *([] if last is None else [last])]) if run.handlers else None)
         if last is not None:
@@ -563,7 +576,7 @@ class Dispatch:
 
     def _log_failure(self, record: CallRecord | None, route: Route[Any] | None, exc: BaseException) -> None:
         if record is not None and route is not None:
-            record.failed(exc, route.decision)
+            record.failed(exc, route)
 
     # --- runs ---
 
@@ -687,7 +700,13 @@ class Dispatch:
         if isinstance(route.is_broken, ReplyWatch):
             manager.add_handler(route.is_broken)
         if route.on_usage is not None:
-            manager.add_handler(UsageWatch(partial(route.on_usage, route.side)))
+            manager.add_handler(UsageWatch(partial(route.on_usage, route.side), route.refused_below))
+
+
+def _refused(above: Sequence[UsageWatch], runs: int) -> None:
+    """Tell the routed calls around a call that its check refused an answer of that many model runs."""
+    for watch in above:
+        watch.refused(runs)
 
 
 def _configs(config: RunnableConfig | list[RunnableConfig] | None, count: int) -> list[RunnableConfig]:

@@ -160,13 +160,13 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
                 response = route.run(lambda side: handler(self._routed(request, route, record, outcome)))
         except BaseException as exc:
             if record is not None:
-                record.failed(exc, route.decision)
+                record.failed(exc, route)
             if isinstance(exc, Exception):
                 self._note_failure(request)
             raise
         decision = route.priced()
         if record is not None:
-            record.answered(response, decision, route.refused)
+            record.answered(response, route)
         return self._response(request, response, self._answerer(decision, response, outcome))
 
     async def awrap_model_call(
@@ -186,13 +186,13 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
                 response = await route.arun(lambda side: handler(self._routed(request, route, record, outcome)))
         except BaseException as exc:
             if record is not None:
-                record.failed(exc, route.decision)
+                record.failed(exc, route)
             if isinstance(exc, Exception):
                 self._note_failure(request)
             raise
         decision = route.priced()
         if record is not None:
-            record.answered(response, decision, route.refused)
+            record.answered(response, route)
         return self._response(request, response, self._answerer(decision, response, outcome))
 
     def _route(self, decided: Decided, request: ModelRequest[Any]) -> Route[Any]:
@@ -251,6 +251,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
         return AgentCallRecord(
             routing.recording(decided, step=step),
             request,
+            routing.prices,
             lambda side, messages: self._for_side(request, side, messages),
             is_async=is_async,
         )
@@ -304,7 +305,7 @@ class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
             if route.may_turn and not route.is_held:
                 watches.append(TokenWatch(route))
             if route.on_usage is not None:
-                watches.append(UsageWatch(partial(route.on_usage, decision.model)))
+                watches.append(UsageWatch(partial(route.on_usage, decision.model), route.refused_below))
             if record is not None:
                 watches.append(record.watching(routed))
             own = model.callbacks

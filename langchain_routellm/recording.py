@@ -20,12 +20,12 @@ from langchain_core.utils.uuid import uuid7
 from langsmith.run_helpers import tracing_context
 from pydantic import BaseModel
 
-from langchain_routellm.answers import KEY, merged
+from langchain_routellm.answers import KEY
 from langchain_routellm.sides import chat_model_of, leaf_of, model_name_of
-from langchain_routellm.usage import used_tokens
-from routellm_core import RoutingDecision
+from langchain_routellm.usage import UsageWatch, used_tokens
 from routellm_core.errors import ConfigurationError
-from routellm_core.log import Answer, Recording, Runs
+from routellm_core.log import Answer, Recording, Runs, SideSpent
+from routellm_core.policy.route import Route
 
 logger = logging.getLogger("langchain_routellm")
 
@@ -48,9 +48,6 @@ class CallRecord:
         self._ask = ask if recording.is_drawn else None
         self._is_async = is_async
         self._side: Any = None
-        self._usage: UsageSum | None = None
-        # of the side that was called before, whose answer a check may have refused
-        self._before: tuple[Any, UsageSum | None] = (None, None)
 
     def runs_under(self, side: Any, manager: BaseCallbackManager) -> UUID:
         """Note the run that the chosen side will have; its id is returned, for the side to take."""
@@ -58,46 +55,37 @@ class CallRecord:
         parent = manager.parent_run_id
         self._recording.runs = Runs(str(run_id), _text(parent), _text(_trace_of(manager, parent)))
         self.calls(side)
-        if not isinstance(side, BaseLanguageModel):
-            self._usage = UsageSum()
-            manager.add_handler(self._usage)
         return run_id
 
     def calls(self, side: Any) -> None:
         """Note the runnable that is called."""
-        if side is not self._side:
-            self._before, self._side, self._usage = (self._side, self._usage), side, None
+        self._side = side
 
     def ran_as(self, run_id: UUID, parent: UUID | None, manager: BaseCallbackManager | None) -> None:
         """Note the run that a model had which somebody else called."""
         trace = parent if manager is None else _trace_of(manager, parent)
         self._recording.runs = Runs(str(run_id), _text(parent), _text(trace))
 
-    def answered(self, output: Any, decision: RoutingDecision, refused: Any = None) -> None:
+    def answered(self, output: Any, route: Route[Any]) -> None:
         """Log the answer; have the other side answer where the call is drawn.
 
         Args:
             output: The answer.
-            decision: The decision as it stands now.
-            refused: The answer before it, or its pieces, that a check refused.
+            route: The way that led to it.
         """
         try:
-            if refused is not None:
-                refused = merged(refused) if isinstance(refused, list) else refused
-                side, usage = self._before
-                self._recording.refused(answer_of(refused, side, usage))
-            answer = answer_of(output, self._side, self._usage)
+            answer = answer_of(output, self._side)
             if self._is_async:
-                self._recording.answered_async(answer, decision, other=self._ask)
+                self._recording.answered_async(answer, route.decision, spent=route.cost, other=self._ask)
             else:
-                self._recording.answered(answer, decision, other=self._ask)
+                self._recording.answered(answer, route.decision, spent=route.cost, other=self._ask)
         except Exception as exc:
             _warn(exc)
 
-    def failed(self, error: BaseException, decision: RoutingDecision) -> None:
+    def failed(self, error: BaseException, route: Route[Any]) -> None:
         """Log the error that ended the call."""
         try:
-            self._recording.failed(error, decision)
+            self._recording.failed(error, route.priced(), spent=route.cost)
         except Exception as exc:
             _warn(exc)
 
@@ -117,27 +105,6 @@ def _trace_of(manager: BaseCallbackManager, run: UUID | None) -> UUID | None:
         if isinstance(known, Mapping) and run in known:
             return known[run][0]  # type: ignore[no-any-return]
     return run
-
-
-class UsageSum(BaseCallbackHandler):
-    """Adds up the tokens of all model runs below a run, because the output of a chain does not state them."""
-
-    run_inline = True
-
-    def __init__(self) -> None:
-        self.tokens: tuple[int, int] | None = None
-        self.model: str | None = None
-
-    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        """Add what a model used."""
-        read, written = used_tokens(response)
-        if read is not None and written is not None:
-            before = self.tokens or (0, 0)
-            self.tokens = (before[0] + read, before[1] + written)
-        for answers in response.generations:
-            for generation in answers:
-                if isinstance(generation, ChatGeneration):
-                    self.model = _model_of(generation.message) or self.model
 
 
 class ModelWatch(BaseCallbackHandler):
@@ -163,26 +130,22 @@ class ModelWatch(BaseCallbackHandler):
         self.run_id, self.parent, self.messages = run_id, parent_run_id, list(messages[0])
 
 
-def answer_of(output: Any, side: Any, usage: UsageSum | None = None) -> Answer:
-    """An answer in the log's words.
+def answer_of(output: Any, side: Any) -> Answer:
+    """An answer in the log's words, with the tokens that it states.
 
     Args:
         output: The output of a side.
         side: The side.
-        usage: What was used below it, where its output does not say.
     """
     message = _message_of(output)
     if message is not None:  # it says which model of a routed side has answered
         side = leaf_of(side, message.response_metadata.get(KEY))
     model = None if message is None else _model_of(message)
+    if model is None and chat_model_of(side) is not None:
+        model = model_name_of(side)
     tokens: tuple[int | None, int | None] = (None, None)
     if message is not None:
         tokens = used_tokens(LLMResult(generations=[[ChatGeneration(message=message)]]))
-    if usage is not None:
-        tokens = usage.tokens or tokens
-        model = usage.model or model
-    if model is None and chat_model_of(side) is not None:
-        model = model_name_of(side)
     return Answer(text_of(output if message is None else message), model, *tokens)
 
 
@@ -226,20 +189,25 @@ def _plain(value: Any) -> Any:
 # --- the other side, outside of the user's run ---
 
 
-def ask(side: Runnable[Any, Any], value: Any, kwargs: Mapping[str, Any]) -> Answer:
-    """Call a silenced side outside of any run; for a thread with an empty context."""
-    usage = UsageSum()
+def ask(runnable: Runnable[Any, Any], value: Any, kwargs: Mapping[str, Any], spent: SideSpent) -> Answer:
+    """Call a silenced side outside of any run; for a thread with an empty context.
+
+    Args:
+        runnable: The side.
+        value: Its input.
+        kwargs: Arguments of the call.
+        spent: Counts what the call uses.
+    """
     with tracing_context(enabled=False):
-        output = side.invoke(value, {"callbacks": [usage]}, **kwargs)
-    return answer_of(output, side, usage)
+        output = runnable.invoke(value, {"callbacks": [UsageWatch(spent.add)]}, **kwargs)
+    return spent.on(answer_of(output, runnable))
 
 
-async def aask(side: Runnable[Any, Any], value: Any, kwargs: Mapping[str, Any]) -> Answer:
+async def aask(runnable: Runnable[Any, Any], value: Any, kwargs: Mapping[str, Any], spent: SideSpent) -> Answer:
     """Async twin of `ask`, for a task with an empty context."""
-    usage = UsageSum()
     with tracing_context(enabled=False):
-        output = await side.ainvoke(value, {"callbacks": [usage]}, **kwargs)
-    return answer_of(output, side, usage)
+        output = await runnable.ainvoke(value, {"callbacks": [UsageWatch(spent.add)]}, **kwargs)
+    return spent.on(answer_of(output, runnable))
 
 
 def silenced(runnable: Any, depth: int = 0) -> Any:

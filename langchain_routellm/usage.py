@@ -142,12 +142,18 @@ class UsageWatch(BaseCallbackHandler):
     Args:
         spent: Called after each answer with its input and output tokens, None where the model reports none, and the
             name of the model that wrote it.
+        refused: For a routed model below, to say that its check refused an answer of that many model runs.
     """
 
     run_inline = True
 
-    def __init__(self, spent: Callable[[int | None, int | None, str | None], None]) -> None:
+    def __init__(
+        self,
+        spent: Callable[[int | None, int | None, str | None], None],
+        refused: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._spent = spent
+        self.refused = refused
         self._names: dict[UUID, str] = {}  # of running models, for those whose answers do not state a name
 
     def on_chat_model_start(

@@ -105,6 +105,8 @@ class Call:
             on_settled=self._settle,
             setups=self._setup,
         )
+        if self._above is not None:
+            self.route.on_refused = self._above.refused
 
     def _settle(self, decision: RoutingDecision) -> None:
         self._settled = decision
@@ -143,8 +145,6 @@ class Call:
         """Call the method on the model of `side`, within tags that put the decision on each of its events."""
         # once, not for every streamed piece
         self._stamp = self._new_stamp(side)
-        if self._record is not None:
-            self._record.called()
         model = self._llm._model(side)
         method = getattr(with_tools(model) if self._method.endswith("with_tools") else model, self._method)
         with self._tags():
@@ -157,11 +157,13 @@ class Call:
         settled = self._inner_settled if side in self._nested else None
         named = None if self._routing.model_names.is_settled else partial(self._named, side)
         metadata = self._llm._metadata[side]
+        refused: Callable[[int], None] | None = self.route.refused_below
         if above is None:
-            return Stamp(self._own, spent, begun, named, metadata, settled)
+            return Stamp(self._own, spent, begun, named, metadata, settled, refused)
         # the levels above go by what the models below them use
         told = beneath(above, decision).to_dict()
-        return Stamp(told, _both(above.spent, spent), _both(above.begun, begun), named, metadata, settled)
+        spent, begun, refused = _both(above.spent, spent), _both(above.begun, begun), _both(above.refused, refused)
+        return Stamp(told, spent, begun, named, metadata, settled, refused)
 
     def _named(self, side: Side, name: str | None) -> None:
         """Note which model an answer names."""
@@ -171,14 +173,12 @@ class Call:
         return None if side in self._nested else setup_of(self._llm._side(side))
 
     def _spent(self, side: Side) -> Callable[[int | None, int | None, str | None], None] | None:
-        """What receives the tokens that the model of `side` uses: limits, the cost of the call, and the log."""
-        record, on_usage, cost = self._record, self.route.on_usage, self.route.cost
+        """What receives the tokens that the model of `side` uses: limits, and the cost of the call."""
+        on_usage, cost = self.route.on_usage, self.route.cost
         if on_usage is None:
-            return None if record is None else record.spent
+            return None
 
         def spent(read: int | None, written: int | None, model: str | None) -> None:
-            if record is not None:
-                record.spent(read, written, model)
             on_usage(side, read, written, model)
             if cost is not None and self._above is None:
                 self._stamp["cost"] = cost.total  # for handlers that see the model's last event after this one
@@ -192,6 +192,7 @@ class Call:
         if recording is None:
             return None
         from llamaindex_routellm.recording import CallRecord, aask, ask, hide_shadows, whole
+        from routellm_core.log import SideSpent
 
         is_async = inspect.iscoroutinefunction(getattr(type(self._llm), self._method))
         method = whole(self._method)
@@ -201,8 +202,8 @@ class Call:
 
         def of_side(side: Side) -> Any:
             hide_shadows()
-            name_of = partial(self._llm._name_of, side)
-            return (aask if is_async else ask)(self._llm._side(side), name_of, method, args, kwargs)
+            name_of, spent = partial(self._llm._name_of, side), SideSpent(side, self._routing.prices)
+            return (aask if is_async else ask)(self._llm._side(side), name_of, method, args, kwargs, spent)
 
         return CallRecord(recording, span.id, span.parent, of_side, is_async=is_async)
 
@@ -216,21 +217,17 @@ class Call:
         if decision.cost is not None and self._above is None:
             self._show(self._whole(decision).to_dict())
         if self._record is not None:
-            if self.route.refused is not None:
-                below = self._inner.get("weak")
-                name = self._llm._name_of("weak", None if below is None else below.to_dict())
-                self._record.refused(self._llm._reader("weak"), name, self.route.refused)
             decision = self._whole(decision)
             side, inner = decision.model, None if decision.inner is None else decision.inner.to_dict()
             name = self._llm._name_of(side, inner)
-            self._record.answered(self._llm._reader(side), name, output, decision)
+            self._record.answered(self._llm._reader(side), name, output, decision, self.route.cost)
 
     def failed(self, error: BaseException) -> None:
         """Log the error that ended the call."""
         if self._settled is not None:
             self._announce(self._settled)  # a side that is a routed model may have failed before it decided
         if self._record is not None:
-            self._record.failed(error, self.route.decision)
+            self._record.failed(error, self.route)
 
     def watched(self, stream: Generator[Any]) -> Generator[Any]:
         """A stream of answers that is logged when it ends, and whose last piece brings the cost where there is one."""

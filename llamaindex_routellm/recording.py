@@ -18,11 +18,14 @@ from llama_index.core.llms.llm import LLM
 from llama_index_instrumentation.dispatcher import Dispatcher
 from pydantic import BaseModel
 
-from llamaindex_routellm.answers import tool_calls
+from llamaindex_routellm.answers import named_model, tool_calls
 from llamaindex_routellm.events import DECISION_KEY, used_tokens
-from llamaindex_routellm.side import under_manager
+from llamaindex_routellm.side import SideMetadata, under_manager
+from llamaindex_routellm.tracing import Stamp
 from routellm_core import RoutingDecision
-from routellm_core.log import Answer, Recording, Runs
+from routellm_core.log import Answer, Recording, Runs, SideSpent
+from routellm_core.policy.route import Route
+from routellm_core.policy.savings import CallCost
 
 logger = logging.getLogger("llamaindex_routellm")
 
@@ -35,8 +38,6 @@ class CallRecord:
     """One call on its way into the log. Whatever goes wrong here, the call goes on.
 
     Attributes:
-        used: Tokens that the model has reported so far, read and written; None where it reports none.
-        used_before: Likewise of the side that was called before, whose answer a check may have refused.
         model_span: Id of the chosen model's span.
 
     Args:
@@ -48,8 +49,6 @@ class CallRecord:
     """
 
     def __init__(self, recording: Recording, span_id: str, parent_id: str | None, ask: Any, *, is_async: bool) -> None:
-        self.used: tuple[int, int] | None = None
-        self.used_before: tuple[int, int] | None = None
         self.model_span: str | None = None
         self._recording = recording
         self._span_id = span_id
@@ -57,24 +56,7 @@ class CallRecord:
         self._ask = ask if recording.is_drawn else None
         self._is_async = is_async
 
-    def called(self) -> None:
-        """Note that a side is called; one that was called before has answered in vain."""
-        self.used_before, self.used = self.used, None
-
-    def spent(self, read: int | None, written: int | None, model: str | None) -> None:
-        """Note tokens that the chosen model reports."""
-        before = self.used or (0, 0)
-        if read or written:
-            self.used = (before[0] + (read or 0), before[1] + (written or 0))
-
-    def refused(self, model: LLM, name: str, output: Any) -> None:
-        """Log an answer of the weak model, or the pieces of one, that a check refused."""
-        try:
-            self._recording.refused(Answer(text_of(output, model), name, *(self.used_before or (None, None))))
-        except Exception as exc:
-            _warn(exc)
-
-    def answered(self, model: LLM, name: str, output: Any, decision: RoutingDecision) -> None:
+    def answered(self, model: LLM, name: str, output: Any, decision: RoutingDecision, spent: CallCost | None) -> None:
         """Log the answer; have the other side answer where the call is drawn.
 
         Args:
@@ -82,22 +64,23 @@ class CallRecord:
             name: Its name.
             output: The answer, or the pieces of a stream.
             decision: The decision as it stands now.
+            spent: What the call has used.
         """
         try:
             self._recording.runs = self._runs()
-            answer = Answer(text_of(output, model), name, *(self.used or (None, None)))
+            answer = Answer(text_of(output, model), name)
             if self._is_async:
-                self._recording.answered_async(answer, decision, other=self._ask)
+                self._recording.answered_async(answer, decision, spent=spent, other=self._ask)
             else:
-                self._recording.answered(answer, decision, other=self._ask)
+                self._recording.answered(answer, decision, spent=spent, other=self._ask)
         except Exception as exc:
             _warn(exc)
 
-    def failed(self, error: BaseException, decision: RoutingDecision) -> None:
+    def failed(self, error: BaseException, route: Route[Any]) -> None:
         """Log the error that ended the call."""
         try:
             self._recording.runs = self._runs()
-            self._recording.failed(error, decision)
+            self._recording.failed(error, route.priced(), spent=route.cost)
         except Exception as exc:
             _warn(exc)
 
@@ -142,7 +125,14 @@ def whole(method: str) -> str:
     return plain.get(method) or method.replace("stream_", "")
 
 
-def ask(model: LLM, name_of: Callable[[Any], str], method: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Answer:
+def ask(
+    model: LLM,
+    name_of: Callable[[Any], str],
+    method: str,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    spent: SideSpent,
+) -> Answer:
     """Call a model as nobody's run; for a thread with an empty context.
 
     Args:
@@ -151,21 +141,27 @@ def ask(model: LLM, name_of: Callable[[Any], str], method: str, args: Sequence[A
         method: Name of the method.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
+        spent: Counts what the call uses.
     """
-    with _unseen() as used:
+    with _unseen(model, spent):
         silent = _silent(model)
         output = getattr(silent, method)(*args, **kwargs)
-    return Answer(text_of(output, silent), name_of(_decision_on(output)), *_sum(used))
+    return spent.on(Answer(text_of(output, silent), name_of(_decision_on(output))))
 
 
 async def aask(
-    model: LLM, name_of: Callable[[Any], str], method: str, args: Sequence[Any], kwargs: dict[str, Any]
+    model: LLM,
+    name_of: Callable[[Any], str],
+    method: str,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    spent: SideSpent,
 ) -> Answer:
     """Async twin of `ask`, for a task with an empty context."""
-    with _unseen() as used:
+    with _unseen(model, spent):
         silent = _silent(model)
         output = await getattr(silent, method)(*args, **kwargs)
-    return Answer(text_of(output, silent), name_of(_decision_on(output)), *_sum(used))
+    return spent.on(Answer(text_of(output, silent), name_of(_decision_on(output))))
 
 
 def _decision_on(output: Any) -> Any:
@@ -179,24 +175,23 @@ def _silent(model: LLM) -> LLM:
     return under_manager(model, manager)
 
 
-def _sum(used: list[tuple[int, int]]) -> tuple[int | None, int | None]:
-    return (sum(read for read, _ in used), sum(written for _, written in used)) if used else (None, None)
-
-
 @contextmanager
-def _unseen() -> Any:
-    """Keep the events and spans of this context from every handler; yields the tokens that models report in it."""
-    used: list[tuple[int, int]] = []
+def _unseen(model: LLM, spent: SideSpent) -> Any:
+    """Keep the events and spans of this context from every handler; count the tokens that models report in it."""
     decision: dict[str, Any] = {}
 
     def sink(event: BaseEvent) -> None:
-        read, written = used_tokens(event, decision) or (None, None)
-        if read or written:
-            used.append((read or 0, written or 0))
+        stamp = event.tags.get(DECISION_KEY)
+        used = used_tokens(event, stamp if isinstance(stamp, Stamp) else decision)
+        if used is None:
+            return
+        metadata = stamp.metadata if isinstance(stamp, Stamp) else None
+        name = named_model(getattr(event, "response", None))
+        spent.add(*used, name or (SideMetadata(model) if metadata is None else metadata).name)
 
     token = _SHADOW.set(sink)
     try:
-        yield used
+        yield
     finally:
         _SHADOW.reset(token)
 

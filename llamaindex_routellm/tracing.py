@@ -73,13 +73,14 @@ class Stamp(dict[str, Any]):
         decision: The decision as a dict.
         spent: Called after an answer with the tokens read and written, each None if the model does not report it, and
             with the name of the model.
+        refused: For a routed model below, to say that its check refused an answer of that many model runs.
         begun: Called with the id of the model's span.
         named: Called after an answer with the name of the model that it states.
         metadata: Of the model, for its name.
         settled: Where the model is a routed one: called with its decision once that is final.
     """
 
-    __slots__ = ("begun", "metadata", "named", "settled", "spent")
+    __slots__ = ("begun", "metadata", "named", "refused", "settled", "spent")
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class Stamp(dict[str, Any]):
         named: Callable[[str | None], None] | None = None,
         metadata: SideMetadata | None = None,
         settled: Callable[[RoutingDecision], None] | None = None,
+        refused: Callable[[int], None] | None = None,
     ) -> None:
         super().__init__(decision)
         self.spent = spent
@@ -96,6 +98,7 @@ class Stamp(dict[str, Any]):
         self.named = named
         self.metadata = metadata
         self.settled = settled
+        self.refused = refused
 
 
 class _ModelWatch(BaseEventHandler):

@@ -234,3 +234,115 @@ def test_the_log_has_the_cost_of_each_call_its_user_and_the_refused_answer(tmp_p
 def test_prices_that_are_none_are_refused():
     with pytest.raises(ConfigurationError, match="prices="):
         routed(prices={"big": 3})
+
+
+MIDDLE = 115 * 5e-6
+
+
+def three_models(log: TrafficLog, refuses: str) -> Any:
+    """Small below middle below big, of which the checks refuse the named ones."""
+    prices = {**PRICES, "middle": Price(5.0, 5.0)}
+
+    def accept(answer: Any) -> bool:
+        return not any(name in answer.text for name in refuses.split())
+
+    inner = routed(strong=Metered(name_="middle", text="of middle"), weak=Metered(text="of small"), prices=None,
+                   accept=accept)  # fmt: skip
+    return routed(weak=inner, strong=Metered(name_="big", text="of big"), prices=prices, log=log, accept=accept)
+
+
+def booked(log: TrafficLog) -> Any:
+    with log.database() as database:
+        (call,) = database.calls()
+        totals = {by: database.totals(by) for by in ("side", "model", "user", "day")}
+        sums = {by: sum(total.cost for total in found) for by, found in totals.items()}
+        sums["summary"] = sum(side.cost or 0.0 for side in database.summary().sides.values())
+        sums["spending"] = sum(row.cost for row in database.spending())
+        models = {total.key: (total.answers, total.refused) for total in totals["model"]}
+        return call.cost, sums, models
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "stream", "astream", "batch"])
+@pytest.mark.parametrize(
+    ("refuses", "cost", "models"),
+    [
+        ("none", SMALL, {"small": (1, 0)}),
+        ("small", SMALL + MIDDLE, {"small": (0, 1), "middle": (1, 0)}),
+        ("small middle", SMALL + MIDDLE + BIG, {"small": (0, 1), "middle": (0, 1), "big": (1, 0)}),
+    ],
+)
+def test_answers_that_levels_refuse_are_in_the_log_one_by_one(tmp_path, way, refuses, cost, models):
+    with TrafficLog(f"sqlite:///{tmp_path}/traffic.db") as log:
+        model = three_models(log, refuses)
+        decision = routing_decision(model.batch(["hi"])[0] if way == "batch" else WAYS[way](model))
+        assert decision.cost == pytest.approx(cost)
+        logged, sums, found = booked(log)
+    assert logged == pytest.approx(cost)
+    assert sums == dict.fromkeys(sums, pytest.approx(cost))
+    assert found == models
+
+
+def test_a_refusal_on_the_strong_side_has_room_beside_the_answer(tmp_path):
+    with TrafficLog(f"sqlite:///{tmp_path}/traffic.db", prices=PRICES) as log:
+        inner = routed(strong=Metered(name_="big"), accept=lambda answer: False, prices=None)
+        model = routed(0.0, strong=inner, prices=None, log=log)
+        assert routing_decision(model.invoke("hi")).cost == pytest.approx(SMALL + BIG)
+        _, sums, models = booked(log)
+    assert sums == dict.fromkeys(sums, pytest.approx(SMALL + BIG))
+    assert models == {"small": (0, 1), "big": (1, 0)}
+
+
+def test_a_refusal_inside_a_chain_is_in_the_log_of_the_model_around_it(tmp_path):
+    from langchain_core.runnables import RunnableLambda
+
+    with TrafficLog(f"sqlite:///{tmp_path}/traffic.db", prices={**PRICES, "middle": Price(5.0, 5.0)}) as log:
+        inner = routed(strong=Metered(name_="middle"), accept=lambda answer: False, prices=None)
+        chain = RouteLLMRunnable(
+            strong=Metered(name_="big"), weak=RunnableLambda(lambda text: text) | inner, threshold=1.0, log=log,
+            router=lambda prompts: [0.5] * len(prompts),
+        )  # fmt: skip
+        assert routing_decision(chain.invoke("hi")).cost == pytest.approx(SMALL + MIDDLE)
+        cost, sums, models = booked(log)
+    assert cost == pytest.approx(SMALL + MIDDLE)
+    assert sums == dict.fromkeys(sums, pytest.approx(cost))
+    assert models == {"small": (0, 1), "middle": (1, 0)}
+
+
+def test_a_call_that_fails_after_a_refusal_has_cost_what_it_has_cost(tmp_path):
+    with TrafficLog(f"sqlite:///{tmp_path}/traffic.db", prices=PRICES) as log:
+        model = routed(strong=Metered(name_="big", fails=True), accept=lambda answer: False, log=log, prices=None)
+        with pytest.raises(TimeoutError):
+            model.invoke("hi")
+        cost, sums, models = booked(log)
+    assert cost == pytest.approx(SMALL)
+    assert sums == dict.fromkeys(sums, pytest.approx(SMALL))
+    assert models == {"small": (0, 1)}
+
+
+def test_a_chain_that_fails_after_a_model_was_paid_has_cost_that_model(tmp_path):
+    from langchain_core.runnables import RunnableLambda
+
+    def fails(message: Any) -> Any:
+        raise TimeoutError
+
+    with TrafficLog(f"sqlite:///{tmp_path}/traffic.db", prices=PRICES) as log:
+        chain = RouteLLMRunnable(
+            strong=Metered(name_="big"), weak=Metered() | RunnableLambda(fails), threshold=1.0, log=log, failover=True,
+            router=lambda prompts: [0.5] * len(prompts),
+        )  # fmt: skip
+        assert routing_decision(chain.invoke("hi")).cost == pytest.approx(SMALL + BIG)
+        cost, sums, models = booked(log)
+    assert cost == pytest.approx(SMALL + BIG)
+    assert sums == dict.fromkeys(sums, pytest.approx(SMALL + BIG))
+    assert models == {"small": (0, 0), "big": (1, 0)}
+
+
+def test_a_shadow_that_refuses_an_answer_of_its_own_costs_both(tmp_path):
+    prices = {**PRICES, "middle": Price(5.0, 5.0)}
+    with TrafficLog(f"sqlite:///{tmp_path}/traffic.db", prices=prices) as log:
+        inner = routed(strong=Metered(name_="middle"), accept=lambda answer: False, prices=None)
+        routed(0.0, weak=inner, strong=Metered(name_="big"), prices=None, log=log, shadow=1.0).invoke("hi")
+        log.flush()
+        with log.database() as database:
+            totals = {total.key: total.shadow_cost for total in database.totals("side")}
+    assert totals == {"strong": None, "weak": pytest.approx(SMALL + MIDDLE)}

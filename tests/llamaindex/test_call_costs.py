@@ -138,3 +138,61 @@ def test_prices_survive_a_dict():
         routed().to_dict(), strong=FakeLLM("big"), weak=FakeLLM("small"), router=lambda prompts: [0.5] * len(prompts)
     )
     assert routing_decision(again.chat(HI)).cost == pytest.approx(SMALL)
+
+
+MIDDLE = 15 * 5e-6
+
+
+def booked(log: TrafficLog) -> Any:
+    with log.database() as database:
+        (call,) = database.calls()
+        totals = {by: database.totals(by) for by in ("side", "model", "user", "day")}
+        sums = {by: sum(total.cost for total in found) for by, found in totals.items()}
+        sums["summary"] = sum(side.cost or 0.0 for side in database.summary().sides.values())
+        sums["spending"] = sum(row.cost for row in database.spending())
+        return call.cost, sums, {total.key: (total.answers, total.refused) for total in totals["model"]}
+
+
+@pytest.mark.parametrize("way", ["chat", "achat", "stream_chat", "astream_chat", "stream_complete", "chat_with_tools"])
+@pytest.mark.parametrize(
+    ("refuses", "cost", "models"),
+    [
+        ("none", SMALL, {"small": (1, 0)}),
+        ("small", SMALL + MIDDLE, {"small": (0, 1), "middle": (1, 0)}),
+        ("small middle", SMALL + MIDDLE + BIG, {"small": (0, 1), "middle": (0, 1), "big": (1, 0)}),
+    ],
+)
+def test_answers_that_levels_refuse_are_in_the_log_one_by_one(tmp_path, way, refuses, cost, models):
+    def accept(answer: Any) -> bool:
+        return not any(name in answer.text for name in refuses.split())
+
+    with TrafficLog(f"sqlite:///{tmp_path}/traffic.db", prices={**PRICES, "middle": Price(5.0, 5.0)}) as log:
+        inner = routed(strong=FakeLLM("middle", Reply("of middle")), weak=FakeLLM("small", Reply("of small")),
+                       prices=None, accept=accept)  # fmt: skip
+        outer = routed(weak=inner, prices=None, log=log, accept=accept)
+        assert routing_decision(WAYS[way](outer)).cost == pytest.approx(cost)
+        logged, sums, found = booked(log)
+    assert logged == pytest.approx(cost)
+    assert sums == dict.fromkeys(sums, pytest.approx(cost))
+    assert found == models
+
+
+def test_a_call_that_fails_after_a_refusal_has_cost_what_it_has_cost(tmp_path):
+    with TrafficLog(f"sqlite:///{tmp_path}/traffic.db", prices=PRICES) as log:
+        llm = routed(strong=FakeLLM("big", SurvivableError()), accept=lambda answer: False, log=log, prices=None)
+        with pytest.raises(SurvivableError):
+            llm.chat(HI)
+        cost, sums, models = booked(log)
+    assert cost == pytest.approx(SMALL)
+    assert sums == dict.fromkeys(sums, pytest.approx(SMALL))
+    assert models == {"small": (0, 1)}
+
+
+def test_a_shadow_that_refuses_an_answer_of_its_own_costs_both(tmp_path):
+    with TrafficLog(f"sqlite:///{tmp_path}/traffic.db", prices={**PRICES, "middle": Price(5.0, 5.0)}) as log:
+        inner = routed(strong=FakeLLM("middle"), accept=lambda answer: False, prices=None)
+        routed(0.0, weak=inner, prices=None, log=log, shadow=1.0).chat(HI)
+        log.flush()
+        with log.database() as database:
+            totals = {total.key: total.shadow_cost for total in database.totals("side")}
+    assert totals == {"strong": None, "weak": pytest.approx(SMALL + MIDDLE)}

@@ -262,3 +262,29 @@ def test_the_command_names_what_is_wrong(words, message, capsys):
         main(["serve", "--tier", "a=http://127.0.0.1:1/v1", "--tier", "b", "--router", "random", *words])
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("refuses", "models"),
+    [
+        ("none", {"low": (1, 0)}),
+        ("low", {"low": (0, 1), "middle": (1, 0)}),
+        ("low middle", {"low": (0, 1), "middle": (0, 1), "top": (1, 0)}),
+    ],
+)
+def test_answers_that_levels_refuse_are_in_the_log_one_by_one(start, tmp_path, stream, refuses, models):
+    prices = {"low": Price(1, 1), "middle": Price(2, 3), "top": Price(10, 20)}
+    each = {"low": 15e-6, "middle": 35e-6, "top": 200e-6}
+    more = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+    with TrafficLog(f"sqlite:///{tmp_path / 'traffic.db'}", prices=prices) as log:
+        place = start(log=log, accept=lambda answer: not any(name in answer.text for name in refuses.split()))
+        assert place.ask(LOW, **more).status == 200
+        with log.database() as database:
+            (call,) = database.calls()
+            cost = sum(each[model] for model in models)
+            assert call.cost == pytest.approx(cost)
+            for by in ("side", "model", "user", "day"):
+                assert sum(total.cost for total in database.totals(by)) == pytest.approx(cost)
+            assert sum(side.cost or 0.0 for side in database.summary().sides.values()) == pytest.approx(cost)
+            assert {total.key: (total.answers, total.refused) for total in database.totals("model")} == models

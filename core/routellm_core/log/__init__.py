@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from routellm_core.log.recording import Answer, Recording, Runs
+from routellm_core.log.recording import Answer, Recording, Runs, SideSpent
 from routellm_core.log.rows import (
     Feedback,
     Label,
@@ -32,6 +32,7 @@ __all__ = [
     "LoggedPair",
     "Recording",
     "Runs",
+    "SideSpent",
     "SideSummary",
     "Total",
     "TrafficDatabase",

@@ -86,7 +86,7 @@ _COLUMNS: dict[str, dict[str, Callable[[Any], Any]]] = {
         "call_id": _id,
         "side": _side,
         "created": _number,
-        "kind": lambda value: value if value in ("routed", "shadow", "refused") else None,
+        "kind": lambda value: value if value in ("routed", "shadow") else None,
         "model": _short,
         "text": clean_text,
         "input_tokens": _integer,
@@ -94,6 +94,17 @@ _COLUMNS: dict[str, dict[str, Callable[[Any], Any]]] = {
         "cost": _number,
         "latency": _number,
         "error": _short,
+    },
+    "discarded": {
+        "id": _id,
+        "call_id": _id,
+        "side": _side,
+        "created": _number,
+        "kind": lambda value: value if value in ("refused", "failed") else None,
+        "model": _short,
+        "input_tokens": _integer,
+        "output_tokens": _integer,
+        "cost": _number,
     },
     "feedback": {
         "id": lambda value: clean_text(value) if isinstance(value, str) and 0 < len(value) <= 200 else None,
@@ -116,6 +127,7 @@ _COLUMNS: dict[str, dict[str, Callable[[Any], Any]]] = {
 _NEEDED = {
     "calls": ("id", "created", "router", "threshold", "reason", "p_strong", "p_shadow", "side"),
     "answers": ("call_id", "side", "created", "kind"),
+    "discarded": ("id", "call_id", "side", "created", "kind"),
     "feedback": ("id", "key", "score", "source", "created"),
     "labels": ("call_id", "labeller", "strong_score", "weak_score", "created"),
 }

@@ -323,6 +323,7 @@ class TrafficDatabase:
             ids = list(connection.scalars(oldest))
             for table, column in (
                 (schema.answers, "call_id"),
+                (schema.discarded, "call_id"),
                 (schema.feedback, "call_id"),
                 (schema.labels, "call_id"),
                 (calls, "id"),

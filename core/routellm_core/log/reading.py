@@ -30,6 +30,7 @@ from routellm_core.log.rows import (
     TrafficSummary,
 )
 from routellm_core.log.schema import answers, calls, meta
+from routellm_core.log.schema import discarded as discarded_table
 from routellm_core.log.schema import feedback as feedback_table
 from routellm_core.log.schema import labels as labels_table
 from routellm_core.policy.savings import Price, price_of
@@ -175,7 +176,7 @@ def outcomes(
 
 def _answers(opened: Opened, ids: Sequence[str]) -> dict[str, dict[Side, LoggedAnswer]]:
     out: dict[str, dict[Side, LoggedAnswer]] = defaultdict(dict)
-    # an answer that a check refused is nobody's answer: it is there for its cost alone
+    # up to version 1.2 of the tables an answer that a check refused stands here, for its cost alone
     for row in _by_values(opened, select(answers).where(answers.c.kind != "refused"), answers.c.call_id, ids):
         answer = LoggedAnswer(*row)
         out[answer.call_id][answer.side] = answer
@@ -359,38 +360,57 @@ def _count(connection: Connection, table: Any, period: Period) -> int:
     return connection.scalar(select(func.count()).select_from(table).where(period.holds(table.c.created))) or 0
 
 
+def _sums(
+    connection: Connection, period: Period, keys: Callable[[Any], Sequence[Any]], *, by_user: bool = False
+) -> Iterator[Sequence[Any]]:
+    """Sums over answers, failures apart, and over what is thrown away, grouped by `keys` of the table's columns.
+
+    Yields:
+        The keys, then counts of rows, of tokens and of costs that are known, then tokens read, written, and money.
+    """
+    for table in (answers, discarded_table):
+        c = table.c
+        group = keys(c)
+        query = select(
+            *group, func.count(), func.count(c.input_tokens), func.count(c.cost), func.sum(c.input_tokens),
+            func.sum(c.output_tokens), func.sum(c.cost),
+        ).where(period.holds(c.created)).group_by(*group)  # fmt: skip
+        if table is answers:
+            query = query.where(answers.c.error.is_(None))
+        if by_user:
+            query = query.join_from(table, calls, calls.c.id == c.call_id)
+        yield from connection.execute(query)
+
+
 def _sides(connection: Connection, period: Period) -> dict[Side, SideSummary]:
     a = answers.c
-    query = (
-        select(
-            a.side, a.kind, func.count(), func.count(a.error), func.sum(a.input_tokens), func.sum(a.output_tokens),
-            func.sum(a.cost),
+    errors: dict[tuple[Side, str], int] = {
+        (side, kind): count
+        for side, kind, count in connection.execute(
+            select(a.side, a.kind, func.count())
+            .where(period.holds(a.created), a.error.is_not(None))
+            .group_by(a.side, a.kind)
         )
-        .where(period.holds(a.created))
-        .group_by(a.side, a.kind)
-    )  # fmt: skip
-    sums = {(row[0], row[1]): row[2:] for row in connection.execute(query)}
-    nothing = (0, 0, None, None, None)
-    out: dict[Side, SideSummary] = {}
-    for side in _SIDES:
-        count, errors, *spent = sums.get((side, "routed"), nothing)
-        refused, _, *in_vain = sums.get((side, "refused"), nothing)
-        # a refused answer is paid for, too
-        read, written, cost = (_added(*both) for both in zip(spent, in_vain, strict=True))
-        shadows, shadow_errors, _, _, shadow_cost = sums.get((side, "shadow"), nothing)
-        out[side] = SideSummary(
-            calls=count,
-            refused=refused,
-            shadows=shadows,
-            errors=errors,
-            shadow_errors=shadow_errors,
-            input_tokens=int(read or 0),
-            output_tokens=int(written or 0),
-            cost=cost,
-            shadow_cost=shadow_cost,
-            latency=_latency(connection, period, side),
-        )
-    return out
+    }
+    found: dict[Side, dict[str, Any]] = {
+        side: defaultdict(int, cost=None, shadow_cost=None, latency=_latency(connection, period, side))
+        for side in _SIDES
+    }
+    for side, kind, count, _, _, read, written, cost in _sums(connection, period, lambda c: (c.side, c.kind)):
+        sums = found[side]
+        if kind != "failed":
+            sums[{"routed": "calls", "shadow": "shadows", "refused": "refused"}[kind]] += count
+        if kind == "shadow":
+            sums["shadow_cost"] = cost
+            continue
+        # what is thrown away is paid for, too
+        sums["input_tokens"] += int(read or 0)
+        sums["output_tokens"] += int(written or 0)
+        sums["cost"] = _added(sums["cost"], cost)
+    for (side, kind), count in errors.items():
+        found[side]["shadows" if kind == "shadow" else "calls"] += count
+        found[side]["shadow_errors" if kind == "shadow" else "errors"] += count
+    return {side: SideSummary(**sums) for side, sums in found.items()}
 
 
 def _added(first: Any, second: Any) -> Any:
@@ -435,48 +455,34 @@ def days(connection: Connection, period: Period) -> list[Day]:
 
 def spending(connection: Connection, period: Period) -> list[Spending]:
     """Tokens and money by day, side, model and kind of answer."""
-    a = answers.c
-    day = _bucket(connection, a.created, _DAY)
-    query = (
-        select(
-            day, a.side, a.model, a.kind, func.count(), func.sum(a.input_tokens), func.sum(a.output_tokens),
-            func.sum(a.cost),
-        )
-        .where(period.holds(a.created), a.error.is_(None))
-        .group_by(day, a.side, a.model, a.kind)
-        .order_by(day)
-    )  # fmt: skip
-    return [
-        Spending(_DAY * number, side, model, kind, count, int(read or 0), int(written or 0), cost)
-        for number, side, model, kind, count, read, written, cost in connection.execute(query)
+    rows = _sums(connection, period, lambda c: (_bucket(connection, c.created, _DAY), c.side, c.model, c.kind))
+    found = [
+        Spending(_DAY * day, side, model, kind, count, int(read or 0), int(written or 0), cost)
+        for day, side, model, kind, count, _, _, read, written, cost in rows
     ]
+    return sorted(found, key=lambda row: row.start)
 
 
 def totals(connection: Connection, period: Period, by: TotalBy, prices: Mapping[str, Price] | None) -> list[Total]:
     """Answers, tokens and money by side, model, user or day; by `prices` where they are given, else as stored."""
-    a = answers.c
-    columns = {"side": a.side, "model": a.model, "user": calls.c.user_id, "day": _bucket(connection, a.created, _DAY)}
-    key = columns[by]
-    query = (
-        select(
-            key, a.side, a.model, a.kind, func.count(), func.sum(a.input_tokens), func.sum(a.output_tokens),
-            func.count(a.input_tokens), func.count(a.cost), func.sum(a.cost),
-        )
-        .where(period.holds(a.created), a.error.is_(None))
-        .group_by(key, a.side, a.model, a.kind)
-    )  # fmt: skip
-    if by == "user":
-        query = query.join_from(answers, calls, calls.c.id == a.call_id)
+    key_of: dict[TotalBy, Callable[[Any], Any]] = {
+        "side": lambda c: c.side,
+        "model": lambda c: c.model,
+        "user": lambda c: calls.c.user_id,
+        "day": lambda c: _bucket(connection, c.created, _DAY),
+    }
+    rows = _sums(connection, period, lambda c: (key_of[by](c), c.side, c.model, c.kind), by_user=by == "user")
     sums: dict[Any, dict[str, Any]] = defaultdict(lambda: defaultdict(int, cost=None, shadow_cost=None))
-    for found, side, model, kind, count, read, written, counted, costed, cost in connection.execute(query):
+    for found, side, model, kind, count, counted, costed, read, written, cost in rows:
         total = sums[found]
-        total[{"routed": "answers", "refused": "refused", "shadow": "shadows"}[kind]] += count
-        total["input_tokens"] += int(read or 0)
-        total["output_tokens"] += int(written or 0)
         price = None if prices is None else price_of(prices, model, side)
         if price is not None:
             costed, cost = counted, price.cost(int(read or 0), int(written or 0)) if counted else None
-        total["without_cost"] += count - costed
+        total["input_tokens"] += int(read or 0)
+        total["output_tokens"] += int(written or 0)
+        if kind != "failed":
+            total[{"routed": "answers", "refused": "refused", "shadow": "shadows"}[kind]] += count
+            total["without_cost"] += count - costed
         if cost is not None:
             name = "shadow_cost" if kind == "shadow" else "cost"
             total[name] = cost + (total[name] or 0.0)

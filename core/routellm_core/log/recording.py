@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from routellm_core.checks import Side, other_side
 from routellm_core.policy.decision import RoutingDecision
-from routellm_core.policy.savings import Price, price_of
+from routellm_core.policy.savings import CallCost, Discarded, Price, Spent, price_of
 from routellm_core.policy.shadow import Shadow
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Answer:
         input_tokens: As the provider reports them; None when it does not.
         output_tokens: Likewise.
         error: Class name of what went wrong; None for an answer.
+        cost: Money, where it is known; else it follows from tokens and price.
     """
 
     text: str | None = None
@@ -36,6 +38,7 @@ class Answer:
     input_tokens: int | None = None
     output_tokens: int | None = None
     error: str | None = None
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +52,37 @@ class Runs:
 
 def cost_of(answer: Answer, side: str, prices: Mapping[str, Price] | None) -> float | None:
     """Money that an answer cost; None where its tokens or the price are unknown."""
+    if answer.cost is not None:
+        return answer.cost
     if prices is None or answer.input_tokens is None or answer.output_tokens is None:
         return None
     price = price_of(prices, answer.model, side)
     return None if price is None else price.cost(answer.input_tokens, answer.output_tokens)
+
+
+class SideSpent:
+    """What the other side uses while it answers for the log alone; where it is a routed model, with what that refuses.
+
+    Args:
+        side: The side.
+        prices: As for `price_of`; None without.
+    """
+
+    def __init__(self, side: Side, prices: Mapping[str, Price] | None) -> None:
+        self._side = side
+        self._cost = CallCost(prices)
+
+    def add(self, read: int | None, written: int | None, model: str | None) -> None:
+        """Count a model run."""
+        self._cost.add(self._side, model, read, written)
+
+    def on(self, answer: Answer) -> Answer:
+        """The answer with all that was used for it."""
+        used = self._cost.whole(self._side)
+        return replace(
+            answer, model=answer.model or used.model, input_tokens=used.input_tokens, output_tokens=used.output_tokens,
+            cost=used.cost,
+        )  # fmt: skip
 
 
 class Recording:
@@ -73,7 +103,6 @@ class Recording:
         "_log",
         "_prices",
         "_prompt",
-        "_refused",
         "_shadow",
         "_user",
         "is_drawn",
@@ -99,7 +128,6 @@ class Recording:
         self._conversation = conversation
         self._user = user
         self._prices = prices
-        self._refused: dict[str, object] | None = None
         self._created = time.time()
         self._begun = time.perf_counter()
         self._shadow = shadow
@@ -110,19 +138,18 @@ class Recording:
             self._chance = log.shadows.chance(shadow)
         self.is_drawn = shadow is not None and self._chance > 0 and shadow.draws(call_id)
 
-    def refused(self, answer: Answer, side: Side = "weak") -> None:
-        """Log an answer that a check refused, with the call: it was paid for, too."""
-        self._refused = self._answer_row(answer, side, "refused", time.perf_counter() - self._begun)
-
-    def failed(self, error: BaseException, decision: RoutingDecision | None = None) -> None:
-        """Log that the call ended in `error`; nothing answers in its place."""
-        self._ended(Answer(error=type(error).__name__), decision or self._decision)
+    def failed(
+        self, error: BaseException, decision: RoutingDecision | None = None, *, spent: CallCost | None = None
+    ) -> None:
+        """Log that the call ended in `error`; nothing answers in its place. The arguments are those of `answered`."""
+        self._ended(Answer(error=type(error).__name__), decision or self._decision, spent)
 
     def answered(
         self,
         answer: Answer,
         decision: RoutingDecision | None = None,
         *,
+        spent: CallCost | None = None,
         other: Callable[[Side], Answer] | None = None,
     ) -> None:
         """Log the answer that the user gets, and have the other side answer where the call is drawn.
@@ -130,10 +157,11 @@ class Recording:
         Args:
             answer: The answer.
             decision: The decision as it stands now, where a failover may have changed it.
+            spent: What the call has used, where the adapter counts it; that of discarded answers is logged, too.
             other: Calls a side with the same request, outside of the user's run; runs in a thread.
         """
         decision = decision or self._decision
-        if self._ended(answer, decision) and other is not None:
+        if self._ended(answer, decision, spent) and other is not None:
             assert self._shadow is not None
             self._log.shadows.run(self._shadow, other_side(decision.model), other, self._shadowed)
 
@@ -142,16 +170,27 @@ class Recording:
         answer: Answer,
         decision: RoutingDecision | None = None,
         *,
+        spent: CallCost | None = None,
         other: Callable[[Side], Awaitable[Answer]] | None = None,
     ) -> None:
         """Like `answered`, with a coroutine function that runs as a task of the running event loop."""
         decision = decision or self._decision
-        if self._ended(answer, decision) and other is not None:
+        if self._ended(answer, decision, spent) and other is not None:
             assert self._shadow is not None
             self._log.shadows.start(self._shadow, other_side(decision.model), other, self._shadowed)
 
-    def _ended(self, answer: Answer, decision: RoutingDecision) -> bool:
+    def _ended(self, answer: Answer, decision: RoutingDecision, spent: CallCost | None) -> bool:
         """Log call and answer; whether the other side is to answer, too."""
+        discarded: Sequence[tuple[Discarded, Spent]] = ()
+        if spent is not None:
+            if answer.error is not None:
+                spent.discard("failed", decision.model, model=answer.model)
+            discarded, used = spent.discarded, spent.answer
+            if used is not None:
+                answer = replace(
+                    answer, model=answer.model or used.model, input_tokens=used.input_tokens,
+                    output_tokens=used.output_tokens, cost=used.cost,
+                )  # fmt: skip
         turned = decision.failover is not None or decision.escalated
         version = f":{decision.router_version}" if decision.router_version else ""
         text = answer.text
@@ -178,13 +217,26 @@ class Recording:
             "cost": decision.cost,
         }
         row = self._answer_row(answer, decision.model, "routed", time.perf_counter() - self._begun)
-        rows = [("answers", row)] if self._refused is None else [("answers", self._refused), ("answers", row)]
-        self._log.put((("calls", call), *rows), len(self._prompt or "") + len(text or ""))
+        thrown_away = [("discarded", self._discarded_row(kind, thrown)) for kind, thrown in discarded]
+        self._log.put((("calls", call), *thrown_away, ("answers", row)), len(self._prompt or "") + len(text or ""))
         return self.is_drawn and not turned and answer.error is None
 
     def _shadowed(self, side: Side, answer: Answer, seconds: float) -> None:
         row = self._answer_row(answer, side, "shadow", seconds)
         self._log.put((("answers", row),), len(answer.text or ""))
+
+    def _discarded_row(self, kind: Discarded, spent: Spent) -> dict[str, object]:
+        return {
+            "id": uuid4().hex,
+            "call_id": self._call_id,
+            "side": spent.side,
+            "created": time.time(),
+            "kind": kind,
+            "model": spent.model,
+            "input_tokens": spent.input_tokens,
+            "output_tokens": spent.output_tokens,
+            "cost": spent.cost,
+        }
 
     def _answer_row(self, answer: Answer, side: Side, kind: str, seconds: float) -> dict[str, object]:
         return {

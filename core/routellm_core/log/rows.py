@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from routellm_core.checks import Side
 
-Kind = Literal["routed", "shadow", "refused"]
+Kind = Literal["routed", "shadow"]
+# with what was paid for and thrown away
+PaidKind = Literal["routed", "shadow", "refused", "failed"]
 TotalBy = Literal["side", "model", "user", "day"]
 # What is counted beside rows that could not be logged: shadow calls that were given up.
 SKIPPED_SHADOWS = "shadow skipped"
@@ -75,7 +77,7 @@ class LoggedAnswer:
         call_id: The call.
         side: Who answered.
         created: When the answer was complete, in seconds since 1970.
-        kind: ``"routed"``, which the user got, ``"shadow"``, which nobody did, or ``"refused"`` by a check.
+        kind: ``"routed"``, which the user got, ``"shadow"``, which nobody did.
         model: Name of the model; None when unknown.
         text: The answer; None where texts are not stored.
         input_tokens: As the provider reports them; None when it does not.
@@ -191,8 +193,8 @@ class Spending:
         start: The beginning of the day in UTC, in seconds since 1970.
         side: The model's side.
         model: Its name; None where it is unknown.
-        kind: ``"routed"``, ``"shadow"``, or ``"refused"`` by a check.
-        answers: Answers; failures are not among them.
+        kind: ``"routed"``, ``"shadow"``, ``"refused"`` by a check, or ``"failed"`` after a model had been paid.
+        answers: Answers, or attempts that failed.
         input_tokens: Tokens read, as far as reported.
         output_tokens: Tokens written, likewise.
         cost: Money, as far as the log had prices; None without.
@@ -201,7 +203,7 @@ class Spending:
     start: float
     side: Side
     model: str | None
-    kind: Kind
+    kind: PaidKind
     answers: int
     input_tokens: int
     output_tokens: int
@@ -217,9 +219,9 @@ class Total:
         answers: Answers that users got.
         refused: Weak answers that a check refused.
         shadows: Answers that nobody got.
-        input_tokens: Tokens read for all of these, as far as reported.
+        input_tokens: Tokens read for all of these and for attempts that failed, as far as reported.
         output_tokens: Tokens written, likewise.
-        cost: Money for answers and refused answers, as far as it is known; None where none of it is.
+        cost: Money for the same without shadows, as far as it is known; None where none of it is.
         shadow_cost: Money for shadow answers, likewise.
         without_cost: Answers whose cost is not known, of all three kinds.
     """
@@ -245,7 +247,8 @@ class SideSummary:
         errors: Failures among the former.
         shadow_errors: Failures among the latter.
         refused: Answers that a check refused.
-        input_tokens: Tokens read for answers that users got and for refused ones, as far as reported.
+        input_tokens: Tokens read for answers that users got, for refused ones and for attempts that failed, as far as
+            reported.
         output_tokens: Tokens written, likewise.
         cost: Money for the same; None where nothing is priced.
         shadow_cost: Money of shadow calls, likewise.

@@ -28,7 +28,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from routellm_core.errors import DataError
 
-VERSION = (1, 2)
+VERSION = (1, 3)
 # names the lock under which PostgreSQL creates the tables: the letters "routellm" as a number
 _CREATION_LOCK = 0x726F7574656C6C6D
 
@@ -90,6 +90,22 @@ Index(
 _is_shadow = answers.c.kind == "shadow"
 Index("routellm_answers_shadow", answers.c.call_id, sqlite_where=_is_shadow, postgresql_where=_is_shadow)
 
+# Answers that were paid for and that nobody got: a check refused them, or the attempt failed. Of one side there may be
+# several, where routed models are nested. Up to version 1.2 a refused one is an answer, of kind "refused".
+discarded = Table(
+    "routellm_discarded",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("call_id", String(36), nullable=False, index=True),
+    Column("side", String(6), nullable=False),
+    Column("created", Double, nullable=False, index=True),
+    Column("kind", String(10), nullable=False),
+    Column("model", String(200)),
+    Column("input_tokens", Integer),
+    Column("output_tokens", Integer),
+    Column("cost", Double),
+)
+
 # no foreign keys: feedback and labels may come before the call that they are about is written
 feedback = Table(
     "routellm_feedback",
@@ -114,7 +130,13 @@ labels = Table(
     Column("created", Double, nullable=False),
 )
 
-TABLES: dict[str, Table] = {"calls": calls, "answers": answers, "feedback": feedback, "labels": labels}
+TABLES: dict[str, Table] = {
+    "calls": calls,
+    "answers": answers,
+    "discarded": discarded,
+    "feedback": feedback,
+    "labels": labels,
+}
 
 
 class NewerSchemaError(DataError):

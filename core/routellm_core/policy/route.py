@@ -13,7 +13,7 @@ from routellm_core.policy.acceptance import Cascade, RefusedAnswerError
 from routellm_core.policy.cooldown import Cooldown
 from routellm_core.policy.decision import RoutingDecision
 from routellm_core.policy.failover import is_overflow, is_survivable
-from routellm_core.policy.savings import CallCost
+from routellm_core.policy.savings import CallCost, Discarded
 from routellm_core.policy.setups import Setups, explain
 
 A = TypeVar("A")
@@ -41,9 +41,10 @@ class Route(Generic[T]):
 
     Attributes:
         decision: The decision as it stands; after a failover or a refused answer it names the side that answers.
-        refused: The weak answer, or the pieces of one, that the check refused: it was paid for, too.
         on_usage: For the adapter to call with what each model run has used, where it is not None.
-        cost: What the call has cost so far; None without prices. `priced` puts it on the decision.
+        on_refused: Called with the number of model runs behind an answer that the check has refused; for the adapter to
+            set where a level above has to know of it.
+        cost: What the call has used and cost so far; None where nobody asks. `priced` puts the cost on the decision.
 
     Args:
         decision: What the policy decided.
@@ -80,8 +81,8 @@ class Route(Generic[T]):
         "_to_strong",
         "cost",
         "decision",
+        "on_refused",
         "on_usage",
-        "refused",
     )
 
     def __init__(
@@ -100,7 +101,6 @@ class Route(Generic[T]):
     ) -> None:
         self.decision = decision
         self._setups = setups
-        self.refused: Any = None
         self._cooldown = cooldown if failover else None
         self._is_broken = is_broken
         # whether the stream that is being read has brought a sound piece; None before its first piece
@@ -109,6 +109,7 @@ class Route(Generic[T]):
         self._on_settled = on_settled
         self._to_strong = to_strong
         self.on_usage = on_usage
+        self.on_refused: Callable[[int], object] | None = None
         self.cost = cost
         self._settled = False
         self._begun = False
@@ -174,10 +175,11 @@ class Route(Generic[T]):
         """Turn to the other side after `exc`, or settle the decision and raise `exc` again."""
         self._cascade = None
         if isinstance(exc, RefusedAnswerError):
-            self.refused = exc.given
+            self._discard("refused")
             self._to_strong(self.decision)
             self._turned(escalated=True, detail=exc.detail)
             return
+        self._discard("failed")
         # a side whose answer was cut off is not dead
         survivable = is_survivable(exc) or self._is_broken(exc)
         what = self._explain(exc)
@@ -193,6 +195,20 @@ class Route(Generic[T]):
             raise exc
         self._failure = exc
         self._turned(failover=self.decision.model, detail=type(exc).__name__)
+
+    def _discard(self, kind: Discarded) -> None:
+        """Note that what the called side was paid for is thrown away."""
+        runs = 0
+        if self.cost is not None:
+            setup = None if self._setups is None else self._setups(self.side)
+            runs = self.cost.discard(kind, self.side, model=None if setup is None else setup.name)
+        if kind == "refused" and self.on_refused is not None:
+            self.on_refused(runs)
+
+    def refused_below(self, runs: int) -> None:
+        """Note that a routed model within the called side has refused an answer of that many model runs."""
+        if self.cost is not None:
+            self.cost.discard("refused", self.side, last=runs)
 
     def _explain(self, exc: BaseException) -> str:
         """Add to an error what to look at, where there is something to say; its class and that for a message."""

@@ -301,7 +301,9 @@ class Routing:
         Without `answer_of`, no answer is checked; nor is one where a limit keeps the strong side from answering.
         """
         cascade = None
-        cost = None if self.prices is None else CallCost(self.prices)
+        # with a check, too: a level above has to know how much of what it counted was for a refused answer
+        counts = self.prices is not None or self.log is not None or self.acceptance is not None
+        cost = CallCost(self.prices) if counts else None
         if self.acceptance is not None and answer_of is not None and self.policy.allows_strong(request, decision):
             cascade = Cascade(self.acceptance, answer_of, messages)
         return Route(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, Self, TypeAlias
 
 from routellm_core.checks import Side, checked_fraction, is_number, shown
 from routellm_core.errors import ConfigurationError
 from routellm_core.forks import fork_safe_lock
 from routellm_core.policy.share import missed_share
+
+# Why an answer that was paid for is thrown away: a check refused it, or the attempt failed.
+Discarded: TypeAlias = Literal["refused", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,32 +86,100 @@ def price_of(prices: Mapping[str, Price], model: str | None, side: str) -> Price
     return prices.get(side)
 
 
-class CallCost:
-    """What the answers of one call cost together: a refused one is paid for, too.
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What the model runs behind one answer have used together.
 
-    Args:
-        prices: As for `price_of`.
+    Attributes:
+        side: The side that was called.
+        model: Name of the model that wrote the answer; None where it is unknown.
+        input_tokens: Tokens read; None where no model reports any.
+        output_tokens: Tokens written, likewise.
+        cost: Money; None where the price or the tokens of one of the runs are unknown.
     """
 
-    __slots__ = ("_is_known", "_prices", "_total")
+    side: Side
+    model: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost: float | None = None
 
-    def __init__(self, prices: Mapping[str, Price]) -> None:
+    @classmethod
+    def sum(cls, side: Side, runs: Sequence[Spent]) -> Self:
+        """Several of them as one; the last one has written the answer."""
+        costs = [run.cost for run in runs if run.cost is not None]
+        return cls(
+            side,
+            next((run.model for run in reversed(runs) if run.model is not None), None),
+            _known_sum(run.input_tokens for run in runs),
+            _known_sum(run.output_tokens for run in runs),
+            sum(costs) if costs and len(costs) == len(runs) else None,
+        )
+
+
+def _known_sum(counts: Iterable[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+class CallCost:
+    """What one call uses and costs: the answer that stands, and what was paid for and thrown away.
+
+    Args:
+        prices: As for `price_of`; without them, only tokens are counted.
+
+    Attributes:
+        discarded: Answers that a check refused, and attempts that failed after a model had been paid, in their order.
+    """
+
+    __slots__ = ("_prices", "_runs", "discarded")
+
+    def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
         self._prices = prices
-        self._total: float | None = None
-        self._is_known = True
+        self._runs: list[Spent] = []
+        self.discarded: list[tuple[Discarded, Spent]] = []
 
-    def add(self, side: str, model: str | None, input_tokens: int | None, output_tokens: int | None) -> None:
-        """Count an answer; tokens are None where its model reports none."""
-        price = price_of(self._prices, model, side)
-        if price is None or (input_tokens is None and output_tokens is None):
-            self._is_known = False
-        else:
-            self._total = (self._total or 0.0) + price.cost(input_tokens or 0, output_tokens or 0)
+    def add(self, side: Side, model: str | None, input_tokens: int | None, output_tokens: int | None) -> None:
+        """Count a model run; tokens are None where its model reports none."""
+        price = None if self._prices is None else price_of(self._prices, model, side)
+        cost = None
+        if price is not None and not (input_tokens is None and output_tokens is None):
+            cost = price.cost(input_tokens or 0, output_tokens or 0)
+        self._runs.append(Spent(side, model, input_tokens, output_tokens, cost))
+
+    def discard(self, kind: Discarded, side: Side, *, last: int | None = None, model: str | None = None) -> int:
+        """Note that an answer is thrown away.
+
+        Args:
+            kind: Why. Nothing is noted of a failure that no model was paid for.
+            side: The side that gave it.
+            last: How many of the latest model runs were made for it; None is all that are not thrown away yet.
+            model: Its model, where the runs do not tell.
+
+        Returns:
+            How many model runs were made for it.
+        """
+        first = 0 if last is None else max(len(self._runs) - last, 0)
+        runs = self._runs[first:]
+        del self._runs[first:]
+        if runs or kind == "refused":
+            spent = Spent.sum(side, runs)
+            self.discarded.append((kind, spent if spent.model else replace(spent, model=model)))
+        return len(runs)
+
+    @property
+    def answer(self) -> Spent | None:
+        """What the answer that stands has used; None where no model run is known."""
+        return Spent.sum(self._runs[-1].side, self._runs) if self._runs else None
+
+    def whole(self, side: Side) -> Spent:
+        """All that the call has used, as spent by one side."""
+        return Spent.sum(side, [*(spent for _, spent in self.discarded), *self._runs])
 
     @property
     def total(self) -> float | None:
         """Money so far; None where there was no answer yet, or the cost of one is not known."""
-        return self._total if self._is_known else None
+        return self.whole("strong").cost
 
 
 @dataclass(frozen=True, slots=True)

@@ -364,14 +364,8 @@ class App:
             self._account(call)
             if record is not None:
                 answer = self._logged(call, self._name_of(call))
-                if route.refused is not None:
-                    record.refused(self._paid(*call.paid[0]))
-                for name, reader in call.paid:
-                    if route.cost is None:
-                        break
-                    paid = self._paid(name, reader)
-                    route.cost.add(self.levels.side(0, name), paid.model, paid.input_tokens, paid.output_tokens)
-                record.answered_async(answer, route.priced(), other=lambda side: self._shadow(call, side))
+                other = partial(self._shadow, call)
+                record.answered_async(answer, route.priced(), spent=route.cost, other=other)
 
     def _paid(self, name: str, reader: AnswerReader) -> recording.Answer:
         """A reply of a model as the log takes it."""
@@ -422,8 +416,21 @@ class App:
                 messages=call.body.get("messages", call.body.get("input", call.body.get("prompt"))),
                 on_settled=on_settled,
             )
+        route.on_refused = partial(self._refused, call, level)
         call.routes[level] = route
         return route
+
+    def _refused(self, call: _Call, level: int, runs: int) -> None:
+        """Tell the levels above that the check of this one refused an answer."""
+        for above in range(level):
+            call.routes[above].refused_below(runs)
+
+    def _used(self, call: _Call, name: str, reader: AnswerReader) -> None:
+        """Count what a reply has used, at every level that it was given for."""
+        read, written = reader.usage or (None, None)
+        for level, route in call.routes.items():
+            if route.cost is not None:
+                route.cost.add(self.levels.side(level, name), self.upstreams[name].model, read, written)
 
     def _settled(self, call: _Call, level: int, decision: RoutingDecision) -> None:
         """Count a call as soon as it is certain which model answers, or that none does."""
@@ -537,9 +544,10 @@ class App:
         if answer.status < 300 and wanted:
             call.reader = _reader_of(answer)
             call.paid.append((side, call.reader))
-        return self._pieces(answer, call.reader, fails_over=fails_over)
+        return self._pieces(call, answer, fails_over=fails_over)
 
-    async def _pieces(self, answer: Answer, reader: AnswerReader | None, *, fails_over: bool) -> AsyncGenerator[_Piece]:
+    async def _pieces(self, call: _Call, answer: Answer, *, fails_over: bool) -> AsyncGenerator[_Piece]:
+        reader = call.reader
         try:
             async for chunk in answer.chunks():
                 if reader is None:
@@ -563,6 +571,8 @@ class App:
             raise
         finally:
             answer.close()
+            if reader is not None:
+                self._used(call, answer.side, reader)
 
     async def _send_on(self, call: _Call, pieces: AsyncGenerator[_Piece], send: Send) -> None:
         """Pass a reply on; where it breaks off after it began, so does what the client gets."""

@@ -29,6 +29,14 @@ def an_answer(number: int, side: str = "weak", kind: str = "routed", **changes: 
     return clean("answers", {**row, **changes})
 
 
+def a_discarded(number: int, id: str, **changes: Any) -> dict[str, Any]:
+    row = {
+        "id": id, "call_id": call_id(number), "side": "weak", "kind": "refused", "created": 1000.5 + number,
+        "model": "the-weak-one", "input_tokens": 10, "output_tokens": 20, "cost": 2.0,
+    }  # fmt: skip
+    return clean("discarded", {**row, **changes})
+
+
 def fill(database: TrafficDatabase, calls: int, *, pair_every: int = 0) -> None:
     """Weak calls, every so many of them a pair."""
     answers = [an_answer(i) for i in range(calls)]

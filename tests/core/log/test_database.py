@@ -14,7 +14,7 @@ import sqlalchemy
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.log import Feedback, Label, TrafficDatabase, is_database_url
 from routellm_core.log.schema import NewerSchemaError, put_meta
-from tests.core.log.rows import a_call, an_answer, call_id, fill
+from tests.core.log.rows import a_call, a_discarded, an_answer, call_id, fill
 
 
 def test_what_is_written_comes_back(database: TrafficDatabase) -> None:
@@ -191,8 +191,41 @@ def test_columns_that_were_shorter_in_an_older_version_take_longer_texts(databas
             connection.execute(sqlalchemy.text("ALTER TABLE routellm_answers ALTER COLUMN kind TYPE VARCHAR(6)"))
         put_meta(connection, "schema", "1.0")
     with TrafficDatabase(url) as newer:
-        newer.write({"calls": [a_call(1)], "answers": [an_answer(1, "weak", kind="refused")]})
+        newer.write({"calls": [a_call(1)], "answers": [an_answer(1, "weak")]})
+        with newer.writing() as connection:
+            connection.execute(sqlalchemy.text("UPDATE routellm_answers SET kind = 'refused'"))
         assert newer.summary().sides["weak"].refused == 1
+
+
+def test_refused_answers_of_an_older_version_count_beside_newer_ones(database: TrafficDatabase, url: str) -> None:
+    database.write({"calls": [a_call(1)], "answers": [an_answer(1, "weak", cost=1.0)]})
+    with database.writing() as connection:
+        for statement in (  # as version 1.2 left it
+            "DROP TABLE routellm_discarded", "UPDATE routellm_answers SET kind = 'refused'",
+            "UPDATE routellm_meta SET value = '1.2' WHERE key = 'schema'",
+        ):  # fmt: skip
+            connection.execute(sqlalchemy.text(statement))
+    with TrafficDatabase(url) as newer:
+        assert newer.summary().sides["weak"].refused == 1
+        newer.write({"discarded": [a_discarded(1, "a"), a_discarded(1, "b"), a_discarded(1, "c", kind="failed")]})
+        weak = newer.summary().sides["weak"]
+        assert (weak.calls, weak.refused, weak.cost, weak.input_tokens) == (0, 3, 7.0, 40)
+        for by in ("side", "model", "user", "day"):
+            (total,) = newer.totals(by)
+            assert (total.answers, total.refused, total.cost, total.without_cost) == (0, 3, 7.0, 0)
+        assert {(row.kind, row.answers, row.cost) for row in newer.spending()} == {
+            ("refused", 1, 1.0), ("refused", 2, 4.0), ("failed", 1, 2.0)
+        }  # fmt: skip
+        assert next(iter(newer.outcomes())).answers == {}
+        newer.delete_before(1e9, limit=10)
+        assert newer.totals("side") == []
+
+
+def test_what_is_thrown_away_is_written_once_however_often_it_comes(database: TrafficDatabase) -> None:
+    rows = {"calls": [a_call(1)], "discarded": [a_discarded(1, "a"), a_discarded(1, "b")]}
+    database.write(rows)
+    database.write(rows)
+    assert database.summary().sides["weak"].refused == 2
 
 
 @pytest.mark.parametrize("version", ["2.0", "nonsense"])

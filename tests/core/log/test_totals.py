@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from routellm_core import ConfigurationError, Price, RoutingDecision, TrafficLog
 from routellm_core.commands.traffic import app
 from routellm_core.log import Answer, TrafficDatabase
+from routellm_core.policy.savings import CallCost
 from routellm_core.report.traffic import estimated_saving, traffic_page
 
 PRICES = {"big": Price(1e6, 0), "mini": Price(1.0, 1e6)}
@@ -30,8 +31,10 @@ def filled(url, **options):
         log.recording(decided("strong", cost=3.0), user="ann").answered(Answer("x", "big", 3, 1))
         log.recording(decided("weak", cost=5.0), user="ann").answered(Answer("x", "mini", 0, 5))
         recording = log.recording(decided("strong", escalated=True, cost=6.0), user="bob")
-        recording.refused(Answer("no", "mini", 0, 2))
-        recording.answered(Answer("x", "big", 4, 1))
+        spent = CallCost(log.prices)
+        spent.add("weak", "mini", 0, 2)
+        spent.discard("refused", "weak")
+        recording.answered(Answer("x", "big", 4, 1), spent=spent)
         log.recording(decided("weak")).failed(TimeoutError())
 
 
