@@ -153,17 +153,20 @@ class Call:
     def _new_stamp(self, side: Side) -> Stamp:
         decision, above = self.route.decision, self._above
         self._own = decision.to_dict()
-        spent, begun = self._spent(side), self._begun if self._record else None
+        spent: Callable[..., None] | None = None
+        if self.route.on_usage is not None:
+            spent = partial(self.route.on_usage, side)
+        begun = self._begun if self._record else None
         settled = self._inner_settled if side in self._nested else None
         named = None if self._routing.model_names.is_settled else partial(self._named, side)
         metadata = self._llm._metadata[side]
         refused: Callable[[int], None] | None = self.route.refused_below
         if above is None:
-            return Stamp(self._own, spent, begun, named, metadata, settled, refused)
+            return Stamp(self._own, spent, begun, named, metadata, settled, refused, self._cost if spent else None)
         # the levels above go by what the models below them use
         told = beneath(above, decision).to_dict()
         spent, begun, refused = _both(above.spent, spent), _both(above.begun, begun), _both(above.refused, refused)
-        return Stamp(told, spent, begun, named, metadata, settled, refused)
+        return Stamp(told, spent, begun, named, metadata, settled, refused, above.cost)
 
     def _named(self, side: Side, name: str | None) -> None:
         """Note which model an answer names."""
@@ -172,18 +175,8 @@ class Call:
     def _setup(self, side: Side) -> Setup | None:
         return None if side in self._nested else setup_of(self._llm._side(side))
 
-    def _spent(self, side: Side) -> Callable[[int | None, int | None, str | None], None] | None:
-        """What receives the tokens that the model of `side` uses: limits, and the cost of the call."""
-        on_usage, cost = self.route.on_usage, self.route.cost
-        if on_usage is None:
-            return None
-
-        def spent(read: int | None, written: int | None, model: str | None) -> None:
-            on_usage(side, read, written, model)
-            if cost is not None and self._above is None:
-                self._stamp["cost"] = cost.total  # for handlers that see the model's last event after this one
-
-        return spent
+    def _cost(self) -> float | None:
+        return None if self.route.cost is None else self.route.cost.total
 
     # what the log is to know
 

@@ -80,7 +80,7 @@ class Stamp(dict[str, Any]):
         settled: Where the model is a routed one: called with its decision once that is final.
     """
 
-    __slots__ = ("begun", "metadata", "named", "refused", "settled", "spent")
+    __slots__ = ("begun", "cost", "metadata", "named", "refused", "settled", "span", "spent")
 
     def __init__(
         self,
@@ -91,6 +91,7 @@ class Stamp(dict[str, Any]):
         metadata: SideMetadata | None = None,
         settled: Callable[[RoutingDecision], None] | None = None,
         refused: Callable[[int], None] | None = None,
+        cost: Callable[[], float | None] | None = None,
     ) -> None:
         super().__init__(decision)
         self.spent = spent
@@ -99,6 +100,8 @@ class Stamp(dict[str, Any]):
         self.metadata = metadata
         self.settled = settled
         self.refused = refused
+        self.cost = cost
+        self.span: Any = None  # of the model, in OpenTelemetry
 
 
 class _ModelWatch(BaseEventHandler):
@@ -122,9 +125,10 @@ class _ModelWatch(BaseEventHandler):
         if stamp.spent is not None and (used := used_tokens(event, stamp)) is not None:
             name = named_model(getattr(event, "response", None))
             stamp.spent(*used, name if name or stamp.metadata is None else stamp.metadata.name)
+            _mark_cost(stamp)
 
 
-def _mark_span(decision: dict[str, Any]) -> None:
+def _mark_span(stamp: Stamp) -> None:
     """Set the decision as attributes of the current OpenTelemetry span, which is that of the model.
 
     Exporters for LlamaIndex (its own, and OpenInference, which Phoenix and Langfuse build on) mirror each of its spans
@@ -132,7 +136,17 @@ def _mark_span(decision: dict[str, Any]) -> None:
     """
     trace = sys.modules.get("opentelemetry.trace")  # not imported: there is no exporter
     if trace is not None:
-        trace.get_current_span().set_attributes(dict(_attributes(DECISION_KEY, decision)))
+        stamp.span = trace.get_current_span()
+        stamp.span.set_attributes(dict(_attributes(DECISION_KEY, stamp)))
+
+
+def _mark_cost(stamp: Stamp) -> None:
+    """Put what the call has cost by now, an answer included that was refused before, on the tags and on the span."""
+    if stamp.cost is None:
+        return
+    stamp["cost"] = cost = stamp.cost()  # for handlers that see the model's last event after this one
+    if cost is not None and stamp.span is not None and stamp.span.is_recording():
+        stamp.span.set_attribute(f"{DECISION_KEY}.cost", cost)
 
 
 def _attributes(prefix: str, decision: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -51,13 +51,11 @@ class RefusedAnswerError(Exception):
 
     Attributes:
         detail: What went wrong with the check; None for a plain refusal.
-        given: The answer, or the pieces of one, that was refused.
     """
 
     def __init__(self, detail: str | None = None) -> None:
         super().__init__("the weak model's answer was refused")
         self.detail = detail
-        self.given: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,19 +199,11 @@ class Cascade:
 
     def examine(self, given: Any, *, is_complete: bool = True) -> None:
         """Check an answer; see `Acceptance.examine`."""
-        try:
-            self.acceptance.examine(self._answer(given, is_complete), self.messages)
-        except RefusedAnswerError as exc:
-            exc.given = given
-            raise
+        self.acceptance.examine(self._answer(given, is_complete), self.messages)
 
     async def aexamine(self, given: Any, *, is_complete: bool = True) -> None:
         """Async twin of `examine`."""
-        try:
-            await self.acceptance.aexamine(self._answer(given, is_complete), self.messages)
-        except RefusedAnswerError as exc:
-            exc.given = given
-            raise
+        await self.acceptance.aexamine(self._answer(given, is_complete), self.messages)
 
     def is_due(self, pieces: Sequence[Any]) -> bool:
         """Whether a stream is to be judged on the pieces that have come so far."""

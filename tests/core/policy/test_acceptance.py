@@ -14,6 +14,7 @@ from routellm_core.errors import EmptyAnswerError
 from routellm_core.policy.acceptance import Acceptance, Cascade, WeakAnswer
 from routellm_core.policy.cooldown import Cooldown
 from routellm_core.policy.route import Route
+from routellm_core.policy.savings import CallCost
 
 WEAK = RoutingDecision("weak", 0.2, 0.5, "r")
 STRONG = RoutingDecision("strong", 0.8, 0.5, "r")
@@ -119,15 +120,14 @@ def walk(route: Route[Any], call: Call, way: str) -> str:
 def test_one_answer_whatever_the_check_does(way, failover, check, accepted, detail):
     settled: list[RoutingDecision] = []
     call = Call()
-    route = route_of(check, failover=failover, on_settled=settled.append)
+    route = route_of(check, failover=failover, on_settled=settled.append, cost=CallCost())
     said = walk(route, call, way)
     assert said == ("weak says this" if accepted else "strong says this")
     assert call.asked == (["weak"] if accepted else ["weak", "strong"])
     assert settled == [route.decision]
     assert (route.decision.escalated, route.decision.failover) == (not accepted, None)
     assert route.decision.detail == detail
-    refused = ["weak", " says", " this"] if "stream" in way else "weak says this"
-    assert route.refused == (None if accepted else refused)
+    assert [(kind, spent.side) for kind, spent in route.cost.discarded] == ([] if accepted else [("refused", "weak")])
     if "stream" in way:
         assert call.closed == call.asked
 
