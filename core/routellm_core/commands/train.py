@@ -220,12 +220,13 @@ def _fine_tuned(
 
 def _fine_tuned_in(processes: int, *args: Any, **shared: Any) -> None:
     """Fine-tune a router in so many processes of this machine, or in this one where a launcher started it."""
-    from routellm_core.training.processes import is_launched, run_in_processes
+    from routellm_core.training.processes import errors_for_launcher, is_launched, run_in_processes
 
     if processes > 1 and not is_launched():
         run_in_processes(processes, _fine_tuned, *args, **shared)
     else:
-        _fine_tuned(*args, **shared)
+        with errors_for_launcher():
+            _fine_tuned(*args, **shared)
 
 
 def _with_options_of(shared: Callable[..., None]) -> Callable[[Callable[..., None]], Callable[..., None]]:

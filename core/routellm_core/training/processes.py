@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import tempfile
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,23 @@ _WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORL
 def is_launched() -> bool:
     """Whether a launcher such as torchrun has started this process as one of several."""
     return max(_world_sizes(), default=1) > 1
+
+
+@contextmanager
+def errors_for_launcher() -> Iterator[None]:
+    """Leave an error that the user can mend where torchrun reads what to report of a process.
+
+    Its report is the last thing that torchrun prints, and ends with this message; otherwise it has only the exit code.
+    """
+    try:
+        yield
+    except RouteLLMError as exc:
+        if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+            # as torch's own ErrorHandler writes it, with the message in the place of a traceback
+            extra = {"py_callstack": str(exc), "timestamp": str(int(time.time()))}
+            report = {"message": {"message": str(exc), "extraInfo": extra}}
+            Path(file).write_text(json.dumps(report), encoding="utf-8")
+        raise
 
 
 def run_in_processes(count: int, function: Callable[..., None], *args: Any, **kwargs: Any) -> None:

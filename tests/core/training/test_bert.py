@@ -145,18 +145,33 @@ def test_two_processes_train_one_model_in_half_the_steps(encoder: Path, tmp_path
     assert two["validation_loss"] == pytest.approx(one["validation_loss"], rel=0.05)
 
 
+def ends_with_a_bad_row(encoder: Path, folder: Path, python: list[str], *options: str) -> tuple[int, list[str]]:
+    """Train on rows whose last is malformed; return the exit code and the lines on stderr."""
+    write_records(folder / "rows.jsonl", labelled_outcomes(30))
+    with (folder / "rows.jsonl").open("a") as file:
+        file.write('{"prompt": 5}\n')
+    command = [*python, "-m", "routellm_core.cli", "train", "bert", "--strong", "big", "--weak", "small", *options]
+    files = ["--data", str(folder / "rows.jsonl"), "--base", str(encoder), "--out", str(folder / "r")]
+    ended = subprocess.run([*command, *files], check=False, capture_output=True, timeout=300)
+    return ended.returncode, ended.stderr.decode().splitlines()
+
+
 @pytest.mark.slow
 def test_an_error_in_the_data_is_the_last_line_of_several_processes(encoder: Path, tmp_path: Path) -> None:
-    write_records(tmp_path / "rows.jsonl", labelled_outcomes(30))
-    with (tmp_path / "rows.jsonl").open("a") as file:
-        file.write('{"prompt": 5}\n')
-    command = [sys.executable, "-m", "routellm_core.cli", "train", "bert", "--processes", "2", "--strong", "big"]
-    files = ["--data", str(tmp_path / "rows.jsonl"), "--base", str(encoder), "--out", str(tmp_path / "r")]
-    ended = subprocess.run([*command, "--weak", "small", *files], check=False, capture_output=True, timeout=300)
-    assert ended.returncode == 2
-    lines = [line for line in ended.stderr.decode().splitlines() if "rows.jsonl" in line]
-    assert lines == ended.stderr.decode().splitlines()[-1:]
-    assert ", line 31: " in lines[0]
+    code, lines = ends_with_a_bad_row(encoder, tmp_path, [sys.executable], "--processes", "2")
+    assert code == 2
+    assert [line for line in lines if "rows.jsonl" in line] == lines[-1:]
+    assert ", line 31: " in lines[-1]
+
+
+@pytest.mark.slow
+def test_an_error_in_the_data_is_the_last_line_of_torchruns_report(encoder: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    code, lines = ends_with_a_bad_row(encoder, tmp_path, torchrun)
+    assert code == 1
+    *_, last, border = [line for line in lines if line]
+    assert set(border) == {"="}
+    assert "rows.jsonl, line 31: " in last
 
 
 @pytest.mark.parametrize(
