@@ -168,7 +168,7 @@ def with_datasets(workers: int) -> Iterator[Scores]:
         rows = datasets.Dataset.from_parquet(str(file), cache_dir=str(file.parent / "datasets"))
         # as arrow tables, prompts are handed over without a detour through lists, and written back as they are
         scored = rows.with_format("arrow").map(scorer_in(file), batched=True, batch_size=BATCH, num_proc=workers)
-        return scored.data.column("win_rate").to_numpy()
+        return np.asarray(scored.data.column("win_rate"))
 
     yield run
 
