@@ -47,8 +47,8 @@ class Plan:
         self._asked: list[RoutingRequest | Exception] = []
         for value, config in zip(values, configs, strict=True):
             try:
-                settings = dispatch.settings(config, value)
-                self._asked.append(dispatch.request(value, settings, kwargs, config))
+                request, settings = dispatch.asked(value, config, kwargs)
+                self._asked.append(request)
             except Exception as exc:
                 if not keep_errors:
                     raise
@@ -62,7 +62,7 @@ class Plan:
         """The decisions in the places of their inputs."""
         ready = iter(decisions)
         return [
-            self._noted(asked, next(ready), settings) if isinstance(asked, RoutingRequest) else asked
+            asked if isinstance(asked, Exception) else self._noted(asked, next(ready), settings)
             for asked, settings in zip(self._asked, self._settings, strict=True)
         ]
 
@@ -80,7 +80,9 @@ class Plan:
         ]
 
     def _noted(self, request: RoutingRequest, decision: RoutingDecision, settings: CallSettings) -> Decided:
-        return Decided(self._routing.noted(request, decision, settings), request, settings)
+        if self._routing.sticky is not None:
+            decision = self._routing.noted(request, decision, settings)
+        return Decided(decision, request, settings)
 
 
 # the indices of the calls, the runnable to call, its inputs and configs, and the arguments that all of them share

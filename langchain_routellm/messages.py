@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage, convert_to_messages
-from langchain_core.prompt_values import PromptValue, StringPromptValue
+from langchain_core.prompt_values import PromptValue
 
 from langchain_routellm.answers import routing_decisions
 from routellm_core import RoutingRequest
@@ -127,29 +127,6 @@ def holds_tool_results(message: BaseMessage) -> bool:
 def is_synthetic(message: BaseMessage) -> bool:
     """Whether middleware wrote a human message, as LangChain's own mark says, or it holds nothing but tool results."""
     return "lc_source" in message.additional_kwargs or (not message_text(message) and holds_tool_results(message))
-
-
-def chat_texts(value: Any, routing: Routing) -> RoutedOn:
-    """What a call of a chat model is routed on: the texts of the last human turns, or what ``route_on=`` returns.
-
-    Raises:
-        PromptError: `value` is not an input of a chat model.
-    """
-    if routing.route_on is None:
-        if isinstance(value, str):
-            return value
-        if isinstance(value, StringPromptValue):
-            return value.text
-    messages = as_messages(value)
-    if messages is None:
-        raise PromptError(
-            f"input is {type(value).__name__}: expected a str, a prompt value or a list of messages, as for any chat "
-            "model"
-        )
-    if routing.route_on is None:
-        return human_texts(messages, routing)
-    found: RoutedOn = routing.route_on(messages)
-    return found
 
 
 def input_texts(value: Any, routing: Routing) -> RoutedOn:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from langchain_core.prompt_values import StringPromptValue
 from langchain_core.runnables import Runnable
 
-from langchain_routellm.messages import as_messages, chat_needs, chat_texts, chat_tokens, input_texts
+from langchain_routellm.messages import as_messages, chat_needs, chat_tokens, human_texts, input_texts
 from langchain_routellm.sides import abilities_of, bound_kwargs, profiled_model_of, routed_in
 from langchain_routellm.switching import (
     adapted,
@@ -19,6 +20,7 @@ from langchain_routellm.switching import (
     without_thinking,
 )
 from routellm_core.checks import Side
+from routellm_core.errors import PromptError
 from routellm_core.policy.routing import RoutedOn, Routing
 
 _CACHE_ARGUMENTS = frozenset({"cache_control"})
@@ -29,17 +31,21 @@ class _Reader:
     routing: Routing
     strong: Runnable[Any, Any]
     weak: Runnable[Any, Any]
+    needs: tuple[str, ...] = ()
 
     @cached_property
     def _weak_model(self) -> Any:
         """The model whose profile says what the weak side can do; None for a side that no single profile describes."""
         return profiled_model_of(self.weak) if routed_in(self.weak) is None else None
 
-    def _is_weak_unknown(self) -> bool:
-        """Whether the abilities of the weak side are unknown, as they usually are; much cheaper than reading them."""
+    def gap(self, value: Any, kwargs: Mapping[str, Any]) -> str | None:
+        """What the weak model lacks for an input and its call arguments."""
         model = self._weak_model
         known = abilities_of(self.weak) if model is None else getattr(model, "profile", None)
-        return not known and not self.routing.weak_profile
+        if not known and not self.routing.weak_profile:  # as usual, and found out at little cost
+            return None
+        needs = [*self.needs, *chat_needs(value, {**bound_kwargs(self.weak), **kwargs})]
+        return self.routing.gap(needs, abilities_of(self.weak), abilities_of(self.strong), lambda: chat_tokens(value))
 
 
 @dataclass(frozen=True)
@@ -53,19 +59,28 @@ class ChatReader(_Reader):
         needs: What every call needs beyond its input, such as tools that are bound.
     """
 
-    needs: tuple[str, ...] = ()
-
     def texts(self, value: Any) -> RoutedOn:
-        """The last human turns, or what ``route_on=`` returns."""
-        return chat_texts(value, self.routing)
+        """The texts of the last human turns, or what ``route_on=`` returns.
 
-    def gap(self, value: Any, kwargs: Mapping[str, Any]) -> str | None:
-        """What the weak model lacks for an input and its call arguments."""
-        if self._is_weak_unknown():
-            return None
-        weak = abilities_of(self.weak)
-        needs = [*self.needs, *chat_needs(value, {**bound_kwargs(self.weak), **kwargs})]
-        return self.routing.gap(needs, weak, abilities_of(self.strong), lambda: chat_tokens(value))
+        Raises:
+            PromptError: `value` is not an input of a chat model.
+        """
+        route_on = self.routing.route_on
+        if route_on is None:
+            if isinstance(value, str):
+                return value
+            if isinstance(value, StringPromptValue):
+                return value.text
+        messages = as_messages(value)
+        if messages is None:
+            raise PromptError(
+                f"input is {type(value).__name__}: expected a str, a prompt value or a list of messages, as for any "
+                "chat model"
+            )
+        if route_on is None:
+            return human_texts(messages, self.routing)
+        found: RoutedOn = route_on(messages)
+        return found
 
     def fitting(
         self, side: Side, runnable: Runnable[Any, Any], value: Any, arguments: Mapping[str, Any]
@@ -100,11 +115,7 @@ class AnyReader(_Reader):
 
     def gap(self, value: Any, kwargs: Mapping[str, Any]) -> str | None:
         """What the weak side lacks, where it is a chat model or begins with one."""
-        if isinstance(value, Mapping) or self._is_weak_unknown():
-            return None
-        weak = abilities_of(self.weak)
-        needs = chat_needs(value, {**bound_kwargs(self.weak), **kwargs})
-        return self.routing.gap(needs, weak, abilities_of(self.strong), lambda: chat_tokens(value))
+        return None if isinstance(value, Mapping) else super().gap(value, kwargs)
 
     def fitting(
         self, side: Side, runnable: Runnable[Any, Any], value: Any, arguments: Mapping[str, Any]

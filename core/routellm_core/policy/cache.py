@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from typing import Any
 
 from routellm_core.forks import fork_safe_lock
@@ -25,10 +25,11 @@ class WinRateCache:
     @staticmethod
     def key(prompt: str) -> bytes:
         """Hash a prompt, so that the cache stores neither its text nor megabytes of it."""
-        return hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
-    def get(self, key: bytes) -> float | None:
+    def get(self, prompt: str) -> float | None:
         """The win rate of one prompt, if it is known."""
+        key = blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()  # `key`, in one step less
         with self._lock:
             value = self._items.get(key)
             if value is not None:

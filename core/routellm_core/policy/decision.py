@@ -42,15 +42,26 @@ def _generator() -> Random:
     generator = Random()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=generator.seed)
+        os.register_at_fork(after_in_child=_ids.clear)
     return generator
+
+
+# ids for the next decisions: drawing many at once takes less time for each
+_ids: list[str] = []
+_DRAWN_AT_ONCE = 64
 
 
 def new_id() -> str:
     """A new id of a decision, 32 random hex digits."""
-    return _generator().randbytes(16).hex()
+    try:
+        return _ids.pop()
+    except IndexError:
+        drawn = _generator().randbytes(16 * _DRAWN_AT_ONCE).hex()
+        _ids.extend(drawn[start : start + 32] for start in range(32, len(drawn), 32))
+        return drawn[:32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RoutingDecision:
     """What was decided for one call, and why.
 
@@ -102,6 +113,36 @@ class RoutingDecision:
         if self.p_strong is None:
             object.__setattr__(self, "p_strong", 1.0 if self.model == "strong" else 0.0)
 
+    @classmethod
+    def by_win_rate(cls, win_rate: float, threshold: float, router: str, router_version: str) -> Self:
+        """The decision of a call that only its win rate and the threshold decide, as they do most calls.
+
+        Args:
+            win_rate: P(the strong model's answer beats the weak one's | prompt), in [0, 1].
+            threshold: The call is strong when ``win_rate >= threshold``; in [0, 1].
+            router: Name of the router.
+            router_version: The first digits of its fingerprint.
+        """
+        # past __init__: that of a frozen dataclass takes longer than everything else that such a call needs here
+        decision = cls.__new__(cls)
+        values = decision.__dict__
+        is_strong = win_rate >= threshold
+        values["model"] = "strong" if is_strong else "weak"
+        values["win_rate"] = win_rate
+        values["threshold"] = threshold
+        values["router"] = router
+        values["reason"] = "win_rate"
+        values["failover"] = None
+        values["error"] = None
+        values["detail"] = None
+        values["escalated"] = False
+        values["p_strong"] = 1.0 if is_strong else 0.0
+        values["router_version"] = router_version
+        values["id"] = new_id()
+        values["cost"] = None
+        values["inner"] = None
+        return decision
+
     @property
     def levels(self) -> tuple[RoutingDecision, ...]:
         """This decision and those below it, outermost first; several only where routed models are nested."""
@@ -114,23 +155,10 @@ class RoutingDecision:
 
     def to_dict(self) -> dict[str, Any]:
         """The decision as a dict of JSON scalars, always with the same keys; `inner` is a dict like this, or None."""
-        # written out: every routed call comes through here, and a loop over the names takes more than twice as long
-        return {
-            "model": self.model,
-            "win_rate": self.win_rate,
-            "threshold": self.threshold,
-            "router": self.router,
-            "reason": self.reason,
-            "failover": self.failover,
-            "error": self.error,
-            "detail": self.detail,
-            "escalated": self.escalated,
-            "p_strong": self.p_strong,
-            "router_version": self.router_version,
-            "id": self.id,
-            "cost": self.cost,
-            "inner": None if self.inner is None else self.inner.to_dict(),
-        }
+        values = self.__dict__.copy()
+        if self.inner is not None:
+            values["inner"] = self.inner.to_dict()
+        return values
 
     @classmethod
     def from_dict(cls, found: Any) -> Self | None:
@@ -141,7 +169,7 @@ class RoutingDecision:
         """
         levels: list[dict[str, Any]] = []
         while isinstance(found, Mapping) and len(levels) < _MOST_LEVELS:
-            levels.append({"id": "", **{name: found[name] for name in cls.__slots__ if name in found}})
+            levels.append({"id": "", **{name: found[name] for name in cls.__dataclass_fields__ if name in found}})
             found = found.get("inner")
         decision: Self | None = None
         for values in reversed(levels):
@@ -152,7 +180,7 @@ class RoutingDecision:
         return decision
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RoutingRequest:
     """One call to decide on, where a plain prompt does not say enough.
 
@@ -173,3 +201,25 @@ class RoutingRequest:
     detail: str | None = None
     keys: Mapping[str, str] | None = None
     win_rate: float | None = None
+
+    @classmethod
+    def of_texts(
+        cls, prompts: tuple[str, ...], threshold: float | None = None, keys: Mapping[str, str] | None = None
+    ) -> Self:
+        """A call that its texts decide, as they do most calls.
+
+        Args:
+            prompts: Texts to score.
+            threshold: Threshold of this call alone; None takes the policy's.
+            keys: Whose call it is.
+        """
+        request = cls.__new__(cls)  # past __init__, as in `RoutingDecision.by_win_rate`
+        values = request.__dict__
+        values["prompts"] = prompts
+        values["threshold"] = threshold
+        values["force"] = None
+        values["reason"] = "forced"
+        values["detail"] = None
+        values["keys"] = keys
+        values["win_rate"] = None
+        return request

@@ -315,11 +315,10 @@ class RoutingPolicy:
         if threshold is None and force is None:
             serving = self._current()
             if (text := self._plain_text(prompt, serving)) is not None:
-                key = serving.cache.key(text)
-                score: float | Exception | None = serving.cache.get(key)
+                score: float | Exception | None = serving.cache.get(text)
                 if score is None:
                     score = serving.scoring.score([text])[0]
-                    self._add(serving, {key: score})
+                    self._add(serving, {serving.cache.key(text): score})
                 return self._plain_decision(score, serving)
         return self.decide_batch([prompt], threshold=threshold, force=force)[0]
 
@@ -342,11 +341,10 @@ class RoutingPolicy:
         if threshold is None and force is None:
             serving = self._current()
             if (text := self._plain_text(prompt, serving)) is not None:
-                key = serving.cache.key(text)
-                score: float | Exception | None = serving.cache.get(key)
+                score: float | Exception | None = serving.cache.get(text)
                 if score is None:
                     score = (await serving.scoring.ascore([text]))[0]
-                    self._add(serving, {key: score})
+                    self._add(serving, {serving.cache.key(text): score})
                 return self._plain_decision(score, serving)
         return (await self.adecide_batch([prompt], threshold=threshold, force=force))[0]
 
@@ -387,13 +385,7 @@ class RoutingPolicy:
             return self._after_failure(score, threshold, serving)
         if serving.watch is not None:
             serving.watch.note(strong=score >= threshold)
-        if score >= threshold:
-            return RoutingDecision(
-                "strong", score, threshold, serving.router.name, p_strong=1.0, router_version=serving.version
-            )
-        return RoutingDecision(
-            "weak", score, threshold, serving.router.name, p_strong=0.0, router_version=serving.version
-        )
+        return RoutingDecision.by_win_rate(score, threshold, serving.router.name, serving.version)
 
     def _add(self, serving: _Serving, scores: dict[bytes, Any]) -> None:
         """Cache new win rates; log failures, or raise the first one if `on_error` says so."""
@@ -614,8 +606,7 @@ class _Batch:
         if policy.observe is not None:
             return RoutingDecision(policy.observe, win_rate, threshold, name, "observed", router_version=version)
         if policy.exploration is None:
-            p_strong = 1.0 if side == "strong" else 0.0
-            return RoutingDecision(side, win_rate, threshold, name, p_strong=p_strong, router_version=version)
+            return RoutingDecision.by_win_rate(win_rate, threshold, name, version)
         call = new_id()
         taken, by_coin, p_strong = policy.exploration.drawn(call, win_rate, side)
         if online is not None and taken != side:

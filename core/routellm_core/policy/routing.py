@@ -77,7 +77,7 @@ class CallSettings:
     user: str | None = None
 
 
-_NO_SETTINGS = CallSettings()
+NO_SETTINGS = CallSettings()
 
 
 class Decided(NamedTuple):
@@ -200,7 +200,7 @@ class Routing:
             ConfigurationError: A value is not allowed, or overrides are not.
         """
         if not given and self.sticky is None:
-            return _NO_SETTINGS
+            return NO_SETTINGS
         threshold, force = given.get(THRESHOLD_SETTING), given.get(FORCE_SETTING)
         if not self.allow_overrides and (threshold is not None or force is not None):
             name = FORCE_SETTING if threshold is None else THRESHOLD_SETTING
@@ -279,11 +279,13 @@ class Routing:
 
     def decide(self, request: RoutingRequest, settings: CallSettings) -> RoutingDecision:
         """Decide one call, and apply stickiness."""
-        return self.noted(request, self.policy.decide(request), settings)
+        decision = self.policy.decide(request)
+        return decision if self.sticky is None else self.noted(request, decision, settings)
 
     async def adecide(self, request: RoutingRequest, settings: CallSettings) -> RoutingDecision:
         """Like `decide`, without blocking the event loop."""
-        return self.noted(request, await self.policy.adecide(request), settings)
+        decision = await self.policy.adecide(request)
+        return decision if self.sticky is None else self.noted(request, decision, settings)
 
     def route(
         self,
@@ -375,7 +377,7 @@ def as_request(found: Any, settings: CallSettings, parameter: str = "route_on") 
         ConfigurationError: The request forces a side that does not exist.
     """
     if isinstance(found, str) and found and not found.isspace():
-        return RoutingRequest((found,), settings.threshold, keys=settings.keys)
+        return RoutingRequest.of_texts((found,), settings.threshold, settings.keys)
     if isinstance(found, RoutingRequest):
         if found.force is not None:
             checked_side(found.force, "force")
@@ -395,7 +397,7 @@ def as_request(found: Any, settings: CallSettings, parameter: str = "route_on") 
     if all(not text or text.isspace() for text in texts):
         # nothing says that the call is easy: an image alone, say, or results of tools
         return RoutingRequest((), settings.threshold, "strong", "no_text", keys=settings.keys)
-    return RoutingRequest(texts, settings.threshold, keys=settings.keys)
+    return RoutingRequest.of_texts(texts, settings.threshold, settings.keys)
 
 
 # Human turns that no human wrote: what LangChain's and deepagents' summaries, coding agents and agents without tool

@@ -14,6 +14,7 @@ import pytest
 
 from routellm_core import OnlineCalibration, Price, RoutingPolicy, ShareLimit, SpendLimit, Stickiness
 from routellm_core.forks import fork_safe_lock
+from routellm_core.policy.decision import new_id
 from routellm_core.policy.routing import Routing
 from routellm_core.policy.savings import SavingsLedger
 from routellm_core.workers import Workers, workers_of
@@ -66,6 +67,18 @@ def busy(work: Callable[[int], Any], threads: int = 8) -> Iterator[None]:
         stop.set()
         for thread in running:
             thread.join()
+
+
+def test_a_child_draws_ids_of_its_own() -> None:
+    new_id()  # the parent has drawn ahead
+    reader, writer = os.pipe()
+    assert runs_in_child(lambda: os.write(writer, "".join(new_id() for _ in range(100)).encode()))
+    os.close(writer)
+    with open(reader) as pipe:
+        drawn = pipe.read()
+    childs = {drawn[start : start + 32] for start in range(0, len(drawn), 32)}
+    assert len(childs) == 100
+    assert childs.isdisjoint(new_id() for _ in range(100))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import logging
 import math
 import pickle
 import threading
-from dataclasses import fields
+from dataclasses import FrozenInstanceError, fields
 
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ from routellm_core import (
     RoutingRequest,
     load_router,
 )
+from routellm_core.policy.decision import new_id
 from tests.support.waiting import until
 
 
@@ -444,3 +445,38 @@ def test_decisions_have_ids_of_their_own_and_survive_storage():
     assert RoutingDecision.from_dict({**older, "later": 1}).id == ""
     assert RoutingDecision.from_dict({"model": "weak"}) is None
     assert RoutingDecision.from_dict("weak") is None
+
+
+@pytest.mark.parametrize(("win_rate", "side", "p_strong"), [(0.5, "strong", 1.0), (0.4, "weak", 0.0)])
+def test_the_short_way_to_a_decision_sets_every_field(win_rate, side, p_strong):
+    short = RoutingDecision.by_win_rate(win_rate, 0.5, "length", "v1")
+    long = RoutingDecision(side, win_rate, 0.5, "length", p_strong=p_strong, router_version="v1", id=short.id)
+    assert list(vars(short)) == [field.name for field in fields(RoutingDecision)]
+    assert short.to_dict() == long.to_dict()
+    assert (short, hash(short), repr(short)) == (long, hash(long), repr(long))
+    assert pickle.loads(pickle.dumps(short)).to_dict() == short.to_dict()
+    with pytest.raises(FrozenInstanceError):
+        short.model = "weak"
+
+
+def test_the_short_way_to_a_request_sets_every_field():
+    short, long = (
+        RoutingRequest.of_texts(("a",), 0.5, {"user_id": "1"}),
+        RoutingRequest(("a",), 0.5, keys={"user_id": "1"}),
+    )
+    assert list(vars(short)) == [field.name for field in fields(RoutingRequest)]
+    assert (short, repr(short)) == (long, repr(long))
+    assert RoutingRequest.of_texts(("a",)) == RoutingRequest(("a",))
+
+
+def test_ids_are_never_repeated():
+    count = 1000
+    ids: list[str] = []
+    threads = [threading.Thread(target=lambda: ids.extend(new_id() for _ in range(count))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(ids)) == 4 * count
+    assert {len(id_) for id_ in ids} == {32}
+    assert set("".join(ids)) == set("0123456789abcdef")
