@@ -80,7 +80,7 @@ class Stamp(dict[str, Any]):
         settled: Where the model is a routed one: called with its decision once that is final.
     """
 
-    __slots__ = ("begun", "cost", "metadata", "named", "refused", "settled", "span", "spent")
+    __slots__ = ("begun", "cost", "metadata", "named", "refused", "settled", "spans", "spent")
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Stamp(dict[str, Any]):
         self.settled = settled
         self.refused = refused
         self.cost = cost
-        self.span: Any = None  # of the model, in OpenTelemetry
+        self.spans: list[Any] = []  # of the model, in OpenTelemetry; two where its methods call one another
 
 
 class _ModelWatch(BaseEventHandler):
@@ -136,8 +136,9 @@ def _mark_span(stamp: Stamp) -> None:
     """
     trace = sys.modules.get("opentelemetry.trace")  # not imported: there is no exporter
     if trace is not None:
-        stamp.span = trace.get_current_span()
-        stamp.span.set_attributes(dict(_attributes(DECISION_KEY, stamp)))
+        span = trace.get_current_span()
+        span.set_attributes(dict(_attributes(DECISION_KEY, stamp)))
+        stamp.spans.append(span)
 
 
 def _mark_cost(stamp: Stamp) -> None:
@@ -145,8 +146,9 @@ def _mark_cost(stamp: Stamp) -> None:
     if stamp.cost is None:
         return
     stamp["cost"] = cost = stamp.cost()  # for handlers that see the model's last event after this one
-    if cost is not None and stamp.span is not None and stamp.span.is_recording():
-        stamp.span.set_attribute(f"{DECISION_KEY}.cost", cost)
+    for span in stamp.spans:
+        if cost is not None and span.is_recording():
+            span.set_attribute(f"{DECISION_KEY}.cost", cost)
 
 
 def _attributes(prefix: str, decision: dict[str, Any]) -> Iterator[tuple[str, Any]]:
