@@ -58,7 +58,7 @@ def described_routing(routing: Routing) -> dict[str, Any]:
     policy, sticky, explored = routing.policy, routing.sticky, routing.policy.exploration
     return {
         "router": policy.router.name,
-        "router_fingerprint": policy.router.fingerprint,
+        "router_fingerprint": policy.router_fingerprint,
         "threshold": policy.threshold,
         "strong_fraction": policy.strong_fraction,
         "online": policy.online is not None,

@@ -306,5 +306,5 @@ def test_a_server_that_is_down_is_warned_of(start, caplog):
     place = start()
     place.weak.close()
     (said,) = warnings_of(caplog, place, [EASY, EASY])
-    assert said.startswith(f"The weak model 'small' at {place.weak.base_url} fails: the server of the weak model could")
+    assert said.startswith(f"The weak model 'small' at {place.weak.base_url} fails: its server could")
     assert said.endswith("is it running, and is the address right?")

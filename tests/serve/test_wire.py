@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from typing import Any
 
 import pytest
 
 from routellm_core.serve import create_app
 from tests.serve.conftest import EASY, HARD, chat
+from tests.support.loopback import Failure
 from tests.support.openai_server import OpenAIServer
 from tests.support.routers import ScriptedRouter
 from tests.support.serving import RawUpstream, http_answer, post, send_raw, serving
@@ -241,6 +243,46 @@ def test_a_dead_upstream_is_502_and_a_silent_one_504():
     assert (dead.status, dead.json()["error"]["code"]) == (502, "upstream_unavailable")
     assert (late.status, late.json()["error"]["code"]) == (504, "upstream_timeout")
     assert dead.header("x-routellm-model") == "strong"
+    assert f"strong model ('big' at {gone.base_url})" in dead.json()["error"]["message"]
+    assert f"weak model ('small' at {silent.url})" in late.json()["error"]["message"]
+
+
+def test_a_broken_reply_names_the_server(start):
+    place = start(failover=True)
+    for server in (place.strong, place.weak):
+        server.fail_always(Failure(raw=""))
+    reply = post(place.origin, "/v1/chat/completions", chat(HARD))
+    assert reply.status == 502
+    assert f"weak model ('small' at {place.weak.base_url})" in reply.json()["error"]["message"]
+
+
+def test_health_says_that_this_server_lives_and_ready_whether_a_model_s_does(start, monkeypatch):
+    monkeypatch.setattr("routellm_core.serve.readiness._SECONDS", 0.0)
+    place = start(failover=True, cooldown=60, client_keys="sk-client")
+
+    def ready() -> Any:
+        reply = post(place.origin, "/ready", b"", method="GET")
+        models = reply.json()["models"]
+        return reply.status, *((models[side]["answers"], models[side]["cooling_down"]) for side in ("strong", "weak"))
+
+    assert ready() == (200, (True, False), (True, False))
+    place.strong.fail_always(Failure(status=503))
+    post(place.origin, "/v1/chat/completions", chat(HARD), {"authorization": "Bearer sk-client"})
+    assert ready() == (200, (False, True), (True, False))
+    place.weak.fail_always(Failure(cut=True))
+    assert ready() == (503, (False, True), (False, False))
+    assert post(place.origin, "/health", b"", method="GET").status == 200
+    place.weak.heal()
+    assert ready()[0] == 200
+
+
+def test_ready_asks_the_servers_once_in_a_while(start):
+    place = start()
+    for _ in range(20):
+        assert post(place.origin, "/ready", b"", method="GET").json()["models"]["weak"] == {
+            "answers": True, "cooling_down": None
+        }  # fmt: skip
+    assert len(place.weak.requests) <= 1
 
 
 def test_metrics_count_and_hold_nothing_of_a_prompt(place):

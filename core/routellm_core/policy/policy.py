@@ -11,7 +11,7 @@ from inspect import signature
 from math import nextafter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
 
-from routellm_core.calibration.distribution import Calibration
+from routellm_core.calibration.distribution import Calibration, HasFingerprint
 from routellm_core.calibration.scoring import RouterLike
 from routellm_core.checks import Side, checked_count, checked_fraction, checked_seconds, checked_side, shown
 from routellm_core.errors import ConfigurationError, DeadlineError, PromptError, RouterError
@@ -57,6 +57,13 @@ class _Serving(NamedTuple):
     def has_router_of(self, other: _Serving) -> bool:
         """Whether the routers of both are the same one, or equal."""
         return self.router is other.router or self.fingerprint == other.fingerprint
+
+
+class _Known(NamedTuple):
+    """A router's name and fingerprint, which is read once."""
+
+    name: str
+    fingerprint: str
 
 
 class RoutingPolicy:
@@ -156,6 +163,12 @@ class RoutingPolicy:
         return self._serving.calibration
 
     @property
+    def router_fingerprint(self) -> str:
+        """The router's fingerprint as of now; while its store cannot be asked, the last one that is known."""
+        serving = self._serving
+        return _fingerprint_of(serving.router, serving)
+
+    @property
     def threshold(self) -> float:
         """The threshold of every call that has none of its own; with `online` the one to start from."""
         return self._serving.threshold
@@ -216,7 +229,7 @@ class RoutingPolicy:
                 strong_fraction = before.strong_fraction
                 threshold = before.threshold if strong_fraction is None else None
             online = before.online is not None and strong_fraction is not None
-            serving = self._made(new, calibration, threshold, strong_fraction, online)
+            serving = self._made(new, calibration, threshold, strong_fraction, online, before)
             if serving.has_router_of(before):
                 serving = serving._replace(cache=before.cache)
             self._serving = serving
@@ -228,8 +241,9 @@ class RoutingPolicy:
         threshold: float | None,
         strong_fraction: float | None,
         online: bool | OnlineCalibration | None,
+        before: _Serving | None = None,
     ) -> _Serving:
-        """Check what decides, as a whole."""
+        """Check what decides, as a whole; `before` is what has decided until now."""
         from routellm_core.policy.cache import WinRateCache  # loads OpenSSL for its hashes
 
         if threshold is not None:
@@ -241,11 +255,12 @@ class RoutingPolicy:
                 f"calibration={shown(calibration)}: expected a Calibration; read a saved one with "
                 "Calibration.load(path)"
             )
+        known = _Known(router.name, _fingerprint_of(router, before))
         if calibration is not None:
-            calibration.check_router(router)
+            calibration.check_router(known)
         else:
             calibration = router.calibration
-        following = _checked_online(online, router, calibration, strong_fraction)
+        following = _checked_online(online, known, calibration, strong_fraction)
         if strong_fraction is not None:
             if calibration is None:
                 raise ConfigurationError(
@@ -259,7 +274,6 @@ class RoutingPolicy:
                 else self.exploration.threshold(calibration, strong_fraction)
             )
         assert threshold is not None
-        fingerprint = router.fingerprint
         return _Serving(
             router,
             calibration,
@@ -268,8 +282,8 @@ class RoutingPolicy:
             following,
             Scoring(router, self.deadline),
             WinRateCache(self.cache_size),
-            fingerprint[:_VERSION_DIGITS],
-            fingerprint,
+            known.fingerprint[:_VERSION_DIGITS],
+            known.fingerprint,
             ShareWatch(strong_fraction) if strong_fraction is not None and following is None else None,
         )
 
@@ -666,9 +680,24 @@ def _checked_limits(limits: Any) -> tuple[Limit, ...]:
     return checked_limits(limits)
 
 
+def _fingerprint_of(router: Router, before: _Serving | None) -> str:
+    """The router's fingerprint; of the one in use, the last that is known while its store cannot be asked."""
+    try:
+        return router.fingerprint
+    except Exception as exc:  # a store's driver may raise anything
+        if before is None or before.router is not router:
+            raise
+        logger.warning(
+            "the fingerprint of router %r cannot be read (%s); the last one that is known counts",
+            router.name,
+            type(exc).__name__,
+        )
+        return before.fingerprint
+
+
 def _checked_online(
     online: bool | OnlineCalibration | None,
-    router: Router,
+    router: HasFingerprint,
     calibration: Calibration | None,
     strong_fraction: float | None,
 ) -> OnlineCalibration | None:

@@ -30,8 +30,17 @@ from routellm_core.serve.answers import AnswerReader, BrokenReplyError
 from routellm_core.serve.levels import Levels, tiers_of
 from routellm_core.serve.metrics import CONTENT_TYPE, Metrics
 from routellm_core.serve.names import Asked, Names, model_object
+from routellm_core.serve.readiness import Readiness
 from routellm_core.serve.replies import Headers, Message, Receive, RequestError, Scope, Send, decision_headers, reply
-from routellm_core.serve.upstream import Answer, RefusalError, Upstream, UpstreamError, Upstreams, as_upstream
+from routellm_core.serve.upstream import (
+    Answer,
+    RefusalError,
+    Upstream,
+    UpstreamError,
+    Upstreams,
+    as_upstream,
+    shown_server,
+)
 
 logger = logging.getLogger("routellm_core")
 
@@ -63,9 +72,10 @@ def create_app(
 ) -> App:
     """Make an ASGI app that routes OpenAI-compatible requests to two servers, or more.
 
-    ``/v1/chat/completions``, ``/v1/completions`` and ``/v1/responses`` are routed, ``/v1/models``, ``/health`` and
-    ``/metrics`` answered here, and every other path below ``/v1/`` goes to one side. A request goes on byte for byte
-    but for the model's name, and the reply comes back as it is. Mount it where you like: paths count from the mount.
+    ``/v1/chat/completions``, ``/v1/completions`` and ``/v1/responses`` are routed, ``/v1/models``, ``/health``,
+    ``/ready`` and ``/metrics`` answered here, and every other path below ``/v1/`` goes to one side. A request goes on
+    byte for byte but for the model's name, and the reply comes back as it is. Mount it where you like: paths count from
+    the mount.
 
     Args:
         strong: The server of the strong model: an `Upstream`, or a mapping such as ``{"model": "gpt-4.1", "key": k}``.
@@ -207,6 +217,7 @@ class App:
         self._max_body = max_body
         self._body_timeout = body_timeout
         self._metrics = Metrics()
+        self._readiness = Readiness(levels, upstreams)
         self._warned: set[str] = set()
         models = {name: upstreams[name].model for name in levels.names}
         self._names = Names(self.policy, models, overrides=self.routing.allow_overrides)
@@ -261,6 +272,10 @@ class App:
         path, raw_path = _paths(scope)
         if path == "/health":
             await reply(send, 200, b'{"status":"ok"}')
+            return
+        if path == "/ready":
+            is_ready, state = await self._readiness.state()
+            await reply(send, 200 if is_ready else 503, json.dumps(state).encode())
             return
         if path == "/metrics":
             await reply(send, 200, self._metrics.text(), content_type=CONTENT_TYPE)
@@ -322,7 +337,7 @@ class App:
             answer = await self.upstreams.send(side, scope, raw_path, raw)
         except UpstreamError as exc:
             self._metrics.failed(side, _reason_of(exc))
-            raise _unreachable(exc) from None
+            raise _unreachable(exc, side) from None
         self._metrics.answered(side, time.perf_counter() - start)
         try:
             await _start(send, answer)
@@ -355,7 +370,8 @@ class App:
             await send({"type": "http.response.body", "body": exc.raw})
         except (UpstreamError, EmptyAnswerError, BrokenReplyError) as exc:
             call.refusal = type(exc).__name__
-            error = _unreachable(exc)
+            name = self._name_of(call)
+            error = _unreachable(exc, shown_server(name, self.upstreams[name]))
             await reply(send, error.status, error.body, self._told(call))
         except asyncio.CancelledError:
             call.refusal = "ClientGone"
@@ -520,7 +536,7 @@ class App:
             answer = await self._sent(call, side)
         except UpstreamError as exc:
             self._metrics.failed(side, _reason_of(exc))
-            self._warn(side, f"{exc}: is it running, and is the address right?")
+            self._warn(side, f"its server {exc.reason}: is it running, and is the address right?")
             raise
         self._metrics.answered(side, time.perf_counter() - start)
         if answer.status < 300:
@@ -692,11 +708,11 @@ async def _refusal(answer: Answer) -> RefusalError:
     return RefusalError(answer, raw, body)
 
 
-def _unreachable(exc: Exception) -> RequestError:
+def _unreachable(exc: Exception, server: str) -> RequestError:
     if isinstance(exc, UpstreamError):
         code = "upstream_timeout" if exc.is_timeout else "upstream_unavailable"
         return RequestError(504 if exc.is_timeout else 502, str(exc), code, kind="api_error")
-    return RequestError(502, f"the model's server gave no answer: {exc}", "upstream_broken", kind="api_error")
+    return RequestError(502, f"{server} gave no answer: {exc}", "upstream_broken", kind="api_error")
 
 
 def _reason_of(exc: Exception) -> str:

@@ -13,11 +13,13 @@ from yarl import URL
 
 from routellm_core.checks import no_key_inside
 from routellm_core.errors import ConfigurationError
+from routellm_core.policy.setups import shown_address
 from routellm_core.serve.replies import Headers, Scope
 
 OPENAI_URL = "https://api.openai.com/v1"
 # Seconds to keep an unused connection: uvicorn, and with it vLLM, closes one after five.
 _KEEP_ALIVE = 4.0
+_PROBE_SECONDS = 2.0
 # Of one connection, not of the message (RFC 9110, 7.6.1); `host` and the length are set anew.
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
@@ -70,10 +72,17 @@ class Upstream:
 
 
 class UpstreamError(OSError):
-    """A server could not be reached, or broke off before its reply began; another one could answer."""
+    """A server could not be reached, or broke off before its reply began; another one could answer.
 
-    def __init__(self, message: str, *, is_timeout: bool = False) -> None:
-        super().__init__(message)
+    Args:
+        server: Which one, in words.
+        reason: What happened.
+        is_timeout: Whether it was silent for too long.
+    """
+
+    def __init__(self, server: str, reason: str, *, is_timeout: bool = False) -> None:
+        super().__init__(f"{server} {reason}")
+        self.reason = reason
         self.is_timeout = is_timeout
 
 
@@ -100,10 +109,11 @@ class RefusalError(Exception):
 class Answer:
     """One reply of a server: its status and headers are here, its body is still to be read."""
 
-    __slots__ = ("_response", "headers", "side", "status")
+    __slots__ = ("_response", "_upstream", "headers", "side", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse, side: str) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, side: str, upstream: Upstream) -> None:
         self._response = response
+        self._upstream = upstream
         self.side = side
         self.status = response.status
         dropped = _HOP_BY_HOP | _named_by_connection(response.raw_headers)
@@ -127,7 +137,7 @@ class Answer:
             async for chunk in self._response.content.iter_any():
                 yield chunk
         except (aiohttp.ClientError, OSError) as exc:
-            raise _as_upstream_error(exc, self.side) from None
+            raise _as_upstream_error(exc, self.side, self._upstream) from None
 
     async def read(self, at_most: int) -> bytes:
         """The body, or its first bytes where it is longer than `at_most`."""
@@ -194,8 +204,21 @@ class Upstreams:
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, OSError) as exc:
-            raise _as_upstream_error(exc, side) from None
-        return Answer(response, side)
+            raise _as_upstream_error(exc, side, upstream) from None
+        return Answer(response, side, upstream)
+
+    async def is_there(self, side: str) -> bool:
+        """Whether a server answers at all, which an error status of a client's is, too."""
+        upstream = self.by_side[side]
+        headers = {} if upstream.key is None else {"authorization": f"Bearer {upstream.key}"}
+        url = URL(upstream.url.rstrip("/") + "/models", encoded=True)
+        try:
+            async with self._connections().get(
+                url, headers=headers, allow_redirects=False, timeout=aiohttp.ClientTimeout(total=_PROBE_SECONDS)
+            ) as response:
+                return response.status < 500
+        except (aiohttp.ClientError, OSError, ValueError):
+            return False
 
     def _connections(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
@@ -242,10 +265,15 @@ def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[by
     )
 
 
-def _as_upstream_error(exc: Exception, side: str) -> UpstreamError:
+def shown_server(side: str, upstream: Upstream) -> str:
+    """A model's server in the words of an error: which side, which model, and where."""
+    return f"the server of the {side} model ({upstream.model!r} at {shown_address(upstream.url)})"
+
+
+def _as_upstream_error(exc: Exception, side: str, upstream: Upstream) -> UpstreamError:
     is_timeout = isinstance(exc, TimeoutError)
     what = "did not answer in time" if is_timeout else f"could not be reached or broke off ({type(exc).__name__})"
-    return UpstreamError(f"the server of the {side} model {what}", is_timeout=is_timeout)
+    return UpstreamError(shown_server(side, upstream), what, is_timeout=is_timeout)
 
 
 def _is_plain(text: str) -> bool:

@@ -287,6 +287,30 @@ def test_a_store_that_keeps_refusing_is_left_alone_for_a_while() -> None:
     assert asyncio.run(policy.adecide(PROMPTS[32])).reason == "win_rate"
 
 
+def test_a_policy_is_changed_while_its_store_is_down(caplog: pytest.LogCaptureFixture) -> None:
+    class Unreachable(Down):
+        @property
+        def fingerprint(self) -> str:
+            if self.refuses:
+                raise ConnectionRefusedError("secret address")
+            return super().fingerprint
+
+    store = Unreachable()
+    router = of_store(store)
+    calibration = Calibration.from_win_rates(np.linspace(0, 1, 101), router=router.name, fingerprint=router.fingerprint)
+    policy = RoutingPolicy(router, strong_fraction=0.5, calibration=calibration)
+    known = policy.router_fingerprint
+    store.refuses = True
+    policy.replace(strong_fraction=0.1)
+    policy.replace(calibration=calibration, strong_fraction=0.2)
+    assert (policy.strong_fraction, policy.router_fingerprint) == (0.2, known)
+    assert "secret" not in caplog.text
+    with pytest.raises(ConfigurationError, match="used with router"):
+        policy.replace(calibration=Calibration.from_win_rates([0.5], router="knn", fingerprint="another"))
+    with pytest.raises(ConnectionRefusedError):  # nothing is known of a router that was never asked
+        policy.replace(router=of_store(store))
+
+
 def test_a_store_that_hangs_misses_the_deadline_and_then_counts_as_down() -> None:
     store = Down()
     router = of_store(store)
