@@ -26,9 +26,9 @@ from langchain_routellm import ChatRouteLLM, SavingsCallbackHandler, routing_dec
 from llamaindex_routellm import RouteLLM, RouteLLMDecisionEvent, SavingsEventHandler
 from routellm_core import Price, RoutingPolicy, load_router
 
-# Money per million tokens; put your own models' prices here.
+# US dollars per million tokens; put your own models' prices here.
 PRICES = {"strong": Price(input=2.00, output=8.00), "weak": Price(input=0.10, output=0.40)}
-STRONG_FRACTION = 0.3  # of ordinary traffic; a dozen prompts half of which are hard will exceed it
+STRONG_FRACTION = 0.3  # of ordinary traffic
 
 PROMPTS = [
     "hi",
@@ -76,6 +76,11 @@ def row(prompt: str, win_rate: float, model: str, answer: str) -> str:
     return f"{cut_prompt:<48}  {win_rate:8.3f}  {model:<6}  {cut_answer}"
 
 
+def price_text(side: str) -> str:
+    price = PRICES[side]
+    return f"{price.input:.2f} / {price.output:.2f} ({side})"
+
+
 def langchain(policy: RoutingPolicy) -> None:
     """prompt | ChatRouteLLM, as one batch: the router is asked once for all."""
     strong, weak = stand_ins.models()
@@ -117,7 +122,9 @@ def main() -> None:
         f"Bundled router loaded in {loaded:.0f} ms: no key, no network. It is a start until you train on outcomes of "
         "your own: it tells easy from hard in tasks that have a right answer, not in general chat.\n"
         f"A call is strong when its win rate is at least "
-        f"{policy.threshold:.3f}, which sends {STRONG_FRACTION:.0%} of ordinary prompts to the strong model.\n"
+        f"{policy.threshold:.3f}, which sends {STRONG_FRACTION:.0%} of ordinary prompts to the strong model. "
+        "Nearly half of the prompts below are hard, so that their strong share is higher.\n"
+        f"Costs are in US dollars, at {price_text('strong')} and {price_text('weak')} per million tokens in / out.\n"
     )
     langchain(policy)
     llama_index(policy)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 from collections.abc import Mapping
 from copy import deepcopy
 from importlib import import_module
@@ -15,6 +14,7 @@ from routellm_core.checks import Side, is_secret_name
 from routellm_core.errors import ConfigurationError, RouteLLMError
 from routellm_core.policy.acceptance import Acceptance
 from routellm_core.policy.routing import Routing
+from routellm_core.policy.setups import without_user_info
 from routellm_core.routers import load_router
 
 
@@ -31,7 +31,6 @@ class Levels(dict[Side, Any]):
         return Levels({side: deepcopy(level, memo) for side, level in self.items()})
 
 
-_USER_INFO = re.compile(r"://[^/@\s]+@")
 _CLASS = "qualified_name"  # as LlamaIndex's own serializers call it
 
 
@@ -50,7 +49,7 @@ def _public(value: Any) -> Any:
         }
     if isinstance(value, list | tuple):
         return [_public(item) for item in value]
-    return _USER_INFO.sub("://", value) if isinstance(value, str) else value
+    return without_user_info(value) if isinstance(value, str) else value
 
 
 def described_routing(routing: Routing) -> dict[str, Any]:

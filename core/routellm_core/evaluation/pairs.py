@@ -33,7 +33,7 @@ class Mix:
     Attributes:
         models: Their names.
         shares: Share of the prompts that each gets; they add up to 1.
-        cost: Mean cost of a call.
+        cost: Mean of the models' costs, for as many calls as `best_models` was given them for; reports give 1,000.
         quality: Mean score on the rows that it was chosen by: flattering where it was the best of many.
     """
 
@@ -52,7 +52,7 @@ class Choice:
     """The best mix of at most so many models at a budget.
 
     Attributes:
-        budget: Mean cost of a call that is not to be exceeded.
+        budget: Mean cost that is not to be exceeded, for as many calls as the models' costs.
         mix: Chosen by all rows.
         quality: Mean score of what the same procedure chose without the rows that it is measured on, with its
             interval.
@@ -73,7 +73,7 @@ class Choices:
     """What to run at a budget.
 
     Attributes:
-        budget: Mean cost of a call that is not to be exceeded.
+        budget: Mean cost that is not to be exceeded, for as many calls as the models' costs.
         count: Rows.
         models: How many models were looked at.
         single: The best model that the budget pays for on its own.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, NamedTuple, Self, TypeAlias
 
@@ -51,6 +52,8 @@ OPTION_DEFAULTS: dict[str, Any] = {
 }
 THRESHOLD_SETTING = "routellm_threshold"
 FORCE_SETTING = "routellm_force"
+_SETTINGS = (THRESHOLD_SETTING, FORCE_SETTING)
+_SETTINGS_PREFIX = "routellm_"
 # what identifies a conversation in the log, where `sticky` names nothing else
 _CONVERSATION_SETTING = "thread_id"
 POLICY_OPTIONS = frozenset({"policy", *POLICY_DEFAULTS})
@@ -197,10 +200,13 @@ class Routing:
             messages: Gives the call's messages, for a `sticky` that is a function of them.
 
         Raises:
-            ConfigurationError: A value is not allowed, or overrides are not.
+            ConfigurationError: A value is not allowed, overrides are not, or a name is nearly one of these settings.
         """
         if not given and self.sticky is None:
             return NO_SETTINGS
+        for name in given:
+            if name.startswith(_SETTINGS_PREFIX) and name not in _SETTINGS:
+                self._refuse_misspelt(name)
         threshold, force = given.get(THRESHOLD_SETTING), given.get(FORCE_SETTING)
         if not self.allow_overrides and (threshold is not None or force is not None):
             name = FORCE_SETTING if threshold is None else THRESHOLD_SETTING
@@ -218,6 +224,16 @@ class Routing:
             {key: str(given[key]) for key in self.limit_keys if given.get(key) is not None} or None,
             None if user is None else str(user),
         )
+
+    def _refuse_misspelt(self, name: str) -> None:
+        """Refuse a name that is nearly a setting's; others may be the user's own."""
+        if name in self.limit_keys or name == self.user_key:
+            return
+        close = get_close_matches(name, _SETTINGS, n=1, cutoff=0.8)
+        if close:
+            raise ConfigurationError(
+                f"{name} is set for a call, but there is no such setting: did you mean {close[0]}?"
+            )
 
     @property
     def limit_keys(self) -> frozenset[str]:

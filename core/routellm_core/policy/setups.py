@@ -15,7 +15,7 @@ logger = logging.getLogger("routellm_core")
 
 # After so many answers nobody looks for names any more.
 _LOOKS = 1000
-_USER_INFO = re.compile(r"//[^/@]*@")
+_USER_INFO = re.compile(r"//[^/?#\s]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,12 @@ def is_on_purpose(served: str, one: Setup, other: Setup) -> bool:
 
 def shown_address(url: str) -> str:
     """A URL without user, password and query, which may be secret."""
-    return _USER_INFO.sub("//", url.partition("?")[0])
+    return without_user_info(url.partition("?")[0])
+
+
+def without_user_info(text: str) -> str:
+    """A text without the user and password of each URL in it."""
+    return _USER_INFO.sub("//", text)
 
 
 def name_likeness(answered: str, name: str) -> int:

@@ -136,7 +136,7 @@ class CorrectedRouter(Router):
                 slope=config.get("slope"),  # type: ignore[arg-type]  # checked by the constructor
                 intercept=config.get("intercept"),  # type: ignore[arg-type]
                 delta=tensors["delta"],
-                embedder=saved_embedder(config) if embedder is None else embedder,
+                embedder=saved_embedder(config, embedder),
             )
         except WeightsError as exc:
             raise CheckpointError(f"{path} is damaged: {exc}") from exc

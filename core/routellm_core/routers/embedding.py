@@ -155,12 +155,20 @@ def _joined(parts: list[WinRateArray]) -> WinRateArray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def saved_embedder(config: dict[str, Any]) -> Embedder:
-    """Return the embedder that a saved router's config describes.
+def saved_embedder(config: dict[str, Any], given: Embedder | None = None, store: object = None) -> Embedder:
+    """Return the embedder for a saved router: the one that is passed, else its store's, else that of its config.
+
+    Args:
+        config: What the router was saved with.
+        given: The caller's embedder.
+        store: The opened store that the router searches, if any; it may know the embedder of its vectors.
 
     Raises:
         ConfigurationError: The router was saved with an embedder that cannot be rebuilt from a config.
     """
+    known: Embedder | None = getattr(store, "embedder", None) if given is None else given
+    if known is not None:
+        return known
     if not config.get("embedder"):
         raise ConfigurationError(
             "the router was saved with an embedder that cannot be rebuilt from its config: pass embedder=, the same "

@@ -358,7 +358,6 @@ class KNNRouter(EmbeddingRouter):
         ):
             raise CheckpointError(f"{path / 'config.json'}: not the config of a knn router: the checkpoint is damaged")
         opened = saved_store(config["store"], store)
-        embedder = getattr(opened, "embedder", None) if embedder is None else embedder
         votes = _Votes(strong, weak, float(config["tie_margin"]))
         if neighbors is None:
             neighbors = config.get("neighbors", DEFAULT_NEIGHBORS)
@@ -367,7 +366,7 @@ class KNNRouter(EmbeddingRouter):
             votes,
             prior,
             neighbors,
-            saved_embedder(config) if embedder is None else embedder,
+            saved_embedder(config, embedder, opened),
         )
 
     @classmethod
@@ -396,8 +395,7 @@ class KNNRouter(EmbeddingRouter):
         if store is not None:
             raise ConfigurationError(f"store=...: the outcomes of {path} are in its own file; load it without store=")
         tensors = read_tensors(path / WEIGHTS_FILE, (_EMBEDDINGS, _SCORES, _WEIGHTS))
-        if embedder is None:
-            embedder = saved_embedder(config)
+        embedder = saved_embedder(config, embedder)
         try:
             return cls(
                 tensors[_EMBEDDINGS],

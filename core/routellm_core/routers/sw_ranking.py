@@ -465,12 +465,11 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             from routellm_core.routers.milvus import saved_store
 
             opened = saved_store(config["store"], store)
-            embedder = getattr(opened, "embedder", None) if embedder is None else embedder
-            embedder = saved_embedder(config) if embedder is None else embedder
+            embedder = saved_embedder(config, embedder, opened)
             return cls._of_store(opened, ranking, _saved_counts(path, config, ranking), embedder=embedder, **options)
         router = cls.__new__(cls)
         router.store = battles
-        embedder = saved_embedder(config) if embedder is None else embedder
+        embedder = saved_embedder(config, embedder)
         router._set_up(ranking, battles.keys, battles.counts, battles.dimension, embedder=embedder, **options)
         router._compare_by(backend)
         return router

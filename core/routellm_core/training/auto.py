@@ -50,7 +50,7 @@ class Candidate:
 
 
 # In the order of preference, which decides between candidates that are as good but for chance: for six pairs of models
-# on MMLU-Pro, sw_ranking with a base of 1,000 was, over all pairs, the best or nearly so at 200, 400 and 800 rows.
+# on MMLU-Pro, sw_ranking with a base of 1,000 was the best, or nearly so, at 200, 400 and 800 rows.
 CANDIDATES = (*(Candidate("sw_ranking", {"base": base}) for base in BASES), Candidate("mf"), Candidate("knn"))
 
 
@@ -71,10 +71,11 @@ def choose(records: Sequence[Record], task: EmbeddingTask) -> tuple[Candidate, d
     """Cross-validate the candidates and choose by the one-standard-error rule.
 
     A candidate's score is the area between its curve (mean score over share of strong calls) and that of random
-    routing, of win rates by routers that were not trained on the prompt. The chosen one is the first in `CANDIDATES`
-    whose score is within one standard error of the best score: the error of that score itself, not of the difference,
-    which is small between candidates that rank alike, so that the luckiest of eight would seem to be better than the
-    others. With fewer than 50 rows, a smaller base is preferred.
+    routing, of win rates by routers that were not trained on the prompt. The base comes first: the usual one, or the
+    nearest to it whose score is within one standard error of the best base's. That is the error of the score itself:
+    bases rank prompts nearly alike, so that by the error of their difference the luckiest of six would seem to be
+    better. Then the kinds: the first in `CANDIDATES` that is within one standard error of the best, by the error of
+    the paired difference, prompt by prompt. With fewer than 50 rows, a smaller base is preferred.
 
     Args:
         records: The training rows.
@@ -83,21 +84,30 @@ def choose(records: Sequence[Record], task: EmbeddingTask) -> tuple[Candidate, d
     Returns:
         The candidate, and the scores by title.
     """
-    areas = []
+    areas = {}
     for candidate in CANDIDATES:
         fit = partial(_router, candidate, task)
         rates = out_of_fold_win_rates(fit, records, folds=_FOLDS, seed=task.seed)
-        areas.append(_contributions(rates, records, task))
-    best = max(areas, key=lambda area: float(area.mean()))
-    least = best.mean() - best.std() / np.sqrt(best.size)
-    equal = [candidate for candidate, area in zip(CANDIDATES, areas, strict=True) if area.mean() >= least]
+        areas[candidate.title] = _contributions(rates, records, task)
+    bases = [candidate for candidate in CANDIDATES if "base" in candidate.options]
     if len(records) < _FEW_ROWS:
-        equal.sort(key=lambda candidate: candidate.options.get("base", np.inf))
-    return equal[0], {candidate.title: float(area.mean()) for candidate, area in zip(CANDIDATES, areas, strict=True)}
+        bases.sort(key=lambda candidate: float(candidate.options["base"]))
+    base = bases[_first_within_error([areas[candidate.title] for candidate in bases], paired=False)]
+    kinds = [base, *(candidate for candidate in CANDIDATES if "base" not in candidate.options)]
+    chosen = kinds[_first_within_error([areas[candidate.title] for candidate in kinds], paired=True)]
+    return chosen, {title: float(area.mean()) for title, area in areas.items()}
 
 
 def _router(candidate: Candidate, task: EmbeddingTask, records: list[Record]) -> Any:
     return candidate.fit(records, task).router
+
+
+def _first_within_error(areas: Sequence[Floats], *, paired: bool) -> int:
+    """Position of the first whose mean is within one standard error of the best: of the best one's, or paired."""
+    best = max(areas, key=lambda area: float(area.mean()))
+    behind = [best - area for area in areas]
+    errors = [(lag if paired else best).std() / np.sqrt(best.size) for lag in behind]
+    return next(i for i, (lag, error) in enumerate(zip(behind, errors, strict=True)) if lag.mean() <= error)
 
 
 def _contributions(

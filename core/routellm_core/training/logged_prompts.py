@@ -51,7 +51,7 @@ class LoggedPrompts:
             return None
         if call.router != self._version or call.created < self._since:
             return None
-        self._stored[name] = np.asarray(call.vector, dtype=np.float64), float(logits(call.win_rate))
+        self._stored[name] = np.asarray(call.vector, dtype=np.float64), call.win_rate
         return name
 
     def all_texts(self, names: Sequence[str]) -> bool:
@@ -69,7 +69,8 @@ class LoggedPrompts:
 
     def logits_in_use(self, names: Sequence[str], vectors: Floats) -> Floats:
         """Logits (n,) of the router in use; `vectors` are those of `embed`."""
-        out = np.array([self._stored[name][1] if name in self._stored else np.nan for name in names], dtype=np.float64)
+        rates = [self._stored[name][1] if name in self._stored else np.nan for name in names]
+        out = logits(np.array(rates, dtype=np.float64))
         texts = np.isnan(out)
         if texts.any():
             of_texts = [name for name, is_text in zip(names, texts, strict=True) if is_text]

@@ -124,6 +124,20 @@ def test_settings_are_checked_by_the_names_that_callers_use() -> None:
         r.settings({"routellm_force": "big"})
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("routellm_forc", "routellm_force"), ("routellm_forced", "routellm_force"), ("routellm_treshold", "routellm_thr")],
+)
+def test_a_misspelt_setting_of_a_call_is_refused(name: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is set .* did you mean {meant}"):
+        routing().settings({name: "strong"})
+
+
+def test_names_that_are_no_settings_are_left_alone() -> None:
+    r = routing(limits=[ShareLimit("routellm_forced", strong_fraction=0.3)])
+    assert r.settings({"routellm_team": "a", "routellm_forced": "b", "force": "c"}).keys == {"routellm_forced": "b"}
+
+
 @pytest.mark.parametrize("given", [{"routellm_threshold": 0.1}, {"routellm_force": "weak"}])
 def test_overrides_are_refused_where_clients_could_set_them(given: dict[str, Any]) -> None:
     r = routing(allow_overrides=False)

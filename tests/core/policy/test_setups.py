@@ -9,7 +9,16 @@ import httpx
 import openai
 import pytest
 
-from routellm_core.policy.setups import FailureNote, ModelNames, Setup, explain, failure_note, is_on_purpose
+from routellm_core.policy.setups import (
+    FailureNote,
+    ModelNames,
+    Setup,
+    explain,
+    failure_note,
+    is_on_purpose,
+    shown_address,
+    without_user_info,
+)
 
 REQUEST = httpx.Request("POST", "http://127.0.0.1:8001/v1/chat/completions")
 SETUP = Setup("small", "http://user:secret@127.0.0.1:8001/v1?key=secret")
@@ -116,3 +125,22 @@ def test_after_many_answers_without_a_name_nobody_looks_any_more():
 
 def test_a_side_that_others_may_answer_for_is_not(caplog):
     assert warnings_of(caplog, [("strong", "m"), ("weak", "m")], lambda side: None) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://k:s@a/v1?key=s", "http://a/v1"),
+        ("http://k:s@cret@a/v1", "http://a/v1"),
+        ("http://k@a", "http://a"),
+        ("http://a/@b", "http://a/@b"),
+        ("//k:s@a/v1", "//a/v1"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(url, shown):
+    assert shown_address(url) == shown
+
+
+def test_user_and_password_leave_every_url_of_a_text():
+    text = "http://k:s@a/v1, see http://b?mail=x@y # //not a user@c"
+    assert without_user_info(text) == "http://a/v1, see http://b?mail=x@y # //not a user@c"
