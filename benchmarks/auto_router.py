@@ -1,6 +1,6 @@
 """`train auto` beside the routers that it chooses from: APGR on MMLU's test rows after training on n gold rows.
 
-    python benchmarks/auto_router.py --out FILE [--draws 5] [--rows 200 400 800 1500] [--minutes 4]
+    python benchmarks/auto_router.py --out FILE [--draws 10] [--rows 200 400 800 1500] [--minutes 4]
 
 Needs the data (ROUTELLM_SHARED). Each draw takes other gold rows; all routers of a draw learn from the same ones. What
 `auto` chooses by is inside these rows; the test rows measure alone. Each draw is written to FILE as soon as it is
@@ -104,7 +104,7 @@ def _interval(values: npt.NDArray[np.float64], form: str = ".3f") -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--rows", type=int, nargs="+", default=[200, 400, 800, 1500])
     parser.add_argument("--minutes", type=float, default=float("inf"))
     given = parser.parse_args()
