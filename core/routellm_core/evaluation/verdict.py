@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -128,7 +129,7 @@ def verdict(
     The threshold is the one that gains most over the static mix. So that luck in choosing it does not count as a
     gain, it is cross-fitted: each random half of the prompts is routed with the threshold chosen on the other. The
     intervals are bootstrapped over prompts, and widened by a tenth because the halves are not independent. A
-    `threshold` that is passed in is judged on all prompts.
+    `threshold` that is passed in is judged on all prompts, and the intervals are widened for small samples alone.
 
     Args:
         win_rates: (n,) win rates in [0, 1].
@@ -175,7 +176,9 @@ def verdict(
     case = _Case(rates, models, strong, weak)
 
     chosen, is_strong = case.policy(threshold, how)
-    estimates, sampled = case.estimates(is_strong, how, widen=CROSS_FIT_WIDENING if threshold is None else 1.0)
+    estimates, sampled = case.estimates(
+        is_strong, how, widen=CROSS_FIT_WIDENING if threshold is None else _small_sample_widening(rates.size, how)
+    )
     outcome, needed = _outcome(estimates["gain"], rates.size)
     saving = estimates["saving"] if outcome == "gains" and estimates["saving"].low >= _LEAST_SAVING else None
     best = case.best_single
@@ -325,6 +328,17 @@ class _Case:
         for policy in policies:
             worst = max(worst, _worst_loss(np.where(policy, 0.0, s - w), policy, span, how))
         return min(worst, span)
+
+
+def _small_sample_widening(count: int, how: Resampling) -> float:
+    """How much wider than the bootstrap's an interval of a mean has to be for so few prompts: 3 % for 60, 1 % for 300.
+
+    The bootstrap's variance is short by (n - 1) / n, and its quantiles are the normal ones where those of Student's t
+    are meant (here to the first order). Without this, 92 % of simulated intervals on 60 prompts contained the truth.
+    """
+    freedom = max(count - 1, 1)
+    z = NormalDist().inv_cdf(0.5 + how.confidence / 2.0)
+    return float(np.sqrt(count / freedom)) * (1.0 + (z * z + 1.0) / (4.0 * freedom))
 
 
 def _outcome(gain: Estimate, count: int) -> tuple[Finding, int | None]:
