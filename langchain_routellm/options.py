@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from langchain_routellm.dispatch import Dispatch
 from langchain_routellm.sides import routed_in
 from routellm_core import RoutingPolicy
-from routellm_core.checks import Side
-from routellm_core.policy.options import RoutingOptions, check_options
+from routellm_core.checks import Side, check_options
+from routellm_core.policy.options import RoutingOptions
 from routellm_core.policy.routing import OPTION_DEFAULTS, Routing
 from routellm_core.policy.savings import checked_prices
 from routellm_core.policy.tiers import tier

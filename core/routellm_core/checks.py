@@ -6,11 +6,14 @@ import math
 import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
+from functools import wraps
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -26,6 +29,7 @@ from routellm_core.errors import (
 )
 
 Side: TypeAlias = Literal["strong", "weak"]
+T = TypeVar("T")
 
 # Shares of more prompts than this would not be exact in floats; a larger count comes from a damaged file.
 MAX_COUNT = 2**53
@@ -470,3 +474,36 @@ def _reason(exc: BaseException) -> str:
 def same_file(first: Path, second: Path) -> bool:
     """Whether two paths lead to the same file, also through symbolic or hard links."""
     return first.resolve() == second.resolve() or (first.exists() and second.exists() and first.samefile(second))
+
+
+def check_options(given: Iterable[str], *, known: Iterable[str], owner: str) -> None:
+    """Refuse options that do not exist.
+
+    Args:
+        given: Names that a constructor received.
+        known: Names that it has.
+        owner: Name of the class, for the message.
+
+    Raises:
+        ConfigurationError: A name is unknown; the message suggests the closest one.
+    """
+    names = list(known)
+    for name in given:
+        if name not in names:
+            close = get_close_matches(name, names, n=1, cutoff=0.6)
+            hint = f"did you mean {close[0]}=?" if close else f"its options are {', '.join(sorted(names))}"
+            raise ConfigurationError(f"{name}=: {owner} has no such option; {hint}")
+
+
+def refuses_unknown_options(cls: type[T]) -> type[T]:
+    """Class decorator: a keyword that the constructor lacks is refused by `check_options`, not by a TypeError."""
+    wrapped: Any = vars(cls)["__init__"]
+    known = list(signature(wrapped).parameters)[1:]
+
+    @wraps(wrapped)
+    def checked(self: Any, *args: Any, **options: Any) -> None:
+        check_options(options, known=known, owner=cls.__name__)
+        wrapped(self, *args, **options)
+
+    cls.__init__ = checked  # type: ignore[method-assign]
+    return cls

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +26,7 @@ from routellm_core.errors import ConfigurationError
 from routellm_core.report.escaping import printable
 
 if TYPE_CHECKING:
+    from routellm_core.log import TrafficDatabase
     from routellm_core.log.rows import TotalBy
     from routellm_core.policy.savings import Price
 
@@ -151,6 +154,11 @@ def summary(
         )
     else:
         console.print("no calls")
+    if found.observed is not None:
+        share = found.observed.strong / found.observed.calls
+        console.print(
+            f"{found.observed.calls:,} of them only observed: by their win rates, {share:.1%} would have been strong"
+        )
     console.print(
         f"{found.pairs:,} pairs, {found.pairs_without_label:,} without a label; {found.labels:,} labels, "
         f"{found.feedback:,} scores of feedback"
@@ -187,6 +195,7 @@ def _totals(
 
     with TrafficDatabase(data) as database:
         found = database.totals(cast("TotalBy", by), prices=prices, **period)
+        _check_prices(database, prices or {}, period)
     if as_json:
         print(json.dumps({"by": by, "totals": [asdict(total) for total in found]}))
         return
@@ -205,6 +214,26 @@ def _totals(
         console.print(
             f"{lacking:,} answers have no cost: their tokens or prices are unknown; --price MODEL=IN/OUT gives prices"
         )
+
+
+def _check_prices(database: TrafficDatabase, prices: Mapping[str, Price], period: Mapping[str, float | None]) -> None:
+    """Say on stderr which prices no answer goes by: a misspelt name must not look like a model without a price."""
+    from routellm_core.report.traffic import unused_prices
+
+    spending = database.spending(**period)
+    unused = unused_prices(prices, spending)
+    models = sorted({row.model for row in spending if row.model is not None})
+    if unused and models:
+        print(
+            f"--price is of no use for {_named(unused)}: no answer of this period is by that name. Models in the log: "
+            f"{_named(models)}; the sides strong and weak have prices, too",
+            file=sys.stderr,
+        )
+
+
+def _named(names: Sequence[str], most: int = 8) -> str:
+    shown = ", ".join(printable(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 @app.command(cls=Command)
@@ -276,7 +305,9 @@ def report(
         raise ConfigurationError(f"--out {out}: expected an .html file")
     period = {"since": parse_moment(since, "--since"), "until": parse_moment(until, "--until")}
     with TrafficDatabase(data) as database:
-        page = traffic_page(database, prices=parse_prices(price), currency=currency or "", key=key, **period)
+        prices = parse_prices(price)
+        _check_prices(database, prices, period)
+        page = traffic_page(database, prices=prices, currency=currency or "", key=key, **period)
     out.write_text(page, encoding="utf-8")
     print(json.dumps({"out": str(out)}) if as_json else out)
 

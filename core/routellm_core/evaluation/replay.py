@@ -51,7 +51,8 @@ class Replay:
         cost: Money of one call under the other policy; None where costs are not logged.
         cost_difference: That minus the money of the policy in use.
         calls: Calls that the estimate is about.
-        left_out: Calls that it is not about, by cause: those that no win rate decided, that failed, or without a text.
+        left_out: Calls that it is not about, by cause: those that no win rate decided, that failed, that were observed
+            without a chance of a shadow answer, or without a text.
         scored: Share of the answers that users got that have a score.
         since: When the first of the calls was decided, in seconds since 1970.
         until: When the last one was.
@@ -128,7 +129,8 @@ def replay(
     if len(rows) < 2:
         raise DataError(
             f"{len(rows)} calls to replay; left out: {_counted(left_out) or 'none'}. Replay needs calls that a win "
-            "rate decided, and with router= their texts (TrafficLog(texts='all'))"
+            "rate decided (with observe=, those that had a chance of a shadow answer: shadow=0.05), and with router= "
+            "their texts (TrafficLog(texts='all'))"
         )
     at = threshold
     if rule is not None:
@@ -207,6 +209,9 @@ def _decided(outcomes: Iterable[LoggedOutcome], *, needs_text: bool) -> tuple[li
             left_out[call.reason] += 1
         elif answer is not None and answer.error is not None:
             left_out["failed"] += 1
+        elif call.reason == "observed" and call.p_shadow == 0:
+            # nothing was left to chance in that phase, and it is no part of the policy in use
+            left_out["observed without a shadow"] += 1
         elif needs_text and call.prompt is None:
             left_out["without a stored text"] += 1
         else:

@@ -23,6 +23,7 @@ from routellm_core.log.rows import (
     LoggedCall,
     LoggedOutcome,
     LoggedPair,
+    Observed,
     SideSummary,
     Spending,
     Total,
@@ -342,12 +343,23 @@ def summary(connection: Connection, period: Period) -> TrafficSummary:
         labels=_count(connection, labels_table, period),
         feedback=_count(connection, feedback_table, period),
         sides=_sides(connection, period),
+        observed=_observed(connection, period),
         reasons=dict(sorted(by_reason.items(), key=lambda item: -item[1])),
         skipped_shadows=lost.pop(SKIPPED_SHADOWS, 0),
         dropped=lost,
         first=first,
         last=last,
     )
+
+
+def _observed(connection: Connection, period: Period) -> Observed | None:
+    """What would have been decided where one side answered whatever the win rate."""
+    c = calls.c
+    query = select(func.count(), func.count().filter(c.win_rate >= c.threshold)).where(
+        period.holds(c.created), c.reason == "observed"
+    )
+    count, strong = connection.execute(query).one()
+    return Observed(count, strong) if count else None
 
 
 def dropped(connection: Connection) -> dict[str, int]:
@@ -361,9 +373,21 @@ def _count(connection: Connection, table: Any, period: Period) -> int:
 
 
 def _sums(
-    connection: Connection, period: Period, keys: Callable[[Any], Sequence[Any]], *, by_user: bool = False
+    connection: Connection,
+    period: Period,
+    keys: Callable[[Any], Sequence[Any]],
+    *,
+    by_user: bool = False,
+    by_call: bool = False,
 ) -> Iterator[Sequence[Any]]:
     """Sums over answers, failures apart, and over what is thrown away, grouped by `keys` of the table's columns.
+
+    Args:
+        connection: The database.
+        period: When the answers were complete; with `by_call`, when their calls were decided.
+        keys: Gives the columns to group by.
+        by_user: Whether `keys` takes columns of the calls.
+        by_call: Whether the period is one of calls.
 
     Yields:
         The keys, then counts of rows, of tokens and of costs that are known, then tokens read, written, and money.
@@ -374,10 +398,10 @@ def _sums(
         query = select(
             *group, func.count(), func.count(c.input_tokens), func.count(c.cost), func.sum(c.input_tokens),
             func.sum(c.output_tokens), func.sum(c.cost),
-        ).where(period.holds(c.created)).group_by(*group)  # fmt: skip
+        ).where(period.holds(calls.c.created if by_call else c.created)).group_by(*group)  # fmt: skip
         if table is answers:
             query = query.where(answers.c.error.is_(None))
-        if by_user:
+        if by_user or by_call:
             query = query.join_from(table, calls, calls.c.id == c.call_id)
         yield from connection.execute(query)
 
@@ -454,8 +478,9 @@ def days(connection: Connection, period: Period) -> list[Day]:
 
 
 def spending(connection: Connection, period: Period) -> list[Spending]:
-    """Tokens and money by day, side, model and kind of answer."""
-    rows = _sums(connection, period, lambda c: (_bucket(connection, c.created, _DAY), c.side, c.model, c.kind))
+    """Tokens and money by day, side, model and kind of answer; an answer counts where its call does."""
+    day_of_call = _bucket(connection, calls.c.created, _DAY)
+    rows = _sums(connection, period, lambda c: (day_of_call, c.side, c.model, c.kind), by_call=True)
     found = [
         Spending(_DAY * day, side, model, kind, count, int(read or 0), int(written or 0), cost)
         for day, side, model, kind, count, _, _, read, written, cost in rows

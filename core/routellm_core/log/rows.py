@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -187,7 +187,7 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What one model's answers used on one day.
+    """What one model's answers to the calls of one day used.
 
     Attributes:
         start: The beginning of the day in UTC, in seconds since 1970.
@@ -268,6 +268,19 @@ class SideSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Observed:
+    """What ``observe=`` kept from being decided: calls that one side answered whatever their win rate.
+
+    Attributes:
+        calls: These calls.
+        strong: Those of them whose win rate would have sent them to the strong side.
+    """
+
+    calls: int
+    strong: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrafficSummary:
     """What a log holds of a period.
 
@@ -279,6 +292,7 @@ class TrafficSummary:
         labels: Labels.
         feedback: Scores that users and graders gave.
         sides: What each side did.
+        observed: What would have been decided with ``observe=``; None without such calls.
         reasons: Calls by reason.
         skipped_shadows: Shadow calls that were given up when their program ended, since the log exists.
         dropped: What could not be logged since the log exists, by cause.
@@ -293,6 +307,7 @@ class TrafficSummary:
     labels: int
     feedback: int
     sides: Mapping[Side, SideSummary]
+    observed: Observed | None
     reasons: Mapping[str, int]
     skipped_shadows: int
     dropped: Mapping[str, int]
@@ -308,6 +323,7 @@ class TrafficSummary:
         return {
             **told,
             "sides": sides,
+            "observed": None if self.observed is None else asdict(self.observed),
             "reasons": dict(self.reasons),
             "dropped": sum(self.dropped.values()),
             "dropped_by_cause": dict(self.dropped),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 
-from routellm_core.checks import checked_count, checked_fraction, checked_seconds, is_number
+from routellm_core.checks import checked_count, checked_fraction, checked_seconds, is_number, refuses_unknown_options
 from routellm_core.embedders import Embedder
 from routellm_core.errors import ConfigurationError
 from routellm_core.log.cleaning import Unwritable, clean
@@ -40,6 +40,7 @@ _SHADOW_SECONDS = 10.0
 _SHADOW_SECONDS_AT_EXIT = 2.0
 
 
+@refuses_unknown_options
 class TrafficLog:
     """A log of routed calls, answers, feedback and labels in a database, to learn a better router from.
 

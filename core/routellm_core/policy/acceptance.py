@@ -66,8 +66,8 @@ class Acceptance:
         check: Gets the `WeakAnswer` and, where it takes two arguments, the messages of the call; returns True or
             False, or a score for which `threshold` decides; may be a coroutine function.
         threshold: A score of at least this is accepted.
-        band: Win rates ``(low, high)``, from the first to below the second, within which weak answers are checked;
-            None checks all.
+        band: Win rates ``(low, high)``, from the first to below the second, within which weak answers are checked; up
+            to 1 includes 1. None checks all.
         after: Characters of a stream after which its beginning is judged and, once accepted, passed on; None holds
             a stream until it is complete.
         deadline: Seconds that the check may take; a check that takes longer, or fails, accepts nothing.
@@ -128,7 +128,9 @@ class Acceptance:
             return False
         if self.band is None:
             return True
-        return decision.win_rate is not None and self.band[0] <= decision.win_rate < self.band[1]
+        low, high = self.band
+        # exploration sends even a win rate of 1 to the weak model, and no band could hold it otherwise
+        return decision.win_rate is not None and low <= decision.win_rate and (decision.win_rate < high or high == 1.0)
 
     def examine(self, answer: WeakAnswer, messages: Any) -> None:
         """Check an answer, within the deadline.

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from routellm_core.breaker import Breaker
-from routellm_core.checks import Side, checked_seconds
+from routellm_core.checks import Side, checked_seconds, refuses_unknown_options
 
 DEFAULT_SECONDS = 5.0
 
 
+@refuses_unknown_options
 class Cooldown:
     """Skips a side that has failed, so that not every call waits for a dead model to time out.
 

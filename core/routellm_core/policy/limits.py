@@ -24,6 +24,7 @@ from routellm_core.checks import (
     checked_fraction,
     is_number,
     read_json_object,
+    refuses_unknown_options,
     shown,
     write_json,
 )
@@ -199,6 +200,7 @@ class Limit(ABC):
         return self
 
 
+@refuses_unknown_options
 class SpendLimit(Limit):
     """A cap on spending: once the money of the period is spent, every call goes to the weak model, or is refused.
 
@@ -311,6 +313,7 @@ class SpendLimit(Limit):
         return f"SpendLimit({self.money:g} per {self.per}, key={self.key!r}, on_reached={self.on_reached!r})"
 
 
+@refuses_unknown_options
 class ShareLimit(Limit):
     """A share of strong calls for each user: making every prompt look hard raises only one's own threshold.
 

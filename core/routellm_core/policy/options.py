@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypedDict
 
 from routellm_core.calibration import Calibration, OnlineCalibration
 from routellm_core.checks import Side
-from routellm_core.errors import ConfigurationError
 from routellm_core.policy.acceptance import Accept
 from routellm_core.policy.cooldown import Cooldown
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
@@ -151,24 +150,3 @@ class RoutingOptions(DecisionOptions, total=False):
     weak_profile: Mapping[str, Any] | None
     """What the weak model can do, where its own profile or metadata is silent or wrong: keys of LangChain's model
     profiles, such as ``{"image_inputs": True, "max_input_tokens": 8000}``."""
-
-
-def check_options(given: Iterable[str], *, known: Iterable[str], owner: str) -> None:
-    """Refuse options that do not exist.
-
-    Args:
-        given: Names that a constructor received.
-        known: Names that it has.
-        owner: Name of the class, for the message.
-
-    Raises:
-        ConfigurationError: A name is unknown; the message suggests the closest one.
-    """
-    names = list(known)
-    for name in given:
-        if name not in names:
-            from difflib import get_close_matches
-
-            close = get_close_matches(name, names, n=1, cutoff=0.6)
-            hint = f"did you mean {close[0]}=?" if close else f"its options are {', '.join(sorted(names))}"
-            raise ConfigurationError(f"{name}=: {owner} has no such option; {hint}")

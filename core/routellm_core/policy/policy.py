@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
 
 from routellm_core.calibration.distribution import Calibration, HasFingerprint
 from routellm_core.calibration.scoring import RouterLike
-from routellm_core.checks import Side, checked_count, checked_fraction, checked_seconds, checked_side, shown
+from routellm_core.checks import (
+    Side,
+    checked_count,
+    checked_fraction,
+    checked_seconds,
+    checked_side,
+    refuses_unknown_options,
+    shown,
+)
 from routellm_core.errors import ConfigurationError, DeadlineError, PromptError, RouterError
 from routellm_core.forks import renew_in_child
 from routellm_core.policy.decision import Reason, RoutingDecision, RoutingRequest, new_id
@@ -66,6 +74,7 @@ class _Known(NamedTuple):
     fingerprint: str
 
 
+@refuses_unknown_options
 class RoutingPolicy:
     """Decides each call: strong when the router's win rate >= threshold.
 

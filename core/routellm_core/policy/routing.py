@@ -9,14 +9,14 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, NamedTuple, Self, TypeAlias
 
-from routellm_core.checks import Side, checked_count, checked_flag, checked_fraction, checked_side, shown
+from routellm_core.checks import Side, check_options, checked_count, checked_flag, checked_fraction, checked_side, shown
 from routellm_core.errors import ConfigurationError, PromptError
 from routellm_core.policy.acceptance import DEFAULT_SECONDS as ACCEPT_SECONDS
 from routellm_core.policy.acceptance import Acceptance, Cascade, WeakAnswer
 from routellm_core.policy.capability import capability_gap, checked_profile
 from routellm_core.policy.cooldown import DEFAULT_SECONDS, Cooldown
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
-from routellm_core.policy.options import CallLog, DecisionOptions, RoutingOptions, check_options
+from routellm_core.policy.options import CallLog, DecisionOptions, RoutingOptions
 from routellm_core.policy.policy import POLICY_DEFAULTS, RoutingPolicy
 from routellm_core.policy.route import OnUsage, Route
 from routellm_core.policy.savings import CallCost, Price, checked_prices
@@ -183,6 +183,13 @@ class Routing:
             prices=checked_prices(given["prices"]) or getattr(given["log"], "prices", None),
             weak_profile=checked_profile(given["weak_profile"], "weak_profile"),
         )
+        if "log" in known and routing.policy.observe is not None and routing.log is None:
+            logger.warning(
+                "%s: observe=%r without log=: what would have been decided is recorded nowhere but on the decision of "
+                "each answer; give log=TrafficLog(...), too",
+                owner,
+                routing.policy.observe,
+            )
         if "failover" not in known and routing.policy.needs_usage:
             logger.warning(
                 "%s decides but does not run the models, so it cannot see what they use: call policy.spent(...) after "

@@ -6,13 +6,21 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Self
 
-from routellm_core.checks import checked_count, checked_fraction, checked_seconds, is_number, shown
+from routellm_core.checks import (
+    checked_count,
+    checked_fraction,
+    checked_seconds,
+    is_number,
+    refuses_unknown_options,
+    shown,
+)
 from routellm_core.errors import ConfigurationError
 
 # Enough to learn a correction of the router and to give a verdict.
 MAX_PAIRS = 2000
 
 
+@refuses_unknown_options
 @dataclass(frozen=True, slots=True)
 class Shadow:
     """Has the other side answer a share of the calls in the background, for pairs to learn from.

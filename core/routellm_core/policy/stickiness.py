@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from routellm_core.checks import checked_seconds, shown
+from routellm_core.checks import checked_seconds, refuses_unknown_options, shown
 from routellm_core.errors import ConfigurationError
 from routellm_core.forks import fork_safe_lock
 from routellm_core.policy.decision import RoutingDecision, RoutingRequest
@@ -27,6 +27,7 @@ class _Hold:
     weak_in_a_row: int = 0
 
 
+@refuses_unknown_options
 class Stickiness:
     """Remembers which conversations have gone to the strong model, and keeps them there.
 

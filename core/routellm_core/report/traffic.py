@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from routellm_core.checks import Side
-from routellm_core.log.rows import Day, SideSummary, Spending, Total
+from routellm_core.log.rows import Day, LoggedPair, SideSummary, Spending, Total
 from routellm_core.policy.savings import Price, price_of
 from routellm_core.report.page import Cell, Row
 from routellm_core.report.rendering import render
@@ -48,7 +48,8 @@ def measured_saving(database: TrafficDatabase, prices: Mapping[str, Price], **pe
     """What routing has saved against always strong, from calls of the weak model that strong has answered, too.
 
     Such pairs stand for all calls that the weak model answered, each by the inverse of its chance to be a pair. Calls
-    that the strong model answered save nothing, whether or not they had a chance of a shadow answer.
+    that the strong model answered save nothing, whether or not they had a chance of a shadow answer, and lose what a
+    weak answer that a check refused, or that failed, has cost before.
 
     Args:
         database: The log.
@@ -56,12 +57,49 @@ def measured_saving(database: TrafficDatabase, prices: Mapping[str, Price], **pe
         **period: ``since`` and ``until``.
 
     Returns:
-        The saving with its interval; None where fewer than two of these pairs have the costs of both answers.
+        The saving with its interval; None where fewer than two of these pairs have the costs of both answers, or
+        the cost of such answers is not known.
     """
+    spending = database.spending(**period)
+    in_vain = [cost_of(row, prices) for row in spending if row.side == "weak" and row.kind in ("refused", "failed")]
+    # failed answers saved nothing, and make no pair
+    calls = sum(row.answers for row in spending if row.side == "weak" and row.kind == "routed")
+    if None in in_vain:
+        return None
+    pairs = (pair for pair in database.pairs(**period) if pair.call.side == "weak")
+    return _saving(pairs, calls, prices, lost=sum(cost for cost in in_vain if cost is not None))
+
+
+def observed_saving(database: TrafficDatabase, prices: Mapping[str, Price], **period: Any) -> Saving | None:
+    """What routing would have saved on calls that ``observe=`` sent to one side, measured on their pairs.
+
+    Args:
+        database: The log.
+        prices: Prices by model or side, where the log has no costs of its own.
+        **period: ``since`` and ``until``.
+
+    Returns:
+        The saving with its interval; None where fewer than two pairs of calls that would have been weak have the costs
+        of both answers.
+    """
+    observed = database.summary(**period).observed
+    if observed is None:
+        return None
+    pairs = (
+        pair
+        for pair in database.pairs(**period)
+        if pair.call.reason == "observed" and pair.call.win_rate is not None
+        and pair.call.win_rate < pair.call.threshold
+    )  # fmt: skip
+    return _saving(pairs, observed.calls - observed.strong, prices)
+
+
+def _saving(
+    pairs: Iterable[LoggedPair], calls: int, prices: Mapping[str, Price], *, lost: float = 0.0
+) -> Saving | None:
+    """What weak answers to so many calls save, by pairs that are a sample of them, less what was spent in vain."""
     saved, weights = [], []
-    for pair in database.pairs(**period):
-        if pair.call.side != "weak":
-            continue
+    for pair in pairs:
         costs = {}
         for answer in (pair.strong, pair.weak):
             price = price_of(prices, answer.model, answer.side)
@@ -74,13 +112,11 @@ def measured_saving(database: TrafficDatabase, prices: Mapping[str, Price], **pe
             weights.append(1 / pair.call.p_shadow)
     if len(saved) < 2:
         return None
-    # failed answers saved nothing, and make no pair
-    weak = database.summary(**period).sides["weak"]
-    calls = weak.calls - weak.errors
     x, w = np.asarray(saved), np.asarray(weights)
     mean = float((w * x).sum() / w.sum())
     error = sqrt(float((w**2 * (x - mean) ** 2).sum())) / float(w.sum())
-    return Saving(calls * mean, calls * (mean - 1.96 * error), calls * (mean + 1.96 * error), len(saved))
+    value, low, high = (calls * (mean + end * error) - lost for end in (0.0, -1.96, 1.96))
+    return Saving(value, low, high, len(saved))
 
 
 def estimated_saving(spending: Sequence[Spending], prices: Mapping[str, Price]) -> Saving | None:
@@ -101,6 +137,14 @@ def estimated_saving(spending: Sequence[Spending], prices: Mapping[str, Price]) 
             instead = strong.cost(row.input_tokens, row.output_tokens) if row.kind == "routed" else 0.0
             value += instead - cost
     return Saving(value)
+
+
+def unused_prices(prices: Mapping[str, Price], spending: Sequence[Spending]) -> list[str]:
+    """The names among prices that no answer goes by: misspelt, or of models that did not answer."""
+    models = {(row.model, row.side) for row in spending}
+    return [
+        name for name, price in prices.items() if all(price_of({name: price}, *answer) is None for answer in models)
+    ]
 
 
 def cost_of(row: Spending, prices: Mapping[str, Price]) -> float | None:
@@ -171,6 +215,7 @@ def traffic_page(
         currency=currency,
         cost=f"cost, {currency}" if currency else "cost",
         measured=measured,
+        observed=observed_saving(database, prices, **period),
         estimated=estimated,
         saving_bars=_saving_bars(spending, prices, measured or estimated, amount),
         money=_money_rows(spending, prices),

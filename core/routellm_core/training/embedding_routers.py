@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, TypeAlias, Unpack
 
+from routellm_core.checks import check_options
 from routellm_core.data.convert import check_margin
 from routellm_core.data.records import Record
 from routellm_core.data.seen_prompts import SeenPrompts
 from routellm_core.embedders import bundled_embedder
 from routellm_core.errors import ConfigurationError
-from routellm_core.policy.options import check_options
 from routellm_core.training import auto, knn, mf, sw_ranking
 from routellm_core.training.embedding_task import EmbeddingTask, PromptVectors
 from routellm_core.training.options import EMBEDDING_DEFAULTS, EmbeddingRouterOptions

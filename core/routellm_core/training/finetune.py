@@ -15,12 +15,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
-from routellm_core.checks import MAX_STATE_BYTES, Progress, checked_count, damage_named, read_json_object
+from routellm_core.checks import MAX_STATE_BYTES, Progress, check_options, checked_count, damage_named, read_json_object
 from routellm_core.data.convert import STRONG_WINS, TIE, WEAK_WINS, PairLabel, label_pair, no_pair
 from routellm_core.data.records import Outcome, Record
 from routellm_core.data.seen_prompts import SeenPrompts, prompt_fingerprint
 from routellm_core.errors import DataError, MissingExtraError
-from routellm_core.policy.options import check_options
 from routellm_core.routers.base import Router
 from routellm_core.training.options import FINE_TUNING_DEFAULTS, FineTuning, FineTuningOptions
 from routellm_core.training.processes import warn_of_missing_processes

@@ -371,10 +371,17 @@ class _Learning:
             # a log of an older version of this package names the router alone
             if logged in (None, router.name, _version(router)):
                 return router
+        older = ""
+        if given is None and logged is not None and logged.partition(":")[0] == load_router().name:
+            older = (
+                ". If that is the bundled router of another release of this package: save it there with "
+                "load_router().save_pretrained('bundled'), and learn with --router bundled; or let the app run this "
+                "release, and learn from its calls alone with --since"
+            )
         raise ConfigurationError(
             f"the latest calls were decided by the router {logged}, and "
             f"{'router=' if given is not None else 'the router at out= or the bundled one'} is "
-            f"{', '.join(map(_version, choices))}: pass router=, the one that the app runs"
+            f"{', '.join(map(_version, choices))}: pass router= (--router), the one that the app runs{older}"
         )
 
     def _at_out(self) -> list[Router]:
@@ -770,7 +777,7 @@ def _with_sentence(learned: Learned, evidence: _Evidence, in_use: Finding) -> Le
     mix, over = _points(learned.gain), _points(learned.over_in_use)
     if learned.outcome == "gains":
         proved = finding(learned.over_in_use) == "gains"
-        than = "" if proved else ", which does not prove that it is better, only that it is no worse in this sample"
+        than = "" if proved else ": no worse in this sample, though not proved to be better"
         saves = ""
         if learned.saving is not None:
             costs = "{:.3g} [{:.3g}, {:.3g}]".format(*(1000 * end for end in astuple(learned.saving)))

@@ -13,8 +13,8 @@ from routellm_core.cli import main
 from routellm_core.errors import ConfigurationError
 from routellm_core.log import Label, TrafficDatabase
 from routellm_core.log.plan import pairs_for, plan_traffic
-from routellm_core.report.traffic import drift_sentence, measured_saving
-from tests.core.log.rows import a_call, an_answer, call_id, fill
+from routellm_core.report.traffic import drift_sentence, measured_saving, observed_saving
+from tests.core.log.rows import a_call, a_discarded, an_answer, call_id, fill
 
 
 @pytest.fixture
@@ -246,3 +246,67 @@ def test_without_pairs_of_weak_calls_no_saving_is_measured(url: str) -> None:
             }
         )
         assert measured_saving(database, {}) is None
+
+
+def test_a_saving_is_that_of_the_calls_of_a_period_less_what_refused_answers_cost(url: str) -> None:
+    calls = [a_call(i, p_shadow=1.0) for i in range(20)]
+    answers = [an_answer(i, cost=0.1) for i in range(20)]
+    answers += [an_answer(i, "strong", "shadow", cost=1.0) for i in range(20)]
+    for i in (20, 21, 22):
+        calls.append(a_call(i, side="strong", reason="escalated"))
+        answers.append(an_answer(i, "strong", cost=1.0))
+    thrown_away = [a_discarded(i, f"r{i}", cost=0.5) for i in (20, 21, 22)]
+    # decided in the period and answered after it, and the other way round
+    calls += [a_call(23, p_shadow=1.0), a_call(900)]
+    answers += [an_answer(23, created=5000.0, cost=0.1), an_answer(900, created=1010.0, cost=0.1)]
+    with TrafficDatabase(url, create=True) as database:
+        database.write({"calls": calls, "answers": answers, "discarded": thrown_away})
+        saving = measured_saving(database, {}, until=1500.0)
+        assert saving is not None
+        assert saving.value == pytest.approx(21 * 0.9 - 3 * 0.5)
+        assert saving.low == saving.high == saving.value
+
+
+def test_an_observed_week_says_what_would_have_been_decided_and_saved(
+    capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path
+) -> None:
+    calls, answers = [], []
+    for i in range(100):
+        calls.append(
+            a_call(i, side="strong", reason="observed", p_strong=1.0, p_shadow=0.5, win_rate=0.8 if i % 4 else 0.2)
+        )
+        answers.append(an_answer(i, "strong", cost=1.0))
+        if i % 2 == 0:
+            answers.append(an_answer(i, "weak", "shadow", cost=0.2))
+    with TrafficDatabase(url, create=True) as database:
+        database.write({"calls": calls, "answers": answers})
+        saving = observed_saving(database, {})
+        assert saving is not None
+        assert (saving.value, saving.pairs) == (pytest.approx(25 * 0.8), 25)
+    found = json.loads(run(capsys, "traffic", "summary", "--data", url, "--json"))
+    assert found["observed"] == {"calls": 100, "strong": 75}
+    assert "100 of them only observed: by their win rates, 75.0% would have" in run(
+        capsys, "traffic", "summary", "--data", url
+    )
+    page = tmp_path / "traffic.html"
+    run(capsys, "traffic", "report", "--data", url, "--out", str(page))
+    assert "75.0% of them would have been strong, and routing would have saved <b>20.00</b>" in page.read_text()
+
+
+@pytest.mark.parametrize("command", ["report", "summary"])
+def test_prices_that_no_answer_goes_by_are_named(
+    capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path, command: str
+) -> None:
+    with TrafficDatabase(url, create=True) as database:
+        fill(database, 10)
+    options = ["--out", str(tmp_path / "t.html")] if command == "report" else ["--by", "model"]
+    priced = ["traffic", command, "--data", url, *options, "--price", "the-weak-one=1"]
+    with pytest.raises(SystemExit):
+        main([*priced, "--price", "the-waek-one=1"])
+    assert (
+        "of no use for the-waek-one: no answer of this period is by that name. Models in the log: the-weak-one"
+        in capsys.readouterr().err
+    )
+    with pytest.raises(SystemExit):
+        main(priced)
+    assert capsys.readouterr().err == ""

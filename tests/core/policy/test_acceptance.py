@@ -265,3 +265,13 @@ def test_a_reader_that_leaves_while_an_answer_is_held_closes_it():
 def test_options_are_checked(options, words):
     with pytest.raises(ConfigurationError, match=words):
         Acceptance.of(**options)
+
+
+@pytest.mark.parametrize(("band", "checked"), [((0.2, 1.0), True), ((0.2, 0.9), False), (None, True)])
+def test_a_band_up_to_one_holds_a_win_rate_of_one_that_the_coin_sent_to_weak(
+    band: tuple[float, float] | None, checked: bool
+) -> None:
+    explored = RoutingDecision("weak", 1.0, 0.5, "r", "explored", p_strong=0.95)
+    acceptance = Acceptance.of(fails, band=band)
+    assert acceptance is not None
+    assert acceptance.concerns(explored) is checked

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, get_type_hints
 
 import pytest
 
-from routellm_core import ConfigurationError, PromptError, RoutingPolicy, RoutingRequest, ShareLimit, Stickiness
+from routellm_core import (
+    ConfigurationError,
+    PromptError,
+    RoutingPolicy,
+    RoutingRequest,
+    ShareLimit,
+    SpendLimit,
+    Stickiness,
+    TrafficLog,
+)
+from routellm_core.policy.cooldown import Cooldown
 from routellm_core.policy.options import DecisionOptions, PolicyOptions, RoutingOptions
 from routellm_core.policy.policy import POLICY_DEFAULTS
 from routellm_core.policy.routing import DECISION_OPTIONS, OPTION_DEFAULTS, ROUTING_OPTIONS, CallSettings, Routing
+from routellm_core.policy.shadow import Shadow
 from tests.support.routers import ScriptedRouter
 
 
@@ -158,3 +171,28 @@ def test_the_users_profile_of_the_weak_model_comes_before_its_own() -> None:
     assert r.gap(["image_inputs"], {"image_inputs": False}, {}) is None
     assert r.gap([], {"max_input_tokens": 1000}, {"max_input_tokens": 1000}, lambda: 50) == "max_input_tokens"
     assert routing().gap(["image_inputs"], {"image_inputs": False}, None) == "image_inputs"
+
+
+def test_what_is_observed_without_a_log_is_said_to_be_recorded_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    routing(observe="strong")
+    (record,) = caplog.records
+    assert "Model: observe='strong' without log=" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("made", "option", "nearest"),
+    [
+        (partial(RoutingPolicy, strong_fraction=0.3), "treshold", "threshold"),
+        (partial(TrafficLog, "sqlite:///never.db"), "text", "texts"),
+        (partial(Shadow, 0.1), "max_pair", "max_pairs"),
+        (partial(SpendLimit, 1.0), "price", "prices"),
+        (partial(ShareLimit, "user_id", strong_fraction=0.5), "windows", "window"),
+        (Cooldown, "second", "seconds"),
+        (Stickiness, "release_afer", "release_after"),
+    ],
+)
+def test_an_option_that_does_not_exist_is_named_with_the_nearest_one(
+    made: Callable[..., Any], option: str, nearest: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{option}=: \w+ has no such option; did you mean {nearest}=\?"):
+        made(**{option: 1})

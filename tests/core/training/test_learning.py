@@ -317,6 +317,14 @@ def test_the_router_in_use_must_be_the_one_that_decided(log: Log, tmp_path: Path
     assert learn(log.url, tmp_path / "mine", router=load_router("random")).outcome == "not yet"
 
 
+def test_a_log_that_another_bundled_router_decided_says_how_to_learn_from_it(log: Log, tmp_path: Path) -> None:
+    log.calls(120)
+    with log.database.writing() as connection:
+        connection.execute(calls_table.update().values(router=f"{log.router.name}:0123456789ab"))
+    with pytest.raises(ConfigurationError, match=r"save it there with load_router.*--router bundled; or .*--since"):
+        learn(log.url, tmp_path / "mine")
+
+
 def test_a_grader_labels_what_has_no_label_and_once(log: Log, tmp_path: Path) -> None:
     log.calls(430).label(0, 30)
     graded = []
@@ -489,6 +497,17 @@ def test_replay_is_about_calls_that_a_win_rate_decided(log: Log) -> None:
     found = replay(log.database.outcomes(), strong_fraction=0.5)
     assert found.calls == 400
     assert found.left_out == {"forced": 50, "failover": 20}
+
+
+def test_replay_leaves_out_a_week_that_was_observed_without_shadows(log: Log) -> None:
+    log.calls(300, shadow=0.0, reason="observed")
+    with pytest.raises(DataError, match=r"300 observed without a shadow.*with observe=, those that had a chance"):
+        replay(log.database.outcomes(), strong_fraction=0.6)
+    log.calls(600, seed=1, shadow=0.5).label()
+    found = replay(log.database.outcomes(), strong_fraction=0.6)
+    assert found.refusal is None
+    assert found.left_out == {"observed without a shadow": 300}
+    assert found.calls == 600
 
 
 def test_replay_needs_one_policy_to_try(log: Log) -> None:
