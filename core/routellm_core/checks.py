@@ -8,7 +8,6 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import wraps
 from importlib import import_module
 from inspect import signature
@@ -490,6 +489,8 @@ def check_options(given: Iterable[str], *, known: Iterable[str], owner: str) -> 
     names = list(known)
     for name in given:
         if name not in names:
+            from difflib import get_close_matches
+
             close = get_close_matches(name, names, n=1, cutoff=0.6)
             hint = f"did you mean {close[0]}=?" if close else f"its options are {', '.join(sorted(names))}"
             raise ConfigurationError(f"{name}=: {owner} has no such option; {hint}")
