@@ -2,6 +2,7 @@
 
     python examples/train_on_your_data.py                     # a made-up help desk
     python examples/train_on_your_data.py --data outcomes.jsonl --strong gpt-4o --weak gpt-4o-mini
+    python examples/train_on_your_data.py --write .           # the help desk's files, to try `routellm train` with
 
 An outcomes file has one line a prompt: {"prompt": "...", "scores": {"gpt-4o": 1, "gpt-4o-mini": 0}}. Where do scores
 come from? From right answers (`routellm label gold`), from a judge (`routellm label judge`), from your users' thumbs,
@@ -11,7 +12,9 @@ or from your own tests. See `stand_ins` for real models.
 from __future__ import annotations
 
 import argparse
+import json
 import random
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -35,31 +38,48 @@ KINDS = {
 }
 
 
-def made_up_outcomes(path: Path, rows: int = 600) -> None:
-    """Write outcomes whose chance of success is known: a stand-in for your own file."""
+def made_up_outcomes(strong: str, weak: str, rows: int = 600) -> list[Outcome]:
+    """Outcomes of distinct prompts whose chance of success is known: a stand-in for your own file."""
     rng = random.Random(0)
-    records = []
-    for _ in range(rows):
+    outcomes: dict[str, Outcome] = {}
+    while len(outcomes) < rows:
         kind = rng.choice(list(KINDS))
         prompt = kind.format(n=rng.randrange(1000, 10000), m=rng.randrange(2, 90))
-        scores = {"large": float(rng.random() < 0.95), "small": float(rng.random() < KINDS[kind])}
-        records.append(Outcome(prompt=prompt, scores=scores))
-    write_records(path, records)
+        scores = {strong: float(rng.random() < 0.95), weak: float(rng.random() < KINDS[kind])}
+        outcomes.setdefault(prompt, Outcome(prompt=prompt, scores=scores))
+    return list(outcomes.values())
+
+
+def write_files(folder: Path, strong: str, weak: str) -> None:
+    """Write outcomes to train on, others to evaluate on, and prompts to calibrate on, and show the commands."""
+    outcomes = made_up_outcomes(strong, weak, 1400)
+    write_records(folder / "outcomes.jsonl", outcomes[:600])
+    write_records(folder / "held_out.jsonl", outcomes[600:1000])
+    prompts = [json.dumps({"prompt": outcome.prompt}) for outcome in outcomes[1000:]]
+    (folder / "prompts.jsonl").write_text("\n".join(prompts) + "\n", encoding="utf-8")
+    print(f"wrote outcomes.jsonl, held_out.jsonl and prompts.jsonl, made up, to {folder}; next:\n")
+    models = shlex.join(["--strong", strong, "--weak", weak])
+    print(f"  routellm train mf --data {folder / 'outcomes.jsonl'} {models} --out my-router")
+    print(f"  routellm evaluate --router my-router --data {folder / 'held_out.jsonl'} {models}")
 
 
 def main() -> None:
     """Train, measure, save, load, route."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--strong", default="large")
-    parser.add_argument("--weak", default="small")
+    parser.add_argument("--strong", default="gpt-4.1")
+    parser.add_argument("--weak", default="gpt-4.1-mini")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="write the help desk's files there and stop")
     args = parser.parse_args()
+    if args.write is not None:
+        write_files(args.write, args.strong, args.weak)
+        return
     with tempfile.TemporaryDirectory() as folder:
         data = args.data
         if data is None:
             data = Path(folder) / "outcomes.jsonl"
-            made_up_outcomes(data)
+            write_records(data, made_up_outcomes(args.strong, args.weak))
         out = args.out or Path(folder) / "my-router"
 
         # What `routellm train mf --data FILE --strong A --weak B --out DIR --folds 5` does.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -12,8 +13,11 @@ import pytest
 import yaml
 
 import routellm_core
+from tests.support.examples import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+import install_lines
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = set(PROJECT["optional-dependencies"])
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deploy" / "Dockerfile"])
@@ -38,6 +42,29 @@ def test_install_lines_name_extras_and_work_from_a_checkout(page: Path) -> None:
     assert set(extras_installed(text)) <= EXTRAS
     # the package is on no index: whoever has the repository only must be able to follow every page
     assert not re.search(r"pip install [^`\n]*routellm-adapters", text)
+
+
+def test_every_install_line_and_every_extra_is_tried() -> None:
+    titles = [title for title, *_ in install_lines.tries()]
+    tried = " ".join(titles)
+    for page in (path for path in PAGES if path.suffix == ".md"):
+        for line in re.findall(r"pip install ('?\.[^`\n ]*)", page.read_text(encoding="utf-8")):
+            assert f"pip install {line}" in tried, page
+    assert set(install_lines.LOADS) == EXTRAS - {"all", "dev", "docs"}
+    assert all(f"'routellm-adapters[{name}]'" in tried for name in install_lines.LOADS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "modules", "message"),
+    [
+        (("--no-index", "no-such-package"), "sys", "no-such-package"),
+        ((), "no_such_module", "No module named 'no_such_module'"),
+    ],
+)
+def test_an_install_line_that_does_not_work_fails(line: tuple[str, ...], modules: str, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        install_lines.attempt(line, modules, (), None)
 
 
 def test_errors_name_extras_that_exist() -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+import runpy
+import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from routellm_core import Calibration, RoutingPolicy, load_router
+from routellm_core.cli import main
 from tests.support.examples import ROOT, run_example
 from tests.support.openai_server import ChatReply, OpenAIServer
 
@@ -48,6 +53,30 @@ def test_the_main_job_with_real_clients(tmp_path: Path) -> None:
     assert re.search(r"(?m)^Prove .* strong +said by big", output)
     assert set(asked) == {"big", "small"}
     assert len(asked) == 27  # 12 prompts in the chain, 15 in the query engine, each answered once
+
+
+@pytest.mark.slow
+def test_a_newcomer_gets_a_router_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    (block,) = (found for found in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL) if "train mf" in found)
+    (app,) = (found for found in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "my-router" in found)
+    (program, script, *words), *commands = (shlex.split(line, comments=True) for line in block.splitlines())
+    assert program == "python"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    monkeypatch.setattr(sys, "argv", [script, *words])
+    runpy.run_path(str(ROOT / script), run_name="__main__")
+    printed = {"": capsys.readouterr().out}
+    for program, command, *arguments in commands:
+        assert program == "routellm"
+        with pytest.raises(SystemExit) as done:
+            main([command, *arguments])
+        output = capsys.readouterr()
+        assert done.value.code == 0, output.err
+        printed[command] = output.out
+    assert list(printed) == ["", "train", "evaluate", "calibrate"]
+    assert "mf: Routing gains: at threshold" in printed["evaluate"]  # the help desk's prompts show what they need
+    (tmp_path / "app.py").write_text(app, encoding="utf-8")
+    run_example(tmp_path / "app.py", cwd=tmp_path)
 
 
 @pytest.mark.parametrize("number", range(len(re.findall(r"```python\n", README))))

@@ -19,6 +19,9 @@ def progress_bar(label: str, *, percent: bool = False) -> Iterator[Progress]:
     from rich.console import Console
 
     console = Console(stderr=True)
+    if not console.is_terminal:  # a disabled bar of rich 14.2 and older still ends with an empty line
+        yield lambda done, total: None
+        return
     amount = progress.TextColumn("{task.percentage:.0f}%") if percent else progress.MofNCompleteColumn()
     columns = (
         progress.TextColumn("{task.description}", markup=False),
@@ -27,6 +30,6 @@ def progress_bar(label: str, *, percent: bool = False) -> Iterator[Progress]:
         progress.TimeElapsedColumn(),  # moves while a slow model still works on its first answers
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(printable(label), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

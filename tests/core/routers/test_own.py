@@ -549,10 +549,14 @@ def test_an_interrupted_call_is_cancelled():
             time.sleep(0.001)  # until the call waits; an interrupt before that is another, simpler case
         signal.pthread_kill(main, signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        as_router(hangs).win_rates(["a"])
-    assert cancelled.wait(LIMIT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            as_router(hangs).win_rates(["a"])
+        assert cancelled.wait(LIMIT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_dataclass_may_be_a_router():
