@@ -96,3 +96,24 @@ def test_the_row_has_the_cost_of_the_call_its_user_and_the_refused_answer(start,
     assert costs == [("ann", pytest.approx(strong))] + [("bob", pytest.approx(strong + weak))] * 2
     assert (totals["weak"].answers, totals["weak"].refused) == (0, 2)
     assert totals["weak"].cost == pytest.approx(2 * weak)
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "more", "cost"),
+    [
+        ({"failover": True}, HARD, {}, (2 * 10 + 8 * 5) / 1e6),
+        ({"failover": True, "accept": lambda answer: False}, EASY, {}, None),
+        ({"accept": lambda answer: True}, EASY, {}, 15e-6),
+        ({"accept": lambda answer: False}, EASY, {}, None),  # the strong reply goes out as it comes
+        ({"accept": lambda answer: True}, EASY, {"stream": True, "stream_options": {"include_usage": True}}, 15e-6),
+        ({"failover": True}, HARD, {"stream": True, "stream_options": {"include_usage": True}}, None),
+        ({}, HARD, {}, None),
+    ],
+)
+def test_a_reply_that_is_held_until_it_is_complete_tells_its_cost(start, log, options, text, more, cost):
+    place = start(log=log, **options)
+    told = post(place.origin, PATH, chat(text, **more)).header("x-routellm-cost")
+    assert told is None if cost is None else float(told) == pytest.approx(cost)
+    if cost is not None:
+        with log.database() as database:
+            assert [call.cost for call in database.calls()] == [pytest.approx(cost)]

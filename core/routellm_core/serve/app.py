@@ -563,7 +563,7 @@ class App:
         return self._pieces(call, answer, fails_over=fails_over)
 
     async def _pieces(self, call: _Call, answer: Answer, *, fails_over: bool) -> AsyncGenerator[_Piece]:
-        reader = call.reader
+        reader = uncounted = call.reader
         try:
             async for chunk in answer.chunks():
                 if reader is None:
@@ -581,14 +581,17 @@ class App:
                 except (BrokenReplyError, EmptyAnswerError):
                     if fails_over:
                         raise
+                # before the last piece: a reply that is held back until it is complete can tell its cost
+                self._used(call, answer.side, reader)
+                uncounted = None
             yield _Piece(answer, b"")  # a reply without a body has to begin, too
         except (BrokenReplyError, EmptyAnswerError, UpstreamError) as exc:
             self._metrics.failed(answer.side, _reason_of(exc))
             raise
         finally:
             answer.close()
-            if reader is not None:
-                self._used(call, answer.side, reader)
+            if uncounted is not None:
+                self._used(call, answer.side, uncounted)
 
     async def _send_on(self, call: _Call, pieces: AsyncGenerator[_Piece], send: Send) -> None:
         """Pass a reply on; where it breaks off after it began, so does what the client gets."""
@@ -618,7 +621,10 @@ class App:
             logger.warning("The %s model %r at %s fails: %s", side, upstream.model, at, what)
 
     def _told(self, call: _Call) -> Headers:
-        return decision_headers(call.decision, self.upstreams[self._name_of(call)].model, call.asked.note)
+        decision, cost = call.decision, call.routes[0].cost
+        if cost is not None and cost.answer is not None:  # not what a refused answer alone has cost
+            decision = replace(decision, cost=cost.total)
+        return decision_headers(decision, self.upstreams[self._name_of(call)].model, call.asked.note)
 
     def _account(self, call: _Call) -> None:
         """Tell the limits what a call used, and remember who holds a stored response."""

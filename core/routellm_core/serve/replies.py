@@ -79,6 +79,7 @@ def decision_headers(decision: RoutingDecision, model: str, note: str | None = N
         ("escalated", "true" if any(level.escalated for level in levels) else None),
         ("detail", next((level.detail for level in levels if level.detail is not None), None)),
         ("error", decision.error),
+        ("cost", None if decision.cost is None else f"{decision.cost:.9g}"),
         ("note", note),
     ):
         if value is not None:
