@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+import zlib
 from typing import Any
 
 import pytest
@@ -254,6 +255,30 @@ def test_a_broken_reply_names_the_server(start):
     reply = post(place.origin, "/v1/chat/completions", chat(HARD))
     assert reply.status == 502
     assert f"weak model ('small' at {place.weak.base_url})" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "passes"),
+    [
+        (b"\x1f\x8bgarbage", "gzip", False),
+        (b"plain words", "gzip", False),
+        (gzip.compress(ANSWER)[:-20], "gzip", False),
+        (zlib.compress(ANSWER, wbits=-15), "deflate", True),  # without zlib's header, as many servers send it
+    ],
+)
+def test_a_reply_that_nobody_can_unpack_is_broken(body, encoding, passes):
+    upstream = RawUpstream(http_answer(body, f"Content-Encoding: {encoding}", "Content-Type: application/json"))
+    with OpenAIServer() as strong:
+        app = create_app(
+            {"model": "big", "url": strong.base_url}, {"model": "small", "url": upstream.url},
+            router=ScriptedRouter(), threshold=0.5, failover=True,
+        )  # fmt: skip
+        with serving(app) as origin:
+            reply = post(origin, "/v1/chat/completions", chat(EASY))
+    upstream.close()
+    assert (reply.status, reply.header("x-routellm-failover")) == (200, None if passes else "weak")
+    if passes:
+        assert reply.body == body
 
 
 def test_health_says_that_this_server_lives_and_ready_whether_a_model_s_does(start, monkeypatch):

@@ -54,7 +54,8 @@ class AnswerReader:
         self._is_sound = False
         self._buffer = bytearray()
         encoding = content_encoding.strip().lower()
-        self._inflate = zlib.decompressobj(47) if encoding in (b"gzip", b"x-gzip", b"deflate") else None
+        self._is_gzip = encoding in (b"gzip", b"x-gzip")
+        self._inflate = zlib.decompressobj(47) if self._is_gzip or encoding == b"deflate" else None
         if encoding not in (b"", b"identity") and self._inflate is None:
             self._give_up()
 
@@ -84,6 +85,9 @@ class AnswerReader:
             try:
                 chunk = self._inflate.decompress(chunk, MAX_HELD)
             except zlib.error:
+                # what calls itself deflate is often without the header that zlib asks for, and clients read it
+                if self._is_gzip and not self.begun:
+                    raise BrokenReplyError("the reply is not gzip, as it says") from None
                 self._give_up()
                 return
         if self.response_id is None and (found := _RESPONSE_ID.search(chunk)):
