@@ -2,7 +2,8 @@
 
 Both wrap the same stand-in model, which answers at once, and the router is a constant, so only the wrapper is timed
 (`default_router_speed.py` times the bundled router). Prints the median of each, and what it adds to the bare model.
-Needs no network and no key. ::
+Both show a callback the same events: a run of the wrapper, and one of the model. RunnableWithFallbacks runs the model
+outside of its own run when a single call brings the callback, which saves it something. Needs no network and no key. ::
 
     python benchmarks/langchain_overhead.py --calls 2000
 """
@@ -25,6 +26,10 @@ class Handler(BaseCallbackHandler):
     """A callback that does nothing, attached like that of a tracing service."""
 
 
+async def drained(model: Any, prompt: str, config: Any) -> list[Any]:
+    return [chunk async for chunk in model.astream(prompt, config)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=2000, help="calls per row (default 2000)")
@@ -35,26 +40,32 @@ def main() -> None:
     wrapped: dict[str, Any] = {"model alone": model, "RunnableWithFallbacks": fallbacks, "ChatRouteLLM": routed}
     loop = asyncio.new_event_loop()
     traced: Any = {"callbacks": [Handler()]}
-    rows: dict[str, dict[str, Runner]] = {
-        "invoke": {n: sync_runner(lambda p, m=m: m.invoke(p)) for n, m in wrapped.items()},
-        "invoke, one callback": {n: sync_runner(lambda p, m=m: m.invoke(p, traced)) for n, m in wrapped.items()},
-        "ainvoke": {n: async_runner(lambda p, m=m: m.ainvoke(p), loop) for n, m in wrapped.items()},
-        "stream": {n: sync_runner(lambda p, m=m: list(m.stream(p))) for n, m in wrapped.items()},
-        "batch of 10": {
-            n: sync_runner(lambda p, m=m: m.batch([p] * 10, {"max_concurrency": 1})) for n, m in wrapped.items()
-        },
-    }
+
+    def rows_of(config: Any) -> dict[str, dict[str, Runner]]:
+        one_by_one: Any = {"max_concurrency": 1, **(config or {})}
+        return {
+            "invoke": {n: sync_runner(lambda p, m=m: m.invoke(p, config)) for n, m in wrapped.items()},
+            "ainvoke": {n: async_runner(lambda p, m=m: m.ainvoke(p, config), loop) for n, m in wrapped.items()},
+            "stream": {n: sync_runner(lambda p, m=m: list(m.stream(p, config))) for n, m in wrapped.items()},
+            "astream": {n: async_runner(lambda p, m=m: drained(m, p, config), loop) for n, m in wrapped.items()},
+            "batch of 10": {n: sync_runner(lambda p, m=m: m.batch([p] * 10, one_by_one)) for n, m in wrapped.items()},
+            "abatch of 10": {
+                n: async_runner(lambda p, m=m: m.abatch([p] * 10, config), loop) for n, m in wrapped.items()
+            },
+        }
+
+    rows = rows_of(None) | {f"{title}, one callback": row for title, row in rows_of(traced).items()}
     policy = routed.policy
     decide = medians({"decide": sync_runner(policy.decide)}, calls)["decide"] * 1e6
     print(f"deciding takes {decide:.1f} us a call (win rate from the policy's cache); routed adds includes it")
     header = ("median of " + str(calls) + ", us", "alone", "fallbacks adds", "routed adds", "without deciding")
-    print("{:<24}{:>9}{:>16}{:>13}{:>18}".format(*header))
+    print("{:<28}{:>9}{:>16}{:>13}{:>18}".format(*header))
     for title, runners in rows.items():
         batch = "batch" in title
         found = medians(runners, max(calls // 10, 20) if batch else calls)
         alone, fallback, ours = (found[name] * 1e6 for name in wrapped)
         added = ours - alone
-        print(f"{title:<24}{alone:>9.1f}{fallback - alone:>16.1f}{added:>13.1f}{added - decide:>18.1f}")
+        print(f"{title:<28}{alone:>9.1f}{fallback - alone:>16.1f}{added:>13.1f}{added - decide:>18.1f}")
     loop.close()
 
 

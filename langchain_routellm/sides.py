@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.runnables import (
-    ConfigurableFieldSpec,
     Runnable,
     RunnableConfig,
     RunnableParallel,
@@ -19,7 +20,6 @@ from langchain_core.runnables import (
 )
 from langchain_core.runnables.base import RunnableBindingBase, coerce_to_runnable
 from langchain_core.runnables.config import ensure_config
-from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from routellm_core.checks import Side
@@ -78,9 +78,16 @@ def _wrapped(runnable: Any) -> Any:
     """What a binding, a retry, fallbacks or a configurable runnable has inside; None of anything else."""
     if isinstance(runnable, RunnableBindingBase):
         return runnable.bound
-    if isinstance(runnable, DynamicRunnable):
+    if _is_configurable(runnable):
         return runnable.default
     return runnable.runnable if isinstance(runnable, RunnableWithFallbacks) else None
+
+
+def _is_configurable(runnable: Any) -> bool:
+    """Whether the settings of each call make the model: `configurable_fields` and `configurable_alternatives`."""
+    # LangChain loads this module when such a model is made, which takes as long as loading most of this package
+    module = sys.modules.get("langchain_core.runnables.configurable")
+    return module is not None and isinstance(runnable, module.DynamicRunnable)
 
 
 def routed_in(runnable: Any) -> Any:
@@ -131,33 +138,18 @@ def replaced_model(runnable: Any, change: Callable[[Any], Any]) -> Any:
             "fallbacks": [replaced_model(fallback, change) for fallback in runnable.fallbacks],
         }
         return runnable.model_copy(update=update)
-    if isinstance(runnable, DynamicRunnable):
+    if _is_configurable(runnable):
+        from langchain_routellm.configured import ChangedWhenConfigured
+
         default = replaced_model(runnable.default, change)
-        return _ChangedWhenConfigured(default=default, configurable_model=runnable, change=change)
+        changed = partial(replaced_model, change=change)
+        return ChangedWhenConfigured(default=default, configurable_model=runnable, changed=changed)
     if isinstance(runnable, RunnableSequence):  # a model with its parser
         return RunnableSequence(replaced_model(runnable.first, change), *runnable.middle, runnable.last)
     if isinstance(runnable, RunnableParallel) and "raw" in runnable.steps__:  # include_raw=True
         steps = {**runnable.steps__, "raw": replaced_model(runnable.steps__["raw"], change)}
         return RunnableParallel(steps)
     return change(runnable)
-
-
-class _ChangedWhenConfigured(DynamicRunnable[Any, Any]):
-    """A configurable model whose chat model is changed after each call's settings have been applied."""
-
-    default: Any
-    configurable_model: Any
-    change: Callable[[Any], Any]
-
-    @property
-    def config_specs(self) -> list[ConfigurableFieldSpec]:
-        return cast("list[ConfigurableFieldSpec]", self.configurable_model.config_specs)
-
-    def _prepare(self, config: RunnableConfig | None = None) -> tuple[Runnable[Any, Any], RunnableConfig]:
-        chosen, config = self.configurable_model.prepare(config)
-        if chosen is self.configurable_model.default:
-            return self.default, config
-        return replaced_model(chosen, self.change), config
 
 
 def generating(runnable: Any) -> Runnable[Any, Any]:
@@ -239,7 +231,7 @@ def structured_output_need(side: Any) -> tuple[str, ...]:
             side = side.bound
         elif isinstance(side, RunnableWithFallbacks):
             side = side.runnable
-        elif isinstance(side, DynamicRunnable):
+        elif _is_configurable(side):
             side = side.default
         elif isinstance(side, RunnableSequence):
             side = side.first

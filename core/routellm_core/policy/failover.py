@@ -30,11 +30,11 @@ _CONTROL_FLOW_BY_NAME = ("GraphBubbleUp",)
 _OVERFLOW_BY_NAME = ("ContextOverflow", "ContextWindowExceeded")
 _OVERFLOW_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
 _FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
-# what providers write who have neither a class nor a code for it; read only on a refused request (400 or 413)
-_OVERFLOW_MESSAGE = re.compile(
+# what providers write who have neither a class nor a code for it; read only on a refused request (400 or 413).
+# This and the patterns below are compiled by `re` when a call has failed: most apps start more often than that.
+_OVERFLOW_MESSAGE = (
     r"prompt is too long|maximum context length|exceeds? the (available )?context (window|size|length)"
-    r"|input token count .{0,40}exceeds the maximum|too many input tokens|input is too long for requested model",
-    re.IGNORECASE,
+    r"|input token count .{0,40}exceeds the maximum|too many input tokens|input is too long for requested model"
 )
 _SURVIVABLE_BY_NAME = ("Timeout", "Connection", "Connect", "RateLimit", "Overloaded", "Unavailable", "InternalServer")
 
@@ -43,7 +43,7 @@ _SURVIVABLE_BY_NAME = ("Timeout", "Connection", "Connect", "RateLimit", "Overloa
 # empty `choices`, `AttributeError` on a web page. The traceback tells such an error from a mistake of the caller.
 # These functions are handed a reply, so that whatever fails inside of them, in the same client or in a parser, failed
 # at reading it: modules and names as the clients spell them.
-_READERS = re.compile(
+_READERS = (
     r"httpx\._models:(json|text|iter_\w+|aiter_\w+)"
     r"|requests\.models:(json|text|iter_\w+)|aiohttp\.client_reqrep:(json|text|read)|botocore\.(parsers|eventstream):\w+"
     # the clients that OpenAI, Anthropic and others generate with the same tool
@@ -57,13 +57,13 @@ _READERS = re.compile(
 )
 # These send a request and read its reply in one function, and what they call builds the request: only an error
 # raised in their own lines counts, and only where the reply has come.
-_SENDERS = re.compile(
+_SENDERS = (
     r"langchain_(?!core|routellm)\w+\.[\w.]+:_a?(generate|stream)(_responses)?"
     r"|llama_index\.llms\.[\w.]+:(_?a?(chat|complete)|_a?stream_(chat|complete)|gen)"
 )
 _REPLY_VARIABLES = ("response", "raw_response", "chunk")
 # LangChain's own lines: no generation in a result, no chunk in a stream; a `TypeError` there is a bad argument
-_RESULT_TAKERS = re.compile(
+_RESULT_TAKERS = (
     r"langchain_core\.language_models\.(chat_models:(a?invoke|a?stream|a?generate_from_stream)|chat_model_stream:\w+)"
 )
 # what may lie between a reader and the line that raised, besides the reader's own package: never the caller's code
@@ -109,7 +109,9 @@ def is_overflow(exc: BaseException) -> bool:
     if any(part in cls.__name__ for cls in type(exc).__mro__ for part in _OVERFLOW_BY_NAME):
         return True
     # any other code names another cause
-    return not codes and status_of(exc) in (400, 413) and _OVERFLOW_MESSAGE.search(str(exc)) is not None
+    if codes or status_of(exc) not in (400, 413):
+        return False
+    return re.search(_OVERFLOW_MESSAGE, str(exc), re.IGNORECASE) is not None
 
 
 def _codes(exc: Exception) -> Iterator[str]:
@@ -130,12 +132,12 @@ def _is_raised_at_reading(exc: Exception) -> bool:
         module = str(frame.f_globals.get("__name__", ""))
         call, package = f"{module}:{frame.f_code.co_name}", module.partition(".")[0]
         if not inside:
-            if _RESULT_TAKERS.fullmatch(call):
+            if re.fullmatch(_RESULT_TAKERS, call):
                 return not isinstance(exc, TypeError)
-            if _SENDERS.fullmatch(call):
+            if re.fullmatch(_SENDERS, call):
                 return any(frame.f_locals.get(name) is not None for name in _REPLY_VARIABLES)
         inside.add(package)
-        if _READERS.fullmatch(call) and inside <= _PARSERS | {package}:
+        if re.fullmatch(_READERS, call) and inside <= _PARSERS | {package}:
             return True
     return False
 
