@@ -237,3 +237,35 @@ def test_records_with_other_fields_in_one_file_are_each_read_by_their_own_form(t
 def test_a_field_that_names_vary_in_does_not_fill_the_memory(tmp_path: Path) -> None:
     rows = [{"prompt": f"p{i}", f"field {i}": 1} for i in range(1500)]
     assert list(read_prompts(put(tmp_path / "a.jsonl", rows))) == [f"p{i}" for i in range(1500)]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"results": {"big": {"score": 1, "response": "x", "cost": 0.5}, "small": {"score": 0, "response": "y"}}},
+        {"scores": {"big": {"score": True, "answer": "x", "cost": 0.5}, "small": {"score": False, "answer": "y"}}},
+        {
+            "models": [
+                {"name": "big", "score": 1, "output": "x", "cost": 0.5},
+                {"name": "small", "score": 0, "output": "y"},
+            ]
+        },
+        {"models": ["big", "small"], "scores": [1, 0], "responses": ["x", "y"], "costs": [0.5, None]},
+        {"models": ["big", "small"], "correct": [True, False], "outputs": ["x", "y"], "total_costs": [0.5, None]},
+    ],
+)
+@pytest.mark.parametrize("name", ["prompt", "question"])
+def test_what_a_row_says_of_its_models_may_be_nested_or_in_parallel_lists(
+    row: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    file = put(tmp_path / "a.jsonl", [{"id": i, name: f"question {i}", **row} for i in range(3)])
+    (first, *others) = read_outcomes(file)
+    assert len(others) == 2
+    assert (first.prompt, first.scores, first.costs) == ("question 0", {"big": 1.0, "small": 0.0}, {"big": 0.5})
+    assert next(iter(read_answers(file))).answers == {"big": "x", "small": "y"}
+
+
+def test_parallel_lists_of_other_lengths_are_refused(tmp_path: Path) -> None:
+    rows = [{"question": f"question {i}", "models": ["big", "small"], "scores": [1, 0][: 2 - i // 2]} for i in range(3)]
+    with pytest.raises(DataError, match=r"line 3: field 'scores': expected one for each of 2 models, got 1"):
+        list(read_outcomes(put(tmp_path / "a.jsonl", rows)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from routellm_core.data.chats import parsed
 from routellm_core.data.files import Row
@@ -19,6 +20,7 @@ from routellm_core.data.forms.values import (
     score_of,
     text_of,
 )
+from routellm_core.data.forms.wide import put_object
 
 _SCORES = ("scores", "model_scores", "performances", "results", "ratings", "rewards")
 _ANSWERS = ("answers", "responses", "model_responses", "model_answers", "outputs", "completions", "generations")
@@ -33,15 +35,20 @@ def _mapping(row: Row, names: Sequence[str]) -> str | None:
     return name if isinstance(value, dict) and all(isinstance(key, str) for key in value) else None
 
 
+def _is_about_models(values: dict[str, Any]) -> bool:
+    """Whether each model has an object of its own: {"gpt-4o": {"score": 1, "cost": 0.1}}."""
+    return most(list(values.values()), lambda value: isinstance(value, dict))
+
+
 def _matches(rows: Sequence[Row]) -> bool:
     def renamed(row: Row) -> bool:
         held = _mapping(row, _SCORES) or _mapping(row, _ANSWERS)
         own = "prompt" in row or "turns" in row
         if row.keys() >= _BATTLE:
             return not own and name_of(row, PROMPT_NAMES) is not None
-        return (
-            held is not None and name_of(row, PROMPT_NAMES) is not None and not (own and held in ("scores", "answers"))
-        )
+        if held is None or name_of(row, PROMPT_NAMES) is None:
+            return False
+        return not (own and held in ("scores", "answers")) or _is_about_models(parsed(row[held]))
 
     return most(rows, renamed)
 
@@ -56,8 +63,15 @@ def _translated(row: Row) -> Row:
     if (gold := first_of(row, GOLD_NAMES)) is not None:
         out["gold"] = gold
     if (field := _mapping(row, _SCORES)) is not None:
-        found = {model: score_of(value, f"{field}.{model}") for model, value in parsed(row[field]).items()}
-        out["scores"] = {model: score for model, score in found.items() if score is not None}
+        scores = parsed(row[field])
+        if _is_about_models(scores):
+            held: Row = {"scores": {}, "answers": {}, "costs": {}, "tokens": {}}
+            for model, value in scores.items():
+                put_object(held, model, value)
+            out |= {name: value for name, value in held.items() if name == "scores" or value}
+        else:
+            found = {model: score_of(value, f"{field}.{model}") for model, value in scores.items()}
+            out["scores"] = {model: score for model, score in found.items() if score is not None}
     if (field := _mapping(row, _ANSWERS)) is not None:
         texts = {model: text_of(value, f"{field}.{model}") for model, value in parsed(row[field]).items()}
         out["answers"] = {model: text for model, text in texts.items() if text is not None}
@@ -66,7 +80,8 @@ def _translated(row: Row) -> Row:
 
 RENAMED = Form(
     name="renamed",
-    title="scores, answers or battles in the project's form, with the prompt under another name (question + scores)",
+    title="scores, answers or battles in the project's form, with the prompt under another name (question + scores), "
+    "or an object per model",
     fields=("question", "scores"),
     matches=_matches,
     holds=("prompts", "answers", "scores", "preferences", "costs"),

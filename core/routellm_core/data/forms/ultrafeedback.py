@@ -29,24 +29,74 @@ from routellm_core.data.forms.values import (
 _LISTS = ("completions", "answers", "responses", "candidates", "generations", "outputs", "results", "scores", "models")
 _SCORES = ("overall_score", "score", "rating", "reward", "performance", "correct", "quality", "fine-grained_score")
 _RANKS = ("rank", "ranking")
+# Lists beside a list of models' names, and what an item of each is.
+_PARALLEL = {
+    "scores": "score",
+    "ratings": "score",
+    "rewards": "score",
+    "correct": "score",
+    "ranks": "rank",
+    "responses": "response",
+    "answers": "response",
+    "completions": "response",
+    "outputs": "response",
+}
 _HUMAN = ("\n\nHuman:", "\n\nAssistant:")
+
+
+def _model_names(field: str) -> tuple[str, ...]:
+    """Fields of a candidate that name its model; in a list of models, also ``name``."""
+    return (*MODEL_NAMES, "name") if field == "models" else tuple(MODEL_NAMES)
 
 
 def _candidates(row: Row) -> str | None:
     for name in _LISTS:
         value = parsed(row.get(name))
-        if isinstance(value, list) and value and all(isinstance(v, dict) and name_of(v, MODEL_NAMES) for v in value):
+        names = _model_names(name)
+        if isinstance(value, list) and value and all(isinstance(v, dict) and name_of(v, names) for v in value):
             return name
     return None
 
 
 def _matches(rows: Sequence[Row]) -> bool:
-    return most(rows, _candidates)
+    return most(rows, lambda row: _candidates(_zipped(row)))
+
+
+def _zipped(row: Row) -> Row:
+    """A row of parallel lists, {"models": [a, b], "scores": [1, 0]}, as one with a list of candidates."""
+    names = parsed(row.get("models"))
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        return row
+    beside = {
+        name: value
+        for name in (*_PARALLEL, *(f"{name}s" for name in COST_NAMES))
+        if isinstance(value := parsed(row.get(name)), list)
+        and len(value) == len(names)
+        and not any(isinstance(v, dict | list) for v in value)
+    }
+    if not beside:
+        return row
+    columns = {_PARALLEL.get(name, name.removesuffix("s")): value for name, value in beside.items()}
+    models = [
+        {"model": model, **{name: column[i] for name, column in columns.items()}} for i, model in enumerate(names)
+    ]
+    return {**{name: value for name, value in row.items() if name not in beside}, "models": models}
+
+
+def _refuse_other_length(row: Row) -> None:
+    """Raise a `BadRowError` where a list beside the names of models is shorter or longer."""
+    models = parsed(row.get("models"))
+    for name in _PARALLEL:
+        beside = parsed(row.get(name))
+        if isinstance(models, list) and isinstance(beside, list) and len(beside) != len(models):
+            raise BadRowError(f"field {name!r}: expected one for each of {len(models)} models, got {len(beside)}")
 
 
 def _translated(row: Row) -> Row:
+    row = _zipped(row)
     field = _candidates(row)
     if field is None:
+        _refuse_other_length(row)
         lists = next((name for name in _LISTS if name in row), _LISTS[0])
         raise BadRowError(
             f"field {lists!r}: expected a list of objects with a model each, got {kind_of(row.get(lists))}"
@@ -55,7 +105,7 @@ def _translated(row: Row) -> Row:
     out: Row = {"prompt": _without_marks(prompt), "scores": {}, "answers": {}, "costs": {}, "tokens": {}}
     for number, item in enumerate(parsed(row[field])):
         place = f"{field}.{number}"
-        model = name_text(first_of(item, MODEL_NAMES), f"{place}.model")
+        model = name_text(first_of(item, _model_names(field)), f"{place}.model")
         for into, name, read in (
             ("scores", name_of(item, _SCORES), score_of),
             ("answers", name_of(item, ANSWER_NAMES), text_of),
@@ -102,9 +152,10 @@ def _without_marks(prompt: str | None) -> str | None:
 
 ULTRAFEEDBACK = Form(
     name="ultrafeedback",
-    title="a list of candidates, each with a model and a score, a rating or a rank (UltraFeedback, Nectar)",
+    title="a list of candidates, each with a model and a score, a rating or a rank (UltraFeedback, Nectar); or a "
+    "list of models beside one of scores",
     fields=("instruction", "completions", "models"),
     matches=_matches,
-    holds=("prompts", "answers", "scores"),
+    holds=("prompts", "answers", "scores", "costs"),
     rows=row_by_row(_translated),
 )

@@ -139,7 +139,7 @@ def wide_row(row: Row, columns: _Columns, prompt: str | None) -> Row:
             if model in known and (count := amount_of(row.get(name), name)) is not None:
                 out["tokens"].setdefault(model, {})[side] = count
     for model in columns.objects:
-        _put_object(out, model, row.get(model))
+        put_object(out, model, row.get(model))
     out = {name: value for name, value in out.items() if value != {}}
     if (gold := first_of(row, GOLD_NAMES)) is not None:
         out["gold"] = gold
@@ -153,7 +153,12 @@ def _put(into: dict[str, Any], model: str, value: Any) -> None:
         into[model] = value
 
 
-def _put_object(out: Row, model: str, value: Any) -> None:
+def put_object(out: Row, model: str, value: Any) -> None:
+    """Put what an object says about a model into a row that has scores, answers, costs and tokens.
+
+    Raises:
+        BadRowError: It is not an object, or a value in it is not as expected.
+    """
     if value is None:
         return
     if not isinstance(value, dict):
