@@ -359,17 +359,31 @@ def _outcome(gain: Estimate, count: int) -> tuple[Finding, int | None]:
 def _worst_loss(lost: Floats, is_strong: npt.NDArray[np.bool_], span: float, how: Resampling) -> float:
     """One-sided upper bound of the mean loss (n,) against always strong, for few losses as well as for many.
 
-    A bootstrap is blind to losses that the sample lacks. So the rate of losing prompts is bounded too, as Clopper and
-    Pearson do, by a quantile of Beta(k + 1, n - k); each costs what those of the sample lost on average, or, if none
-    did, the whole range of the scores. The larger of the two bounds holds.
+    A bootstrap is blind to losses that the sample lacks. So the rate of losing prompts is bounded too; each costs what
+    those of the sample lost on average, or, if none did, the whole range of the scores. The larger of the two bounds
+    holds.
     """
     n, losing = lost.size, lost > 0
     if is_strong.all():
         return 0.0
     k = int(losing.sum())
-    rate = float(np.quantile(how.rng(4).beta(k + 1, n - k, size=200_000), how.confidence)) if k < n else 1.0
+    rate = _highest_rate(k, n, how.confidence)
     rare = rate * (float(lost[losing].mean()) if k else span) + float(lost[~losing].sum()) / n
     return max(rare, mean_interval(lost, Resampling(1000, 2.0 * how.confidence - 1.0, how.seed)).high)
+
+
+def _highest_rate(k: int, n: int, confidence: float) -> float:
+    """The upper bound of a rate of which k of n were seen, as Clopper and Pearson set it: so few have that chance."""
+    if k == n:
+        return 1.0
+    seen = np.arange(k + 1)
+    log_ways = np.concatenate([[0.0], np.cumsum(np.log((n - seen[1:] + 1) / seen[1:]))])
+    low, high = k / n, 1.0
+    for _ in range(50):
+        rate = (low + high) / 2.0
+        chance = float(np.exp(log_ways + seen * np.log(rate) + (n - seen) * np.log1p(-rate)).sum())
+        low, high = (rate, high) if chance > 1.0 - confidence else (low, rate)
+    return high
 
 
 def costs_in_calls(strong: Floats, weak: Floats) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from routellm_core import ConfigurationError, DataError
 from routellm_core.evaluation.router_evaluation import evaluate_router
-from routellm_core.evaluation.verdict import round_up, verdict
+from routellm_core.evaluation.verdict import _highest_rate, round_up, verdict
 from routellm_core.statistics.metrics import complementary
 
 
@@ -388,6 +388,14 @@ def test_no_loss_seen_is_no_promise_of_none():
     always = verdict(win_rates, ones, ones * 0, threshold=0.0)
     assert always.worst_loss == 0.0
     assert "scores no lower than always strong" in always.sentence
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 1), (0, 60), (1, 60), (59, 60), (300, 1000), (60, 60)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.999])
+def test_the_highest_rate_is_a_quantile_of_the_beta_distribution(k, n, confidence):
+    drawn = np.random.default_rng(0).beta(k + 1, n - k, 400_000) if k < n else np.ones(2)
+    assert _highest_rate(k, n, confidence) == pytest.approx(np.quantile(drawn, confidence), abs=2e-3)
+    assert _highest_rate(0, n, confidence) == pytest.approx(1 - (1 - confidence) ** (1 / n))
 
 
 def test_a_bound_that_rounds_to_zero_is_not_shown_as_zero():
