@@ -4,12 +4,13 @@
     python benchmarks/stores.py agreement [PROMPTS]   # each store whose client is installed
     python benchmarks/stores.py apgr exact            # MMLU test; 4 minutes on one core
     python benchmarks/stores.py apgr approximate      # the same with an index whose recall is about .95
-    python benchmarks/stores.py killed [SECONDS]
+    python benchmarks/stores.py killed [SECONDS [DEADLINE_MS]]
 
 The battles are the 1,500 gold rows of MMLU, read by the bundled embedder, base 1000, k = 200. `agreement` compares win
 rates with ``nearest=200`` of the router in memory and says what a prompt costs. `killed` runs a Milvus Lite server in a
 process of its own and routes from threads and from an event loop with a deadline of 500 ms, while that process is
-stopped (it hangs), and then, with a new one, killed (connections are refused).
+stopped (it hangs), and then, with a new one, killed (connections are refused). A thread that only sleeps for as long as
+the deadline says how late this machine wakes anybody up.
 """
 
 from __future__ import annotations
@@ -47,7 +48,6 @@ DATA = Path(os.environ.get("ROUTELLM_SHARED", ROOT.parent / "shared")) / "data" 
 EMBEDDER = bundled_embedder()
 OPTIONS: dict[str, Any] = {"strong": STRONG, "weak": WEAK, "num_tiers": 2, "base": 1000.0}
 K = 200
-DEADLINE = 0.5
 
 
 def battles_of(benchmark: Benchmark) -> list[Battle]:
@@ -242,7 +242,7 @@ def server(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     raise SystemExit("the Milvus Lite server did not start")
 
 
-def killed(seconds: float) -> None:
+def killed(seconds: float, deadline: float) -> None:
     """Print how long decisions take, and their reasons, before and after the store is stopped or killed."""
     battles = battles_of(load_benchmark("mmlu", DATA, split="gold"))
     prompts = list(load_benchmark("mmlu", DATA, split="gold").prompts)
@@ -254,11 +254,11 @@ def killed(seconds: float) -> None:
                 policy = RoutingPolicy(
                     of_store(MilvusBattles(uri), battles),
                     threshold=0.5,
-                    deadline=DEADLINE,
+                    deadline=deadline,
                     on_error="weak",
                     cache_size=0,
                 )
-                before, after = traffic(policy, prompts, seconds, partial(process.send_signal, how))
+                before, after, late = traffic(policy, prompts, seconds, partial(process.send_signal, how), deadline)
             finally:
                 process.kill()
                 process.wait()
@@ -267,13 +267,20 @@ def killed(seconds: float) -> None:
             print(
                 f"{name:16} {len(taken):6} decisions, {dict(Counter(reason for _, reason in taken))}; median "
                 f"{np.median(times):.1f} ms, 99.9 % {np.quantile(times, 0.999):.1f} ms, longest {times.max():.1f} ms "
-                f"(deadline {1e3 * DEADLINE:.0f} ms)",
+                f"(deadline {1e3 * deadline:.0f} ms)",
                 flush=True,
             )
+        print(f"a plain sleep of {1e3 * deadline:.0f} ms took up to {1e3 * late:.1f} ms more", flush=True)
 
 
-def traffic(policy: RoutingPolicy, prompts: list[str], seconds: float, kill: Callable[[], None]) -> Any:
-    """Route from two threads and an event loop; return (seconds, reason) of decisions that began before and after."""
+def traffic(
+    policy: RoutingPolicy, prompts: list[str], seconds: float, kill: Callable[[], None], deadline: float
+) -> Any:
+    """Route from two threads and an event loop.
+
+    Returns (seconds, reason) of decisions that ended before and that began after, and how late a plain sleep ended.
+    """
+    late: list[float] = []
     taken: list[tuple[float, float, str]] = []
     end = time.monotonic() + 2 * seconds
     moment = time.monotonic() + seconds
@@ -299,8 +306,13 @@ def traffic(policy: RoutingPolicy, prompts: list[str], seconds: float, kill: Cal
 
         await asyncio.gather(*(one(100 * n) for n in range(2)))
 
+    def sleeps() -> None:
+        while (start := time.monotonic()) < end:
+            time.sleep(deadline)
+            late.append(time.monotonic() - start - deadline)
+
     running = [threading.Thread(target=threads, args=(500 * n,)) for n in range(2)]
-    running.append(threading.Thread(target=lambda: asyncio.run(tasks())))
+    running += [threading.Thread(target=lambda: asyncio.run(tasks())), threading.Thread(target=sleeps)]
     for thread in running:
         thread.start()
     time.sleep(max(0.0, moment - time.monotonic()))
@@ -308,7 +320,7 @@ def traffic(policy: RoutingPolicy, prompts: list[str], seconds: float, kill: Cal
     for thread in running:
         thread.join()
     before = [(spent, reason) for start, spent, reason in taken if start + spent < moment]
-    return before, [(spent, reason) for start, spent, reason in taken if start >= moment]
+    return before, [(spent, reason) for start, spent, reason in taken if start >= moment], max(late)
 
 
 if __name__ == "__main__":
@@ -318,6 +330,6 @@ if __name__ == "__main__":
         case ["apgr", "exact" | "approximate" as index]:
             apgr_table(approximate=index == "approximate")
         case ["killed", *rest]:
-            killed(float(rest[0]) if rest else 10.0)
+            killed(float(rest[0]) if rest else 10.0, float(rest[1]) / 1e3 if rest[1:] else 0.5)
         case _:
             raise SystemExit(__doc__)
