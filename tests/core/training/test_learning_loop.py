@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks import learning_loop as loop
+import learning_loop as loop
 
 pytestmark = [
     pytest.mark.slow,
