@@ -63,7 +63,7 @@ class RouteLLMState(AgentState[Any]):
     routellm: NotRequired[Annotated[dict[str, Any], OmitFromSchema(input=True, output=False)]]
 
 
-class RouteLLMMiddleware(AgentMiddleware[RouteLLMState, Any, Any]):
+class RouteLLMMiddleware(AgentMiddleware[Any, Any, Any]):  # a state of its own would fit no list with others
     """Sends an agent's model calls to a strong or a weak chat model.
 
     With ``scope="run"`` it decides once, when the agent starts, on the last human message, and every model call of

@@ -156,6 +156,6 @@ def test_both_adapters_refuse_the_same_options_in_the_same_words(wrong: dict[str
     said = []
     for wrapper, model in ((ChatRouteLLM, ScriptedChatModel), (RouteLLM, FakeLLM)):
         with pytest.raises(ConfigurationError) as caught:
-            wrapper(strong=model(), weak=model(), router=ChecksumRouter(), **wrong)  # type: ignore[operator]
+            wrapper(strong=model(), weak=model(), router=ChecksumRouter(), **wrong)  # type: ignore[arg-type]
         said.append(str(caught.value).replace(wrapper.__name__, "MODEL"))
     assert said[0] == said[1]

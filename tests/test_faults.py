@@ -134,8 +134,8 @@ class Services:
 
     strong: OpenAIServer
     weak: OpenAIServer
-    langchain: dict[str, ChatOpenAI]
-    llamaindex: dict[str, OpenAI]
+    langchain: dict[str, Any]
+    llamaindex: dict[str, Any]
 
     def begin(self, fault: Fault) -> None:
         for server in (self.strong, self.weak):

@@ -56,7 +56,7 @@ def test_replies_are_remembered_whatever_the_port(tmp_path: Path) -> None:
     replies = []
     for name in ("first", "second"):
         with OpenAIServer() as server:
-            server.chat = lambda _, name=name: ChatReply(f"said by the {name}")
+            server.chat = lambda _, name=name: ChatReply(f"said by the {name}")  # type: ignore[misc]
             with httpx.Client(transport=RememberedReplies(tmp_path / "replies.db")) as client:
                 url = f"{server.base_url}/chat/completions"
                 if name == "first":

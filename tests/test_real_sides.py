@@ -31,7 +31,7 @@ CLOSED = "http://127.0.0.1:9/v1"  # the discard port: nothing listens there
 
 
 def langchain_model(name: str, url: str, **settings: Any) -> ChatOpenAI:
-    return ChatOpenAI(model=name, base_url=url, api_key="k", max_retries=0, **settings)
+    return ChatOpenAI(model=name, base_url=url, api_key="k", max_retries=0, **settings)  # type: ignore[arg-type]
 
 
 def llamaindex_model(name: str, url: str, **settings: Any) -> OpenAI:
@@ -156,7 +156,7 @@ def test_two_models_are_not_warned_of(way, caplog):
 
 
 def test_one_model_with_two_settings_or_addresses_is_meant(caplog):
-    options = {"router": ScriptedRouter(), "threshold": 0.5}
+    options: dict[str, Any] = {"router": ScriptedRouter(), "threshold": 0.5}
     with OpenAIServer() as one, OpenAIServer() as other, caplog.at_level(logging.WARNING, "routellm_core"):
         a, b = one.base_url, other.base_url
         routed: list[Any] = [

@@ -7,7 +7,7 @@ import csv
 import json
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +46,11 @@ class Two:
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
 
-    def embed(self, texts: list[str]) -> np.ndarray:
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
         self.calls.append(list(texts))
         return np.array([[1.0 + len(text), 1.0] for text in texts], dtype=np.float32)
 
-    async def aembed(self, texts: list[str]) -> np.ndarray:
+    async def aembed(self, texts: Sequence[str]) -> np.ndarray:
         return self.embed(texts)
 
 

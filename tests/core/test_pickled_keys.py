@@ -75,7 +75,7 @@ def upstream() -> Any:
 
 @pytest.fixture(params=["pickle", "cloudpickle"])
 def dumps(request: pytest.FixtureRequest) -> Callable[[Any], bytes]:
-    return pytest.importorskip(request.param).dumps  # type: ignore[no-any-return]
+    return pytest.importorskip(request.param).dumps
 
 
 @pytest.fixture(autouse=True)

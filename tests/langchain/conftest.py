@@ -53,7 +53,12 @@ class Services:
     def client(self, side: str, **options: Any) -> ChatOpenAI:
         server, key = (self.strong, STRONG_KEY) if side == "strong" else (self.weak, WEAK_KEY)
         return ChatOpenAI(
-            model=f"{side}-model", base_url=server.base_url, api_key=key, max_retries=0, stream_usage=True, **options
+            model=f"{side}-model",
+            base_url=server.base_url,
+            api_key=key,  # type: ignore[arg-type]
+            max_retries=0,
+            stream_usage=True,
+            **options,
         )
 
     def llm(self, **options: Any) -> ChatRouteLLM:

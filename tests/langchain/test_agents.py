@@ -294,9 +294,9 @@ def test_a_bound_model_is_refused(pair: Pair) -> None:
     with pytest.raises(ConfigurationError, match=r"weak=.*: an agent binds its tools itself"):
         RouteLLMMiddleware(
             strong=pair.strong,
-            weak=pair.weak.bind(stop=["x"]),
+            weak=pair.weak.bind(stop=["x"]),  # type: ignore[arg-type]
             router=pair.router,
-            threshold=0.5,  # type: ignore[arg-type]
+            threshold=0.5,
         )
 
 

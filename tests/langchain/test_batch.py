@@ -16,7 +16,7 @@ from routellm_core import RoutingPolicy
 from routellm_core.errors import ConfigurationError, RouterError
 from tests.langchain.conftest import Pair
 
-PROMPTS = [f"p=0.{i % 10} number {i}" for i in range(40)]
+PROMPTS: list[Any] = [f"p=0.{i % 10} number {i}" for i in range(40)]
 ANSWERS = [f"{'strong' if i % 10 >= 7 else 'weak'}-model answers: {prompt}" for i, prompt in enumerate(PROMPTS)]
 
 
@@ -129,7 +129,7 @@ async def test_a_failed_router_is_every_items_exception_if_asked_for(pair: Pair)
     llm = pair.llm(policy=RoutingPolicy(pair.router, threshold=0.7, on_error="raise"))
     out: list[Any] = llm.batch(["a", "b"], return_exceptions=True)
     assert [type(item) for item in out] == [RouterError, RouterError]
-    assert [type(x) for x in await llm.abatch(["c", "d"], return_exceptions=True)] == [RouterError, RouterError]
+    assert [type(x) for x in await llm.abatch(["c", "d"], return_exceptions=True)] == [RouterError, RouterError]  # type: ignore[comparison-overlap]
     with pytest.raises(RouterError):
         llm.batch(["e", "f"])
     assert [type(x) for _, x in llm.batch_as_completed(["g", "h"], return_exceptions=True)] == [RouterError] * 2

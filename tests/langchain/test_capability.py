@@ -66,7 +66,7 @@ CALLS: list[tuple[str, Any]] = [
 
 
 def _pair(pair: Pair, lacking: str | None) -> ChatRouteLLM:
-    pair.strong.profile = {**FULL, "max_input_tokens": 1_000_000}  # type: ignore[typeddict-item]
+    pair.strong.profile = {**FULL, "max_input_tokens": 1_000_000}  # type: ignore[assignment]
     weak: dict[str, Any] = dict(FULL)
     if lacking is not None and lacking != "max_input_tokens":
         weak[lacking] = False
@@ -110,7 +110,7 @@ def test_tools_however_they_come(pair: Pair) -> None:
     expected = RoutingDecision("strong", None, 0.7, "scripted", "capability", detail="tool_calling")
     assert routing_decision(llm.bind_tools([f]).invoke("p=0.0")) == expected
     assert routing_decision(llm.bind(tools=tools).invoke("p=0.0")) == expected
-    assert routing_decision(llm.invoke("p=0.0", tools=tools)) == expected  # type: ignore[arg-type]
+    assert routing_decision(llm.invoke("p=0.0", tools=tools)) == expected
     assert routing_decision(llm.bind_tools([]).invoke("p=0.0")).model == "weak"  # type: ignore[union-attr]
     prepared = ChatRouteLLM(
         strong=pair.strong.bind_tools([f]), weak=pair.weak.bind_tools([f]), router=pair.router, threshold=0.7

@@ -50,7 +50,7 @@ def options(accept: Any, **more: Any) -> dict[str, Any]:
     return {"router": ScriptedRouter(), "threshold": 0.5, "accept": accept, "accept_deadline": 0.3, **more}
 
 
-def sides() -> dict[str, ScriptedChatModel]:
+def sides() -> dict[str, Any]:
     return {side: ScriptedChatModel(model=side) for side in ("strong", "weak")}
 
 
@@ -86,14 +86,14 @@ async def test_one_answer_in_every_way(way, name, kind):
     more = {"accept_after": 3} if name == "after" else {}
     if kind == "runnable" and "generate" in way:
         pytest.skip("a runnable does not generate")
-    models = sides()
+    models: dict[str, Any] = sides()
     make = ChatRouteLLM if kind == "chat" else RouteLLMRunnable
     text, carrier = await ask(make(**models, **options(check, **more)), way, EASY)
     side = "weak" if accepted else "strong"
     assert text == f"{side} answers: {EASY}"
     assert len(models["weak"].calls) == 1
     decision = routing_decision(carrier)
-    assert (decision.model, decision.escalated) == (side, not accepted)
+    assert (decision.model, decision.escalated) == (side, not accepted)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -116,9 +116,9 @@ async def test_events_of_a_refused_answer_are_not_streamed():
     assert "strong" in said
 
 
-def agent_with(accept: Any, scope: str) -> tuple[Any, dict[str, ScriptedChatModel]]:
-    models = sides()
-    middleware = RouteLLMMiddleware(**models, scope=scope, **options(accept))
+def agent_with(accept: Any, scope: str) -> tuple[Any, dict[str, Any]]:
+    models: dict[str, Any] = sides()
+    middleware = RouteLLMMiddleware(**models, scope=scope, **options(accept))  # type: ignore[arg-type]
     return create_agent(model=ScriptedChatModel(model="unused"), tools=[], middleware=[middleware]), models
 
 
@@ -131,7 +131,7 @@ async def test_an_agent_keeps_the_accepted_answer_alone(scope, is_async, accepte
     state = await agent.ainvoke(given) if is_async else agent.invoke(given)
     side = "weak" if accepted else "strong"
     assert [m.text for m in state["messages"] if m.type == "ai"] == [f"{side} answers: {EASY}"]
-    assert routing_decision(state).escalated is not accepted
+    assert routing_decision(state).escalated is not accepted  # type: ignore[union-attr]
     assert len(models["weak"].calls) == 1
 
 
@@ -154,7 +154,7 @@ def test_structured_output_is_checked_as_json():
 
 
 def test_a_chain_as_a_side_is_checked_by_its_text():
-    models = {side: model | StrOutputParser() for side, model in sides().items()}
+    models: dict[str, Any] = {side: model | StrOutputParser() for side, model in sides().items()}
     seen: list[WeakAnswer] = []
     chain = RouteLLMRunnable(**models, **options(lambda answer: seen.append(answer) or False))
     assert chain.invoke(EASY) == f"strong answers: {EASY}"
@@ -186,7 +186,7 @@ def test_a_band_leaves_plainly_easy_prompts_alone():
 
 
 def test_an_error_of_strong_after_a_refusal_is_raised():
-    models = sides()
+    models: dict[str, Any] = sides()
     models["strong"].error = ConnectionError("strong is down")
     llm = ChatRouteLLM(**models, **options(lambda answer: False, failover=True))
     with pytest.raises(ConnectionError, match="strong is down"):

@@ -54,7 +54,7 @@ def test_the_call_goes_to_strong_when_the_win_rate_reaches_the_threshold(pair: P
 
 def test_the_answer_carries_the_decision(pair: Pair) -> None:
     answer = pair.llm(strong_fraction=0.3).invoke("p=0.9 hard")
-    expected = RoutingDecision("strong", 0.9, pair.router.calibration.threshold(strong_fraction=0.3), "scripted")
+    expected = RoutingDecision("strong", 0.9, pair.router.calibration.threshold(strong_fraction=0.3), "scripted")  # type: ignore[union-attr]
     stored = answer.response_metadata["routellm"]
     version = pair.router.fingerprint[:12]
     assert stored == {**expected.to_dict(), "id": stored["id"], "router_version": version}
@@ -122,7 +122,7 @@ def test_threshold_and_force_per_call(pair: Pair) -> None:
     assert forced == RoutingDecision("weak", None, 0.7, "scripted", "forced")
     chain = ChatPromptTemplate.from_messages([("user", "p=0.1 {x}")]) | llm
     bound = chain.with_config(configurable={"routellm_force": "strong"})
-    assert bound.invoke({"x": "y"}).content.startswith("strong-model")
+    assert bound.invoke({"x": "y"}).content.startswith("strong-model")  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -246,9 +246,9 @@ def test_copies_share_the_router_and_its_policy(pair: Pair) -> None:
     llm = pair.llm(sticky=True)
     llm.invoke("p=0.9")
     for twin in (copy.deepcopy(llm), copy.copy(llm), llm.model_copy()):
-        assert twin.router is llm.router
+        assert twin.router is llm.router  # type: ignore[attr-defined]
         assert twin.policy is llm.policy
-        assert twin.sticky is llm.sticky
+        assert twin.sticky is llm.sticky  # type: ignore[attr-defined]
         assert twin.invoke("p=0.9 again").text.startswith("strong-model")
 
 
@@ -285,7 +285,7 @@ def test_generate_goes_to_each_models_own(pair: Pair) -> None:
 
 async def test_agenerate_is_its_twin(pair: Pair) -> None:
     result = await pair.llm().agenerate([[HumanMessage("p=0.9 a")], [HumanMessage("p=0.1 b")]])
-    assert [g[0].message.response_metadata["model_name"] for g in result.generations] == ["strong-model", "weak-model"]
+    assert [g[0].message.response_metadata["model_name"] for g in result.generations] == ["strong-model", "weak-model"]  # type: ignore[union-attr]
     assert len(pair.router.calls) == 1
 
 
@@ -353,7 +353,7 @@ def test_generate_keeps_what_is_bound(pair: Pair) -> None:
 @pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode", None])
 def test_structured_output_by_every_method(pair: Pair, method: str | None) -> None:
     arguments = {} if method is None else {"method": method}
-    routed = pair.llm().with_structured_output(Answer, **arguments)
+    routed = pair.llm().with_structured_output(Answer, **arguments)  # type: ignore[arg-type]
     assert isinstance(routed, RouteLLMRunnable)
     assert isinstance(routed.invoke("p=0.9 say 'yes' 4 times"), Answer)
     assert len(pair.strong.calls) == 1
@@ -520,12 +520,12 @@ def test_it_round_trips_through_dumpd_and_load() -> None:
         saved,
         allowed_objects=[ChatRouteLLM, ScriptedChatModel],
         valid_namespaces=["langchain_routellm", "tests"],
-        additional_import_mappings=names,
+        additional_import_mappings=names,  # type: ignore[arg-type]
     )
     assert isinstance(back, ChatRouteLLM)
     assert dumpd(back) == dumpd(llm)
     assert back.policy.threshold == llm.policy.threshold
-    assert (back.failover, back.lookback, back.sticky.key) == (True, 2, "thread_id")  # type: ignore[union-attr]
+    assert (back.failover, back.lookback, back.sticky.key) == (True, 2, "thread_id")  # type: ignore[attr-defined]
 
 
 def test_the_bundled_router_round_trips() -> None:

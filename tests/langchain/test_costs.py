@@ -39,14 +39,16 @@ def test_summarization_by_tokens_fires(services: Services) -> None:
 async def test_usage_of_several_prompts_is_added_up(services: Services) -> None:
     prompts = [StringPromptValue(text="p=0.1 a"), StringPromptValue(text="p=0.9 b")]
     llm = services.llm()
-    for result in (llm.generate_prompt(prompts), await llm.agenerate_prompt(prompts)):
+    for result in (llm.generate_prompt(prompts), await llm.agenerate_prompt(prompts)):  # type: ignore[arg-type]
         usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
         assert (result.llm_output or {})["token_usage"] == usage
 
 
 def test_a_stream_without_usage_is_not_free(services: Services) -> None:
     """A client with an address of its own asks for no usage by default."""
-    sides = {side: services.client(side).model_copy(update={"stream_usage": False}) for side in ("strong", "weak")}
+    sides: dict[str, Any] = {
+        side: services.client(side).model_copy(update={"stream_usage": False}) for side in ("strong", "weak")
+    }
     llm = ChatRouteLLM(**sides, router=services.router, threshold=0.7)
     savings = SavingsCallbackHandler(PRICES)
     for _ in range(3):
@@ -66,7 +68,7 @@ def test_a_stream_without_usage_is_not_free(services: Services) -> None:
 @pytest.mark.parametrize("is_async", [False, True])
 def test_the_answer_of_a_fallback_says_who_gave_it(services: Services, fallback: str, is_async: bool) -> None:
     with OpenAIServer() as third:
-        spare = ChatOpenAI(model="third-model", base_url=third.base_url, api_key="sk-test", max_retries=0)
+        spare = ChatOpenAI(model="third-model", base_url=third.base_url, api_key="sk-test", max_retries=0)  # type: ignore[arg-type]
         services.strong.fail_always(Failure(status=401))
         routing = RouteLLMMiddleware(
             strong=services.client("strong"), weak=services.client("weak"), router=services.router, threshold=0.7

@@ -34,7 +34,7 @@ def server() -> Iterator[OpenAIServer]:
 
 
 def client(server: OpenAIServer, **options: Any) -> ChatOpenAI:
-    return ChatOpenAI(model="gpt-5", base_url=server.base_url, api_key="sk-test", max_retries=0, **options)
+    return ChatOpenAI(model="gpt-5", base_url=server.base_url, api_key="sk-test", max_retries=0, **options)  # type: ignore[arg-type]
 
 
 def pairs(server: OpenAIServer, api: str) -> tuple[Any, Any]:
@@ -108,10 +108,10 @@ def test_another_model_s_answer_is_still_adapted(server):
     answer = llm.invoke(HARD)
     other = client(server, use_responses_api=True).model_copy(update={"model_name": "gpt-4.1"})
     (changed,) = adapted([answer], "weak", other, strong)
-    assert "reasoning" not in {block.get("type") for block in changed.content}
-    elsewhere = ChatOpenAI(model="gpt-5", base_url="http://127.0.0.1:9/v1", api_key="sk", use_responses_api=True)
+    assert "reasoning" not in {block.get("type") for block in changed.content}  # type: ignore[union-attr]
+    elsewhere = ChatOpenAI(model="gpt-5", base_url="http://127.0.0.1:9/v1", api_key="sk", use_responses_api=True)  # type: ignore[arg-type]
     (changed,) = adapted([answer], "weak", elsewhere, strong)  # another server has not signed it
-    assert "reasoning" not in {block.get("type") for block in changed.content}
+    assert "reasoning" not in {block.get("type") for block in changed.content}  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("api", APIS)

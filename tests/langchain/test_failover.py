@@ -136,7 +136,7 @@ def test_an_empty_opening_chunk_is_no_token(pair: Pair) -> None:
 def test_nor_is_an_empty_text_block_or_what_a_parser_makes_of_it(pair: Pair, opening: Any, parsed: bool) -> None:
     class OpensThenFails(type(pair.strong)):  # type: ignore[misc]
         def _stream(self, *args: Any, **kwargs: Any) -> Any:
-            yield ChatGenerationChunk(message=AIMessageChunk(opening))
+            yield ChatGenerationChunk(message=AIMessageChunk(content=opening))
             raise ConnectionError("cut after the opening")
 
     pair.strong = OpensThenFails(model="strong-model")
@@ -144,7 +144,7 @@ def test_nor_is_an_empty_text_block_or_what_a_parser_makes_of_it(pair: Pair, ope
         chunks = list(pair.llm(failover=True).stream("p=0.9 hi"))
         _check(chunks[0] + chunks[1:], ConnectionError())
         return
-    sides = {"strong": pair.strong | StrOutputParser(), "weak": pair.weak | StrOutputParser()}
+    sides: dict[str, Any] = {"strong": pair.strong | StrOutputParser(), "weak": pair.weak | StrOutputParser()}
     chain = RouteLLMRunnable(**sides, router=pair.router, threshold=0.7, failover=True)
     assert "".join(chain.stream("p=0.9 hi")) == "weak-model answers: p=0.9 hi"
 
@@ -158,7 +158,7 @@ def test_never_after_a_graph_has_streamed_tokens_of_an_invoke(pair: Pair) -> Non
     graph.add_edge(START, "answer")
     app = graph.compile()
     with pytest.raises(ConnectionError, match="cut"):
-        list(app.stream({"messages": [("user", "p=0.9 hi")]}, stream_mode="messages"))
+        list(app.stream({"messages": [("user", "p=0.9 hi")]}, stream_mode="messages"))  # type: ignore[call-overload]
     assert pair.weak.calls == []
 
 
@@ -168,7 +168,7 @@ def test_before_a_graph_has_streamed_a_token_the_other_side_answers(pair: Pair) 
     graph = StateGraph(MessagesState)
     graph.add_node("answer", lambda state: {"messages": [llm.invoke(state["messages"])]})
     graph.add_edge(START, "answer")
-    got = list(graph.compile().stream({"messages": [("user", "p=0.9 hi")]}, stream_mode="messages"))
+    got = list(graph.compile().stream({"messages": [("user", "p=0.9 hi")]}, stream_mode="messages"))  # type: ignore[call-overload]
     assert "".join(chunk.content for chunk, _ in got) == "weak-model answers: p=0.9 hi"
     assert {m["routellm"]["failover"] for _, m in got} == {"strong"}
 

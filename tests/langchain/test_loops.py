@@ -53,7 +53,7 @@ def test_a_summary_inside_a_tool_loop_does_not_move_it(services: Services, side:
     if door == "model":
         agent: Any = create_agent(services.llm(), [add], middleware=[summaries])
     else:
-        sides = {"strong": services.client("strong"), "weak": services.client("weak")}
+        sides: dict[str, Any] = {"strong": services.client("strong"), "weak": services.client("weak")}
         routing = RouteLLMMiddleware(**sides, router=services.router, threshold=0.7, scope=door)
         agent = create_agent(services.client("weak"), [add], middleware=[summaries, routing])
     state = agent.invoke({"messages": [HumanMessage(f"{asked} add many numbers")]})
@@ -139,7 +139,7 @@ async def test_a_function_of_the_messages_names_the_conversation(services: Servi
 
 
 def test_the_middleware_takes_such_a_function_too(services: Services) -> None:
-    sides = {"strong": services.client("strong"), "weak": services.client("weak")}
+    sides: dict[str, Any] = {"strong": services.client("strong"), "weak": services.client("weak")}
     routing = RouteLLMMiddleware(**sides, router=services.router, threshold=0.7, sticky=_first_turn)
     agent: Any = create_agent(services.client("weak"), middleware=[routing], checkpointer=InMemorySaver())
     for text in ("p=0.9 prove it", "p=0.1 thanks"):

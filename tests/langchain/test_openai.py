@@ -71,7 +71,7 @@ async def test_tools(services: Services) -> None:
     assert services.strong.requests[0].body["tools"][0]["function"]["name"] == "add"
     services.weak.reply_next(call)
     chunks = [c async for c in bound.astream("p=0.1 add")]
-    assert (chunks[0] + chunks[1:]).tool_calls[0]["args"] == {"a": 2, "b": 3}
+    assert (chunks[0] + chunks[1:]).tool_calls[0]["args"] == {"a": 2, "b": 3}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])

@@ -28,7 +28,7 @@ def made(cls: Any, pair: Pair, **options: Any) -> Any:
 def asked(routed: Any, text: str) -> Any:
     """The decision that a routed object of any class makes on a text."""
     if isinstance(routed, RouteLLMMiddleware):
-        agent: Any = create_agent(model=routed._dispatch.weak, tools=[], middleware=[routed])
+        agent: Any = create_agent(model=routed._dispatch.weak, tools=[], middleware=[routed])  # type: ignore[call-overload]
         return routing_decision(agent.invoke({"messages": [HumanMessage(text)]})["messages"][-1])
     return routing_decision(routed.invoke(text))
 

@@ -49,7 +49,7 @@ def test_win_rates_are_those_of_the_battles_in_memory() -> None:
     rates = router.win_rates(PROMPTS[:-1])
     assert rates == pytest.approx(plain.win_rates(PROMPTS[:-1]), abs=1e-6)
     assert (asyncio.run(router.awin_rates(PROMPTS[:-1])) == rates).all()
-    pair = {"strong": "large", "weak": "small"}
+    pair: dict[str, Any] = {"strong": "large", "weak": "small"}
     voted = KNNRouter.from_store(VectorStoreBattles(written(outcomes(200))), **pair)
     assert voted.win_rates(PROMPTS[:-1]) == pytest.approx(
         KNNRouter.from_store(ExactStore(outcomes(200)), **pair).win_rates(PROMPTS[:-1]), abs=1e-6
@@ -63,7 +63,7 @@ class Scored(InMemoryVectorStore):
         super().__init__(Words())
         self.score = score
 
-    def similarity_search_with_score_by_vector(self, embedding: Any, k: int = 4, **kwargs: Any) -> Any:
+    def similarity_search_with_score_by_vector(self, embedding: Any, k: int = 4, **kwargs: Any) -> Any:  # type: ignore[override]
         found = super().similarity_search_with_score_by_vector(embedding, k, **kwargs)
         return [(document, self.score(cosine)) for document, cosine in found]
 
@@ -107,7 +107,7 @@ def test_a_score_that_is_no_function_of_the_cosine_is_refused() -> None:
 
 def test_an_index_that_misses_the_nearest_is_refused() -> None:
     class Missing(InMemoryVectorStore):
-        def similarity_search_with_score_by_vector(self, embedding: Any, k: int = 4, **kwargs: Any) -> Any:
+        def similarity_search_with_score_by_vector(self, embedding: Any, k: int = 4, **kwargs: Any) -> Any:  # type: ignore[override]
             found = super().similarity_search_with_score_by_vector(embedding, k + 1, **kwargs)
             return found[1:] if found[0][1] > 0.99 else found[:k]
 
@@ -125,7 +125,7 @@ def test_what_cannot_serve_is_named() -> None:
         def from_texts(cls, texts: Any, embedding: Any, metadatas: Any = None, **kwargs: Any) -> Any: ...
 
     class Down(Scored):
-        def similarity_search_with_score_by_vector(self, embedding: Any, k: int = 4, **kwargs: Any) -> Any:
+        def similarity_search_with_score_by_vector(self, embedding: Any, k: int = 4, **kwargs: Any) -> Any:  # type: ignore[override]
             raise ConnectionRefusedError
 
     class Nameless(InMemoryVectorStore):

@@ -224,7 +224,7 @@ def test_a_stream_that_is_left_has_no_pair(pair: Pair, log: Log) -> None:
     stream = pair.llm(log=log, shadow=1.0).stream(WEAK)
     next(stream)
     next(stream)
-    stream.close()
+    stream.close()  # type: ignore[attr-defined]
     (outcome,) = log.outcomes()
     assert outcome.answers["weak"].error == "GeneratorExit"
     assert pair.strong.calls == []
@@ -333,8 +333,14 @@ def add(a: int, b: int) -> str:
 
 def _agent(pair: Pair, scope: str, log: TrafficLog, middleware: list[Any] | None = None, **options: Any) -> Any:
     routing = RouteLLMMiddleware(
-        strong=pair.strong, weak=pair.weak, scope=scope, threshold=0.7, router=pair.router, log=log, shadow=1.0
-    )  # type: ignore[arg-type]
+        strong=pair.strong,
+        weak=pair.weak,
+        scope=scope,  # type: ignore[arg-type]
+        threshold=0.7,
+        router=pair.router,
+        log=log,
+        shadow=1.0,
+    )
     unused = ScriptedChatModel(model="unused", error=AssertionError("never called"))
     return create_agent(model=unused, tools=[add], middleware=[routing, *(middleware or [])], **options)
 

@@ -137,7 +137,7 @@ async def test_a_side_keeps_its_retries_in_every_way_of_calling(services: Servic
 
 async def test_a_side_keeps_its_fallbacks_in_every_way_of_calling(services: Services) -> None:
     with OpenAIServer() as spare:
-        spare_model = ChatOpenAI(model="spare-model", base_url=spare.base_url, api_key="sk-test", max_retries=0)
+        spare_model = ChatOpenAI(model="spare-model", base_url=spare.base_url, api_key="sk-test", max_retries=0)  # type: ignore[arg-type]
         model = services.client("strong").with_fallbacks([spare_model])
         llm = ChatRouteLLM(strong=model, weak=services.client("weak"), router=services.router, threshold=0.7)
         services.strong.fail_always(Failure(status=401))
@@ -165,7 +165,7 @@ async def test_a_side_may_be_configurable(services: Services) -> None:
         assert (await bound.ainvoke(EASY, settings)).tool_calls[0]["args"] == {"text": "0.25"}
         assert bound.invoke(HARD).tool_calls[0]["args"] == {"text": "None"}
         chunks = list(bound.stream(EASY, settings))
-        assert (chunks[0] + chunks[1:]).tool_calls[0]["args"] == {"text": "0.25"}
+        assert (chunks[0] + chunks[1:]).tool_calls[0]["args"] == {"text": "0.25"}  # type: ignore[attr-defined]
         assert [m.tool_calls[0]["args"]["text"] for m in bound.batch([HARD, EASY], settings)] == ["0.5", "0.25"]
     structured = llm.with_structured_output(Answer, method="function_calling")
     assert structured.invoke(HARD, settings) == Answer(text="0.5")

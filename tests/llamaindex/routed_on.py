@@ -283,7 +283,7 @@ def CitationQueryEngine(script: Script, part: Any) -> Any:
 
 @recipe
 def CustomQueryEngine(script: Script, part: Any) -> Any:
-    class Own(part):
+    class Own(part):  # type: ignore[misc]
         """As the guides write it: a prompt of its own, completed."""
 
         def custom_query(self, query_str: str) -> str:

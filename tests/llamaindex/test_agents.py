@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from llamaindex_routellm import RouteLLM, routing_decision
 from routellm_core import RoutingDecision
 from tests.llamaindex.conftest import Recorder
-from tests.support.fakes_llamaindex import FakeLLM, Reply, SurvivableError
+from tests.support.fakes_llamaindex import FakeLLM, Reply, SurvivableError, fake
 from tests.support.routers import ScriptedRouter
 
 # Building a workflow agent, LlamaIndex's workflows look at every attribute of a pydantic model, deprecated ones too.
@@ -79,7 +79,7 @@ class TestFunctionAgent:
             "FIVE it is",
         )
         agent = FunctionAgent(llm=llm, tools=[add, shout], streaming=streaming, system_prompt="p=0.5 You help.")
-        result = await agent.run(task, memory=memory())
+        result: Any = await agent.run(task, memory=memory())
         assert str(result) == "FIVE it is"
         assert [c.tool_name for c in result.tool_calls] == ["add", "shout", "shout"]
         assert_stable(llm, router, events, task, side, 3)
@@ -98,7 +98,7 @@ class TestFunctionAgent:
         chosen = sides(llm)[side]
         chosen.reply_next(Reply(tools=[("add", {"a": 2, "b": 3})]), "five", Reply(tools=[("Sum", {"value": 5})]))
         agent = FunctionAgent(llm=llm, tools=[add], output_cls=Sum)
-        result = await agent.run(task, memory=memory())
+        result: Any = await agent.run(task, memory=memory())
         assert result.structured_response == {"value": 5}
         assert_stable(llm, router, events, task, side, 3)
 
@@ -118,7 +118,7 @@ class TestFunctionAgent:
         self, task: str, side: str, streaming: bool, llm: RouteLLM, events: Recorder
     ) -> None:
         sides(llm)[side].reply_next(Reply(tools=[("add", {"a": 2, "b": 3})]), "five")
-        output = await FunctionAgent(llm=llm, tools=[add], streaming=streaming).run(task, memory=memory())
+        output: Any = await FunctionAgent(llm=llm, tools=[add], streaming=streaming).run(task, memory=memory())
         assert routing_decision(output) == RoutingDecision.from_dict(events.decisions[-1])
         assert output["routellm"] == events.decisions[-1]
         assert "routellm" not in str(output.response.additional_kwargs)
@@ -126,17 +126,17 @@ class TestFunctionAgent:
     async def test_two_runs_of_one_conversation(self, llm: RouteLLM, router: ScriptedRouter) -> None:
         agent = FunctionAgent(llm=llm, tools=[add])
         remembered = memory()
-        llm.strong.reply_next(Reply(tools=[("add", {"a": 2, "b": 3})]), "five")
+        fake(llm.strong).reply_next(Reply(tools=[("add", {"a": 2, "b": 3})]), "five")
         assert str(await agent.run(HARD, memory=remembered)) == "five"
-        llm.weak.reply_next(Reply(tools=[("shout", {"text": "x"})]), "X")
+        fake(llm.weak).reply_next(Reply(tools=[("shout", {"text": "x"})]), "X")
         await agent.run(EASY, memory=remembered)
         assert list(dict.fromkeys(router.prompts)) == [HARD, EASY]
-        assert len(llm.weak.seen) == 2
+        assert len(fake(llm.weak).seen) == 2
 
     async def test_failover_within_the_loop(self, llm: RouteLLM, router: ScriptedRouter, events: Recorder) -> None:
         safe = RouteLLM(strong=llm.strong, weak=llm.weak, router=router, threshold=0.5, failover=True, cooldown=0)
-        llm.weak.reply_next(Reply(tools=[("add", {"a": 2, "b": 3})]), SurvivableError("down"), "five")
-        llm.strong.reply_next(Reply(tools=[("shout", {"text": "x"})]))
+        fake(llm.weak).reply_next(Reply(tools=[("add", {"a": 2, "b": 3})]), SurvivableError("down"), "five")
+        fake(llm.strong).reply_next(Reply(tools=[("shout", {"text": "x"})]))
         agent = FunctionAgent(llm=safe, tools=[add, shout])
         assert str(await agent.run(EASY, memory=memory())) == "five"
         assert [(d["model"], d["failover"]) for d in events.decisions] == [
@@ -146,11 +146,11 @@ class TestFunctionAgent:
         ]
 
     async def test_options_around_a_run(self, llm: RouteLLM) -> None:
-        llm.strong.reply_next(Reply(tools=[("add", {"a": 2, "b": 3})]), "five")
+        fake(llm.strong).reply_next(Reply(tools=[("add", {"a": 2, "b": 3})]), "five")
         with instrument_tags({"routellm_force": "strong"}):
             await FunctionAgent(llm=llm, tools=[add]).run(EASY, memory=memory())
-        assert len(llm.strong.seen) == 2
-        assert llm.weak.seen == []
+        assert len(fake(llm.strong).seen) == 2
+        assert fake(llm.weak).seen == []
 
 
 class TestReActAgent:
@@ -195,7 +195,7 @@ class TestReActAgent:
         models = {name: FakeLLM(name, *self.STEPS[:1], has_tools=False) for name in ("strong", "weak")}
         llm = RouteLLM(**models, router=router, threshold=0.5)  # type: ignore[arg-type]
         # without these two, LlamaIndex builds an agent that its own validation refuses
-        reasoning = {"react_chat_formatter": ReActChatFormatter(), "output_parser": ReActOutputParser()}
+        reasoning: dict[str, Any] = {"react_chat_formatter": ReActChatFormatter(), "output_parser": ReActOutputParser()}
         answer = await llm.apredict_and_call([FunctionTool.from_defaults(add)], user_msg=EASY, **reasoning)
         assert str(answer) == "p=0.5 The sum is 5."
         assert len(models["weak"].seen) == 1
@@ -232,7 +232,7 @@ class TestAgentWorkflow:
         )
         adder = FunctionAgent(name="adder", description="Adds", llm=llm, tools=[add])
         workflow = AgentWorkflow(agents=[first, adder], root_agent="first", initial_state={"step": "p=0.5 one"})
-        result = await workflow.run(task, memory=memory())
+        result: Any = await workflow.run(task, memory=memory())
         assert str(result) == "five"
         assert result.current_agent_name == "adder"
         assert_stable(llm, router, events, task, side, 3)
@@ -247,7 +247,7 @@ class TestAgentWorkflow:
         assert_stable(llm, router, events, task, side, 2)
 
     async def test_agents_with_their_own_routing(self, llm: RouteLLM, router: ScriptedRouter) -> None:
-        llm.strong.reply_next(Reply(tools=[("handoff", {"to_agent": "adder", "reason": "numbers"})]))
+        fake(llm.strong).reply_next(Reply(tools=[("handoff", {"to_agent": "adder", "reason": "numbers"})]))
         cheap = RouteLLM(strong=FakeLLM("other"), weak=FakeLLM("tiny", "five"), router=router, threshold=0.99)
         first = FunctionAgent(name="first", description="Talks", llm=llm, tools=[shout], can_handoff_to=["adder"])
         adder = FunctionAgent(name="adder", description="Adds", llm=cheap, tools=[add])
@@ -259,9 +259,9 @@ class TestAgentWorkflow:
 async def test_tokens_are_counted_once(kind: type[Any], llm: RouteLLM, counter: TokenCountingHandler) -> None:
     llm.callback_manager = CallbackManager([counter])
     if kind is FunctionAgent:
-        llm.weak.reply_next(Reply(tools=[("add", {"a": 2, "b": 3})]), "five")  # type: ignore[attr-defined]
+        fake(llm.weak).reply_next(Reply(tools=[("add", {"a": 2, "b": 3})]), "five")
     else:
-        llm.weak.reply_next(*TestReActAgent.STEPS)  # type: ignore[attr-defined]
+        fake(llm.weak).reply_next(*TestReActAgent.STEPS)
     assert str(await kind(llm=llm, tools=[add]).run(EASY, memory=memory())) == "five"
     assert len(counter.llm_token_counts) == 2
     assert counter.total_llm_token_count == 2 * 15
@@ -272,7 +272,7 @@ class TestMixedProviders:
         # FakeLLM refuses to parse another's tool calls, so a wrong parser fails these runs
         for task, name in ((EASY, "weak"), (HARD, "strong")):
             sides(llm)[name].reply_next(Reply(tools=[("add", {"a": 2, "b": 3})]), "five")
-            result = await FunctionAgent(llm=llm, tools=[add]).run(task, memory=memory())
+            result: Any = await FunctionAgent(llm=llm, tools=[add]).run(task, memory=memory())
             assert result.tool_calls[0].tool_id == f"{name}-0"
 
 

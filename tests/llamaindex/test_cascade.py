@@ -19,7 +19,7 @@ from llamaindex_routellm import RouteLLM, routing_decision
 from routellm_core import Price, SpendLimit
 from routellm_core.policy.acceptance import WeakAnswer
 from routellm_core.policy.answer_checks import no_refusal, valid_json
-from tests.support.fakes_llamaindex import FakeLLM, Reply
+from tests.support.fakes_llamaindex import FakeLLM, Reply, fake
 from tests.support.routers import ScriptedRouter
 
 EASY = "p=0.1 hello"
@@ -85,9 +85,9 @@ async def test_one_answer_in_every_way(way, name):
     said = "weak says this" if accepted else "strong says this"
     assert text_of(answer) == said
     assert "".join(d or "" for d in deltas) in ("", said)
-    assert (len(llm.weak.seen), len(llm.strong.seen)) == (1, 0 if accepted else 1)
+    assert (len(fake(llm.weak).seen), len(fake(llm.strong).seen)) == (1, 0 if accepted else 1)
     decision = routing_decision(answer)
-    assert (decision.model, decision.escalated) == ("weak" if accepted else "strong", not accepted)
+    assert (decision.model, decision.escalated) == ("weak" if accepted else "strong", not accepted)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -101,7 +101,7 @@ async def test_both_answers_are_paid(way):
 def test_a_check_sees_tools_and_reasons():
     seen: list[WeakAnswer] = []
     llm = routed(lambda answer: seen.append(answer) or True)
-    llm.weak.reply_next(Reply(tools=[("add", {"a": 1})]))
+    fake(llm.weak).reply_next(Reply(tools=[("add", {"a": 1})]))
     llm.chat(ASKED)
     assert seen[0].tool_calls == (("add", {"a": 1}),)
     assert seen[0].raw.message.role == "assistant"
@@ -109,7 +109,7 @@ def test_a_check_sees_tools_and_reasons():
 
 def test_ready_made_checks():
     llm = routed(no_refusal)
-    llm.weak.reply_next("I'm sorry, I can't help with that.", "It is four.")
+    fake(llm.weak).reply_next("I'm sorry, I can't help with that.", "It is four.")
     assert [text_of(llm.chat(ASKED)) for _ in range(2)] == ["strong says this", "It is four."]
     assert text_of(routed(valid_json).complete(EASY)) == "strong says this"
 
@@ -119,7 +119,7 @@ def test_a_query_engine_gives_one_answer():
     llm = routed(lambda answer: False)
     response = index.as_query_engine(llm=llm).query(EASY)
     assert str(response) == "strong says this"
-    assert response.metadata["routellm"]["escalated"] is True
+    assert response.metadata["routellm"]["escalated"] is True  # type: ignore[index]
 
 
 def test_history_holds_the_answer_that_was_given():
@@ -146,7 +146,7 @@ def test_structured_answers_are_checked_as_json():
 
     seen: list[WeakAnswer] = []
     llm = routed(lambda answer: seen.append(answer) or True)
-    llm.weak.reply_next(Reply(tools=[("Number", {"value": 3})]))
+    fake(llm.weak).reply_next(Reply(tools=[("Number", {"value": 3})]))
     found = llm.structured_predict(Number, PromptTemplate("{question}"), question=EASY)
     assert found == Number(value=3)
     assert seen[0].text == '{"value":3}'

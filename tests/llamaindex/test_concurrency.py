@@ -39,7 +39,7 @@ class TestManyAtOnce:
         assert [told(a) for a in answers] == [expected(i) for i in range(500)]
         assert len(events.decisions) == 500
         for event in events.of("LLMChatEndEvent"):
-            asked = event.messages[-1].content
+            asked = event.messages[-1].content  # type: ignore[attr-defined]
             assert event.tags["routellm"]["model"] == expected(int(asked.split()[-1]))[2]
 
     async def test_200_streams_interleaved(self, strong: FakeLLM, weak: FakeLLM, router: ScriptedRouter) -> None:

@@ -30,7 +30,7 @@ def side(server: OpenAIServer, api: str, effort: str) -> Any:
     if api == "responses":
         return OpenAIResponses(**common, reasoning_options={"effort": effort}, store=True)
     if api == "chat":
-        return OpenAI(**common, reasoning_effort=effort)
+        return OpenAI(**common, reasoning_effort=effort)  # type: ignore[arg-type]
     return OpenAI(**common, additional_kwargs={"reasoning_effort": effort})
 
 

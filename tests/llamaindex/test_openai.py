@@ -11,7 +11,6 @@ import pytest
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
-from llama_index.core.llms.llm import LLM
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
@@ -37,7 +36,7 @@ def servers() -> Iterator[dict[str, OpenAIServer]]:
 
 
 @pytest.fixture
-async def clients(servers: dict[str, OpenAIServer]) -> AsyncIterator[dict[str, OpenAI]]:
+async def clients(servers: dict[str, OpenAIServer]) -> AsyncIterator[dict[str, Any]]:
     made = {
         side: OpenAI(
             model={"strong": "gpt-4o", "weak": "gpt-4o-mini"}[side],
@@ -56,7 +55,7 @@ async def clients(servers: dict[str, OpenAIServer]) -> AsyncIterator[dict[str, O
 
 
 @pytest.fixture
-def llm(clients: dict[str, OpenAI], router: ScriptedRouter) -> RouteLLM:
+def llm(clients: dict[str, Any], router: ScriptedRouter) -> RouteLLM:
     return RouteLLM(**clients, router=router, threshold=0.5)
 
 
@@ -86,7 +85,7 @@ class TestCalls:
         completions = [llm.complete(text), await llm.acomplete(text), list(llm.stream_complete(text))[-1]]
         completions.append([piece async for piece in await llm.astream_complete(text)][-1])
         assert [c.text for c in completions] == [f"answer of {model}"] * 4
-        assert {a.additional_kwargs["routellm"]["model"] for a in [*answers, *completions]} == {side}
+        assert {a.additional_kwargs["routellm"]["model"] for a in [*answers, *completions]} == {side}  # type: ignore[attr-defined]
         assert answers[0].additional_kwargs["prompt_tokens"] == 10
         assert len(servers[side].requests) == 8
         other = "weak" if side == "strong" else "strong"
@@ -165,7 +164,7 @@ class TestTools:
         assert set(router.prompts) == {text}
 
     def test_with_a_model_of_another_provider(
-        self, clients: dict[str, OpenAI], servers: dict[str, OpenAIServer], router: ScriptedRouter
+        self, clients: dict[str, Any], servers: dict[str, OpenAIServer], router: ScriptedRouter
     ) -> None:
         weak = FakeLLM("weak", Reply(tools=[("add", {"a": 5, "b": 6})]))
         llm = RouteLLM(strong=clients["strong"], weak=weak, router=router, threshold=0.5)
@@ -180,7 +179,7 @@ class TestTools:
 
 class TestFailures:
     @pytest.fixture
-    def safe(self, clients: dict[str, LLM], router: ScriptedRouter) -> RouteLLM:
+    def safe(self, clients: dict[str, Any], router: ScriptedRouter) -> RouteLLM:
         return RouteLLM(**clients, router=router, threshold=0.5, failover=True)
 
     async def ask(self, llm: RouteLLM, way: str, text: str) -> Any:
@@ -243,7 +242,7 @@ class TestFailures:
         assert servers["strong"].requests == []
 
     def test_the_clients_own_retries_stay(
-        self, servers: dict[str, OpenAIServer], clients: dict[str, OpenAI], router: ScriptedRouter
+        self, servers: dict[str, OpenAIServer], clients: dict[str, Any], router: ScriptedRouter
     ) -> None:
         clients["weak"].max_retries = 2
         servers["weak"].fail_next(Failure(status=503, retry_after="0"))

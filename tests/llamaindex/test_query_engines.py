@@ -43,7 +43,7 @@ from llamaindex_routellm import Retrieval, RouteLLM, routing_decision
 from routellm_core import RoutingDecision
 from routellm_core.policy import RoutingRequest
 from tests.llamaindex.conftest import Recorder
-from tests.support.fakes_llamaindex import FakeLLM, Reply, SurvivableError
+from tests.support.fakes_llamaindex import FakeLLM, Reply, SurvivableError, fake
 from tests.support.routers import ScriptedRouter
 
 QUESTION = "p=0.1 When did the bridge open?"
@@ -83,7 +83,7 @@ def engine(llm: RouteLLM, mode: ResponseMode, **options: Any) -> RetrieverQueryE
 def assert_routed_on(question: str, llm: RouteLLM, router: ScriptedRouter, events: Recorder) -> None:
     """Only the question was scored, and every call of a model had one decision and one pair of events."""
     assert set(router.prompts) == {question}
-    calls = len(llm.weak.seen) + len(llm.strong.seen)
+    calls = len(fake(llm.weak).seen) + len(fake(llm.strong).seen)
     assert calls >= 1
     assert len(events.decisions) == calls
     assert events.count("LLMChatStartEvent") == events.count("LLMChatEndEvent") == calls
@@ -100,11 +100,11 @@ class TestResponseModes:
         response = asked.query(QUESTION) if way == "query" else await asked.aquery(QUESTION)
         assert "weak" in str(response)
         assert_routed_on(QUESTION, llm, router, events)
-        assert llm.strong.seen == []
+        assert fake(llm.strong).seen == []
         if mode in (ResponseMode.REFINE, ResponseMode.ACCUMULATE):
-            assert len(llm.weak.seen) == len(PASSAGES)
+            assert len(fake(llm.weak).seen) == len(PASSAGES)
         if mode != ResponseMode.GENERATION:
-            assert any("The bridge opened in 1932" in (seen.messages[-1].content or "") for seen in llm.weak.seen)
+            assert any("The bridge opened in 1932" in (seen.messages[-1].content or "") for seen in fake(llm.weak).seen)
 
     @pytest.mark.parametrize("mode", STREAMED, ids=lambda mode: mode.value)
     @pytest.mark.parametrize("way", ["query", "aquery"])
@@ -113,9 +113,9 @@ class TestResponseModes:
     ) -> None:
         asked = engine(llm, mode, streaming=True)
         if way == "query":
-            text = "".join(asked.query(QUESTION).response_gen)
+            text = "".join(asked.query(QUESTION).response_gen)  # type: ignore[arg-type, union-attr]
         else:
-            text = "".join([token async for token in (await asked.aquery(QUESTION)).response_gen])
+            text = "".join([token async for token in (await asked.aquery(QUESTION)).response_gen])  # type: ignore[union-attr]
         assert text.startswith("weak:")
         assert_routed_on(QUESTION, llm, router, events)
 
@@ -123,19 +123,19 @@ class TestResponseModes:
     async def test_tokens_counted_once(self, mode: ResponseMode, llm: RouteLLM, counter: TokenCountingHandler) -> None:
         Settings.callback_manager = CallbackManager([counter])
         engine(llm, mode).query(QUESTION)
-        assert counter.total_llm_token_count == 15 * len(llm.weak.seen)
+        assert counter.total_llm_token_count == 15 * len(fake(llm.weak).seen)
 
     @modes
     def test_a_hard_question_goes_to_the_strong_model(self, mode: ResponseMode, llm: RouteLLM) -> None:
         engine(llm, mode).query("p=0.9 Why does it not fall down?")
-        assert llm.weak.seen == []
-        assert llm.strong.seen
+        assert fake(llm.weak).seen == []
+        assert fake(llm.strong).seen
 
     @modes
     def test_options_of_one_query(self, mode: ResponseMode, llm: RouteLLM) -> None:
         with instrument_tags({"routellm_force": "strong"}):
             engine(llm, mode).query(QUESTION)
-        assert llm.weak.seen == []
+        assert fake(llm.weak).seen == []
 
     @pytest.mark.parametrize("mode", [ResponseMode.NO_TEXT, ResponseMode.CONTEXT_ONLY], ids=lambda mode: mode.value)
     def test_modes_that_ask_no_model_ask_no_router(
@@ -144,13 +144,13 @@ class TestResponseModes:
         Settings.llm = llm  # these two take no other
         engine(llm, mode).query(QUESTION)
         assert router.prompts == []
-        assert llm.weak.seen == llm.strong.seen == []
+        assert fake(llm.weak).seen == fake(llm.strong).seen == []
 
     @pytest.mark.parametrize("way", ["query", "aquery"])
     async def test_tree_summarize_with_use_async(
         self, way: str, llm: RouteLLM, router: ScriptedRouter, events: Recorder
     ) -> None:
-        llm.weak.reply_next(*["weak: in short"] * 200)
+        fake(llm.weak).reply_next(*["weak: in short"] * 200)
         helper = PromptHelper(context_window=300, num_output=50, tokenizer=str.split)
         synthesizer = get_response_synthesizer(
             llm=llm, response_mode=ResponseMode.TREE_SUMMARIZE, use_async=way == "aquery", prompt_helper=helper
@@ -177,7 +177,7 @@ class TestStructuredAnswers:
     async def test_output_cls(
         self, mode: ResponseMode, way: str, llm: RouteLLM, router: ScriptedRouter, events: Recorder
     ) -> None:
-        llm.weak.reply_next(*[ANSWER] * 8)
+        fake(llm.weak).reply_next(*[ANSWER] * 8)
         asked = engine(llm, mode, output_cls=Answer)
         response = asked.query(QUESTION) if way == "query" else await asked.aquery(QUESTION)
         assert isinstance(response, PydanticResponse)
@@ -190,14 +190,14 @@ class TestStructuredAnswers:
     ) -> None:
         # this one hands the LLM finished messages, with the question somewhere in the last
         found = Reply(tools=[("StructuredRefineResponse", {"answer": "1932", "query_satisfied": True})])
-        llm.weak.reply_next(*[found] * 8)
+        fake(llm.weak).reply_next(*[found] * 8)
         asked = engine(llm, ResponseMode.REFINE, structured_answer_filtering=True)
         response = asked.query(QUESTION) if way == "query" else await asked.aquery(QUESTION)
         assert str(response) == "1932"
         assert_routed_on(QUESTION, llm, router, events)
 
     def test_a_program_in_text(self, llm: RouteLLM, router: ScriptedRouter) -> None:
-        llm.weak.reply_next('{"year": 1932}')
+        fake(llm.weak).reply_next('{"year": 1932}')
         program = LLMTextCompletionProgram.from_defaults(
             output_parser=PydanticOutputParser(output_cls=Answer), prompt_template_str="{q}", llm=llm
         )
@@ -205,10 +205,10 @@ class TestStructuredAnswers:
         assert router.prompts[0].startswith(QUESTION)
 
     def test_a_structured_llm_in_an_engine(self, llm: RouteLLM, router: ScriptedRouter, events: Recorder) -> None:
-        llm.weak.reply_next(ANSWER)
-        synthesizer = get_response_synthesizer(llm=llm.as_structured_llm(Answer), response_mode="simple_summarize")
+        fake(llm.weak).reply_next(ANSWER)
+        synthesizer = get_response_synthesizer(llm=llm.as_structured_llm(Answer), response_mode="simple_summarize")  # type: ignore[arg-type]
         response = RetrieverQueryEngine(Passages(), synthesizer).query(QUESTION)
-        assert response.response == Answer(year=1932)
+        assert response.response == Answer(year=1932)  # type: ignore[union-attr]
         assert set(router.prompts) == {QUESTION}
 
 
@@ -235,7 +235,7 @@ class TestRetrievalSignal:
         hooked, seen = self.hooked(llm, router)
         response = engine(hooked, mode, streaming=streaming).query(QUESTION)
         if streaming:
-            assert "".join(response.response_gen)
+            assert "".join(response.response_gen)  # type: ignore[arg-type, union-attr]
         assert seen
         for messages, retrieval in seen:
             assert messages == [QUESTION]
@@ -272,9 +272,9 @@ class TestRetrievalSignal:
                 return [NodeWithScore(node=TextNode(text="?"), score=0.2), NodeWithScore(node=TextNode(text="??"))]
 
         hooked, _ = self.hooked(llm, router)
-        synthesizer = get_response_synthesizer(llm=hooked, response_mode="compact")
+        synthesizer = get_response_synthesizer(llm=hooked, response_mode="compact")  # type: ignore[arg-type]
         RetrieverQueryEngine(Unsure(), synthesizer).query(QUESTION)
-        assert len(llm.strong.seen) == 1
+        assert len(fake(llm.strong).seen) == 1
 
     def test_a_later_chat_knows_nothing_of_it(self, llm: RouteLLM, router: ScriptedRouter) -> None:
         hooked, seen = self.hooked(llm, router)
@@ -287,7 +287,7 @@ class TestRetrievalSignal:
 
     def test_a_failed_query_leaves_nothing_behind(self, llm: RouteLLM, router: ScriptedRouter) -> None:
         hooked, seen = self.hooked(llm, router)
-        llm.weak.reply_next(RuntimeError("down"))
+        fake(llm.weak).reply_next(RuntimeError("down"))
         with pytest.raises(RuntimeError, match="down"):
             engine(hooked, ResponseMode.TREE_SUMMARIZE).query(QUESTION)
         hooked.chat([ChatMessage(content=f"{QUESTION} Why?")])
@@ -424,7 +424,7 @@ class TestChatEngines:
         assert await self.talk(chat_engine, way, self.SECOND) == f"weak: {self.SECOND}"
         assert router.prompts == [self.FIRST, self.SECOND]
         assert [d["model"] for d in events.decisions] == ["strong", "weak"]
-        assert "routellm" not in str([m.additional_kwargs for m in llm.weak.seen[0].messages])
+        assert "routellm" not in str([m.additional_kwargs for m in fake(llm.weak).seen[0].messages])
 
     @pytest.mark.parametrize("way", ["chat", "achat", "stream_chat", "astream_chat"])
     async def test_context(self, way: str, llm: RouteLLM, router: ScriptedRouter) -> None:
@@ -439,7 +439,7 @@ class TestChatEngines:
         Settings.llm = llm
         chat_engine = CondensePlusContextChatEngine.from_defaults(retriever=Passages(), llm=llm, memory=memory())
         assert (await self.talk(chat_engine, way, self.FIRST)).startswith("strong:")
-        llm.weak.reply_next("p=0.3 Who paid for the bridge?")
+        fake(llm.weak).reply_next("p=0.3 Who paid for the bridge?")
         await self.talk(chat_engine, way, self.SECOND)
         # to rewrite it is as hard as what the person asked; then what it became is answered
         asked = list(dict.fromkeys(router.prompts))
@@ -450,11 +450,11 @@ class TestChatEngines:
     @pytest.mark.parametrize("way", ["chat", "achat", "stream_chat", "astream_chat"])
     async def test_condense_question(self, way: str, llm: RouteLLM, router: ScriptedRouter) -> None:
         Settings.llm = llm
-        synthesizer = get_response_synthesizer(llm=llm, response_mode="compact", streaming="stream" in way)
+        synthesizer = get_response_synthesizer(llm=llm, response_mode="compact", streaming="stream" in way)  # type: ignore[arg-type]
         query_engine = RetrieverQueryEngine(Passages(), synthesizer)
         chat_engine = CondenseQuestionChatEngine.from_defaults(query_engine=query_engine, llm=llm, memory=memory())
         await self.talk(chat_engine, way, self.FIRST)
-        llm.weak.reply_next("p=0.3 Who paid for the bridge?")
+        fake(llm.weak).reply_next("p=0.3 Who paid for the bridge?")
         await self.talk(chat_engine, way, self.SECOND)
         assert set(router.prompts) <= {self.FIRST, self.SECOND, "p=0.3 Who paid for the bridge?"}
         assert self.SECOND in router.prompts
@@ -484,10 +484,10 @@ class TestDecisionsOnAnswers:
         asked = engine(llm, mode)
         for question in (QUESTION, "p=0.9 Why does it not fall down?"):
             response = asked.query(question) if way == "query" else await asked.aquery(question)
-            assert response.metadata["routellm"] == events.decisions[-1]
+            assert response.metadata["routellm"] == events.decisions[-1]  # type: ignore[index]
             assert routing_decision(response) == RoutingDecision.from_dict(events.decisions[-1])
             if mode == ResponseMode.COMPACT:
-                assert len(response.metadata) > 1  # what LlamaIndex tells of the nodes is still there
+                assert len(response.metadata) > 1  # type: ignore[arg-type]  # what LlamaIndex tells of the nodes is still there
 
     @pytest.mark.parametrize("mode", STREAMED, ids=lambda mode: mode.value)
     @pytest.mark.parametrize("way", ["query", "aquery"])
@@ -497,14 +497,14 @@ class TestDecisionsOnAnswers:
     ) -> None:
         safe = RouteLLM(strong=llm.strong, weak=llm.weak, router=router, threshold=0.5, failover=failover)
         if failover:
-            llm.weak.reply_next(SurvivableError("down"))
+            fake(llm.weak).reply_next(SurvivableError("down"))
         asked = engine(safe, mode, streaming=True)
         if way == "query":
             response = asked.query(QUESTION)
-            assert "".join(response.response_gen)
+            assert "".join(response.response_gen)  # type: ignore[arg-type, union-attr]
         else:
             response = await asked.aquery(QUESTION)
-            assert "".join([token async for token in response.response_gen])
+            assert "".join([token async for token in response.response_gen])  # type: ignore[union-attr]
         decision = routing_decision(response)
         assert decision == RoutingDecision.from_dict(events.decisions[-1])
         # a later call is not of this response
@@ -521,7 +521,7 @@ class TestDecisionsOnAnswers:
                 return llm.complete(f"{query_str} {answers[0]}").text
 
         response = Outer().query(QUESTION)
-        assert [routing_decision(a).model for a in (response, *answers)] == ["weak", "strong"]
+        assert [routing_decision(a).model for a in (response, *answers)] == ["weak", "strong"]  # type: ignore[union-attr]
 
     def test_without_a_routed_model_there_is_nothing_to_tell(self, llm: RouteLLM) -> None:
         response = RetrieverQueryEngine(Passages(), get_response_synthesizer(llm=llm.weak)).query(QUESTION)
@@ -583,14 +583,14 @@ class TestWholeEngines:
         Settings.embed_model = MockEmbedding(embed_dim=4)
         index = VectorStoreIndex.from_documents([Document(text=p) for p in PASSAGES])
         assert str(index.as_query_engine().query(QUESTION)).startswith("weak:")
-        assert str(index.as_chat_engine(chat_mode="context", memory=memory()).chat("p=0.8 Why?")).startswith("strong:")
+        assert str(index.as_chat_engine(chat_mode="context", memory=memory()).chat("p=0.8 Why?")).startswith("strong:")  # type: ignore[arg-type]
         assert set(router.prompts) == {QUESTION, "p=0.8 Why?"}
 
     @pytest.mark.parametrize("use_async", [False, True])
     def test_sub_questions(self, use_async: bool, llm: RouteLLM, router: ScriptedRouter) -> None:
         Settings.llm = llm
         parts = [{"sub_question": q, "tool_name": "bridge"} for q in ("p=0.8 Why steel?", "p=0.1 When?")]
-        llm.strong.reply_next(f"```json\n{json.dumps({'items': parts})}\n```")
+        fake(llm.strong).reply_next(f"```json\n{json.dumps({'items': parts})}\n```")
         tool = QueryEngineTool.from_defaults(engine(llm, ResponseMode.COMPACT), name="bridge", description="A bridge")
         asked = SubQuestionQueryEngine.from_defaults(
             query_engine_tools=[tool],
@@ -602,4 +602,4 @@ class TestWholeEngines:
         question = "p=0.9 Compare the materials."
         assert str(asked.query(question)).startswith("strong:")
         assert set(router.prompts) == {question, "p=0.8 Why steel?", "p=0.1 When?"}
-        assert len(llm.weak.seen) >= 1
+        assert len(fake(llm.weak).seen) >= 1

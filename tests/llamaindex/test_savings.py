@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from llamaindex_routellm import RouteLLM, SavingsEventHandler, routing_decision
 from routellm_core import ConfigurationError, LimitError, Price, SpendLimit, TrafficLog
-from tests.support.fakes_llamaindex import FakeLLM, Reply, SurvivableError
+from tests.support.fakes_llamaindex import FakeLLM, Reply, SurvivableError, fake
 from tests.support.routers import ScriptedRouter
 
 EASY, HARD = "p=0.1 When?", "p=0.9 Why?"
@@ -63,12 +63,12 @@ def ask_streamed_prompt(llm: RouteLLM) -> None:
 
 
 def ask_object(llm: RouteLLM) -> None:
-    llm.weak.reply_next(Reply(tools=[("Sum", {"value": 1})]))
+    fake(llm.weak).reply_next(Reply(tools=[("Sum", {"value": 1})]))
     llm.as_structured_llm(Sum).chat([ChatMessage(content=EASY)])
 
 
 def ask_tools(llm: RouteLLM) -> None:
-    llm.weak.reply_next(Reply(tools=[("add", {"a": 1, "b": 2})]))
+    fake(llm.weak).reply_next(Reply(tools=[("add", {"a": 1, "b": 2})]))
     llm.predict_and_call([FunctionTool.from_defaults(lambda a, b: a + b, name="add", description="x")], EASY)
 
 
@@ -95,7 +95,7 @@ def test_a_model_that_completes_through_its_chat_counts_once(
             answer = self.chat([ChatMessage(content=prompt)])
             return CompletionResponse(text=answer.message.content or "", raw=answer.raw)
 
-    llm = RouteLLM(strong=strong, weak=Chatty("weak"), router=router, threshold=0.5)
+    llm = RouteLLM(strong=strong, weak=Chatty("weak"), router=router, threshold=0.5)  # type: ignore[arg-type, call-arg]
     llm.complete(EASY)
     llm.complete(EASY)
     assert savings.summary().weak.calls == 2
@@ -111,7 +111,7 @@ def test_answers_that_share_their_raw_form_all_count(
         def _raw(self, reply: Reply) -> dict[str, Any]:
             return raw
 
-    llm = RouteLLM(strong=strong, weak=Canned("weak"), router=router, threshold=0.5)
+    llm = RouteLLM(strong=strong, weak=Canned("weak"), router=router, threshold=0.5)  # type: ignore[arg-type, call-arg]
     for _ in range(3):
         llm.chat([ChatMessage(content=EASY)])
         llm.complete(EASY)
@@ -148,7 +148,7 @@ def test_a_failover_counts_for_the_side_that_answered(
 
 
 def test_unreported_usage_and_models_that_are_not_routed(llm: RouteLLM, savings: SavingsEventHandler) -> None:
-    llm.weak.reply_next(Reply("x", usage=None))
+    fake(llm.weak).reply_next(Reply("x", usage=None))
     llm.chat([ChatMessage(content=EASY)])
     llm.weak.chat([ChatMessage(content="direct")])
     summary = savings.summary()
@@ -160,7 +160,7 @@ def test_a_raw_answer_of_another_form(strong: FakeLLM, router: ScriptedRouter, s
         def _raw(self, reply: Reply) -> Any:
             return 42
 
-    RouteLLM(strong=strong, weak=Odd("weak"), router=router, threshold=0.5).complete(EASY)
+    RouteLLM(strong=strong, weak=Odd("weak"), router=router, threshold=0.5).complete(EASY)  # type: ignore[arg-type, call-arg]
     assert savings.summary().weak.without_usage == 1
 
 
@@ -228,5 +228,5 @@ def test_a_model_whose_methods_call_one_another_is_counted_once(
         logged = database.summary().sides["weak"].input_tokens
     assert usage.calls == 2
     if reports:
-        assert [decision.cost for decision in decisions] == [1.0, 1.0]
+        assert [decision.cost for decision in decisions] == [1.0, 1.0]  # type: ignore[union-attr]
         assert (usage.input_tokens, logged, limit.spending()) == (2_000_000, 2_000_000, 2.0)

@@ -46,7 +46,7 @@ class TestHandles:
     def test_what_a_model_keeps_of_a_call_stays_with_it(
         self, manager: CallbackManager, counter: TokenCountingHandler
     ) -> None:
-        model = Stateful("m")
+        model = Stateful("m")  # type: ignore[arg-type, call-arg]
         under_manager(model, manager).chat([ChatMessage(content="x")])
         client, cached = model._client, model.__dict__["cached"]
         under_manager(model, CallbackManager([counter])).chat([ChatMessage(content="y")])
@@ -57,14 +57,14 @@ class TestHandles:
         assert under_manager(model, manager).calls == 7  # type: ignore[attr-defined]
 
     def test_is_of_the_models_class_by_every_name(self, manager: CallbackManager, spans: SpanRecorder) -> None:
-        model = Stateful("m")
+        model = Stateful("m")  # type: ignore[arg-type, call-arg]
         handle = under_manager(model, manager)
         assert handle is not model
         assert isinstance(handle, Stateful)
         assert isinstance(handle, LLM)
         assert type(handle).__name__ == type(handle).__qualname__ == "Stateful"
         assert type(handle).__module__ == __name__
-        assert type(under_manager(Stateful("n"), manager)) is type(handle)
+        assert type(under_manager(Stateful("n"), manager)) is type(handle)  # type: ignore[arg-type, call-arg]
         assert handle.to_dict() == model.to_dict()
         assert handle.model_dump() == model.model_dump()
         assert handle.metadata == model.metadata
@@ -101,7 +101,7 @@ class TestHandles:
             def __del__(self) -> None:
                 closed.append(self.name)
 
-        model = Closing("m")
+        model = Closing("m")  # type: ignore[arg-type, call-arg]
         under_manager(model, manager).chat([ChatMessage(content="x")])
         gc.collect()
         assert closed == []
@@ -112,7 +112,7 @@ class TestHandles:
     def test_a_routed_model_is_seen_under_its_own_name(
         self, manager: CallbackManager, spans: SpanRecorder, events: Recorder, router: ScriptedRouter
     ) -> None:
-        llm = RouteLLM(strong=FakeLLM("s"), weak=Stateful("w"), router=router, threshold=0.5, callback_manager=manager)
+        llm = RouteLLM(strong=FakeLLM("s"), weak=Stateful("w"), router=router, threshold=0.5, callback_manager=manager)  # type: ignore[arg-type, call-arg]
         llm.chat([ChatMessage(content=EASY)])
         assert spans.names == ["RouteLLM.chat", "Stateful.chat"]
         assert events.count("LLMChatEndEvent") == 1
@@ -144,7 +144,7 @@ class TestMetadata:
     async def test_a_side_that_cannot_say_what_it_is_does_not_stop_a_call(
         self, side: str, text: str, router: ScriptedRouter, events: Recorder
     ) -> None:
-        models = {name: Down(name) if name == side else FakeLLM(name) for name in ("strong", "weak")}
+        models = {name: Down(name) if name == side else FakeLLM(name) for name in ("strong", "weak")}  # type: ignore[arg-type, call-arg]
         llm = RouteLLM(**models, router=router, threshold=0.5)  # type: ignore[arg-type]
         chosen = "weak" if text == EASY else "strong"
         for answer in (lambda: llm.complete(text), lambda: llm.chat([ChatMessage(content=text)])):
@@ -156,28 +156,28 @@ class TestMetadata:
         assert [d["model"] for d in events.decisions] == [chosen] * 2
 
     def test_with_failover_the_other_answers(self, router: ScriptedRouter, events: Recorder) -> None:
-        llm = RouteLLM(strong=FakeLLM("s"), weak=Down("w"), router=router, threshold=0.5, failover=True)
+        llm = RouteLLM(strong=FakeLLM("s"), weak=Down("w"), router=router, threshold=0.5, failover=True)  # type: ignore[arg-type, call-arg]
         decision = routing_decision(llm.complete(EASY))
         assert decision is not None
         assert (decision.model, decision.failover, decision.detail) == ("strong", "weak", "ConnectionError")
 
     @pytest.mark.parametrize("side", ["strong", "weak"])
     def test_metadata_is_the_other_sides(self, side: str, router: ScriptedRouter) -> None:
-        models = {name: Down(name) if name == side else FakeLLM(name, window=9000) for name in ("strong", "weak")}
+        models = {name: Down(name) if name == side else FakeLLM(name, window=9000) for name in ("strong", "weak")}  # type: ignore[arg-type, call-arg]
         llm = RouteLLM(**models, router=router, threshold=0.5)  # type: ignore[arg-type]
         found = llm.metadata
         assert (found.context_window, found.num_output, found.is_chat_model) == (9000, 256, True)
         assert f"{side}=qwen3:1b" in found.model_name
 
     def test_where_neither_can_say_the_error_is_a_models(self, router: ScriptedRouter) -> None:
-        llm = RouteLLM(strong=Down("s"), weak=Down("w"), router=router, threshold=0.5)
+        llm = RouteLLM(strong=Down("s"), weak=Down("w"), router=router, threshold=0.5)  # type: ignore[arg-type, call-arg]
         with pytest.raises(ConnectionError, match="no server"):
             _ = llm.metadata
 
     def test_a_failure_is_remembered_for_a_while(self, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch) -> None:
         now = [1000.0]
         monkeypatch.setattr("llamaindex_routellm.side.time.monotonic", lambda: now[0])
-        weak = Down("w")
+        weak = Down("w")  # type: ignore[arg-type, call-arg]
         llm = RouteLLM(strong=FakeLLM("s"), weak=weak, router=router, threshold=0.5)
         for _ in range(3):
             llm.complete(HARD)
@@ -200,7 +200,7 @@ class TestMetadata:
                 released.wait()
                 return super().metadata
 
-        released, weak = threading.Event(), Hangs("w")
+        released, weak = threading.Event(), Hangs("w")  # type: ignore[arg-type, call-arg]
         monkeypatch.setattr("llamaindex_routellm.side._PATIENCE", 0.05)
         llm = RouteLLM(strong=FakeLLM("s"), weak=weak, router=router, threshold=0.5)
         try:
@@ -254,7 +254,7 @@ ROOMS = [
 class TestRoom:
     @pytest.mark.parametrize(("strong", "weak"), ROOMS)
     def test_what_is_promised_is_in_both(self, strong: Any, weak: Any) -> None:
-        sides = [SideMetadata(Says(says=metadata(*stated))) for stated in (strong, weak)]
+        sides = [SideMetadata(Says(says=metadata(*stated))) for stated in (strong, weak)]  # type: ignore[call-arg]
         joint = joint_metadata(*sides)
         assert joint is not None
         promised = joint.context_window - joint.num_output
@@ -266,7 +266,7 @@ class TestRoom:
         assert joint.context_window == min(windows, default=3900)
 
     def test_no_more_than_needed_is_held_back(self) -> None:
-        sides = [SideMetadata(Says(says=metadata(*stated))) for stated in ((128_000, 16_384), (16_000, 1000))]
+        sides = [SideMetadata(Says(says=metadata(*stated))) for stated in ((128_000, 16_384), (16_000, 1000))]  # type: ignore[call-arg]
         joint = joint_metadata(*sides)
         assert joint is not None
         assert (joint.context_window, joint.num_output) == (16_000, 1000)

@@ -234,7 +234,7 @@ class TestPickles:
                 r"route_on=.*<lambda> cannot be pickled: define the function at the top",
             ),
             ({"router": Locked()}, "router='scripted' cannot be pickled: make the model in the process"),
-            ({"weak": Unpicklable("w")}, "weak=Unpicklable cannot be pickled"),
+            ({"weak": Unpicklable("w")}, "weak=Unpicklable cannot be pickled"),  # type: ignore[arg-type, call-arg]
         ],
         ids=["a lambda", "a router with a lock", "a model"],
     )

@@ -90,7 +90,7 @@ def test_win_rates_are_those_of_the_battles_in_memory(kind: Any) -> None:
 def test_a_knn_router_votes_by_outcomes_in_the_store() -> None:
     store = SimpleVectorStore()
     store_records(outcomes(200), store, Words())
-    pair = {"strong": "large", "weak": "small"}
+    pair: dict[str, Any] = {"strong": "large", "weak": "small"}
     router = KNNRouter.from_store(VectorStoreBattles(store, Words()), **pair)
     wanted = KNNRouter.from_store(ExactStore(outcomes(200)), **pair).win_rates(PROMPTS)
     assert router.win_rates(PROMPTS) == pytest.approx(wanted, abs=1e-6)

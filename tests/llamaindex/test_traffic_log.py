@@ -189,7 +189,7 @@ def test_failures_are_written_down(log: Log) -> None:
     left = routed(log=log, shadow=1.0)
     stream = left.stream_complete(WEAK)
     next(iter(stream))
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     errors = [{side: answer.error for side, answer in outcome.answers.items()} for outcome in log.outcomes()]
     assert errors == [
         {"weak": None, "strong": "TimeoutError"}, {"weak": "TimeoutError"}, {"weak": "TimeoutError"},

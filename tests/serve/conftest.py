@@ -44,7 +44,7 @@ class Start:
         app = create_app(
             {"model": "big", "url": strong.base_url, "key": "sk-strong"},
             {"model": "small", "url": weak.base_url, "key": "sk-weak"},
-            **({} if "policy" in options else {"router": router or ScriptedRouter()}),
+            **({} if "policy" in options else {"router": router or ScriptedRouter()}),  # type: ignore[arg-type]
             **options,
         )
         return Place(self._stack.enter_context(serving(app)), app, strong, weak)

@@ -100,7 +100,7 @@ def test_ten_thousand_mutated_requests(start):
         scope = {
             "type": "http", "method": "POST", "path": rng.choice(PATHS), "headers": headers, "query_string": b"",
         }  # fmt: skip
-        scope["raw_path"] = scope["path"].encode()
+        scope["raw_path"] = scope["path"].encode()  # type: ignore[attr-defined]
         await place.app(scope, receive, send)
         status = sent[0]["status"]
         seen[status] = seen.get(status, 0) + 1

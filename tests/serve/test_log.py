@@ -26,7 +26,7 @@ def log(tmp_path):
 def test_a_call_is_logged_under_the_id_that_its_header_tells(start, log, stream):
     place = start(log=log)
     more = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
-    reply = post(place.origin, PATH, chat(HARD, **more), {"x-routellm-conversation": "c"})
+    reply = post(place.origin, PATH, chat(HARD, **more), {"x-routellm-conversation": "c"})  # type: ignore[arg-type]
     log.feedback(reply.header("x-routellm-decision-id"), 1.0)
     with log.database() as database:
         (call,) = database.calls()

@@ -133,7 +133,8 @@ def test_an_image_that_weak_cannot_see_goes_to_strong(start):
     place = start(weak_profile={"image_inputs": False})
     with openai.OpenAI(base_url=place.url, api_key="x", max_retries=0) as client:
         raw = client.chat.completions.with_raw_response.create(
-            model="routellm", messages=[{"role": "user", "content": [{"type": "text", "text": EASY}, IMAGE]}]
+            model="routellm",
+            messages=[{"role": "user", "content": [{"type": "text", "text": EASY}, IMAGE]}],  # type: ignore[list-item, misc]
         )
     assert (raw.headers["x-routellm-reason"], raw.headers["x-routellm-detail"]) == ("capability", "image_inputs")
 
@@ -143,7 +144,7 @@ def test_errors_come_back_with_status_and_headers(client, place):
     with pytest.raises(openai.RateLimitError) as refused:
         client.chat.completions.create(**chat(HARD))
     assert refused.value.response.headers["retry-after"] == "7"
-    assert refused.value.body["message"] == "slow down"
+    assert refused.value.body["message"] == "slow down"  # type: ignore[index]
     with pytest.raises(openai.NotFoundError) as unknown:
         client.chat.completions.create(**chat(HARD, model="gpt-9"))
     assert unknown.value.code == "model_not_found"

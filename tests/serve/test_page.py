@@ -40,5 +40,5 @@ def test_the_settings_of_the_page_are_read():
 
 def test_the_share_of_the_authors_threshold_is_as_the_page_says():
     controller = Controller(routers=["mf"], strong_model="s", weak_model="w")
-    share = controller.routers["mf"].calibration.strong_fraction(threshold=0.11593)
+    share = controller.routers["mf"].calibration.strong_fraction(threshold=0.11593)  # type: ignore[union-attr]
     assert f"about {share:.0%}".replace("%", " %") in PAGE

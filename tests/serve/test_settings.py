@@ -57,7 +57,7 @@ def test_a_file_describes_a_server(tmp_path):
     assert app.policy.strong_fraction == 0.3
     assert [type(limit) for limit in app.policy.limits] == [SpendLimit, ShareLimit]
     assert app.routing.failover
-    assert app.routing.sticky.key == "conversation"
+    assert app.routing.sticky.key == "conversation"  # type: ignore[union-attr]
     assert app.routing.weak_profile == {"image_inputs": False}
     assert "sk-1" not in repr(app.upstreams["strong"])
 

@@ -227,7 +227,7 @@ def test_a_file_of_settings(tmp_path):
     assert app.upstreams["top"].key == "sk-1"
     assert [level.policy.strong_fraction for level in app.levels.routings] == [0.1, 0.3]
     assert app.levels[1].policy.threshold == pytest.approx(0.6, abs=0.01)
-    assert app.policy.limits[0].prices["weak"] == Price(2, 4)
+    assert app.policy.limits[0].prices["weak"] == Price(2, 4)  # type: ignore[attr-defined]
 
 
 def test_tiers_on_the_command_line():
@@ -285,6 +285,6 @@ def test_answers_that_levels_refuse_are_in_the_log_one_by_one(start, tmp_path, s
             cost = sum(each[model] for model in models)
             assert call.cost == pytest.approx(cost)
             for by in ("side", "model", "user", "day"):
-                assert sum(total.cost for total in database.totals(by)) == pytest.approx(cost)
+                assert sum(total.cost for total in database.totals(by)) == pytest.approx(cost)  # type: ignore[misc]
             assert sum(side.cost or 0.0 for side in database.summary().sides.values()) == pytest.approx(cost)
             assert {total.key: (total.answers, total.refused) for total in database.totals("model")} == models

@@ -42,7 +42,7 @@ def battles(n: int = 400, seed: int = 0) -> list[Battle]:
         x, y = map(float, prompt.split()[:2])
         edge = (b - a) * (0.6 + x) + 0.4 * y + rng.normal(scale=0.5)
         winner = "tie" if abs(edge) < 0.2 else "model_a" if edge > 0 else "model_b"
-        out.append(Battle(prompt=prompt, model_a=MODELS[a], model_b=MODELS[b], winner=winner))
+        out.append(Battle(prompt=prompt, model_a=MODELS[a], model_b=MODELS[b], winner=winner))  # type: ignore[arg-type]
     return out
 
 

@@ -197,6 +197,7 @@ class ScriptedChatModel(BaseChatModel):
             raise reply
         prompt = next((m.text for m in reversed(messages) if m.type == "human"), "")
         calls: list[ToolCall] = []
+        text: str
         if isinstance(reply, AIMessage):
             text, calls = reply.text, reply.tool_calls
         elif reply is not None:
@@ -246,7 +247,7 @@ class ScriptedChatModel(BaseChatModel):
 
 
 def _chunk(text: str, call: ToolCallChunk | None = None) -> ChatGenerationChunk:
-    return ChatGenerationChunk(message=AIMessageChunk(text, tool_call_chunks=[call] if call else []))
+    return ChatGenerationChunk(message=AIMessageChunk(content=text, tool_call_chunks=[call] if call else []))
 
 
 def _tool_call(tools: list[dict[str, Any]], choice: Any, prompt: str) -> ToolCall:

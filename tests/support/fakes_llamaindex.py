@@ -22,7 +22,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
-from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.llms.llm import LLM, ToolSelection
 from pydantic import PrivateAttr
 
 
@@ -308,3 +308,9 @@ def _user(text: str) -> ChatMessage:
 
 def _completion(response: ChatResponse) -> CompletionResponse:
     return CompletionResponse(text=response.message.content or "", delta=response.delta, raw=response.raw)
+
+
+def fake(model: LLM) -> FakeLLM:
+    """A side of a routed model as the fake that it is, which types cannot know."""
+    assert isinstance(model, FakeLLM)
+    return model

@@ -116,9 +116,9 @@ class OpenAIServer(LoopbackServer):
             # As the service does: name first, then the arguments in pieces.
             function = call["function"]
             deltas.append(
-                {"tool_calls": [{**call, "index": i, "function": {"name": function["name"], "arguments": ""}}]}
+                {"tool_calls": [{**call, "index": i, "function": {"name": function["name"], "arguments": ""}}]}  # type: ignore[index]
             )
-            deltas += [{"tool_calls": [{"index": i, "function": {"arguments": t}}]} for t in _halves(function)]
+            deltas += [{"tool_calls": [{"index": i, "function": {"arguments": t}}]} for t in _halves(function)]  # type: ignore[arg-type]
         choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
         choices.append({"index": 0, "delta": {}, "finish_reason": reason})
         head["object"] = "chat.completion.chunk"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class ScriptedRouter(Router):
         error: Raised by every call.
     """
 
-    name: ClassVar[str] = "scripted"
+    name = "scripted"
 
     def __init__(self, default: float = 0.5, *, error: Exception | None = None) -> None:
         self.default = default

@@ -97,7 +97,7 @@ def published_bert(path: Path) -> Path:
         sep_token="</s>", pad_token="<pad>", unk_token="<unk>", mask_token="<mask>",
     )  # fmt: skip
     torch.manual_seed(0)
-    config = XLMRobertaConfig(
+    config = XLMRobertaConfig(  # type: ignore[call-arg]
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
         max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5, initializer_range=0.25, num_labels=3,
     )  # fmt: skip
@@ -142,7 +142,7 @@ def published_causal_llm(path: Path) -> Path:
     model = LlamaForCausalLM(config)
     with torch.no_grad():
         model.lm_head.weight[-5:] *= 2.0
-    model.to(torch.bfloat16).save_pretrained(path)
+    model.to(torch.bfloat16).save_pretrained(path)  # type: ignore[arg-type]
     tokenizer.save_pretrained(path)
     (path / "system_ft_v5.txt").write_text(system, encoding="utf-8")
     (path / "classifier_ft_v5.txt").write_text(template, encoding="utf-8")

@@ -221,7 +221,7 @@ def google_refusal(body: Body) -> str | None:
 def _google_mismatch(body: Body) -> str | None:
     if importlib.util.find_spec("google.genai") is None:
         return None
-    types = import_module("google.genai.types")
+    types: Any = import_module("google.genai.types")
     fields = {
         "contents": list[types.Content],
         "systemInstruction": types.Content,

@@ -46,11 +46,11 @@ def router(monkeypatch):
 
     class Watched(ScriptedRouter):
         def _win_rates(self, prompts):
-            self.before(prompts)
+            self.before(prompts)  # type: ignore[attr-defined]
             return super()._win_rates(prompts)
 
     found = Watched()
-    found.before = lambda prompts: None
+    found.before = lambda prompts: None  # type: ignore[attr-defined]
     monkeypatch.setattr(module, "_BATCH", 100)
     monkeypatch.setattr("routellm_core.routers.load_router", lambda *a, **k: found)
     return found

@@ -23,7 +23,7 @@ def run(*args, error=None):
     result = CliRunner().invoke(app, [str(a) for a in args])
     if error is not None:
         with pytest.raises(error) as caught:
-            raise result.exception
+            raise result.exception  # type: ignore[misc]
         return "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -239,10 +239,10 @@ def test_a_table_with_a_column_for_the_check(tmp_path):
 @needs_data
 def test_the_table_of_the_docs_is_what_the_command_prints(tmp_path):
     page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    command, block = re.search(r"\$ routellm (evaluate [^\n]*mmlu_pro[^\n]*)\n(.*?)```", page, re.DOTALL).groups()
+    command, block = re.search(r"\$ routellm (evaluate [^\n]*mmlu_pro[^\n]*)\n(.*?)```", page, re.DOTALL).groups()  # type: ignore[union-attr]
     args = command.split()[1:]
-    args[args.index("mmlu_pro.jsonl.gz")] = DATA / "outcomes" / "mmlu_pro.jsonl.gz"
-    args[args.index("docs/mmlu_pro_prices.json")] = ROOT / "docs" / "mmlu_pro_prices.json"
+    args[args.index("mmlu_pro.jsonl.gz")] = DATA / "outcomes" / "mmlu_pro.jsonl.gz"  # type: ignore[call-overload]
+    args[args.index("docs/mmlu_pro_prices.json")] = ROOT / "docs" / "mmlu_pro_prices.json"  # type: ignore[call-overload]
     shown = [line.rstrip() for line in run(*args, "--out", tmp_path).splitlines()]
     assert shown[:-1] == block.splitlines()
     assert shown[-1].startswith("written: ")

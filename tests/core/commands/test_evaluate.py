@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def run(*args, error=None):
     result = CliRunner().invoke(app, [str(a) for a in args])
     if error is not None:
         with pytest.raises(error) as caught:
-            raise result.exception
+            raise result.exception  # type: ignore[misc]
         return str(caught.value)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -489,7 +490,7 @@ def test_explain_shows_the_nearest_outcomes(tmp_path):
 
     embedder = bundled_embedder()
     prompts = ["Prove that 2 is prime.", "hi"]
-    pair = {"models": ["big", "small"], "strong": "big", "weak": "small"}
+    pair: dict[str, Any] = {"models": ["big", "small"], "strong": "big", "weak": "small"}
     KNNRouter(embedder.embed(prompts), [[1.0, 0.25], [0.0, 1.0]], **pair, embedder=embedder).save_pretrained(tmp_path)
     shown = " ".join(run("explain", "hi", "-r", str(tmp_path)).stdout.split())
     assert "similarity strong scored weak scored speaks for 1.000 0 1 weak" in shown

@@ -37,7 +37,7 @@ def test_the_rank_in_few_prompts_is_told_as_a_count_with_what_it_leaves_open(sho
         shown([0.1, 0.2, 0.3, 0.7, 0.8]),
     )
     exact = np.quantile(np.random.default_rng(9).beta(3.5, 2.5, 1_000_000), [0.025, 0.975])
-    assert np.array(found.groups(), dtype=float) / 100 == pytest.approx(exact, abs=0.02)
+    assert np.array(found.groups(), dtype=float) / 100 == pytest.approx(exact, abs=0.02)  # type: ignore[union-attr]
     assert "higher than 1 of 1 calibration prompts" in shown([0.1])
     assert "higher than 0 of 2 calibration prompts" in shown([0.6, 0.6])  # equal is not higher
     assert "higher" not in shown(None)
@@ -64,6 +64,6 @@ def test_features_are_told_as_summands_of_the_logit():
     assert "summands of the win rate's logit" in text
     assert "share of the logit" not in text
     found = json.loads(CliRunner().invoke(app, ["Prove that 2 is prime.", "--json", "--top", "999"]).stdout)
-    constant = load_router().head.vector[-1]
+    constant = load_router().head.vector[-1]  # type: ignore[attr-defined]
     logit = np.log(found["win_rate"] / (1 - found["win_rate"]))
     assert constant + sum(f["logit"] for f in found["features"]) == pytest.approx(logit, abs=1e-4)

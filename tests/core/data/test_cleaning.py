@@ -64,7 +64,7 @@ def test_the_report_keeps_as_many_findings_as_it_is_asked_to() -> None:
 def test_every_kind_of_record_is_cleaned_as_a_stream() -> None:
     seen = 0
 
-    def rows():  # type: ignore[no-untyped-def]
+    def rows():
         nonlocal seen
         for text in TEXTS:
             seen += 1

@@ -45,8 +45,8 @@ def write_csv(path: Path, rows: Any) -> Path:
 
 
 def write_parquet(path: Path, rows: Any) -> Path:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), path.with_suffix(".parquet"))

@@ -80,9 +80,9 @@ def test_a_broken_row_of_a_foreign_form_is_one_for_every_reader(tmp_path: Path) 
     path = put(tmp_path / "a.jsonl", [ARENA[0], {**ARENA[1], "winner_tie": 0}, {**ARENA[1], "prompt": "no list"}])
     for read in (read_preferences, read_prompts):
         with pytest.raises(DataError, match=r"a\.jsonl, line 2: fields winner_model_a, .* exactly one"):
-            list(read(path))  # type: ignore[operator]
+            list(read(path))
         skipped = SkippedRows()
-        assert len(list(read(path, skip_bad=skipped))) == 1  # type: ignore[operator]
+        assert len(list(read(path, skip_bad=skipped))) == 1
         assert skipped.count == 2
 
 
@@ -184,8 +184,8 @@ def test_the_only_object_of_a_file_may_hold_the_rows(tmp_path: Path) -> None:
 
 
 def test_the_only_row_of_a_table_is_no_bundle(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     turns = [{"role": "user", "content": "hi"}]
     for name, wanted in (("dialogue", []), ("messages", ["hi"])):

@@ -173,8 +173,8 @@ def test_a_row_without_a_score_of_the_pair_is_left_out_and_the_first_is_named(tm
     path = put(tmp_path / "a.jsonl", [*rows[:2], {"prompt": "ragged", "scores": {"big": 1, "small": None}}, rows[2]])
     for pair in ({}, {"strong": "big", "weak": "small"}):
         skipped = SkippedRows()
-        found = load_outcomes(path, **pair, skip_bad=skipped)
-        assert found.prompts == load_outcomes(path, **pair).prompts == QUESTIONS
+        found = load_outcomes(path, **pair, skip_bad=skipped)  # type: ignore[arg-type]
+        assert found.prompts == load_outcomes(path, **pair).prompts == QUESTIONS  # type: ignore[arg-type]
         assert (found.incomplete, found.first_incomplete) == (1, "line 3")
         assert "a.jsonl, line 3: no score of small" in skipped.first[0]
 
@@ -209,7 +209,7 @@ def test_answers_are_joined_to_the_prompts_and_right_answers_of_another_file(tmp
 
 
 def test_braces_in_names_are_no_placeholders(tmp_path: Path) -> None:
-    path = scored(tmp_path / "{0}.jsonl", (1, 0, 1), **{"{x}": 1})
+    path = scored(tmp_path / "{0}.jsonl", (1, 0, 1), **{"{x}": 1})  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"\{0\}\.jsonl: holds scores of one model only, big; fields seen: .*\{x\}"):
         list(read_preferences({"big": path}))
 

@@ -214,7 +214,7 @@ def test_missing_file_and_unknown_format(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         read_prompts(tmp_path / "none.txt")
     with pytest.raises(ConfigurationError, match="format='xml'"):
-        read_prompts(put(tmp_path, "a", ""), format="xml")
+        read_prompts(put(tmp_path, "a", ""), format="xml")  # type: ignore[arg-type]
 
 
 def test_an_empty_file_has_no_prompts(tmp_path):

@@ -81,8 +81,8 @@ def table(rows: Rows, separator: str, end: str = "\r\n", quoting: Any = csv.QUOT
 
 
 def parquet(rows: Rows) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     out = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), out)

@@ -51,7 +51,7 @@ def module(tmp_path, monkeypatch):
 def test_the_names_of_ours(tmp_path):
     assert embedder_from_name("bundled") is bundled_embedder()
     bundled_embedder().save_pretrained(tmp_path)
-    assert embedder_from_name(str(tmp_path)).fingerprint == bundled_embedder().fingerprint
+    assert embedder_from_name(str(tmp_path)).fingerprint == bundled_embedder().fingerprint  # type: ignore[attr-defined]
 
 
 def test_openai_takes_any_model(monkeypatch):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import multiprocessing
 import sqlite3
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,11 +26,11 @@ class Counting:
         self.size = size
         self.calls: list[list[str]] = []
 
-    def embed(self, texts: list[str]) -> np.ndarray:
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
         self.calls.append(list(texts))
         return np.array([[float(len(t))] * self.size for t in texts], dtype=np.float32)
 
-    async def aembed(self, texts: list[str]) -> np.ndarray:
+    async def aembed(self, texts: Sequence[str]) -> np.ndarray:
         return self.embed(texts)
 
 
@@ -70,7 +71,7 @@ def test_openai_vectors_are_keyed_by_model_and_dimensions(tmp_path: Path) -> Non
     one = CachedEmbedder(OpenAIEmbedder(api_key="k", dimensions=8), tmp_path / "c.db")
     two = CachedEmbedder(OpenAIEmbedder(api_key="k", dimensions=9), tmp_path / "c.db")
     assert one.model != two.model
-    assert embedder_config(one) == one.embedder.config()
+    assert embedder_config(one) == one.embedder.config()  # type: ignore[attr-defined]
     assert one.dimension == 8
 
 
@@ -146,14 +147,14 @@ def test_a_path_that_is_no_cache_fails_at_construction(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         CachedEmbedder(Counting(), tmp_path)
     with pytest.raises(ConfigurationError, match="embed"):
-        CachedEmbedder(object(), tmp_path / "c.db")
+        CachedEmbedder(object(), tmp_path / "c.db")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", [np.ones((1, 3)), np.ones((2, 4)), np.full((2, 3), np.nan), None])
 def test_a_wrong_answer_is_refused_and_not_kept(tmp_path: Path, wrong: object) -> None:
     inner = Counting()
     cached = CachedEmbedder(inner, tmp_path / "c.db")
-    inner.embed = lambda texts: wrong  # type: ignore[method-assign]
+    inner.embed = lambda texts: wrong  # type: ignore[assignment, method-assign, return-value]
     with pytest.raises(RouterError):
         cached.embed(["a", "b"])
     fresh = Counting()

@@ -29,7 +29,7 @@ def server() -> Iterator[OpenAIServer]:
 
 
 def embedder(server: OpenAIServer, **options: object) -> OpenAIEmbedder:
-    return OpenAIEmbedder("m", base_url=server.base_url, api_key=KEY, **{"max_retries": 0, "timeout": LIMIT, **options})
+    return OpenAIEmbedder("m", base_url=server.base_url, api_key=KEY, **{"max_retries": 0, "timeout": LIMIT, **options})  # type: ignore[arg-type]
 
 
 def run_both(embed: OpenAIEmbedder, texts: list[str]) -> np.ndarray:
@@ -236,7 +236,7 @@ def test_config_round_trip_holds_no_secret_and_trusts_no_address(
 )
 def test_wrong_options_fail_at_construction(options: dict[str, object], word: str) -> None:
     with pytest.raises(ConfigurationError, match=word):
-        OpenAIEmbedder(**{"api_key": KEY, **options})
+        OpenAIEmbedder(**{"api_key": KEY, **options})  # type: ignore[arg-type]
 
 
 def test_a_missing_key_fails_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:

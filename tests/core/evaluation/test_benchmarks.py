@@ -170,7 +170,7 @@ def test_outcomes_of_many_models_keep_those_of_every_row(tmp_path):
     file = write_lines(tmp_path / "many.jsonl", rows)
     found = load_outcomes(file, strong="x", weak="y")
     assert set(found.scores) == {"x", "y"}
-    rows[1]["scores"]["z"] = 1
+    rows[1]["scores"]["z"] = 1  # type: ignore[index]
     file = write_lines(tmp_path / "many.jsonl", rows)
     with pytest.raises(ConfigurationError, match="3 models: name strong= and weak="):
         load_outcomes(file)

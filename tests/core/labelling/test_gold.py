@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from routellm_core import ConfigurationError, DataError
 from routellm_core.data import AnsweredPrompt, read_answers, read_outcomes, write_records
 from routellm_core.labelling import GoldReport, gold_outcomes, grade
-from routellm_core.labelling.gold import GoldKind, grade_in_detail
+from routellm_core.labelling.gold import grade_in_detail
 from routellm_core.labelling.reading.choices import extract_choice, extract_yes_no, options_in
 from routellm_core.labelling.reading.conclusions import concluding_numbers
 from routellm_core.labelling.reading.dates import Date, dates_in
+from routellm_core.labelling.reading.forms import GoldKind
 from routellm_core.labelling.reading.quantities import quantity_of, written_numbers_in
 from tests.core.labelling import graded_answers
 from tests.core.labelling.graded_answers import KNOWN_DIFFERENCES, Question

@@ -167,5 +167,5 @@ async def test_bad_limits_are_refused(server: OpenAIServer, tmp_path: Path) -> N
     async with model_at(server) as judge:
         for option in ({"concurrency": 0}, {"tries": 0}, {"retries": -1}):
             with pytest.raises(ConfigurationError, match=next(iter(option))):
-                await judge_battles(rows_of(1), judge, strong="big", weak="small", journal=tmp_path / "j", **option)
+                await judge_battles(rows_of(1), judge, strong="big", weak="small", journal=tmp_path / "j", **option)  # type: ignore[arg-type]
     assert server.requests == []

@@ -51,13 +51,13 @@ def test_totals(url):
             "ann": (2, 0, 8.0), "bob": (1, 1, 6.0)
         }  # fmt: skip
         (day,) = database.totals("day")
-        assert (len(day.key), day.cost, day.without_cost) == (10, 14.0, 0)
+        assert (len(day.key), day.cost, day.without_cost) == (10, 14.0, 0)  # type: ignore[arg-type]
         assert sorted((c.user_id, c.cost) for c in database.calls() if c.cost is not None) == [
             ("ann", 3.0), ("ann", 5.0), ("bob", 6.0)
         ]  # fmt: skip
         assert database.totals("side", since=4e9) == []
         with pytest.raises(ConfigurationError, match="by='hour'"):
-            database.totals("hour")
+            database.totals("hour")  # type: ignore[arg-type]
 
 
 def test_a_summary_counts_refused_answers_as_the_totals_by_side_do(url):
@@ -65,7 +65,7 @@ def test_a_summary_counts_refused_answers_as_the_totals_by_side_do(url):
     with TrafficDatabase(url) as database:
         sides = database.summary().sides
         for total in database.totals("side"):
-            side = sides[total.key]
+            side = sides[total.key]  # type: ignore[index]
             assert (side.cost, side.refused) == (total.cost, total.refused)
             assert (side.input_tokens, side.output_tokens) == (total.input_tokens, total.output_tokens)
     shown = CliRunner().invoke(app, ["summary", "--data", url]).output
@@ -95,7 +95,7 @@ def test_what_a_refused_answer_cost_is_no_saving(url):
     filled(url, prices=PRICES)
     with TrafficDatabase(url) as database:
         # always strong: nothing read for the weak call of 5; what was spent on weak answers is lost
-        assert estimated_saving(database.spending(), PRICES).value == -7.0
+        assert estimated_saving(database.spending(), PRICES).value == -7.0  # type: ignore[union-attr]
 
 
 def test_users_are_hashed_where_no_texts_are_stored_and_left_out_on_request(tmp_path):
@@ -107,7 +107,7 @@ def test_users_are_hashed_where_no_texts_are_stored_and_left_out_on_request(tmp_
         assert not users & {"ann", "bob"}
     assert TrafficLog(none, user_key=None).user_key is None
     with pytest.raises(ConfigurationError, match="user_key"):
-        TrafficLog(none, user_key=3)
+        TrafficLog(none, user_key=3)  # type: ignore[arg-type]
 
 
 def test_the_command(url):

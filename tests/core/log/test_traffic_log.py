@@ -80,8 +80,7 @@ def test_a_hostile_batch_costs_no_other_row(log: TrafficLog, url: str) -> None:
 
 def test_a_row_that_only_the_database_refuses_is_dropped_alone(log: TrafficLog, url: str, monkeypatch: Any) -> None:
     from routellm_core.log import traffic_log
-
-    clean = traffic_log.clean
+    from routellm_core.log.cleaning import clean
 
     def lax(table: str, row: Any) -> dict[str, Any]:
         # what the cleaning does not know: a call without a reason, which no column of the table allows
@@ -204,7 +203,7 @@ def test_feedback_and_labels_return_at_once_and_may_come_first(log: TrafficLog, 
         assert [label.strong_score for label in database.labels()] == [1.0]
     for wrong in ({"score": 1.5}, {"score": True}, {"score": 1.0, "side": "left"}, {"score": 1.0, "key": ""}):
         with pytest.raises(ConfigurationError):
-            log.feedback(made.id, **wrong)  # type: ignore[arg-type]
+            log.feedback(made.id, **wrong)
     with pytest.raises(ConfigurationError):
         log.label(made.id, strong=2, weak=0)
 

@@ -127,7 +127,7 @@ def test_one_answer_whatever_the_check_does(way, failover, check, accepted, deta
     assert settled == [route.decision]
     assert (route.decision.escalated, route.decision.failover) == (not accepted, None)
     assert route.decision.detail == detail
-    assert [(kind, spent.side) for kind, spent in route.cost.discarded] == ([] if accepted else [("refused", "weak")])
+    assert [(kind, spent.side) for kind, spent in route.cost.discarded] == ([] if accepted else [("refused", "weak")])  # type: ignore[union-attr]
     if "stream" in way:
         assert call.closed == call.asked
 
@@ -180,7 +180,7 @@ def test_a_band_checks_what_lies_in_it(win_rate, checked):
     reason = "error" if win_rate is None else "win_rate"
     call = Call()
     walk(
-        route_of(lambda answer: False, RoutingDecision("weak", win_rate, 0.5, "r", reason), band=(0.2, 0.4)),
+        route_of(lambda answer: False, RoutingDecision("weak", win_rate, 0.5, "r", reason), band=(0.2, 0.4)),  # type: ignore[arg-type]
         call,
         "run",
     )

@@ -19,7 +19,7 @@ def passes(check, answer, messages="What is 6 * 7?", threshold=0.5) -> bool:
     """As a route asks it."""
     acceptance = Acceptance.of(check, threshold=threshold)
     try:
-        Cascade(acceptance, lambda given: given, messages).examine(answer)
+        Cascade(acceptance, lambda given: given, messages).examine(answer)  # type: ignore[arg-type]
     except RefusedAnswerError as exc:
         if exc.detail is not None:  # the check itself failed
             raise
@@ -101,7 +101,7 @@ def test_a_judge_gives_a_score():
     assert passes(checks.judged_by(ajudge, str), WeakAnswer("42"))
     acceptance = Acceptance.of(checks.judged_by(lambda text: "fine", str))
     with pytest.raises(RefusedAnswerError) as refused:
-        acceptance.examine(WeakAnswer("42"), "q")
+        acceptance.examine(WeakAnswer("42"), "q")  # type: ignore[union-attr]
     assert refused.value.detail == "ValueError"
 
 
@@ -123,7 +123,7 @@ def test_all_of_several_ends_at_the_first_that_fails():
     [
         lambda: checks.confident(2),
         lambda: checks.mean_logprob(0.5),
-        lambda: checks.valid_schema(3),
+        lambda: checks.valid_schema(3),  # type: ignore[arg-type]
         lambda: checks.all_of(),
         lambda: checks.agrees_with(str, at_least=-1),
     ],

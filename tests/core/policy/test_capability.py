@@ -48,9 +48,9 @@ def test_the_first_lack_is_named() -> None:
 def test_too_long_a_prompt_is_a_gap_where_the_strong_model_takes_more(
     weak: int | None, strong: int | None, tokens: int, gap: str | None
 ) -> None:
-    profiles = [{} if limit is None else {MAX_INPUT_TOKENS: limit} for limit in (weak, strong)]
-    profiles[0]["tool_calling"] = True
-    assert capability_gap([], *profiles, lambda: tokens) == gap
+    weaker, stronger = ({} if limit is None else {MAX_INPUT_TOKENS: limit} for limit in (weak, strong))
+    weaker["tool_calling"] = True
+    assert capability_gap([], weaker, stronger, lambda: tokens) == gap
 
 
 def test_tokens_are_counted_only_when_the_weak_model_states_a_limit() -> None:

@@ -96,7 +96,7 @@ def test_replacing_changes_router_calibration_and_threshold_at_one_moment() -> N
     assert policy.online is not online
     assert policy.decide("a").win_rate == 0.9
     policy.replace(threshold=0.95)
-    assert (policy.threshold, policy.strong_fraction, policy.online) == (0.95, None, None)
+    assert (policy.threshold, policy.strong_fraction, policy.online) == (0.95, None, None)  # type: ignore[comparison-overlap]
     assert policy.decide("a").model == "weak"
     with pytest.raises(ConfigurationError, match="cannot be compared"):
         policy.replace(calibration=Calibration.from_win_rates([0.5], router="x", fingerprint="another"))

@@ -33,7 +33,7 @@ class Text(str):
 HOSTILE: list[Any] = [
     *("", " ", "\0", "\ud800", "a" * 100_000, "é" * 3000, Text("x")),
     *(None, 5, b"bytes", [], ("a",), {}, object(), float("nan"), True),
-    *(RoutingRequest(prompts) for prompts in (("a",), ("a", "b"), ("\ud800",), ["a"])),
+    *(RoutingRequest(prompts) for prompts in (("a",), ("a", "b"), ("\ud800",), ["a"])),  # type: ignore[arg-type]
     *(RoutingRequest(prompts) for prompts in ((), "abc", None, (1,), {"a"}, iter(["a"]))),  # type: ignore[arg-type]
     *(RoutingRequest(("a",), threshold=value) for value in (0.5, 2, "0.5", float("nan"), True)),  # type: ignore[arg-type]
     *(RoutingRequest((), force=value) for value in ("strong", "sideways", True)),  # type: ignore[arg-type]

@@ -71,7 +71,7 @@ def routing(router: Any, **options: Any) -> Routing:
 def decide_all(prompts: list[str], levels: dict[Any, Any], at: Routing) -> list[tuple[str, ...]]:
     """The paths of prompts through levels, as an adapter walks them: a batch at each level, then at its sides."""
     settings = CallSettings()
-    requests = [at.request(settings, gap=lambda: None, texts=lambda p=p: p) for p in prompts]
+    requests = [at.request(settings, gap=lambda: None, texts=lambda p=p: p) for p in prompts]  # type: ignore[misc]
     decisions = at.policy.decide_batch(requests)
     paths: list[tuple[str, ...]] = [(decision.model,) for decision in decisions]
     decided = [Decided(d, r, settings) for d, r in zip(decisions, requests, strict=True)]
@@ -186,7 +186,7 @@ def test_different_routers_count_as_independent_and_a_warning_says_so(caplog):
 
 def test_a_share_of_which_nothing_is_known_is_that_of_the_calls_that_get_there(caplog):
     router = ScriptedRouter()
-    router.calibration = None  # type: ignore[assignment]
+    router.calibration = None
     with caplog.at_level(logging.WARNING):
         level = tier(routing(router, threshold=0.5), "weak", routing(OtherRouter(), strong_fraction=0.3))
     assert level.policy.threshold == pytest.approx(0.7)
@@ -214,7 +214,7 @@ def test_online_shares_hold_while_traffic_changes(inner_router: Any, caplog):
 def test_copies_of_a_model_share_an_online_calibration_and_its_window():
     router = ScriptedRouter()
     above = routing(router, strong_fraction=0.1)
-    online = OnlineCalibration(router.calibration, 0.3, window=500)
+    online = OnlineCalibration(router.calibration, 0.3, window=500)  # type: ignore[arg-type]
     inner = routing(router, strong_fraction=0.3, online=online)
     first, second = (tier(above, "weak", inner).policy.online for _ in range(2))
     assert first is second

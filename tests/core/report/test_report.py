@@ -186,7 +186,7 @@ def test_page_shows_the_interval_of_each_number_and_which_differences_are_clear(
 def test_the_commands_on_the_page_exist(results):
     commands = re.findall(r"<code>routellm (\w+) (--\w+) FILE</code>", render_html(results))
     assert commands
-    known = typer.main.get_command(build_app()).commands
+    known = typer.main.get_command(build_app()).commands  # type: ignore[attr-defined]
     for command, option in commands:
         assert any(option in parameter.opts for parameter in known[command].params)
 
@@ -210,7 +210,7 @@ def test_alternatives_are_the_measured_policy_against_each_way_to_do_without_it(
     assert list(rows) == [routed, "always small", "always big", "static mix of the same cost"]
     # the shares of the sentence, the table and the marked point agree, or each says what the other is
     assert f"({at} strong calls, measured at {share})" in verdict["sentence"]
-    assert draw(plain).legend[0].dot[0] == verdict["measured_at"]["value"]
+    assert draw(plain).legend[0].dot[0] == verdict["measured_at"]["value"]  # type: ignore[index, union-attr]
     assert [cost for _, cost, _ in rows.values()] == [share, "0%", "100%", share]
     assert rows["always small"][0] == f"{found.weak_scores.mean():.1%}"
     assert rows["static mix of the same cost"][2][0] == f"{100 * verdict['gain']['value']:+.1f}"
@@ -228,7 +228,7 @@ def test_the_line_to_use_names_the_router():
     bundled = (("mf", "load_router()"), ("mf_vote", "load_router()"))
     for source, load in (*bundled, ("./my-router", "load_router('./my-router')")):
         result = evaluate_benchmark(found, {"skilled": hard}, sources={"skilled": source}, draws=60)
-        assert use_text(result["routers"][0]).startswith(f"RoutingPolicy({load}, threshold=0.")
+        assert use_text(result["routers"][0]).startswith(f"RoutingPolicy({load}, threshold=0.")  # type: ignore[union-attr]
     assert use_text({"verdict": {"outcome": "undecided", "threshold": 0.5}}) is None
 
 
@@ -312,7 +312,7 @@ def renamed(value, names):
         return [renamed(item, names) for item in value]
     if isinstance(value, str):
         for plain, evil in names.items():
-            value = re.sub(rf"\b{plain}\b", lambda _, evil=evil: evil, value)
+            value = re.sub(rf"\b{plain}\b", lambda _, evil=evil: evil, value)  # type: ignore[misc]
     return value
 
 
@@ -372,9 +372,9 @@ def test_the_page_without_jinja2_names_the_extra(results, monkeypatch):
 
 
 def test_long_costs_stay_within_the_chart(results):
-    costs = draw(results[0]).texts[-4:-1]
+    costs = draw(results[0]).texts[-4:-1]  # type: ignore[union-attr]
     assert [text.words for text in costs] == ["1,000.00", "15,500.00", "30,000.00"]
-    assert all(float(text.x) + 0.3 * 17 * len(text.words) <= draw(results[0]).width for text in costs)
+    assert all(float(text.x) + 0.3 * 17 * len(text.words) <= draw(results[0]).width for text in costs)  # type: ignore[union-attr]
 
 
 def test_figures_are_written_as_png_and_svg(results, tmp_path):

@@ -78,7 +78,7 @@ def load_in_subprocess(endpoint: str, cache, source: str) -> subprocess.Complete
 
 def saved(tmp_path) -> dict[str, bytes]:
     directory = tmp_path / "saved"
-    load_router().head.save_pretrained(directory)
+    load_router().head.save_pretrained(directory)  # type: ignore[attr-defined]
     return {p.name: p.read_bytes() for p in directory.iterdir()}
 
 
@@ -87,7 +87,7 @@ def test_a_hub_id_loads_like_its_directory(tmp_path):
     with hub({**files, "pytorch_model.bin": b"\x80\x04 a pickle"}) as (endpoint, asked):
         result = load_in_subprocess(endpoint, tmp_path / "cache", "owner/router")
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout) == load_router().head.win_rates(["hi", "Prove it."]).tolist()
+    assert json.loads(result.stdout) == load_router().head.win_rates(["hi", "Prove it."]).tolist()  # type: ignore[attr-defined]
     assert any("model.safetensors" in path for path in asked)
     assert not any("resolve" in path and "pytorch_model.bin" in path for path in asked), "a pickle was fetched"
 

@@ -123,7 +123,7 @@ def test_everything_that_moves_a_win_rate_moves_the_fingerprint() -> None:
 )
 def test_a_setting_out_of_its_range_is_refused(tmp_path: Path, name: str, value: object) -> None:
     with pytest.raises(ConfigurationError, match=name):
-        router_of(**{name: value})
+        router_of(**{name: value})  # type: ignore[arg-type]
     saved = bundled_pair()
     saved.save_pretrained(tmp_path)
     file = tmp_path / "config.json"
@@ -143,7 +143,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         (router.embeddings, router.scores * np.nan),
     ):
         with pytest.raises(ConfigurationError, match=r"embeddings|scores"):
-            HeadAndVoteRouter(router.head, stored, scores, **SETTINGS)
+            HeadAndVoteRouter(router.head, stored, scores, **SETTINGS)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="head="):
         HeadAndVoteRouter(router, router.embeddings, router.scores, **SETTINGS)  # type: ignore[arg-type]
 

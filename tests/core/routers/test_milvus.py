@@ -36,7 +36,7 @@ RECORDS = battles()
 
 
 def release(uri: Path) -> None:
-    from milvus_lite.server_manager import server_manager_instance
+    from milvus_lite.server_manager import server_manager_instance  # type: ignore[import-untyped]
 
     server_manager_instance.release_server(str(uri))
 
@@ -83,7 +83,7 @@ def test_win_rates_are_those_of_the_battles_in_memory(uri: Path) -> None:
     assert rates == pytest.approx(plain.win_rates(PROMPTS), abs=1e-6)
     assert asyncio.run(router.awin_rates(PROMPTS)) == pytest.approx(rates, abs=1e-6)
     assert asyncio.run(router.awin_rates(PROMPTS)) == pytest.approx(rates, abs=1e-6)  # on another event loop
-    outcomes_of = {"strong": "large", "weak": "small", "neighbors": 20}
+    outcomes_of: dict[str, Any] = {"strong": "large", "weak": "small", "neighbors": 20}
     voted = KNNRouter.from_store(opened(uri, collection="outcomes"), **outcomes_of).win_rates(PROMPTS)
     assert voted == pytest.approx(
         KNNRouter.from_store(ExactStore(outcomes()), **outcomes_of).win_rates(PROMPTS), abs=1e-6
@@ -94,7 +94,7 @@ def test_a_server_is_used_in_the_same_way(uri: Path) -> None:
     from milvus_lite.server_manager import server_manager_instance
 
     file = opened(uri)
-    server = opened(server_manager_instance.start_and_get_uri(str(uri)))  # type: ignore[arg-type]
+    server = opened(server_manager_instance.start_and_get_uri(str(uri)))
     assert server.uri.startswith("http://127.0.0.1:")
     assert server.fingerprint == file.fingerprint
     assert Counter(map(str, server.records())) == Counter(map(str, file.records()))
@@ -130,11 +130,15 @@ def test_writing_goes_on_where_it_was_interrupted(uri: Path) -> None:
         fingerprint = "the same"
 
     more = [*RECORDS, *battles(30, seed=6)]
-    embedder, target = Counting(), {"collection": "again", "batch": 100}
+    embedder = Counting()
+    target: dict[str, Any] = {"collection": "again", "batch": 100}
     with pytest.raises(ZeroDivisionError):
         store_records(
-            (1 / 0 if i == 250 else record for i, record in enumerate(more)), uri, embedder=embedder, **target
-        )  # type: ignore[misc]
+            (1 / 0 if i == 250 else record for i, record in enumerate(more)),  # type: ignore[misc]
+            uri,
+            embedder=embedder,
+            **target,
+        )
     assert embedder.texts == 200
     done: list[tuple[int, int]] = []
     report = store_records(more, uri, embedder=embedder, **target, progress=lambda *at: done.append(at))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,10 +94,10 @@ def acme(install):
 def test_an_installed_package_adds_its_routers(acme, tmp_path):
     assert router_names()[-1] == "acme"
     assert router_class("acme").__name__ == "AcmeRouter"
-    router = load_router("acme")
+    router: Any = load_router("acme")
     assert router.name == "acme"
     assert router.win_rates(["hi"]).tolist() == [0.02]
-    assert load_router("acme", factor=3.0).factor == 3.0
+    assert load_router("acme", factor=3.0).factor == 3.0  # type: ignore[attr-defined]
     assert as_router("acme").name == RoutingPolicy("acme", threshold=0.5).router.name == "acme"
     with pytest.raises(ConfigurationError, match=r"'nope'.*corrected, acme, a class as package\.module:Class, or"):
         load_router("nope")
@@ -105,7 +106,7 @@ def test_an_installed_package_adds_its_routers(acme, tmp_path):
 
 
 def test_a_saved_router_of_an_installed_package_is_found_by_its_config(acme, tmp_path):
-    router = load_router("acme", factor=2.0)
+    router: Any = load_router("acme", factor=2.0)
     router.calibration = Calibration.fit(router, ["a", "bb"])
     router.save_pretrained(tmp_path / "saved")
     for again in (
@@ -118,7 +119,7 @@ def test_a_saved_router_of_an_installed_package_is_found_by_its_config(acme, tmp
         assert type(again) is type(router)
         assert again.win_rates(["hi"]).tolist() == [0.04]
         assert again.calibration == router.calibration
-    changed = load_router(tmp_path / "saved", factor=4.0)
+    changed: Any = load_router(tmp_path / "saved", factor=4.0)
     assert (changed.factor, changed.calibration) == (4.0, None)
     with pytest.raises(ConfigurationError, match="AcmeRouter has no option speed; it takes factor"):
         load_router(tmp_path / "saved", speed=3)
@@ -211,10 +212,10 @@ def test_a_package_may_register_a_router_that_is_ready(install):
 def test_a_class_by_its_import_path(install, tmp_path):
     install("acme-other", "", acme_routers=ACME)
     assert load_router("acme_routers:AcmeRouter").win_rates(["hi"]).tolist() == [0.02]
-    assert load_router("acme_routers:AcmeRouter", factor=5).factor == 5
+    assert load_router("acme_routers:AcmeRouter", factor=5).factor == 5  # type: ignore[attr-defined]
     assert load_router("acme_routers:Outer.Inner").name == "inner"
-    assert load_router("acme_routers:ready").factor == 2.0
-    assert load_router("acme_routers:NeedsAKey", key="k").key == "k"
+    assert load_router("acme_routers:ready").factor == 2.0  # type: ignore[attr-defined]
+    assert load_router("acme_routers:NeedsAKey", key="k").key == "k"  # type: ignore[attr-defined]
     assert load_router("tests.core.routers.test_own:Short").win_rates(["hi"]).tolist() == [0.02]
     with pytest.raises(ConfigurationError, match=r"NeedsAKey' cannot be constructed with no options: .*'key'"):
         load_router("acme_routers:NeedsAKey")
@@ -299,7 +300,7 @@ def test_the_command_takes_a_class_of_the_working_directory(tmp_path):
 def test_nobody_can_spoil_the_bundled_router_of_others():
     before = load_router()
     fingerprint, rates = before.fingerprint, before.win_rates(["hi", "Prove it."]).tolist()
-    spoilt = load_router()
+    spoilt: Any = load_router()
     spoilt.calibration.fingerprint = "another"
     spoilt.calibration = None
     spoilt.strong = "nobody"
@@ -307,31 +308,31 @@ def test_nobody_can_spoil_the_bundled_router_of_others():
     spoilt.name = "mine"
     spoilt.note = "a note"
     for router in (before, load_router(), load_router("mf"), RoutingPolicy(strong_fraction=0.3).router):
-        assert (router.name, router.strong, router.fingerprint) == ("mf_vote", "gpt-4-1106-preview", fingerprint)
-        assert router.calibration.fingerprint == fingerprint
+        assert (router.name, router.strong, router.fingerprint) == ("mf_vote", "gpt-4-1106-preview", fingerprint)  # type: ignore[attr-defined]
+        assert router.calibration.fingerprint == fingerprint  # type: ignore[union-attr]
         assert router.win_rates(["hi", "Prove it."]).tolist() == rates
         assert not hasattr(router, "note")
     with pytest.raises(AttributeError):
-        load_router().embedder.fingerprint = "another"
+        load_router().embedder.fingerprint = "another"  # type: ignore[attr-defined]
 
 
 def test_its_arrays_are_shared_and_cannot_be_written_to():
     first, second = load_router(), load_router()
     assert first is not second
-    assert np.shares_memory(first.embeddings, second.embeddings)
-    assert first.embedder is second.embedder
-    assert np.shares_memory(first.calibration.values, second.calibration.values)
+    assert np.shares_memory(first.embeddings, second.embeddings)  # type: ignore[attr-defined]
+    assert first.embedder is second.embedder  # type: ignore[attr-defined]
+    assert np.shares_memory(first.calibration.values, second.calibration.values)  # type: ignore[union-attr]
     arrays = {
         **{name: value for name, value in vars(first).items() if isinstance(value, np.ndarray)},
-        **{name: value for name, value in vars(first.head).items() if isinstance(value, np.ndarray)},
-        **{name: value for name, value in vars(first.embedder).items() if isinstance(value, np.ndarray)},
-        "values": first.calibration.values,
-        "counts": first.calibration.counts,
-        "tail": first.calibration._tail,
+        **{name: value for name, value in vars(first.head).items() if isinstance(value, np.ndarray)},  # type: ignore[attr-defined]
+        **{name: value for name, value in vars(first.embedder).items() if isinstance(value, np.ndarray)},  # type: ignore[attr-defined]
+        "values": first.calibration.values,  # type: ignore[union-attr]
+        "counts": first.calibration.counts,  # type: ignore[union-attr]
+        "tail": first.calibration._tail,  # type: ignore[union-attr]
     }
     assert {"model_vectors", "output", "_vector", "_table"} <= set(arrays)
     assert [name for name, array in arrays.items() if array.flags.writeable] == []
     with pytest.raises(ValueError, match="read-only"):
-        first.embeddings[0] = 0
-    first.head.vector[:] = 0  # a copy
-    assert second.head.vector.any()
+        first.embeddings[0] = 0  # type: ignore[attr-defined]
+    first.head.vector[:] = 0  # type: ignore[attr-defined]  # a copy
+    assert second.head.vector.any()  # type: ignore[attr-defined]

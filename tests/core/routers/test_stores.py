@@ -18,7 +18,7 @@ from routellm_core.routers.stores import Neighbor, embedded, rows_of, write_rows
 from tests.support.battles import DIMENSION, ExactStore, WordsEmbedder, battles, outcomes, prompts, triples
 
 OPTIONS: dict[str, Any] = {"strong": "large", "weak": "small", "num_tiers": 3, "base": 1000.0}
-PAIR = {"strong": "large", "weak": "small"}
+PAIR: dict[str, Any] = {"strong": "large", "weak": "small"}
 # the zero vector is similar to no battle
 PROMPTS = [*prompts(40, seed=99), "no numbers"]
 
@@ -185,9 +185,9 @@ def test_battles_of_a_model_that_is_new_are_left_out_until_the_router_is_built_a
     store.grow(unknown)
     assert np.abs(router.win_rates(PROMPTS) - before).max() < 0.5
     assert "new" in of_store(store).tiers
-    store.search = lambda vectors, k: (
+    store.search = lambda vectors, k: (  # type: ignore[method-assign]
         [[Neighbor(1.0, {"model_a": "new", "model_b": "x", "winner": "tie"})]] * len(vectors)
-    )  # type: ignore[method-assign]
+    )
     with pytest.raises(RouterError, match="build it again"):
         router.win_rates(PROMPTS[:1])
 

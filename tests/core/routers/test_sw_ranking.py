@@ -85,7 +85,7 @@ def some_router(**options: Any) -> SimilarityWeightedRouter:
 
 def golden_columns() -> dict[str, list[Any]]:
     with gzip.open(GOLDEN / "battles_2000.json.gz", "rt", encoding="utf-8") as file:
-        return json.load(file)  # type: ignore[no-any-return]
+        return json.load(file)
 
 
 def golden_router(**options: Any) -> tuple[SimilarityWeightedRouter, list[str]]:
@@ -189,7 +189,7 @@ def published_columns(count: int = 400) -> dict[str, list[Any]]:
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
 def test_published_data_sets_are_read(suffix: str, tmp_path: Path) -> None:
-    import pyarrow as pa
+    import pyarrow as pa  # type: ignore[import-untyped]
     from pyarrow import csv, parquet
 
     columns = published_columns()
@@ -231,7 +231,7 @@ def test_malformed_data_sets(tmp_path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    good = {
+    good: dict[str, Any] = {
         "prompt": ['["a prompt of sixteen characters"]', '["short", "a long second turn does not count"]'],
         "model_a": ["a", "b"],
         "model_b": ["b", "a"],
@@ -243,7 +243,7 @@ def test_malformed_data_sets(tmp_path: Path) -> None:
     def read(columns: dict[str, Any], embeddings: Any) -> SimilarityWeightedRouter:
         parquet.write_table(pa.table(columns), battles)
         parquet.write_table(pa.table({"embeddings": embeddings}), vectors)
-        options = {"embedder": Hashed(2), "strong": "a", "weak": "b"}
+        options: dict[str, Any] = {"embedder": Hashed(2), "strong": "a", "weak": "b"}
         return SimilarityWeightedRouter.from_battles(battles, vectors, **options)
 
     assert read(good, [[1.0, 2.0]]).tiers == {"a": 0, "b": 9}
@@ -564,7 +564,13 @@ def test_an_odd_dimension_is_stored_in_every_way(tmp_path: Path) -> None:
 def test_nearest_battles_are_those_of_the_most_similar_prompts(dtype: str) -> None:
     battles, embeddings = some_battles(60)
     router = SimilarityWeightedRouter(
-        battles, embeddings, embedder=Hashed(), strong="m0", weak="m4", num_tiers=4, dtype=dtype
+        battles,
+        embeddings,
+        embedder=Hashed(),
+        strong="m0",
+        weak="m4",
+        num_tiers=4,
+        dtype=dtype,  # type: ignore[arg-type]
     )
     query = Hashed().embed(["which?"])[0]
     cosines = embeddings @ query / np.linalg.norm(embeddings, axis=1) / np.linalg.norm(query)

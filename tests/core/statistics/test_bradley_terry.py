@@ -27,7 +27,7 @@ def random_battles(rng: random.Random, models: int, count: int) -> list[Battle]:
     """Random battles among which each model wins and loses against the next, so that the optimum is finite."""
     names = [f"m{i}" for i in range(models)]
     battles = [(names[i], names[(i + 1) % models], winner) for i in range(models) for winner in ("model_a", "model_b")]
-    return battles + [(*rng.sample(names, 2), rng.choice(list(WINNERS))) for _ in range(count)]  # type: ignore[misc]
+    return battles + [(*rng.sample(names, 2), rng.choice(list(WINNERS))) for _ in range(count)]
 
 
 @needs_golden

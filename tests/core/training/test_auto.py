@@ -13,6 +13,7 @@ from routellm_core.data.records import Battle, Outcome
 from routellm_core.statistics.metrics import hull_area
 from routellm_core.training import auto, train_embedding_router
 from routellm_core.training.embedding_task import EmbeddingTask, PromptVectors
+from routellm_core.training.proof import fold_of
 from tests.support.embedders import TableEmbedder, with_bias
 
 
@@ -103,7 +104,7 @@ def test_the_levels_of_the_folds_routers_do_not_count() -> None:
     rng = np.random.default_rng(4)
     won = rng.random(400) < 0.5
     records = [Outcome(prompt=str(i), scores={"big": float(w), "small": 1.0 - w}) for i, w in enumerate(won)]
-    fold = np.array([auto.fold_of(str(i), 5, 0) for i in range(400)])
+    fold = np.array([fold_of(str(i), 5, 0) for i in range(400)])
     rates = {str(i): float(won[fold != fold[i]].mean()) for i in range(400)}
     task = task_of(rng.random((400, 2)))
     assert auto._contributions(rates, records, task).mean() == pytest.approx(0.0)

@@ -16,7 +16,8 @@ import pytest
 
 from routellm_core import ConfigurationError, DataError, load_router
 from routellm_core.data import Battle, Outcome, write_records
-from routellm_core.training.finetune import FineTuning, class_weights, label_stream, survey
+from routellm_core.training.finetune import class_weights, label_stream, survey
+from routellm_core.training.options import FineTuning
 from routellm_core.training.processes import is_launched, warn_of_missing_processes
 from routellm_core.training.proof import Split
 from tests.support.tiny_models import labelled_outcomes, tiny_encoder
@@ -303,4 +304,4 @@ def test_a_split_keeps_repeats_together_and_its_shares() -> None:
     assert [Split(seed=4).part(f"{i}") for i in range(50)] != [Split(seed=5).part(f"{i}") for i in range(50)]
     for bad in ({"held_out": 1.0}, {"validation": -0.1}, {"held_out": 0.9, "validation": 0.1}):
         with pytest.raises(ConfigurationError):
-            Split(**bad)
+            Split(**bad)  # type: ignore[arg-type]

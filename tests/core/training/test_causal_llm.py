@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from routellm_core import ConfigurationError, load_router
-from routellm_core.training.finetune import FineTuning
+from routellm_core.training.options import FineTuning
 from tests.support.tiny_models import labelled_outcomes, tiny_llm
 
 pytest.importorskip("peft")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import learning_loop as loop
 import numpy as np
 import pytest
-
-import learning_loop as loop
 
 pytestmark = [
     pytest.mark.slow,

@@ -224,7 +224,7 @@ def test_a_weight_of_two_is_a_row_given_twice() -> None:
     weights[:10] = 2
     twice = np.concatenate([np.arange(40), np.arange(10)])
     # the penalty is in units of the rows' scale, so give both the same
-    one = fit_pair(x, y, weights=weights, l2=0.1 / np.mean(x**2))
+    one = fit_pair(x, y, weights=weights, l2=0.1 / np.mean(x**2))  # type: ignore[arg-type]
     two = fit_pair(x[twice], y[twice], l2=0.1 / np.mean(x[twice] ** 2))
     assert one == pytest.approx(two, abs=1e-7)
 

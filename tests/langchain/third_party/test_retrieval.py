@@ -38,7 +38,9 @@ def test_multi_query_routes_on_the_question(services: Services, how: str) -> Non
         llm: Any = services.llm(route_on=lambda messages: messages[-1].text.rpartition("Original question: ")[2])
         retriever = MultiQueryRetriever.from_llm(retriever=_retriever(), llm=llm)
     else:
-        sides = {s: DEFAULT_QUERY_PROMPT | services.client(s) | LineListOutputParser() for s in ("strong", "weak")}
+        sides: dict[str, Any] = {
+            s: DEFAULT_QUERY_PROMPT | services.client(s) | LineListOutputParser() for s in ("strong", "weak")
+        }
         chain = RouteLLMRunnable(**sides, router=services.router, threshold=0.7, route_on="question")
         retriever = MultiQueryRetriever(retriever=_retriever(), llm_chain=chain)
     assert retriever.invoke(QUESTION, config)
@@ -56,7 +58,7 @@ def test_hyde_routes_on_the_question(services: Services, how: str) -> None:
         )
         chain: Any = prompt | llm | StrOutputParser()
     else:
-        sides = {s: prompt | services.client(s) | StrOutputParser() for s in ("strong", "weak")}
+        sides: dict[str, Any] = {s: prompt | services.client(s) | StrOutputParser() for s in ("strong", "weak")}
         chain = RouteLLMRunnable(**sides, router=services.router, threshold=0.7, route_on="question")
     hyde = HypotheticalDocumentEmbedder(llm_chain=chain, base_embeddings=DeterministicFakeEmbedding(size=8))
     assert len(hyde.embed_query(QUESTION)) == 8

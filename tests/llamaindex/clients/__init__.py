@@ -116,7 +116,7 @@ CLIENTS = {
 
 
 @asynccontextmanager
-async def serving(strong: str, weak: str) -> AsyncIterator[tuple[Callable[[], dict[str, LLM]], dict[str, Any]]]:
+async def serving(strong: str, weak: str) -> AsyncIterator[tuple[Callable[[], dict[str, Any]], dict[str, Any]]]:
     """What makes models by side, each of the client of that name, and their servers; all closed at the end."""
     kinds = {"strong": CLIENTS[strong], "weak": CLIENTS[weak]}
     for kind in kinds.values():
@@ -124,7 +124,7 @@ async def serving(strong: str, weak: str) -> AsyncIterator[tuple[Callable[[], di
     servers = {side: kind.server() for side, kind in kinds.items()}
     made: list[LLM] = []
 
-    def make() -> dict[str, LLM]:
+    def make() -> dict[str, Any]:
         models = {side: kind.make(servers[side], kind.models[side == "weak"]) for side, kind in kinds.items()}
         made.extend(models.values())
         return models
@@ -139,7 +139,7 @@ async def serving(strong: str, weak: str) -> AsyncIterator[tuple[Callable[[], di
 
 
 @asynccontextmanager
-async def sides(strong: str, weak: str) -> AsyncIterator[tuple[dict[str, LLM], dict[str, Any]]]:
+async def sides(strong: str, weak: str) -> AsyncIterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Models and servers by side, each side of the client of that name; closed at the end."""
     async with serving(strong, weak) as (make, servers):
         yield make(), servers

@@ -161,7 +161,7 @@ class TestTools:
                 servers[side].reply_next(ChatReply(tool_calls=[("add", {"a": 2, "b": 3})]), ChatReply("five"))
                 agent = FunctionAgent(llm=llm, tools=[add], streaming=streaming)
                 memory = ChatMemoryBuffer.from_defaults(token_limit=3000, tokenizer_fn=str.split)
-                output = await agent.run(text, memory=memory)
+                output: Any = await agent.run(text, memory=memory)
                 assert str(output) == "five"
                 assert [call.tool_output.content for call in output.tool_calls] == ["5"]
                 decision = routing_decision(output)
