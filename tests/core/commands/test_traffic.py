@@ -282,7 +282,7 @@ def test_an_observed_week_says_what_would_have_been_decided_and_saved(
         database.write({"calls": calls, "answers": answers})
         saving = observed_saving(database, {})
         assert saving is not None
-        assert (saving.value, saving.pairs) == (pytest.approx(25 * 0.8), 25)
+        assert (saving.value, saving.pairs) == (pytest.approx(25 * 0.8), 25)  # type: ignore[comparison-overlap]
     found = json.loads(run(capsys, "traffic", "summary", "--data", url, "--json"))
     assert found["observed"] == {"calls": 100, "strong": 75}
     assert "100 of them only observed: by their win rates, 75.0% would have" in run(

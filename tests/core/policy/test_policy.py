@@ -456,7 +456,7 @@ def test_the_short_way_to_a_decision_sets_every_field(win_rate, side, p_strong):
     assert (short, hash(short), repr(short)) == (long, hash(long), repr(long))
     assert pickle.loads(pickle.dumps(short)).to_dict() == short.to_dict()
     with pytest.raises(FrozenInstanceError):
-        short.model = "weak"
+        short.model = "weak"  # type: ignore[misc]
 
 
 def test_the_short_way_to_a_request_sets_every_field():
