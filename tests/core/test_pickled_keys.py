@@ -70,7 +70,10 @@ class Embedded(ScriptedRouter):
 
 
 def upstream() -> Any:
-    return pytest.importorskip("routellm_core.serve.upstream").Upstream("m", key=KEY)
+    pytest.importorskip("aiohttp")
+    from routellm_core.serve.upstream import Upstream
+
+    return Upstream("m", key=KEY)
 
 
 @pytest.fixture(params=["pickle", "cloudpickle"])
