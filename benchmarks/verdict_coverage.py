@@ -265,9 +265,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--prompts", type=int, nargs="+", default=[60, 300])
     parser.add_argument("--minutes", type=float, default=float("inf"))
-    parser.add_argument(
-        "--part", type=int, nargs=2, default=(0, 1), help="measure only each N-th cell, from the K-th on"
-    )
+    parser.add_argument("--write", type=Path, help="the page with the table")
     given = parser.parse_args()
     begun = time.monotonic()
     lines = given.out.read_text(encoding="utf-8").splitlines() if given.out.exists() else []
