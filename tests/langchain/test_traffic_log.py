@@ -194,6 +194,19 @@ async def test_a_thousand_tasks_wait_for_no_shadow(pair: Pair, log: Log) -> None
     assert (summary.calls, summary.pairs) == (1000, 0)
 
 
+def test_a_shadow_without_a_model_run_has_the_tokens_that_its_answer_states(pair: Pair, log: Log) -> None:
+    used = {"input_tokens": 3, "output_tokens": 5, "total_tokens": 8}
+    client = RunnableLambda(lambda _: AIMessage("from a client", usage_metadata=used))
+    prices = {"strong": Price(1, 2)}
+    routed = RouteLLMRunnable(
+        strong=client, weak=pair.weak, threshold=0.7, router=pair.router, log=log, shadow=1.0, prices=prices
+    )
+    routed.invoke(WEAK)
+    (outcome,) = log.outcomes()
+    other = outcome.answers["strong"]
+    assert (other.kind, other.input_tokens, other.output_tokens, other.cost) == ("shadow", 3, 5, Price(1, 2).cost(3, 5))
+
+
 def test_a_shadow_that_fails_is_written_down_and_fails_nothing(pair: Pair, log: Log) -> None:
     pair.strong = ScriptedChatModel(model="strong-model", error=TimeoutError("secret prompt"))
     assert pair.llm(log=log, shadow=1.0).invoke(WEAK).text == f"weak-model answers: {WEAK}"

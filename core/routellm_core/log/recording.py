@@ -77,7 +77,9 @@ class SideSpent:
         self._cost.add(self._side, model, read, written)
 
     def on(self, answer: Answer) -> Answer:
-        """The answer with all that was used for it."""
+        """The answer with all that was used for it; as it is where no model run was seen, as of a function."""
+        if self._cost.answer is None and not self._cost.discarded:
+            return answer
         used = self._cost.whole(self._side)
         return replace(
             answer, model=answer.model or used.model, input_tokens=used.input_tokens, output_tokens=used.output_tokens,

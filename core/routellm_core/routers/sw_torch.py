@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from routellm_core.embedders.base import FloatMatrix
 from routellm_core.errors import ConfigurationError, MissingExtraError
+from routellm_core.forks import renew_in_child
 from routellm_core.routers.sw_storage import BattleStore
 
 # Rows per packed block: larger ones are no faster, and while one is packed, its rows exist as float32 too.
@@ -19,7 +20,8 @@ class TorchProduct:
     """Compares prompts with stored battles as `BattleStore.similarities` does, in torch.
 
     The rows are packed in IEEE half precision for a product that reads them in place and sums in float32. Each cosine
-    depends on its prompt and its row alone, bit for bit, whatever the size of the batch and the number of threads.
+    depends on its prompt and its row alone, bit for bit, whatever the size of the batch and the number of threads. In
+    a forked child, torch computes in one thread.
 
     Args:
         store: The battles. Their directions are copied: 2 bytes a component, which processes do not share.
@@ -46,6 +48,13 @@ class TorchProduct:
                 f"backend='torch': torch {torch.__version__} has no half-precision product for this processor "
                 f"({str(exc).splitlines()[0]:.200}); leave backend at its default, 'numpy'"
             ) from exc
+        renew_in_child(self, TorchProduct._compute_in_one_thread)
+
+    def _compute_in_one_thread(self) -> None:
+        """The child of a fork lacks the threads of torch's OpenMP, and would wait for them for ever."""
+        import torch
+
+        torch.set_num_threads(1)
 
     def similarities(self, embeddings: FloatMatrix) -> npt.NDArray[np.float32]:
         """Return the cosines (b, n) of prompt vectors (b, d) with the stored rows; those of the zero vector are 0."""

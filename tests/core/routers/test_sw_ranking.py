@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import os
 import pickle
 import random
 import subprocess
@@ -628,6 +629,33 @@ def test_torch_compares_as_numpy_does(dtype: Any, dimension: int, monkeypatch: p
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(by_torch)).win_rates(prompts), got)
     for one, other in zip(by_torch.nearest_battles("p1", 3), by_numpy.nearest_battles("p1", 3), strict=True):
         assert abs(one.similarity - other.similarity) < 1e-3
+
+
+FORKED = """
+import os, signal
+import numpy as np
+import torch
+from routellm_core.routers.sw_storage import BattleStore
+from routellm_core.routers.sw_torch import TorchProduct
+
+torch.set_num_threads(2)
+rows = np.eye(64, dtype=np.float32)[np.arange(10_000) % 64]
+product = TorchProduct(BattleStore(64, rows, None, np.zeros(10_000, dtype=np.int16), np.ones(1, dtype=np.int64)))
+before = product.similarities(rows[:64])
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(0 if np.array_equal(product.similarities(rows[:64]), before) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_torch_compares_in_a_forked_child_too() -> None:
+    pytest.importorskip("torch")
+    # in a process of its own, which has no other threads
+    done = subprocess.run([sys.executable, "-c", FORKED], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "0"
 
 
 def test_a_missing_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
