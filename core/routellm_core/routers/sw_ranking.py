@@ -149,7 +149,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         backend: What compares a prompt with the battles: "numpy", or "torch", whose compiled product takes about a
             third of the time for a single prompt. It costs 2 bytes of memory per component, which processes do not
             share, and a second per 100 million components when the router is made. torch multiplies in half
-            precision, so that win rates move: by less than 1e-4 with a `base` of 10, by up to 1e-3 with a larger one,
+            precision, so that win rates move: by less than 1e-4 with a `base` of 10, by about 1e-3 with a larger one,
             and by more with `nearest`, where another battle may be the last. An option of loading too; a saved router
             does not contain it.
 
