@@ -15,7 +15,7 @@ PAGE = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"(<!-- needs [\w-]+ -->\n)?```python\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize(("needs", "code"), BLOCKS, ids=range(len(BLOCKS)))
+@pytest.mark.parametrize(("needs", "code"), BLOCKS, ids=["llamaindex" if needs else "plain" for needs, _ in BLOCKS])
 def test_the_python_of_the_page_runs(place, needs, code, capsys, monkeypatch):
     if needs:
         pytest.importorskip("llama_index.llms.openai_like")
