@@ -16,6 +16,7 @@ const axe = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf-8");
 
 const folders = process.argv.slice(2).filter((word) => word !== "--all");
 const [site, pictures] = folders.map((folder) => path.resolve(folder));
+if (pictures) fs.mkdirSync(pictures, { recursive: true });
 const VIEWS = [
   { name: "desktop-light", width: 1280, height: 900, scheme: "default" },
   { name: "phone-dark", width: 390, height: 844, scheme: "slate" },
