@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeAlias
 
 # Seconds that a fork waits for one lock. After that, the child replaces the lock and repairs what it guards.
@@ -47,6 +48,19 @@ def renew_in_child(owner: Any, renew: Callable[[Any], None]) -> None:
     """Call ``renew(owner)`` in every forked child, where the threads of the parent do not exist."""
     with _registry_lock:
         _renewals[id(owner)] = (weakref.ref(owner, _forgetting(_renewals, id(owner))), renew)
+
+
+@cache
+def torch_computes() -> None:
+    """Say that torch is about to compute, so that it computes in one thread in every child that is forked later.
+
+    The child lacks the threads of torch's OpenMP, and would wait for them for ever. A child whose parent has computed
+    nothing starts its own, and keeps them all.
+    """
+    import torch
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def _forgetting(registry: dict[Any, Any], key: Any) -> Callable[[Any], None]:

@@ -265,6 +265,7 @@ def test_a_broken_reply_names_the_server(start):
         (gzip.compress(ANSWER)[:-20], "gzip", False),
         (zlib.compress(ANSWER, wbits=-15), "deflate", True),  # without zlib's header, as many servers send it
     ],
+    ids=["garbage", "not packed", "cut off", "raw deflate"],
 )
 def test_a_reply_that_nobody_can_unpack_is_broken(body, encoding, passes):
     upstream = RawUpstream(http_answer(body, f"Content-Encoding: {encoding}", "Content-Type: application/json"))

@@ -330,7 +330,9 @@ class TrafficDatabase:
             ):
                 connection.execute(delete(table).where(table.c[column].in_(ids)))
             if not ids:  # what belongs to no call that is known goes by its own age
-                connection.execute(delete(schema.feedback).where(schema.feedback.c.created < moment))
+                # discarded answers, where an older version has deleted the calls
+                for table in (schema.feedback, schema.discarded):
+                    connection.execute(delete(table).where(table.c.created < moment))
             return len(ids)
 
     def moment_of(self, newest: int) -> float | None:

@@ -161,7 +161,7 @@ class CallCost:
         """
         first = 0 if last is None else max(len(self._runs) - last, 0)
         runs = self._runs[first:]
-        del self._runs[first:]
+        del self._runs[first : first + len(runs)]  # another thread may add one meanwhile
         if runs or kind == "refused":
             spent = Spent.sum(side, runs)
             self.discarded.append((kind, spent if spent.model else replace(spent, model=model)))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from routellm_core.errors import CheckpointError, ConfigurationError
+from routellm_core.forks import torch_computes
 from routellm_core.routers.base import Router, WinRateArray
 from routellm_core.routers.transformers_checkpoint import (
     import_transformers,
@@ -89,6 +90,7 @@ class BERTRouter(Router):
     def _win_rates(self, prompts: list[str]) -> WinRateArray:
         import torch
 
+        torch_computes()
         rows = self.encode(prompts)
         device = self.model.device
         out = np.empty(len(rows), dtype=np.float64)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError
+from routellm_core.forks import torch_computes
 from routellm_core.routers.base import Router, WinRateArray
 from routellm_core.routers.transformers_checkpoint import (
     import_transformers,
@@ -238,6 +239,7 @@ class CausalLLMRouter(Router):
         import torch
         from transformers import DynamicCache
 
+        torch_computes()
         cache = DynamicCache(config=self.model.config)
         if self._prefix:
             with torch.inference_mode():

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from routellm_core.embedders.base import FloatMatrix
 from routellm_core.errors import ConfigurationError, MissingExtraError
-from routellm_core.forks import renew_in_child
+from routellm_core.forks import torch_computes
 from routellm_core.routers.sw_storage import BattleStore
 
 # Rows per packed block: larger ones are no faster, and while one is packed, its rows exist as float32 too.
@@ -37,6 +37,7 @@ class TorchProduct:
         except ImportError:
             raise MissingExtraError("backend='torch'", "bert") from None
         self.store = store
+        torch_computes()
         ops: Any = torch.ops.quantized
         try:
             self._packed = [
@@ -48,13 +49,6 @@ class TorchProduct:
                 f"backend='torch': torch {torch.__version__} has no half-precision product for this processor "
                 f"({str(exc).splitlines()[0]:.200}); leave backend at its default, 'numpy'"
             ) from exc
-        renew_in_child(self, TorchProduct._compute_in_one_thread)
-
-    def _compute_in_one_thread(self) -> None:
-        """The child of a fork lacks the threads of torch's OpenMP, and would wait for them for ever."""
-        import torch
-
-        torch.set_num_threads(1)
 
     def similarities(self, embeddings: FloatMatrix) -> npt.NDArray[np.float32]:
         """Return the cosines (b, n) of prompt vectors (b, d) with the stored rows; those of the zero vector are 0."""

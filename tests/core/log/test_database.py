@@ -13,7 +13,7 @@ import sqlalchemy
 
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.log import Feedback, Label, TrafficDatabase, is_database_url
-from routellm_core.log.schema import NewerSchemaError, put_meta
+from routellm_core.log.schema import NewerSchemaError, discarded, put_meta
 from tests.core.log.rows import a_call, a_discarded, an_answer, call_id, fill
 
 
@@ -152,8 +152,11 @@ def test_what_is_old_is_deleted_with_all_that_belongs_to_it(database: TrafficDat
     database.add_feedback([Feedback("1", 1.0, call_id=call_id(1)), Feedback("2", 1.0, external_id="x", created=5.0)])
     assert database.moment_of(10) == 1019.0
     assert database.moment_of(30) is None
+    database.write({"discarded": [a_discarded(99, "d", created=5.0)]})  # an older version has deleted its call
     while database.delete_before(1020.0, limit=7):
         pass
+    with database.writing() as connection:
+        assert connection.execute(sqlalchemy.select(discarded)).all() == []
     assert len(list(database.calls())) == 10
     assert [label.call_id for label in database.labels()] == [call_id(27)]
     assert list(database.feedback()) == []

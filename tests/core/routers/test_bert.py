@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -193,6 +194,32 @@ def test_a_model_with_other_labels_is_refused(router: BERTRouter, checkpoint: Pa
     model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(checkpoint, num_labels=2))
     with pytest.raises(ConfigurationError, match="num_labels=2"):
         BERTRouter(model, router.tokenizer)
+
+
+FORKED = """
+import os, signal, sys
+import numpy as np
+import torch
+from routellm_core.routers.bert import BERTRouter
+
+torch.set_num_threads(2)
+router = BERTRouter.from_pretrained(sys.argv[1])
+prompts = ["one " * 200] * 64
+before = router.win_rates(prompts)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(0 if np.allclose(router.win_rates(prompts), before) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_that_is_forked_after_its_parent_scored_scores_too(checkpoint: Path) -> None:
+    # in a process of its own, which has no other threads
+    done = subprocess.run([sys.executable, "-c", FORKED, str(checkpoint)], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "0"
 
 
 def test_importing_the_module_imports_no_torch() -> None:
