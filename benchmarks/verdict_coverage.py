@@ -166,7 +166,7 @@ class Truth:
             "against strong": quality - strong,
             "against weak": quality - weak,
             "gain": quality - float(mix),
-            "saving": 1.0 - cost / float(mix_cost),
+            "saving": 1.0 - cost / float(mix_cost) if mix_cost else np.nan,  # nothing to save on where the mix is free
         }
 
 
