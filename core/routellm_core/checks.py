@@ -506,5 +506,6 @@ def refuses_unknown_options(cls: type[T]) -> type[T]:
         check_options(options, known=known, owner=cls.__name__)
         wrapped(self, *args, **options)
 
+    # in place: a subclass would have another name, and pickles and isinstance go by this class
     cls.__init__ = checked  # type: ignore[method-assign]
     return cls

@@ -80,11 +80,15 @@ class SideSpent:
         """The answer with all that was used for it; as it is where no model run was seen, as of a function."""
         if self._cost.answer is None and not self._cost.discarded:
             return answer
-        used = self._cost.whole(self._side)
-        return replace(
-            answer, model=answer.model or used.model, input_tokens=used.input_tokens, output_tokens=used.output_tokens,
-            cost=used.cost,
-        )  # fmt: skip
+        return _using(answer, self._cost.whole(self._side))
+
+
+def _using(answer: Answer, used: Spent) -> Answer:
+    """The answer with what was used for it; its own name of the model wins."""
+    return replace(
+        answer, model=answer.model or used.model, input_tokens=used.input_tokens, output_tokens=used.output_tokens,
+        cost=used.cost,
+    )  # fmt: skip
 
 
 class Recording:
@@ -189,10 +193,7 @@ class Recording:
                 spent.discard("failed", decision.model, model=answer.model)
             discarded, used = spent.discarded, spent.answer
             if used is not None:
-                answer = replace(
-                    answer, model=answer.model or used.model, input_tokens=used.input_tokens,
-                    output_tokens=used.output_tokens, cost=used.cost,
-                )  # fmt: skip
+                answer = _using(answer, used)
         turned = decision.failover is not None or decision.escalated
         version = f":{decision.router_version}" if decision.router_version else ""
         text = answer.text

@@ -29,7 +29,7 @@ class WinRateCache:
 
     def get(self, prompt: str) -> float | None:
         """The win rate of one prompt, if it is known."""
-        key = blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()  # `key`, in one step less
+        key = self.key(prompt)
         with self._lock:
             value = self._items.get(key)
             if value is not None:
