@@ -13,6 +13,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 from langchain_routellm import ChatRouteLLM, RouteLLMMiddleware, RouteLLMRunnable, routing_decision
 from routellm_core import ConfigurationError, Price, TrafficLog
+from tests.support.traffic import booked
 
 PRICES = {"big": Price(10.0, 20.0), "small": Price(1.0, 2.0)}
 BIG, SMALL = 0.0013, 0.00013  # of 100 tokens read and 15 written
@@ -249,17 +250,6 @@ def three_models(log: TrafficLog, refuses: str) -> Any:
     inner = routed(strong=Metered(name_="middle", text="of middle"), weak=Metered(text="of small"), prices=None,
                    accept=accept)  # fmt: skip
     return routed(weak=inner, strong=Metered(name_="big", text="of big"), prices=prices, log=log, accept=accept)
-
-
-def booked(log: TrafficLog) -> Any:
-    with log.database() as database:
-        (call,) = database.calls()
-        totals = {by: database.totals(by) for by in ("side", "model", "user", "day")}
-        sums = {by: sum(total.cost for total in found) for by, found in totals.items()}  # type: ignore[misc]
-        sums["summary"] = sum(side.cost or 0.0 for side in database.summary().sides.values())  # type: ignore[misc]
-        sums["spending"] = sum(row.cost for row in database.spending())  # type: ignore[misc]
-        models = {total.key: (total.answers, total.refused) for total in totals["model"]}
-        return call.cost, sums, models
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke", "stream", "astream", "batch"])

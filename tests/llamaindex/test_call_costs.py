@@ -15,6 +15,7 @@ from llama_index_instrumentation.dispatcher import instrument_tags
 from llamaindex_routellm import RouteLLM, routing_decision
 from routellm_core import Price, TrafficLog
 from tests.support.fakes_llamaindex import FakeLLM, Reply, SurvivableError
+from tests.support.traffic import booked
 
 PRICES = {"big": Price(10.0, 20.0), "small": Price(1.0, 2.0)}
 BIG, SMALL = 0.0002, 0.00002  # of 10 tokens read and 5 written
@@ -141,16 +142,6 @@ def test_prices_survive_a_dict():
 
 
 MIDDLE = 15 * 5e-6
-
-
-def booked(log: TrafficLog) -> Any:
-    with log.database() as database:
-        (call,) = database.calls()
-        totals = {by: database.totals(by) for by in ("side", "model", "user", "day")}
-        sums = {by: sum(total.cost for total in found) for by, found in totals.items()}  # type: ignore[misc]
-        sums["summary"] = sum(side.cost or 0.0 for side in database.summary().sides.values())  # type: ignore[misc]
-        sums["spending"] = sum(row.cost for row in database.spending())  # type: ignore[misc]
-        return call.cost, sums, {total.key: (total.answers, total.refused) for total in totals["model"]}
 
 
 @pytest.mark.parametrize("way", ["chat", "achat", "stream_chat", "astream_chat", "stream_complete", "chat_with_tools"])
