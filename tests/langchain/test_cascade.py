@@ -19,12 +19,13 @@ from routellm_core.policy.acceptance import WeakAnswer
 from routellm_core.policy.answer_checks import mean_logprob, no_refusal
 from tests.support.fakes_langchain import ScriptedChatModel
 from tests.support.routers import ScriptedRouter
+from tests.support.waiting import LIMIT
 
 EASY, HARD = "p=0.1 hello", "p=0.9 prove it"
 
 
 def hangs(answer: WeakAnswer) -> bool:
-    threading.Event().wait(10)
+    threading.Event().wait(LIMIT)
     return True
 
 
@@ -47,7 +48,8 @@ CHECKS: dict[str, tuple[Any, bool]] = {
 
 
 def options(accept: Any, **more: Any) -> dict[str, Any]:
-    return {"router": ScriptedRouter(), "threshold": 0.5, "accept": accept, "accept_deadline": 0.3, **more}
+    deadline = 0.3 if accept is hangs else LIMIT
+    return {"router": ScriptedRouter(), "threshold": 0.5, "accept": accept, "accept_deadline": deadline, **more}
 
 
 def sides() -> dict[str, Any]:

@@ -21,13 +21,14 @@ from routellm_core.policy.acceptance import WeakAnswer
 from routellm_core.policy.answer_checks import no_refusal, valid_json
 from tests.support.fakes_llamaindex import FakeLLM, Reply, fake
 from tests.support.routers import ScriptedRouter
+from tests.support.waiting import LIMIT
 
 EASY = "p=0.1 hello"
 ASKED = [ChatMessage(role="user", content=EASY)]
 
 
 def hangs(answer: WeakAnswer) -> bool:
-    threading.Event().wait(10)
+    threading.Event().wait(LIMIT)
     return True
 
 
@@ -55,9 +56,8 @@ def sides() -> tuple[FakeLLM, FakeLLM]:
 
 def routed(accept, **options) -> RouteLLM:
     strong, weak = sides()
-    return RouteLLM(
-        strong=strong, weak=weak, router=ScriptedRouter(), threshold=0.5, accept=accept, accept_deadline=0.3, **options
-    )
+    options = {"accept": accept, "accept_deadline": 0.3 if accept is hangs else LIMIT, **options}
+    return RouteLLM(strong=strong, weak=weak, router=ScriptedRouter(), threshold=0.5, **options)
 
 
 async def ask(llm: RouteLLM, way: str):

@@ -158,7 +158,7 @@ async def test_a_thousand_calls_wait_for_no_shadow(log: Log) -> None:
     release = threading.Event()
 
     def respond(messages: list[ChatMessage]) -> str:
-        release.wait(60)
+        release.wait()
         return "late"
 
     strong = FakeLLM("strong", respond=respond)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.serve.conftest import EASY, chat
 from tests.support.serving import post, send_raw
+from tests.support.waiting import LIMIT
 
 PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/responses"]
 FIXED = [
@@ -91,7 +92,7 @@ def test_ten_thousand_mutated_requests(start):
         async def receive():
             if messages:
                 return messages.pop()
-            await asyncio.sleep(60)
+            await asyncio.sleep(LIMIT)
             raise AssertionError("it waits for more")
 
         async def send(message):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.serve.conftest import EASY, HARD
+from tests.support.waiting import LIMIT
 
 NODE_MODULES = os.environ.get("ROUTELLM_NODE_MODULES", "")
 
@@ -21,7 +22,7 @@ NODE_MODULES = os.environ.get("ROUTELLM_NODE_MODULES", "")
 def test_openai_node(place):
     script = Path(__file__).with_name("client.cjs")
     words = ["node", str(script), NODE_MODULES, place.url]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.stdout.strip() == "ok", done.stderr
 
 
@@ -29,7 +30,7 @@ def test_openai_node(place):
 def test_curl(place):
     body = f'{{"model": "routellm", "messages": [{{"role": "user", "content": "{HARD}"}}]}}'
     words = ["curl", "-sS", "-i", f"{place.url}/chat/completions", "-H", "content-type: application/json", "-d", body]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, check=True)
     assert "answer of big" in done.stdout
     assert "x-routellm-model: strong" in done.stdout
 

@@ -145,6 +145,7 @@ def test_the_command_serves(tmp_path):
     from tests.serve.conftest import EASY, chat
     from tests.support.openai_server import OpenAIServer
     from tests.support.serving import post
+    from tests.support.waiting import LIMIT
 
     with OpenAIServer() as upstream:
         file = tmp_path / "server.toml"
@@ -166,7 +167,7 @@ def test_the_command_serves(tmp_path):
             assert post(found[1], "/v1/chat/completions", chat(EASY)).status == 200
         finally:
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=30)
+            process.communicate(timeout=LIMIT)
 
 
 @pytest.mark.parametrize("models", [SIDES, {"tiers": [{"model": "small"}, {"model": "big", "share": 0.5}]}])

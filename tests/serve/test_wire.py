@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import time
@@ -10,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from routellm_core import Price, SpendLimit, TrafficLog
 from routellm_core.serve import create_app
 from tests.serve.conftest import EASY, HARD, chat
 from tests.support.loopback import Failure
 from tests.support.openai_server import OpenAIServer
 from tests.support.routers import ScriptedRouter
 from tests.support.serving import RawUpstream, http_answer, post, send_raw, serving
+from tests.support.waiting import LIMIT
 
 ANSWER = b'{"object":"chat.completion","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}]}'
 
@@ -232,7 +235,7 @@ def test_a_reply_that_breaks_off_breaks_off_for_the_client():
 def test_a_dead_upstream_is_502_and_a_silent_one_504():
     with OpenAIServer() as gone:
         url = gone.base_url
-    silent = RawUpstream(http_answer(ANSWER), stall=20)
+    silent = RawUpstream(http_answer(ANSWER), stall=LIMIT)
     app = create_app(
         {"model": "big", "url": url}, {"model": "small", "url": silent.url},
         router=ScriptedRouter(), threshold=0.5, read_timeout=0.2,
@@ -333,3 +336,31 @@ def test_big_bodies_are_searched_in_no_time():
     start = time.process_time()
     assert with_model(raw, "big").endswith(b',"model":"big"}')
     assert time.process_time() - start < 10  # backtracking would take for ever
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
+async def test_a_reply_ends_when_all_that_it_changes_is_changed(start, tmp_path, path, stream):
+    pytest.importorskip("sqlalchemy")
+    limit = SpendLimit(1e9, prices={"strong": Price(1e6, 1e6), "weak": Price(0, 0)})
+    with TrafficLog(f"sqlite:///{tmp_path / 'traffic.db'}") as log:
+        place = start(limits=[limit], log=log)
+        found = []
+
+        async def receive() -> dict[str, Any]:
+            if request:
+                return request.pop()
+            await asyncio.Event().wait()
+            raise AssertionError("nobody sets it")
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                is_open = b"routellm_open_requests 0.0" not in place.app._metrics.text()
+                found.append((is_open, limit.spending() > 0, log._writer._put))
+
+        body = {**chat(HARD, model="routellm"), "input": "a", "stream": stream}
+        request = [{"type": "http.request", "body": json.dumps(body).encode()}]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+        await place.app(scope, receive, send)
+        await place.app.close()
+    assert found == [(False, path != "/v1/embeddings", int(path != "/v1/embeddings"))]

@@ -6,13 +6,14 @@ import asyncio
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
+
+from tests.support.waiting import LIMIT, wait_until
 
 
 @dataclass
@@ -40,21 +41,18 @@ def serving(app: Any, **options: Any) -> Iterator[str]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
-    deadline = time.monotonic() + 30
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        assert time.monotonic() < deadline, "the server does not start"
-        time.sleep(0.005)
+    wait_until(lambda: server.started or not thread.is_alive())
+    assert thread.is_alive(), "the server did not start"
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(LIMIT)
         assert not thread.is_alive(), "the server did not end"
 
 
-def send_raw(origin: str, raw: bytes, *, timeout: float = 20) -> Reply:
+def send_raw(origin: str, raw: bytes, *, timeout: float = LIMIT) -> Reply:
     """Send bytes as they are, ask for the connection's end, and return the reply."""
     host, port = origin.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=timeout) as line:
@@ -124,7 +122,7 @@ class RawUpstream:
 
     def _answer(self, line: socket.socket) -> None:
         with line:
-            line.settimeout(30)
+            line.settimeout(LIMIT)
             raw = b""
             while b"\r\n\r\n" not in raw:
                 more = line.recv(65536)

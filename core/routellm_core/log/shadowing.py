@@ -36,28 +36,41 @@ class Shadows:
     def __init__(self, cost: Callable[[Answer, Side], float | None]) -> None:
         self._cost = cost
         self._lock = fork_safe_lock(self, "_lock")
-        self._pairs = 0  # of the whole log, as far as known
+        # pairs of the whole log and the money that they cost, as far as known: those of others and of the time before
+        self._others = (0, 0.0)
+        self._pairs = 0  # and those of this process
         self._spent = 0.0
         self._renew()
         renew_in_child(self, Shadows._renew)
 
     def _renew(self) -> None:
+        self._others = self._so_far()
+        self._pairs, self._spent = 0, 0.0
+        self._written = (0, 0.0)  # of these, what the database has
         self._workers: dict[int, Workers] = {}  # by concurrency
         self._turns: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # event loop -> semaphore
         self._tasks: set[Any] = set()
         self._running: dict[int, _Running] = {}
         self._number = 0
         self._finished = threading.Condition(self._lock)
-        self._costs: tuple[int, float] = (0, 0.0)  # answers with a cost in this process, and their sum
+        self._priced = 0  # answers with a cost in this process
         self._unpriced = False
         self.skipped = 0
 
     # --- how many there may be ---
 
     def known(self, pairs: int, spent: float) -> None:
-        """Take over what the database says: pairs and money of shadow answers so far."""
+        """Take over what the database says, after `written`: pairs and money of shadow answers so far."""
         with self._lock:
-            self._pairs, self._spent = pairs, spent
+            self._others = (pairs - self._written[0], spent - self._written[1])
+
+    def written(self, pairs: int, spent: float) -> None:
+        """So many more pairs of this process, and their money, are in the database."""
+        with self._lock:
+            self._written = (self._written[0] + pairs, self._written[1] + spent)
+
+    def _so_far(self) -> tuple[int, float]:
+        return self._others[0] + self._pairs, self._others[1] + self._spent
 
     def chance(self, shadow: Shadow) -> float:
         """The probability that a call is drawn now: the wanted share, or 0 where there is no room or no money."""
@@ -65,7 +78,7 @@ class Shadows:
             running = len(self._running)
             if running >= _MOST_WAITING:
                 return 0.0
-            if shadow.max_pairs is not None and self._pairs + running >= shadow.max_pairs:
+            if shadow.max_pairs is not None and self._so_far()[0] + running >= shadow.max_pairs:
                 return 0.0
             if shadow.budget is not None and not self._affords(shadow, running):
                 return 0.0
@@ -79,10 +92,10 @@ class Shadows:
         assert shadow.budget is not None
         if self._unpriced:
             return False
-        count, total = self._costs
-        if not count:  # what one costs is known once the first has ended
-            return self._spent < shadow.budget and running < shadow.concurrency
-        return self._spent + (running + 1) * total / count <= shadow.budget
+        spent = self._so_far()[1]
+        if not self._priced:  # what one costs is known once the first has ended
+            return spent < shadow.budget and running < shadow.concurrency
+        return spent + (running + 1) * self._spent / self._priced <= shadow.budget
 
     # --- running them ---
 
@@ -166,7 +179,7 @@ class Shadows:
                 self._pairs += 1
             if cost is not None:
                 self._spent += cost
-                self._costs = (self._costs[0] + 1, self._costs[1] + cost)
+                self._priced += 1
             unknown = cost is None and answer.error is None and one.shadow.budget is not None
             warn = unknown and not self._unpriced
             self._unpriced = self._unpriced or unknown

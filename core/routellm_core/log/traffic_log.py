@@ -283,6 +283,8 @@ class TrafficLog:
                     lost[cause] = lost.get(cause, 0) + 1
         if self.embedder is not None:
             self._embed(rows.get("calls", ()))
+        pairs = [row["cost"] for row in rows.get("answers", ()) if row["kind"] == "shadow" and row["error"] is None]
+        self.shadows.written(len(pairs), sum(cost or 0.0 for cost in pairs))
         return rows, lost
 
     def _row(self, table: str, row: Mapping[str, Any]) -> dict[str, Any]:

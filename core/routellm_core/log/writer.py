@@ -29,10 +29,10 @@ BATCH = 200
 MAX_WAITING_CHARACTERS = 64 * 2**20
 # A thread without work ends after this many seconds.
 _IDLE_SECONDS = 5.0
-# At the end of the program: how long to wait for the database without a batch written.
-_EXIT_SECONDS = 2.0
-# Likewise before the first one: SQLAlchemy has to be imported and the tables made.
-_OPENING_SECONDS = 15.0
+# Seconds without a batch written after which a flush gives up on a database that fails.
+_FAILING_SECONDS = 2.0
+# Likewise on one that does not fail: SQLAlchemy has to be imported and the tables made, or the disk is slow.
+_WORKING_SECONDS = 15.0
 # Seconds between two tries, growing from the first to the second.
 _RETRY = (0.05, 1.0)
 # How long the database may be busy before the thread lets go of it, so that a fork need not wait.
@@ -185,7 +185,7 @@ class Writer:
                 now = time.monotonic()
                 if (self._done, self._opened_once) != before:
                     before, moved = (self._done, self._opened_once), now
-                patience = _EXIT_SECONDS if self._opened_once or self._ill else _OPENING_SECONDS
+                patience = _FAILING_SECONDS if self._ill else _WORKING_SECONDS
                 left = moved + patience - now if timeout is None else started + timeout - now
                 if left <= 0:
                     return False

@@ -287,16 +287,27 @@ class App:
         if scope["method"] == "GET" and (path == "/models" or path.startswith("/models/")):
             await reply(send, 200, self._models(path))
             return
+        last: list[Message] = []
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                last.append(message)
+            else:
+                await send(message)
+
         self._metrics.open.inc()
         try:
             raw = await requests.read_body(receive, at_most=self._max_body, seconds=self._body_timeout)
             if scope["method"] == "POST" and path in requests.ROUTED:
-                work = self._routed(scope, path, raw, client, send)
+                work = self._routed(scope, path, raw, client, sending)
             else:
-                work = self._passed_on(scope, path, raw_path, raw, send)
+                work = self._passed_on(scope, path, raw_path, raw, sending)
             await _while_connected(work, receive)
         finally:
             self._metrics.open.dec()
+        # a reply ends last of all: whoever has read its end finds metrics, limits and log as this call leaves them
+        for message in last:
+            await send(message)
 
     def _client(self, scope: Scope) -> str | None:
         """The name of the client that asks.

@@ -24,7 +24,7 @@ from routellm_core.log import Answer, TrafficDatabase
 from routellm_core.log.schema import put_meta
 from routellm_core.log.vectors import EMBEDDER_STATE, probe
 from routellm_core.policy.routing import CallSettings, Decided, Routing
-from tests.support.waiting import LIMIT
+from tests.support.waiting import LIMIT, wait_until
 
 
 @pytest.fixture
@@ -242,12 +242,10 @@ def test_calls_wait_for_no_lock_and_nothing_is_lost(tmp_path: Path, caplog: pyte
     other.execute("BEGIN EXCLUSIVE")
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: record(log), range(1000)))
-    until = time.monotonic() + LIMIT
-    while "cannot be written" not in caplog.text:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_until(lambda: "cannot be written" in caplog.text)
     other.execute("COMMIT")
     other.close()
+    assert log.flush(LIMIT)
     log.close()
     with TrafficDatabase(url) as database:
         summary = database.summary()
@@ -281,13 +279,11 @@ def test_a_dead_server_costs_nothing_but_what_is_counted(server: Any, caplog: py
     try:
         for _ in range(500):
             record(log)
-        until = time.monotonic() + LIMIT
-        while "cannot be written" not in caplog.text:
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        wait_until(lambda: "cannot be written" in caplog.text)
         assert not log.flush(0.5)
     finally:
         server.start()
+    assert log.flush(LIMIT)
     log.close()
     assert counted(url) == 501
     assert log.dropped == {}
@@ -314,6 +310,7 @@ while not log._writer._ill:
     assert time.monotonic() < until
     time.sleep(.01)
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+assert log.flush({LIMIT})
 log.close()
 assert log.dropped == {{}}, log.dropped
 """
@@ -467,11 +464,26 @@ def test_where_shadows_end(url: str) -> None:
         assert [call.p_shadow for call in database.calls()] == [1.0] * 3 + [0.0] * 7 + [1.0] * 2 + [0.0] * 8
     with TrafficLog(url) as log:  # another process goes on from there
         record(log)
-        until = time.monotonic() + LIMIT
-        while log.shadows.chance(few):
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        wait_until(lambda: not log.shadows.chance(few))
         assert log.shadows.chance(Shadow(0.5, max_pairs=6)) == 0.5
+
+
+def test_pairs_that_still_wait_to_be_written_count(url: str) -> None:
+    with TrafficLog(url, prices={"gpt": Price(1e6, 0.0), "mini": Price(1.0, 1.0)}, flush_seconds=60.0) as log:
+        pairs, money = Shadow(1.0, max_pairs=2), Shadow(1.0, budget=2.0)
+
+        def one_more() -> None:
+            record(log, shadow=pairs, other=lambda side: Answer("a", "gpt", 1, 0))
+            log.shadows.wait(LIMIT)
+
+        one_more()
+        assert log.flush()
+        wait_until(lambda: not log._writer._hurry)  # the next one waits for others to be written with
+        one_more()
+        with TrafficDatabase(url) as database:
+            assert database.shadows_so_far() == (1, 1.0)
+            log._kept_up(database)  # as the writer's thread does once a minute
+        assert log.shadows.chance(pairs) == log.shadows.chance(money) == 0.0
 
 
 def test_an_unknown_cost_ends_shadows_with_a_budget(log: TrafficLog, caplog: pytest.LogCaptureFixture) -> None:
@@ -490,9 +502,12 @@ def test_a_shadow_that_hangs_counts_as_failed(log: TrafficLog, url: str) -> None
         release.wait(LIMIT)
         return Answer("late")
 
+    def later_call() -> bool:
+        log.shadows.chance(hanging)  # any notices
+        return not log.shadows._running
+
     record(log, shadow=hanging, other=hang)
-    time.sleep(0.2)
-    log.shadows.chance(hanging)  # any later call notices
+    wait_until(later_call)
     release.set()
     log.flush()
     with TrafficDatabase(url) as database:

@@ -15,6 +15,7 @@ from routellm_core.policy.acceptance import Acceptance, Cascade, WeakAnswer
 from routellm_core.policy.cooldown import Cooldown
 from routellm_core.policy.route import Route
 from routellm_core.policy.savings import CallCost
+from tests.support.waiting import LIMIT
 
 WEAK = RoutingDecision("weak", 0.2, 0.5, "r")
 STRONG = RoutingDecision("strong", 0.8, 0.5, "r")
@@ -25,12 +26,12 @@ def answer_of(given: Any) -> WeakAnswer:
 
 
 def hangs(_: WeakAnswer) -> bool:
-    threading.Event().wait(20)
+    threading.Event().wait(LIMIT)
     return True
 
 
 async def hangs_async(_: WeakAnswer) -> bool:
-    await asyncio.sleep(20)
+    await asyncio.sleep(LIMIT)
     return True
 
 
@@ -94,7 +95,7 @@ class Call:
 
 def route_of(check: Any, decision: RoutingDecision = WEAK, **options: Any) -> Route[Any]:
     more = {name: options.pop(name) for name in ("band", "after", "threshold") if name in options}
-    acceptance = Acceptance.of(check, deadline=0.2, **more)
+    acceptance = Acceptance.of(check, deadline=0.2 if check in (hangs, hangs_async) else LIMIT, **more)
     assert acceptance is not None
     return Route(decision, cascade=Cascade(acceptance, answer_of, "asked"), **options)
 
@@ -236,10 +237,15 @@ def test_a_reader_that_leaves_while_an_answer_is_held_closes_it():
     call = Call()
 
     async def leave() -> None:
-        route = route_of(hangs_async)
-        stream = route.astream(call.aopen, lambda piece: not piece)
+        checked = asyncio.Event()
+
+        async def check(_: WeakAnswer) -> bool:
+            checked.set()
+            return await hangs_async(_)
+
+        stream = route_of(check).astream(call.aopen, lambda piece: not piece)
         task = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0.05)
+        await checked.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -12,7 +12,7 @@ from routellm_core import Calibration, RoutingPolicy, load_router
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, RouteLLMError
 from routellm_core.policy import following
 from routellm_core.routers import RouterFolder
-from tests.support.waiting import LIMIT
+from tests.support.waiting import wait_until
 
 
 def saved(folder: RouterFolder, seed: int) -> str:
@@ -77,10 +77,7 @@ def test_a_policy_follows_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     old = policy.threshold
 
     def decides_by(fingerprint: str) -> None:
-        until = time.monotonic() + LIMIT
-        while policy.decide("a").router_version != fingerprint[:12]:
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        wait_until(lambda: policy.decide("a").router_version == fingerprint[:12])
 
     second = saved(folder, 2)
     decides_by(second)
@@ -99,11 +96,12 @@ def test_a_version_that_cannot_be_loaded_leaves_the_one_in_use(
     policy = RoutingPolicy(folder, strong_fraction=0.3)
     saved(folder, 2)
     (folder.version_path() / "config.json").write_text("{")
-    until = time.monotonic() + LIMIT
-    while not caplog.records:
+
+    def is_said() -> bool:
         assert policy.decide("a").router_version == first[:12]
-        assert time.monotonic() < until
-        time.sleep(0.01)
+        return bool(caplog.records)
+
+    wait_until(is_said)
     for _ in range(20):
         assert policy.decide("a").router_version == first[:12]
         time.sleep(0.01)
