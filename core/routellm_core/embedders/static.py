@@ -97,6 +97,10 @@ _LATEX = re.compile(r"\\[a-zA-Z\[\]()]|\$[a-zA-Z]\$|\$[^$\n\\^_=]{0,40}[\\^_=][^
 _MAX_WORD_CHARS = 100
 # Number of characters up to which `aembed` does not use a thread: about 2 ms.
 _INLINE_CHARS = 10_000
+# Number of rows of the table that are summed in one step: 2 MB of them stay in the processor's cache.
+_ROWS_AT_ONCE = 4096
+# Number of texts from which on the rows of several texts are summed in one step.
+_MANY_TEXTS = 64
 # The length of a word's next piece is bounded by its first characters, this many of them.
 _REACH_CHARS = 3
 
@@ -418,8 +422,10 @@ class StaticEmbedder:
         factors = [np.full(rows.shape[1], rest), np.where(own, np.float32(1), rest), np.ones(1, dtype=np.float32)]
         self._problem_factors = read_only(np.concatenate(factors).astype(np.float32)[:-1])
         self._short_problem_factors = read_only(np.append(np.zeros(rows.shape[1]), own).astype(np.float32))
-        # the float32 rows hold whole numbers, so their sum is exact in any order and does not depend on the batch
-        self._table = read_only(rows.astype(np.float32))
+        # The float32 rows hold whole numbers, so their sum is exact in any order and does not depend on the batch. A
+        # row of zeros behind them fills up the shorter texts where texts are summed together.
+        self._padded = read_only(np.vstack([rows, np.zeros((1, rows.shape[1]))]).astype(np.float32))
+        self._table = self._padded[:-1]
         # These tables make splitting a rare word cheap enough to do it every time. A cache of such words would be a
         # list of what users wrote (names, typing errors), and junk could fill it.
         self._inside = {piece[2:]: row for piece, row in self._rows.items() if piece.startswith("##")}
@@ -450,11 +456,12 @@ class StaticEmbedder:
             raise PromptError(
                 f"texts={type(texts).__name__}: expected a sequence of strings; wrap a single string in a list"
             )
-        count, d = len(texts), self._table.shape[1]
+        count, d = len(texts), self.text_dimension
         out = np.empty((count, self.dimension), dtype=np.float32)
         surface = np.empty((count, len(SURFACE_NAMES)), dtype=np.float64)
         problems: list[int] = []
         short_problems: list[int] = []
+        tokens: list[list[int]] = []
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise PromptError(f"texts[{i}] is {type(text).__name__}, expected str; decode or convert it first")
@@ -465,11 +472,8 @@ class StaticEmbedder:
             surface[i] = features = surface_features(text, words, len(ids))
             if features[_PROBLEM]:
                 (problems if features[_PROBLEM_LENGTH] > _SHORT_PROBLEM - 5.3 else short_problems).append(i)
-            if ids:
-                factor = self._scale / (len(ids) + self._shrinkage)
-                np.multiply(np.add.reduce(self._table.take(ids, axis=0), axis=0), factor, out=out[i, :d])
-            else:
-                out[i, :d] = 0.0
+            tokens.append(ids)
+        self._sum_rows(tokens, out[:, :d])
         surface -= self._mean
         surface /= self._std
         np.minimum(np.maximum(surface, -self._clip, out=surface), self._clip, out=out[:, d:-1], casting="same_kind")
@@ -487,6 +491,33 @@ class StaticEmbedder:
         if sum(min(len(text), HEAD_CHARS + TAIL_CHARS) for text in texts if isinstance(text, str)) <= _INLINE_CHARS:
             return self.embed(texts)
         return await in_background(self, lambda: self.embed(texts))
+
+    def _sum_rows(self, tokens: list[list[int]], out: FloatMatrix) -> None:
+        """Write the text part of each text into its row of `out`.
+
+        numpy releases the interpreter's lock in each of its calls. With some calls for each text, threads that embed at
+        the same time would hand the lock over at each text, and spend half as much again on that. So of many texts,
+        those of a similar length are summed together.
+        """
+        counts = [len(ids) for ids in tokens]
+        if len(tokens) < _MANY_TEXTS:
+            for i, ids in enumerate(tokens):
+                if ids:
+                    factor = self._scale / (counts[i] + self._shrinkage)
+                    np.multiply(np.add.reduce(self._table.take(ids, axis=0), axis=0), factor, out=out[i])
+                else:
+                    out[i] = 0.0
+            return
+        order = sorted(range(len(tokens)), key=counts.__getitem__, reverse=True)
+        start = 0
+        while start < len(order):
+            longest = counts[order[start]]
+            together = order[start : start + max(1, _ROWS_AT_ONCE // max(1, longest))]
+            rows = np.array([tokens[i] + [-1] * (longest - counts[i]) for i in together], dtype=np.intp)
+            out[together] = np.add.reduce(self._padded.take(rows, axis=0), axis=1)
+            start += len(together)
+        factors = self._scale / (np.maximum(counts, 1) + self._shrinkage)  # without tokens, the sum is 0
+        out *= factors.astype(np.float32)[:, None]
 
     def _ids(self, words: Sequence[str]) -> list[int]:
         get = self._rows.get

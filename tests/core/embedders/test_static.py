@@ -176,6 +176,15 @@ def test_a_batch_equals_its_rows_bit_for_bit(texts: list[str]) -> None:
         assert batch[i].tobytes() == embedder.embed([text])[0].tobytes()
 
 
+@pytest.mark.parametrize("shrinkage", [0.0, 2.0])
+def test_many_texts_of_all_lengths_equal_their_rows_bit_for_bit(shrinkage: float) -> None:
+    embedder = small(shrinkage=shrinkage)
+    texts = [" ".join(["primes", "sum", "zebra", "hi"][k % 3 : k % 4 + 1] * (k % 53)) for k in range(700)] + ODD_TEXTS
+    alone = np.concatenate([embedder.embed([text]) for text in texts])
+    for count in (63, 64, 65, len(texts)):
+        assert embedder.embed(texts[-count:]).tobytes() == alone[-count:].tobytes()
+
+
 async def test_async_equals_sync() -> None:
     embedder = bundled_embedder()
     assert (await embedder.aembed(["one", "two"]) == embedder.embed(["one", "two"])).all()
