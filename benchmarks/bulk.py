@@ -192,7 +192,8 @@ def with_dask(workers: int) -> Iterator[Scores]:
 def with_ray(workers: int) -> Iterator[Scores]:
     import ray
 
-    ray.init(num_cpus=workers + 1, include_dashboard=False, log_to_driver=False)
+    # a cluster of its own, also beside another one on this machine
+    ray.init("local", num_cpus=workers + 1, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
 
     def run(file: Path) -> np.ndarray:

@@ -39,7 +39,7 @@ def main(source: str = str(COUNT), out: str | None = None) -> None:
     if "RAY_ADDRESS" in os.environ:
         ray.init()
     else:
-        ray.init(num_cpus=(os.cpu_count() or 1) + FOR_READERS, include_dashboard=False)
+        ray.init("local", num_cpus=(os.cpu_count() or 1) + FOR_READERS, include_dashboard=False)
     if source.isdecimal():
         prompts = ray.data.range(int(source), override_num_blocks=4 * WORKERS).map_batches(made_up, batch_size=4096)
     else:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.routers import HeldRouter
 
 # How long an example takes says something about the machine, not about the code.
-settings.register_profile("routellm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("routellm", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("routellm")
 
 

@@ -30,6 +30,7 @@ from routellm_core import RoutingDecision
 from routellm_core.errors import EmptyAnswerError
 from tests.support.openai_server import ChatReply, Failure, OpenAIServer
 from tests.support.routers import ScriptedRouter
+from tests.support.waiting import LIMIT, wait_until
 
 # one loop and one set of clients for all cells: a client costs more than a hundred calls
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -107,7 +108,7 @@ FAULTS = {
     "503": Fault(Failure(status=503), raises=openai.InternalServerError),
     "429": Fault(Failure(status=429), raises=openai.RateLimitError),
     "a cut line": Fault(Failure(cut=True), raises=openai.APIConnectionError),
-    "a time-out": Fault(Failure(stall=0.5), raises=openai.APITimeoutError),
+    "a time-out": Fault(Failure(stall=LIMIT), raises=openai.APITimeoutError),
     # refusals: of a prompt that the strong model may take, and of what it would refuse as well
     "too long, by code": Fault(
         _refused("context_length_exceeded", "This model's maximum context length is 8192 tokens."),
@@ -130,14 +131,22 @@ FAULTS = {
 
 @dataclass
 class Services:
-    """Two services, of which the strong one is well, and the clients of both frameworks."""
+    """Two services, of which the strong one is well, and the clients of both frameworks.
+
+    Attributes:
+        weak_clients: LangChain's and LlamaIndex's for the weak service: those that wait for an answer, and those that
+            give up soon, for a service that stalls. On a busy machine the latter would give up on one that is well.
+    """
 
     strong: OpenAIServer
     weak: OpenAIServer
     langchain: dict[str, Any]
     llamaindex: dict[str, Any]
+    weak_clients: dict[Literal["patient", "hasty"], tuple[Any, Any]]
 
     def begin(self, fault: Fault) -> None:
+        stalls = fault.failure is not None and fault.failure.stall
+        self.langchain["weak"], self.llamaindex["weak"] = self.weak_clients["hasty" if stalls else "patient"]
         for server in (self.strong, self.weak):
             server.heal()
             server.requests.clear()
@@ -158,26 +167,22 @@ def _collected_between_tests() -> Iterator[None]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def services() -> AsyncIterator[Services]:
-    with OpenAIServer() as strong, OpenAIServer() as weak, httpx.Client(timeout=0.2) as client:
-        async with httpx.AsyncClient(timeout=0.2) as async_client:
-            langchain, llamaindex = {}, {}
-            for side, server in (("strong", strong), ("weak", weak)):
-                common: dict[str, Any] = {"api_key": "sk-test", "max_retries": 0, "timeout": 0.2}
-                langchain[side] = ChatOpenAI(
-                    model=MODELS[side],
-                    base_url=server.base_url,
-                    http_client=client,
-                    http_async_client=async_client,
-                    **common,
+    with OpenAIServer() as strong, OpenAIServer() as weak, httpx.Client() as client:
+        async with httpx.AsyncClient() as async_client:
+
+            def clients(side: str, server: OpenAIServer, timeout: float) -> tuple[Any, Any]:
+                common: dict[str, Any] = {
+                    "model": MODELS[side], "api_key": "sk-test", "max_retries": 0, "timeout": timeout,
+                    "http_client": client,
+                }  # fmt: skip
+                return (
+                    ChatOpenAI(base_url=server.base_url, http_async_client=async_client, **common),
+                    OpenAI(api_base=server.base_url, async_http_client=async_client, **common),
                 )
-                llamaindex[side] = OpenAI(
-                    model=MODELS[side],
-                    api_base=server.base_url,
-                    http_client=client,
-                    async_http_client=async_client,
-                    **common,
-                )
-            yield Services(strong, weak, langchain, llamaindex)
+
+            langchain, llamaindex = clients("strong", strong, LIMIT)
+            weak_clients = {"patient": clients("weak", weak, LIMIT), "hasty": clients("weak", weak, 0.3)}
+            yield Services(strong, weak, {"strong": langchain}, {"strong": llamaindex}, weak_clients)
 
 
 Answered = tuple[str, RoutingDecision | None]
@@ -259,7 +264,8 @@ async def test_every_cell(services: Services, kind: str, way: str, name: str) ->
             expected = decision.model
             assert text == ("answer of gpt-4o" if expected == "strong" else "")
         assert expected == {"OTHER": "strong" if failover else "", "ERROR": "", "ANSWER": "weak"}[fault.outcome]
-        # nothing is asked twice
+        # nothing is asked twice; who gives up soon may do so before the request has arrived
+        wait_until(lambda: services.weak.requests)
         assert len(services.weak.requests) == 1
         assert len(services.strong.requests) == (expected == "strong")
 
@@ -267,24 +273,25 @@ async def test_every_cell(services: Services, kind: str, way: str, name: str) ->
 @pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.outcome == "OTHER"])
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_chain_hides_no_broken_reply(services: Services, way: str, name: str) -> None:
-    chains: dict[str, Any] = {side: model | StrOutputParser() for side, model in services.langchain.items()}
     for failover in (True, False):
         services.begin(FAULTS[name])
+        chains: dict[str, Any] = {side: model | StrOutputParser() for side, model in services.langchain.items()}
         route = RouteLLMRunnable(**chains, router=ScriptedRouter(), threshold=0.5, failover=failover)
         if failover:
             answer = await _called(route, way, EASY)
             assert "".join(answer) == "answer of gpt-4o"
-            continue
-        with pytest.raises(FAULTS[name].raises):
-            await _called(route, way, EASY)
+        else:
+            with pytest.raises(FAULTS[name].raises):
+                await _called(route, way, EASY)
+        wait_until(lambda: services.weak.requests)
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_an_empty_answer_of_a_chain_with_a_reason_is_one(services: Services, way: str) -> None:
+    services.begin(FAULTS["a filtered answer"])
     chains: dict[str, Any] = {side: model | StrOutputParser() for side, model in services.langchain.items()}
     functions: dict[str, Any] = dict.fromkeys(chains, lambda text: "")
     for sides in (chains, functions):
-        services.begin(FAULTS["a filtered answer"])
         route = RouteLLMRunnable(**sides, router=ScriptedRouter(), threshold=0.5, failover=True)
         assert "".join(await _called(route, way, EASY)) == ""
         assert services.strong.requests == []

@@ -201,7 +201,8 @@ class TestMetadata:
                 return super().metadata
 
         released, weak = threading.Event(), Hangs("w")  # type: ignore[arg-type, call-arg]
-        monkeypatch.setattr("llamaindex_routellm.side._PATIENCE", 0.05)
+        monkeypatch.setattr("llamaindex_routellm.side._PATIENCE", 0.5)  # enough for the side that does not hang
+        monkeypatch.setattr("llamaindex_routellm.side._SILENCE", 3600.0)
         llm = RouteLLM(strong=FakeLLM("s"), weak=weak, router=router, threshold=0.5)
         try:
             for _ in range(3):

@@ -14,7 +14,9 @@ from pathlib import Path
 
 
 def binaries() -> Path | None:
-    """The folder of the newest server that is installed; None without one."""
+    """The folder of the newest server that is installed; None without one, or where no user is here to run it."""
+    if _user() is None:
+        return None
     folders = [folder for folder in Path("/usr/lib/postgresql").glob("*/bin") if (folder / "initdb").is_file()]
     if folders:
         return max(folders, key=lambda folder: float(folder.parent.name))
@@ -67,17 +69,19 @@ class Server:
 @contextmanager
 def running() -> Iterator[Server]:
     """A server for as long as the block lasts."""
-    user = pwd.getpwuid(os.getuid()).pw_name
+    user = _user()
+    assert user is not None
     run: list[str] = []
     # a short path: that of a socket may have 107 bytes
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    if os.getuid() == 0:  # the server refuses to run as root
-        user = next(name for name in ("postgres", "nobody") if _exists(name))
+    if os.getuid() == 0:
         run = ["runuser", "-u", user, "--"]
         shutil.chown(folder, user)
     server = Server(folder, run, user)
     try:
-        server.command("initdb", "-D", str(folder / "data"), "-A", "trust", "-U", user, "-E", "UTF8", "--no-sync")
+        server.command(
+            "initdb", "-D", str(folder / "data"), "-A", "trust", "-U", user, "-E", "UTF8", "--locale=C", "--no-sync"
+        )
         server.start()
         try:
             yield server
@@ -87,9 +91,9 @@ def running() -> Iterator[Server]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _exists(user: str) -> bool:
-    try:
-        pwd.getpwnam(user)
-    except KeyError:
-        return False
-    return True
+def _user() -> str | None:
+    """Who runs the server: this user, or one without rights in root's place, whom the server refuses."""
+    if os.getuid() == 0:
+        known = {entry.pw_name for entry in pwd.getpwall()} if shutil.which("runuser") else set()
+        return next((name for name in ("postgres", "nobody") if name in known), None)
+    return next((entry.pw_name for entry in pwd.getpwall() if entry.pw_uid == os.getuid()), None)

@@ -96,7 +96,8 @@ def test_processes(expected):
 def in_process(script: str, *words: str) -> str:
     path = os.pathsep.join([str(ROOT / "core"), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, str(ROOT / script), *words]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    env = {**os.environ, "PYTHONPATH": path, "SPARK_LOCAL_IP": "127.0.0.1"}  # the machine's name may lead nowhere
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=env)
     assert done.stdout, done.stderr
     return done.stdout
 

@@ -194,10 +194,12 @@ def test_the_command_writes_what_the_router_reads(tmp_path: Path, capsys: pytest
 
 
 def test_a_killed_store_leaves_the_decision_to_on_error(uri: Path) -> None:
-    router = SimilarityWeightedRouter.from_store(opened(uri, timeout=0.5), **OPTIONS)
+    store = opened(uri)
+    router = SimilarityWeightedRouter.from_store(store, **OPTIONS)
     policy = RoutingPolicy(router, threshold=0.5, on_error="weak")
     assert policy.decide(PROMPTS[0]).reason == "win_rate"
     release(uri)
+    store.timeout = 0.5  # pymilvus would ask the store that is gone for as long as it may
     decided = [policy.decide(PROMPTS[1]), asyncio.run(policy.adecide(PROMPTS[2]))]
     assert {(d.model, d.win_rate) for d in decided} == {("weak", None)}
     assert {d.reason for d in decided} <= {"error", "deadline"}

@@ -80,7 +80,8 @@ class TestASideThatIsDown:
     async def test_a_server_that_hangs(
         self, hung: str, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("llamaindex_routellm.side._PATIENCE", 0.1)
+        monkeypatch.setattr("llamaindex_routellm.side._PATIENCE", 0.5)  # enough for the side that does not hang
+        monkeypatch.setattr("llamaindex_routellm.side._SILENCE", 3600.0)
         async with sides(**({"strong": "openai", "weak": "openai"} | {hung: "ollama"})) as (models, servers):
             servers[hung].fail_always(Failure(stall=600))
             llm = RouteLLM(**models, router=router, threshold=0.5)
