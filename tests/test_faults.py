@@ -142,7 +142,7 @@ class Services:
     weak: OpenAIServer
     langchain: dict[str, Any]
     llamaindex: dict[str, Any]
-    weak_clients: dict[Literal["patient", "hasty"], tuple[Any, Any]]
+    weak_clients: dict[str, tuple[Any, Any]]
 
     def begin(self, fault: Fault) -> None:
         stalls = fault.failure is not None and fault.failure.stall
