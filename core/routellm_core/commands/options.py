@@ -201,9 +201,11 @@ def report_bad(bad: SkippedRows) -> None:
 
 
 def report_joined(report: JoinReport) -> None:
-    """Say on stderr how rows about one model each were joined, if there were any."""
+    """Say on stderr how rows about one model each were joined, and how many had no label, if there were any."""
     if report.joined:
         print(f"routellm: {report.sentence()}", file=sys.stderr)
+    if report.unlabelled:
+        print(f"routellm: left out {report.unlabelled:,} rows without a score or verdict", file=sys.stderr)
 
 
 def check_output(out: Path, data: Sequence[Path]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from typing import Any
 
 # Fields in which to look for the prompt of a record; the first one that has a text is used.
@@ -17,12 +19,18 @@ PROMPT_FIELDS = (
     "content",
     "turns",
     "prompts",
+    "contents",
 )
 # Fields that hold the prompt itself: a prompt that happens to be JSON is not parsed.
 VERBATIM_FIELDS = frozenset({"prompt", "question", "query", "instruction", "text"})
 _USER_ROLES = {"user", "human"}
 _ROLES = {*_USER_ROLES, "system", "developer", "assistant", "ai", "tool", "function"}
 _TEXT_PARTS = ("text", "input_text")
+# A list of objects, or an object, as Python writes it: what pandas puts into a CSV cell.
+_PYTHON = re.compile(r"\[?\s*\{\s*['\"]")
+# Between the items of a NumPy array there is a line end instead of a comma; inside of a text it would be escaped.
+_ARRAY_ITEMS = re.compile(r"\}\s*\n\s*\{")
+_NO_CHAT = re.compile(r"embed|image|audio|transcri|speech|moderation|rerank", re.IGNORECASE)
 _TOOL_RESULTS = ("tool_result", "tool_call_response", "function_call_output")
 
 
@@ -73,6 +81,8 @@ def routed(value: Any) -> str | None:
             role, content = _message(item)
             if role in _USER_ROLES and not _of_tools(content):
                 return content_text(content) or ""
+        if value and all(isinstance(item, dict) and item.keys() == {"content"} for item in value):
+            return content_text(value[0]["content"])  # turns without roles, as in the questions of Arena-hard
         return None
     if isinstance(value, dict):
         role, content = _message(value)
@@ -83,6 +93,8 @@ def routed(value: Any) -> str | None:
                 text = routed(parsed_field(key, value[key]))
                 if text is not None:
                     return text
+        if value.keys() == {"args", "kwargs"}:  # the arguments of a function, as Langfuse's decorator records them
+            return routed(value["kwargs"]) or routed(value["args"])
         strings = [v for v in value.values() if isinstance(v, str) and v.strip()]
         return strings[0] if len(strings) == 1 and len(value) == 1 else None
     return None
@@ -114,7 +126,7 @@ def _message(item: Any) -> tuple[str | None, Any]:
         kind = kind.lower() if isinstance(kind, str) else ""
         return kind.removesuffix("chunk").removesuffix("message"), body["content"]
     role = item.get("role") or item.get("from") or (item.get("type") if "content" in item else None)
-    content = item.get("content", item.get("value", item.get("parts")))
+    content = next((item[name] for name in ("content", "value", "parts", "contents") if name in item), None)
     return (role.lower(), content) if isinstance(role, str) and content is not None else (None, None)
 
 
@@ -123,11 +135,20 @@ def content_text(content: Any) -> str | None:
     if isinstance(content, list):
         parts = [
             part if isinstance(part, str) else part.get("text") or part.get("content")
-            for part in content
+            for part in map(_part, content)
             if isinstance(part, str) or (isinstance(part, dict) and part.get("type", "text") in _TEXT_PARTS)
         ]
         content = "\n".join(part for part in parts if isinstance(part, str) and part)
     return content if isinstance(content, str) and content.strip() else None
+
+
+def _part(part: Any) -> Any:
+    """A part of a message as OpenAI writes it; OpenInference writes {"message_content": {"type": ..., "text": ...}}."""
+    if not isinstance(part, dict):
+        return part
+    if isinstance(part.get("message_content"), dict):
+        return part["message_content"]
+    return {key.removeprefix("message_content."): value for key, value in part.items()}
 
 
 def _of_tools(content: Any) -> bool:
@@ -139,14 +160,30 @@ def _of_tools(content: Any) -> bool:
     )
 
 
+def is_no_chat(operation: Any) -> bool:
+    """Whether a recorded call, by its path or type, is of another kind than a chat or completion: an embedding, say."""
+    return isinstance(operation, str) and _NO_CHAT.search(operation) is not None
+
+
 def parsed(value: Any) -> Any:
-    """Parse a str that holds a JSON object or array, as exports often store inputs; return other values unchanged."""
+    """Parse a str that holds a JSON object or array, or objects as Python writes them, as exports often store inputs;
+    return other values unchanged."""
     if isinstance(value, str) and value[:1] in "[{" and value.strip():
         try:
             return json.loads(value)
         except ValueError:
-            return value
+            return _literal(value)
     return value
+
+
+def _literal(text: str) -> Any:
+    if not _PYTHON.match(text):
+        return text
+    try:
+        value = ast.literal_eval(_ARRAY_ITEMS.sub("}, {", text))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return value if isinstance(value, dict | list) else text
 
 
 def parsed_field(name: str, value: Any) -> Any:

@@ -26,6 +26,7 @@ class JoinReport:
         dropped: Prompts that were left out, because a model that is needed has nothing for them.
         without_prompt: Rows that were left out, because no row with their id has a prompt.
         models: For each model the number of prompts for which it has something.
+        unlabelled: Rows of files that need no joining, left out because they have neither a score nor a verdict.
     """
 
     joined: bool = False
@@ -36,10 +37,11 @@ class JoinReport:
     dropped: int = 0
     without_prompt: int = 0
     models: dict[str, int] = field(default_factory=dict)
+    unlabelled: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The counts as JSON scalars and objects."""
-        return {name: value for name, value in vars(self).items() if name != "joined"}
+        return {name: value for name, value in vars(self).items() if name not in ("joined", "unlabelled")}
 
     def sentence(self) -> str:
         """What happened, for a person."""

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import chain, islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from routellm_core.data.chats import texts_of_call
+from routellm_core.data.chats import parsed, texts_of_call
 from routellm_core.data.files import OWN_COLUMNS, OWN_PREFIXES, FileReader, Row, SkippedRows, kind_of, shown_names
 from routellm_core.data.forms import FIRST_ROWS, Form, find_form, form_of_labels, form_of_traffic, known_columns
 from routellm_core.data.forms.base import BadRowError, Located, Problem, bundled
-from routellm_core.data.forms.values import PROMPT_NAMES, SCORE_NAMES, UNNAMED, id_of
+from routellm_core.data.forms.values import PROMPT_NAMES, SCORE_NAMES, UNNAMED, id_of, opening
 from routellm_core.data.joining import Joiner, JoinReport
 from routellm_core.data.records import AnsweredPrompt, Battle, Outcome
-from routellm_core.data.refusals import Seen, incomplete, nameless, refusal, traffic_only
+from routellm_core.data.refusals import Seen, incomplete, nameless, prompts_at_least, refusal, traffic_only
 from routellm_core.data.sources import Data, Source, sources_of
 from routellm_core.errors import DataError
 
@@ -172,7 +172,8 @@ def _records(
 
 
 def _located(sources: Sequence[Source], kind: _Kind[Parsed], options: _Options) -> Iterator[tuple[str, Parsed]]:
-    joiner = Joiner(options.joined or JoinReport(), least=kind.least, fields=kind.wanted)
+    report = options.joined or JoinReport()
+    joiner = Joiner(report, least=kind.least, fields=kind.wanted)
     parts: list[_Part] = []
     for source in sources:
         file = FileReader(source.path, skip_bad=options.skip_bad, columns=_columns())
@@ -188,6 +189,8 @@ def _located(sources: Sequence[Source], kind: _Kind[Parsed], options: _Options) 
                         joiner.add(file, where, _named(_gathered(row)))
                     except BadRowError as exc:
                         file.refuse(where, str(exc))
+                elif part.seen.form is not None and kind is not _ANSWERS and not (_is_battle(row) or _is_outcome(row)):
+                    report.unlabelled += 1
                 else:
                     yield from _parsed(kind, file, where, row)
     found = False
@@ -196,7 +199,7 @@ def _located(sources: Sequence[Source], kind: _Kind[Parsed], options: _Options) 
         yield from _parsed(kind, file, where, row)
     if not found and any(part.joins for part in parts):
         seen = [part.seen for part in parts if part.joins]
-        raise incomplete(seen, joiner.report, joiner.answered(), answers=kind is _ANSWERS)
+        raise incomplete(seen, report, joiner.answered(), answers=kind is _ANSWERS)
 
 
 def _parsed(kind: _Kind[Parsed], file: FileReader, where: str, row: Row) -> Iterator[tuple[str, Parsed]]:
@@ -270,7 +273,7 @@ class _Part:
         where, first = peeked[0]
         if not read:
             if strict and isinstance(first, Problem):
-                file.refuse(where, f"{first.text}; fields seen: {self.seen.fields()}")
+                file.refuse(where, f"{first.text}; fields seen: {self.seen.fields()}{prompts_at_least(self.seen)}")
         elif self.joins:
             if all(UNNAMED in _models_of(row) for row in read):
                 raise nameless(self.seen)
@@ -426,6 +429,10 @@ def _normalised(row: Row, *mappings: str) -> Row:
         turns = _json("turns", out["turns"]) if isinstance(out["turns"], str) else out["turns"]
         if isinstance(turns, list) and turns:
             out["prompt"] = turns[0]  # a conversation is routed by its first turn
+            if isinstance(turns[0], dict):
+                out["prompt"] = opening(turns) or turns[0]
+    elif isinstance(out.get("prompt"), list):
+        out["prompt"] = opening(out["prompt"]) or out["prompt"]
     if "id" not in out and "prompt_id" in out:
         out["id"] = out["prompt_id"]
     for name in (*mappings, "costs", "tokens"):
@@ -451,10 +458,12 @@ def _mapping(name: str, value: Any) -> Any:
 
 
 def _json(name: str, value: str) -> Any:
-    try:
+    with suppress(ValueError, RecursionError):
         return json.loads(value)
-    except (ValueError, RecursionError):
-        raise BadRowError(f"field {name!r}: expected JSON text, got text that is not JSON") from None
+    with suppress(RecursionError):
+        if not isinstance(written := parsed(value), str):
+            return written
+    raise BadRowError(f"field {name!r}: expected JSON text, got text that is not JSON")
 
 
 def _has_prompt(row: Row) -> bool:

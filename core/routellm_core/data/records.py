@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, f
 
 Winner = Literal["model_a", "model_b", "tie"]
 # What the versions of the Arena call a tie of two bad answers.
-_TIES = {"tie (bothbad)", "both_bad", "bothbad", "tie (both bad)", "both bad"}
+_TIES = {"tie", "tie (bothbad)", "both_bad", "bothbad", "tie (both bad)", "both bad", "tie (inconsistent)"}
 _SURROGATE = re.compile("[\ud800-\udfff]").search
 
 
@@ -99,7 +99,8 @@ class Battle(_Record):
         prompt: What was asked: a non-blank string.
         model_a: Name of the first model.
         model_b: Name of the second model; it must differ from `model_a`.
-        winner: ``"model_a"``, ``"model_b"`` or ``"tie"`` (the Arena's ``"tie (bothbad)"`` is read as a tie).
+        winner: ``"model_a"``, ``"model_b"`` or ``"tie"`` (also ``"tie (bothbad)"`` and the like, as the Arena writes; a
+            winner may also be the name of its model).
         id: Identifier of the row, for reports.
         source: Where the row comes from; training can weight sources.
         weight: How much the row counts, >= 0.
@@ -113,8 +114,12 @@ class Battle(_Record):
 
     @field_validator("winner", mode="before")
     @classmethod
-    def _plain_tie(cls, value: Any) -> Any:
-        return "tie" if isinstance(value, str) and value in _TIES else value
+    def _side(cls, value: Any, info: Any) -> Any:
+        if not isinstance(value, str) or value in ("model_a", "model_b"):
+            return value
+        if value.strip().lower() in _TIES:
+            return "tie"
+        return next((side for side in ("model_a", "model_b") if value == info.data.get(side)), value)
 
     @field_validator("model_b")
     @classmethod

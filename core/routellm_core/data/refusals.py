@@ -55,6 +55,13 @@ def traffic_only(seen: Seen) -> DataError:
     )
 
 
+def prompts_at_least(seen: Seen) -> str:
+    """What a file whose labels cannot be read is good for; nothing where it has no prompts of its own."""
+    if seen.form is None or seen.form.prompts is None:
+        return ""
+    return f"; its prompts are for calibrate and route: {_command('calibrate', seen)}"
+
+
 def nameless(seen: Seen) -> DataError:
     """The error for rows about one model whose name stands nowhere."""
     file = seen.source.path

@@ -509,6 +509,25 @@ STAND_INS: dict[str, StandIn] = {
             )
         },
         tabular=True,
+        answers=True,
+    ),
+    "helpsteer": StandIn(
+        "helpsteer",
+        {
+            "preference.jsonl": each(
+                lambda i, q, b, s: {
+                    "domain": "general",
+                    "language": "english",
+                    "context": [user(q)],
+                    "response1": "x",
+                    "model_1": SMALL,
+                    "response2": "y",
+                    "model_2": BIG,
+                    "overall_preference": 2 * int(b - s),
+                    "individual_preference": [{"score": 2, "reasoning": "clearer", "feedback1": "", "feedback2": ""}],
+                }
+            )
+        },
     ),
     "arena_hard": StandIn(
         "arena_hard",

@@ -160,6 +160,12 @@ def test_a_new_form_is_one_entry_for_every_reader(tmp_path: Path, monkeypatch: p
         ({"data": [1, 2]}, None),
         ({"data": []}, None),
         ({}, None),
+        ({"prompt": {"0": "a"}, "big": {"0": 1}}, "columns"),
+        ({"prompt": ["a"], "big": [1]}, "columns"),
+        ({"prompt": ["a"], "big": [1, 0]}, None),
+        ({"prompt": {"0": "a"}, "big": {"1": 1}}, None),
+        ({"big": [1], "small": [0]}, None),
+        ({"q1": {"question": "a"}, "q2": {"question": "b"}}, "rows by id"),
     ],
 )
 def test_bundles(row: dict[str, Any], wanted: str | None) -> None:

@@ -13,6 +13,7 @@ from routellm_core.data.forms.batch import BATCH
 from routellm_core.data.forms.conversations import CONVERSATIONS
 from routellm_core.data.forms.gateways import HELICONE, LITELLM
 from routellm_core.data.forms.helm import HELM
+from routellm_core.data.forms.helpsteer import HELPSTEER
 from routellm_core.data.forms.inspect import INSPECT
 from routellm_core.data.forms.langfuse import LANGFUSE
 from routellm_core.data.forms.langsmith import LANGSMITH
@@ -41,6 +42,7 @@ FORMS: tuple[Form, ...] = (
     ARENA_HARD,
     MT_BENCH,
     ALPACA_EVAL,
+    HELPSTEER,
     PAIRS,
     ULTRAFEEDBACK,
     ROUTERBENCH,

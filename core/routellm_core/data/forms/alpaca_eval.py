@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from routellm_core.data.files import Row
 from routellm_core.data.forms.base import BadRowError, Form, rows_of_model
-from routellm_core.data.forms.values import first_of, name_text, prompt_of, score_of
+from routellm_core.data.forms.values import first_of, name_text, prompt_of, score_of, text_of
 
 _SIDES = ("1", "2")
 
@@ -20,21 +20,19 @@ def _translated(row: Row, model: str | None) -> Row:
         if row.get(f"generator_{side}") is None:
             raise BadRowError(f"field 'generator_{side}': missing; a battle needs the names of both models")
     names = [name_text(row[f"generator_{side}"], f"generator_{side}") for side in _SIDES]
+    texts = [text_of(row.get(f"output_{side}"), f"output_{side}") for side in _SIDES]
+    answers = {name: text for name, text in zip(names, texts, strict=True) if text is not None}
+    out = {"prompt": prompt_of(row, ("instruction", "prompt", "question")), "answers": answers}
+    if source := first_of(row, ("dataset",)):
+        out["source"] = source
     preference = score_of(row.get("preference"), "preference")
     if preference is None:
-        raise BadRowError("field 'preference': missing; the annotator gave no verdict")
+        return out  # the annotator gave no verdict; AlpacaEval itself leaves such rows out
     if preference and not 1.0 <= preference <= 2.0:
         raise BadRowError(f"field 'preference': expected 1 to 2 (0: a tie), got {preference:g}")
     # 1 to 2: how much the second is preferred; 0 and 1.5 are ties
     winner = "tie" if preference in (0.0, 1.5) else "model_a" if preference < 1.5 else "model_b"
-    prompt = prompt_of(row, ("instruction", "prompt", "question"))
-    return {
-        "prompt": prompt,
-        "model_a": names[0],
-        "model_b": names[1],
-        "winner": winner,
-        "source": first_of(row, ("dataset",)),
-    }
+    return {**out, "model_a": names[0], "model_b": names[1], "winner": winner}
 
 
 ALPACA_EVAL = Form(
@@ -42,6 +40,6 @@ ALPACA_EVAL = Form(
     title="AlpacaEval annotations: output_1 and output_2 of two generators, with a preference",
     fields=("output_1", "output_2", "generator_1", "generator_2", "preference"),
     matches=_matches,
-    holds=("prompts", "preferences"),
+    holds=("prompts", "answers", "preferences"),
     rows=rows_of_model(_translated),
 )

@@ -9,7 +9,7 @@ from routellm_core.data.chats import parsed
 from routellm_core.data.files import Row, kind_of
 from routellm_core.data.forms.base import BadRowError, Form, rows_of_model
 from routellm_core.data.forms.judgments import question_in
-from routellm_core.data.forms.values import id_of, name_text, prompt_of
+from routellm_core.data.forms.values import empty, id_of, name_text, prompt_of
 
 # How much the first side of a game wins by.
 _VERDICTS = {"A>>B": 2, "A>B": 1, "A=B": 0, "B=A": 0, "B>A": -1, "B>>A": -2, "A<B": -1, "A<<B": -2}
@@ -23,11 +23,17 @@ def _matches(rows: Sequence[Row]) -> bool:
 
 def _translated(row: Row, model: str | None) -> Row:
     games = parsed(row.get("games"))
-    if not isinstance(games, list) or not games or not all(isinstance(game, dict) for game in games):
+    if not isinstance(games, list) or not games or not all(game is None or isinstance(game, dict) for game in games):
         raise BadRowError(f"field 'games': expected a list of objects, got {kind_of(games)}")
-    # the baseline is A in the first game and B in the second
-    lead = sum((1 if i % 2 == 0 else -1) * _verdict(game, i) for i, game in enumerate(games))
-    winner = "model_a" if lead > 0 else "model_b" if lead < 0 else "tie"
+    # the baseline is A in the first game and B in the second; a game of which the judge gave no verdict counts nothing
+    leads = [
+        (1 if i % 2 == 0 else -1) * _verdict(game, i)
+        for i, game in enumerate(games)
+        if game is not None and not empty(game.get("score"))
+    ]
+    games = [game for game in games if game is not None]
+    lead = sum(leads)
+    winner = ("model_a" if lead > 0 else "model_b" if lead < 0 else "tie") if leads else None
     prompt = prompt_of(row, ("prompt", "question"))
     baseline = row.get("baseline")
     out = {

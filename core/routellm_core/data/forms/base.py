@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from routellm_core.data.chats import PROMPT_FIELDS
 from routellm_core.data.files import Row
 
 # Names under which objects hold rows, the likeliest first; another name counts only if it has the only list of objects.
@@ -85,16 +86,39 @@ class Form:
 
 
 def bundled(row: Row) -> tuple[str, list[Row]] | None:
-    """Return the field that holds rows, and the rows: a file may wrap its rows, as in ``{"rows": [...]}``."""
+    """Return the field that holds rows, and the rows: a file may wrap its rows, as in ``{"rows": [...]}``.
+
+    A table as one object, as in ``{"prompt": {"0": ...}, "scores": {"0": ...}}``, is turned into its rows.
+    """
     lists = {
         name: value
         for name, value in row.items()
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
+        if name not in PROMPT_FIELDS  # messages and turns are no rows
+        and isinstance(value, list)
+        and value
+        and all(isinstance(item, dict) for item in value)
     }
     name = next((name for name in _BUNDLES if name in lists), None)
     if name is None and len(lists) == 1:
         name = next(iter(lists))
-    return None if name is None else (name, lists[name])
+    return _table(row) if name is None else (name, lists[name])
+
+
+def _table(row: Row) -> tuple[str, list[Row]] | None:
+    """The rows of a table in one object: of rows by their ids, or of columns, which are lists or objects of cells."""
+    values = list(row.values())
+    if len(values) < 2:
+        return None
+    if all(isinstance(value, dict) and not value.keys().isdisjoint(PROMPT_FIELDS) for value in values):
+        return "rows by id", values
+    if row.keys().isdisjoint(PROMPT_FIELDS):
+        return None
+    if all(isinstance(value, dict) and value.keys() == values[0].keys() for value in values):
+        # what pandas writes unless told otherwise
+        return "columns", [{name: column[key] for name, column in row.items()} for key in values[0]]
+    if all(isinstance(value, list) and len(value) == len(values[0]) for value in values):
+        return "columns", [dict(zip(row, cells, strict=True)) for cells in zip(*values, strict=True)]
+    return None
 
 
 def row_by_row(translate: Callable[[Row], Row]) -> Translation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from routellm_core.data.chats import parsed, routed
+from routellm_core.data.chats import is_no_chat, parsed, routed
 from routellm_core.data.files import Row, kind_of
 from routellm_core.data.forms.base import BadRowError, Form, rows_of_model
 from routellm_core.data.forms.values import UNNAMED, name_text, one_models_row, text_of, tokens_of
@@ -25,7 +25,7 @@ def _translated(row: Row, model: str | None) -> Row | None:
         request = parsed(row[field])
         if not isinstance(request, dict):
             raise BadRowError(f"field {field!r}: expected an object, got {kind_of(request)}")
-        return {**known, "prompt": _prompt(request)}
+        return None if is_no_chat(row.get("url")) else {**known, "prompt": _prompt(request)}
     message = _message(row)
     if message is None:
         return None  # the request failed: nothing was answered
@@ -67,6 +67,8 @@ def _answer(message: dict[str, Any]) -> str | None:
 
 
 def _prompts(row: Row) -> list[str]:
+    if is_no_chat(row.get("url")):
+        return []
     for name in _REQUESTS:
         request = parsed(row.get(name))
         if isinstance(request, dict) and (text := _prompt(request)) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from routellm_core.data.chats import parsed, texts_of_call
+from routellm_core.data.chats import is_no_chat, parsed, texts_of_call
 from routellm_core.data.files import Row
 from routellm_core.data.forms.base import Form
 
@@ -25,6 +25,8 @@ def _texts(value: Any) -> list[str]:
 
 
 def _litellm_prompts(row: Row) -> list[str]:
+    if is_no_chat(row.get("call_type")):
+        return []
     # with messages: {} the prompt is in the request as the proxy took it, where that is kept
     for name in ("messages", "proxy_server_request"):
         value = parsed(row.get(name))
@@ -36,6 +38,8 @@ def _litellm_prompts(row: Row) -> list[str]:
 
 
 def _helicone_prompts(row: Row) -> list[str]:
+    if is_no_chat(row.get("request_path")):
+        return []
     for name in ("request_body", "request", "signed_body"):
         value = parsed(row.get(name))
         if isinstance(value, dict) and isinstance(inner := parsed(value.get("body", value.get("request"))), dict):

@@ -38,7 +38,7 @@ def _is_state(row: Row) -> bool:
 def _matches(rows: Sequence[Row]) -> bool:
     return any(
         _is_state(row)
-        or ("instance_id" in row and row.keys() & {"stats", "predicted_text", "train_trial_index"})
+        or ("instance_id" in row and row.keys() & {"stats", "predicted_text", "train_trial_index", "request"})
         or ("references" in row and "input" in row and "id" in row)
         or ("instance" in row and "request" in row)
         for row in rows
@@ -56,6 +56,8 @@ def _rows(located: Iterable[Located], model: str | None) -> Iterator[tuple[str, 
 
 def _translated(row: Row, model: str | None) -> Row | None:
     named = UNNAMED if model is None else model
+    if "instance_id" in row and "request" in row and "stats" not in row:
+        return _display_request(row)
     if "stats" in row or "predicted_text" in row:
         name = row.get("instance_id")
         if not isinstance(name, str | int):
@@ -71,9 +73,24 @@ def _translated(row: Row, model: str | None) -> Row | None:
     return _instance(row)
 
 
+def _display_request(row: Row) -> Row | None:
+    """What display_requests.json says of an instance: what the model was sent."""
+    request = row["request"]
+    if not isinstance(request, dict) or not isinstance(row["instance_id"], str | int):
+        raise BadRowError("fields 'instance_id' and 'request': expected a name and an object")
+    if row.get("perturbation"):
+        return None
+    prompt = opening(request.get("messages")) or opening(request.get("prompt"))
+    if prompt is None:
+        raise BadRowError(f"field 'request.prompt': expected a text, got {kind_of(request.get('prompt'))}")
+    return {"id": str(row["instance_id"]), "prompt": prompt}
+
+
 def _instance(row: Row) -> Row:
     text = row.get("input")
-    prompt = opening(text.get("text") if isinstance(text, dict) else text)
+    if isinstance(text, dict):
+        text = text.get("messages") or text.get("text")
+    prompt = opening(text)
     if prompt is None:
         raise BadRowError(f"field 'input.text': expected a text, got {kind_of(text)}")
     out: Row = {"prompt": prompt}

@@ -46,11 +46,11 @@ def _translated(row: Row, model: str | None) -> Row | None:
     scores = row.get("scores")
     if scores is None and row.get("score") is not None:
         scores = {"score": row["score"]}
-    if scores is None or scores == {}:
-        return None  # the sample failed, or was not scored
-    if not isinstance(scores, dict):
+    if row.get("error") is not None:
+        return None  # the sample failed: nothing was said about its answer
+    if scores is not None and not isinstance(scores, dict):
         raise BadRowError(f"field 'scores': expected an object of scorers, got {kind_of(scores)}")
-    scorer, score = next(iter(scores.items()))
+    scorer, score = next(iter(scores.items())) if scores else ("", None)  # a run can do without scorers
     value = score.get("value") if isinstance(score, dict) else score
     output = row.get("output")
     output = output if isinstance(output, dict) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -21,8 +22,22 @@ from routellm_core.data.forms.values import (
 
 # Fields of a sample that are no metric.
 _NO_METRICS = {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"}
+# The metric of a sample that has several, the likeliest first; then the others that say whether an answer is right.
+_METRICS = ("exact_match", "acc", "prompt_level_strict_acc", "pass@1", "pass_at_1", "f1", "em")
+_RIGHT = re.compile(r"(.*_)?(acc|accuracy|em|exact_match|pass@?1)(_.*)?|exact_match,.*", re.IGNORECASE)
+# Metrics that are better when they are lower, or that depend on the length of the text.
+_NOT_QUALITY = re.compile(
+    r".*(perplexity|bits_per_byte|brier|likelihood|loss|latency|time|length)|(.*_)?(wer|cer|ter)", re.I
+)
+# The filter whose answers count where a task has several, the likeliest first; else the first of the file.
+_FILTERS = ("strict-match", "none", "remove_whitespace")
+# Fields of a document that a question is about: without them, different documents have the same question.
+_CONTEXTS = ("passage", "context", "article", "story", "paragraph", "support", "premise", "sentence1")
 _PROMPTS = (
     "question",
+    "question_stem",
+    "hypothesis",
+    "sentence2",
     "query",
     "prompt",
     "problem",
@@ -42,14 +57,12 @@ def _matches(rows: Sequence[Row]) -> bool:
 
 
 def _rows(located: Iterable[Located], model: str | None) -> Iterator[tuple[str, Row | Problem]]:
-    chosen: list[Any] = []
-
-    def translated(row: Row, model: str | None) -> Row | None:
-        # a task with several filters has each document once a filter: the first counts
-        chosen[:] = chosen or [row.get("filter")]
-        return None if row.get("filter") != chosen[0] else _translated(row, model)
-
-    yield from rows_of_model(translated)(located, model)
+    # a task with several filters has each document once a filter, in any order; the rows are held to be joined anyway
+    found = list(located)
+    filters = list(dict.fromkeys(str(row.get("filter")) for _, row in found if row.get("filter") is not None))
+    chosen = next((name for name in _FILTERS if name in filters), filters[0] if filters else None)
+    rows = ((where, row) for where, row in found if row.get("filter") is None or str(row["filter"]) == chosen)
+    yield from rows_of_model(_translated)(rows, model)
 
 
 def _translated(row: Row, model: str | None) -> Row:
@@ -58,31 +71,45 @@ def _translated(row: Row, model: str | None) -> Row:
         raise BadRowError(f"field 'doc': expected an object, got {kind_of(doc)}")
     texts = {name: value for name, value in doc.items() if isinstance(value, str)}
     name = _metric(row)
-    filtered = row.get("filtered_resps")
-    answer = filtered[0] if isinstance(filtered, list) and filtered else None
     target = row.get("target")
     named = row.get("doc_hash") or row.get("doc_id")
     return one_models_row(
         {
-            "prompt": prompt_of(texts, _PROMPTS) or _argument(row.get("arguments")),
+            "prompt": _prompt(texts) or _argument(row.get("arguments")),
             "id": str(named) if isinstance(named, str | int) else None,
             "gold": target if isinstance(target, str) else first_of(doc, GOLD_NAMES),
         },
         UNNAMED if model is None else model,
         score=score_of(row[name], name),
-        answer=answer if isinstance(answer, str) else None,
+        answer=_answer(row.get("resps")) or _answer(row.get("filtered_resps")),
     )
 
 
+def _prompt(texts: Row) -> str | None:
+    question = prompt_of(texts, _PROMPTS)
+    context = first_of(texts, _CONTEXTS)
+    return question if question is None or context is None else f"{context}\n\n{question}"
+
+
+def _answer(responses: Any) -> str | None:
+    """The first response as the model gave it; of a choice between given texts there are only likelihoods."""
+    responses = parsed(responses)
+    for _ in range(2):
+        responses = responses[0] if isinstance(responses, list) and responses else responses
+    return responses if isinstance(responses, str) and responses else None
+
+
 def _metric(row: Row) -> str:
-    """The metric of a sample: the first that its task names, or the only number that is left."""
+    """The metric of a sample: of those that its task names, or of the numbers that are left, the one that says most."""
     metrics = parsed(row.get("metrics"))
     listed = metrics if isinstance(metrics, list) else []
-    names = [name for name in listed if isinstance(name, str) and name in row]
+    names = [name for name in listed if isinstance(name, str) and name in row and not isinstance(row[name], list)]
     names = names or [name for name in row if name not in _NO_METRICS and "hash" not in name and is_score(row[name])]
+    names = [name for name in names if not _NOT_QUALITY.fullmatch(name)]
     if not names:
         raise BadRowError("has no metric: expected a field such as exact_match or acc")
-    return names[0]
+    right = (name for name in names if _RIGHT.fullmatch(name))
+    return next((name for name in _METRICS if name in names), next(right, names[0]))
 
 
 def _argument(value: Any) -> str | None:

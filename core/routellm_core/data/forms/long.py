@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from routellm_core.data.files import Row
 from routellm_core.data.forms.base import Form, rows_of_model
+from routellm_core.data.forms.routerbench import listed
 from routellm_core.data.forms.values import (
     ANSWER_NAMES,
     COST_NAMES,
@@ -17,6 +18,7 @@ from routellm_core.data.forms.values import (
     first_of,
     has_any,
     id_of,
+    kept,
     model_of,
     most,
     name_of,
@@ -27,6 +29,7 @@ from routellm_core.data.forms.values import (
     tokens_of,
 )
 
+_ROUTERBENCH = {"sample_id", "eval_name", "prompt"}
 _OWN = {"scores", "answers", "winner", "model_a", "model_b"}
 
 
@@ -59,9 +62,11 @@ def _is_of_one(rows: Sequence[Row]) -> bool:
 def of_one_model(row: Row, model: str | None) -> Row:
     """A row of a long table as what is known about one model."""
     score, answer, cost = (name_of(row, names) for names in (SCORE_NAMES, ANSWER_NAMES, COST_NAMES))
-    rest = {"prompt": prompt_of(row), "id": id_of(row), "gold": first_of(row, GOLD_NAMES)}
+    # RouterBench has its table also in this form, with prompts that are lists in text
+    prompt = listed(row["prompt"]) if row.keys() >= _ROUTERBENCH else prompt_of(row)
+    rest = {"prompt": prompt, "id": id_of(row), "gold": first_of(row, GOLD_NAMES)}
     return one_models_row(
-        {**rest, "source": row.get("source"), "weight": row.get("weight")},
+        rest | kept(row),
         model_of(row, model),
         score=None if score is None else score_of(row[score], score),
         answer=None if answer is None else text_of(row[answer], answer),

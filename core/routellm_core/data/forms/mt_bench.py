@@ -9,7 +9,9 @@ from routellm_core.data.forms.base import BadRowError, Form, rows_of_model
 from routellm_core.data.forms.judgments import question_in
 from routellm_core.data.forms.values import id_of, name_text, one_models_row, score_of
 
-_WINNERS = {"model_1": "model_a", "model_2": "model_b", "tie": "tie"}
+# Of an answer in which no verdict was found, FastChat writes "error", and of a score -1; it leaves both out itself.
+_WINNERS = {"model_1": "model_a", "model_2": "model_b", "tie": "tie", "error": None}
+_NO_SCORE = -1
 
 
 def _matches(rows: Sequence[Row]) -> bool:
@@ -29,18 +31,21 @@ def _translated(row: Row, model: str | None) -> Row | None:
             "model_a": name_text(row.get("model_1"), "model_1"),
             "model_b": name_text(row.get("model_2"), "model_2"),
         }
-        battle = {**known, **sides, "winner": won[0] if won[0] == won[1] else "tie"}
+        verdict = None if None in won else won[0] if won[0] == won[1] else "tie"
+        battle = {**known, **sides, "winner": verdict}
         return {name: value for name, value in battle.items() if value is not None}
     score = score_of(row.get("score"), "score")
-    if score is None or score < 0:
-        raise BadRowError("field 'score': the judge gave none")
+    if score == _NO_SCORE:
+        score = None
     return one_models_row(known, model or name_text(row.get("model"), "model"), score=score)
 
 
-def _winner(row: Row, field: str) -> str:
+def _winner(row: Row, field: str) -> str | None:
     value = row.get(field)
+    if value is None:
+        return None
     if not isinstance(value, str) or value not in _WINNERS:
-        raise BadRowError(f"field {field!r}: expected model_1, model_2 or tie; the judge gave none")
+        raise BadRowError(f"field {field!r}: expected model_1, model_2, tie or error")
     return _WINNERS[value]
 
 

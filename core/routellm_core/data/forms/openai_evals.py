@@ -14,15 +14,22 @@ from routellm_core.data.forms.values import (
     name_text,
     one_models_row,
     opening,
+    prompt_of,
     score_of,
     text_of,
+    tokens_of,
 )
 
 _SCORES = ("correct", "score", "accuracy", "metascore", "choice_score")
 
 
 def _matches(rows: Sequence[Row]) -> bool:
-    return any("spec" in row or {"sample_id", "type", "data"} <= row.keys() for row in rows)
+    return any("spec" in row or {"sample_id", "type", "data"} <= row.keys() or _is_item(row) for row in rows)
+
+
+def _is_item(row: Row) -> bool:
+    """Whether a row is an output item of the Evals API."""
+    return row.get("object") == "eval.run.output_item"
 
 
 def _rows(located: Iterable[Located], model: str | None) -> Iterator[tuple[str, Row | Problem]]:
@@ -46,6 +53,8 @@ class _Run:
         self._sampled: dict[Any, tuple[str | None, str | None]] = {}
 
     def take(self, row: Row) -> Row | None:
+        if _is_item(row):
+            return _item(row, self._given)
         spec = row.get("spec")
         if isinstance(spec, dict) and self._given is None:
             functions = spec.get("completion_fns") or first_of(spec, ("model_name", "model"))
@@ -77,6 +86,35 @@ class _Run:
             score=score_of(data[name], f"data.{name}"),
             answer=answer,
         )
+
+
+def _item(row: Row, model: str | None) -> Row | None:
+    """An output item of the Evals API: the mean of what its graders said."""
+    sample, graded = row.get("sample"), row.get("results")
+    if not isinstance(sample, dict) or not isinstance(graded, list):
+        raise BadRowError("fields 'sample' and 'results': expected an object and a list")
+    if sample.get("error") is not None:
+        return None  # the call failed
+    named = sample.get("model") if model is None else model
+    scores = [
+        score
+        for i, grade in enumerate(graded)
+        if isinstance(grade, dict)
+        and (name := name_of(grade, ("score", "passed"))) is not None
+        and (score := score_of(grade[name], f"results.{i}.{name}")) is not None
+    ]
+    usage = sample.get("usage")
+    return one_models_row(
+        {"prompt": opening(sample.get("input")) or prompt_of(_object(row.get("datasource_item")))},
+        UNNAMED if named is None else name_text(named, "sample.model"),
+        score=sum(scores) / len(scores) if scores else None,
+        answer=text_of(sample.get("output"), "sample.output"),
+        tokens=tokens_of(_object(usage)),
+    )
+
+
+def _object(value: Any) -> Row:
+    return value if isinstance(value, dict) else {}
 
 
 OPENAI_EVALS = Form(

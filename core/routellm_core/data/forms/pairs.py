@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from routellm_core.data.chats import parsed, user_turns
 from routellm_core.data.files import Row
 from routellm_core.data.forms.base import BadRowError, Form, row_by_row
-from routellm_core.data.forms.values import id_of, most, name_of, name_text, prompt_of, score_of
+from routellm_core.data.forms.values import (
+    first_of_transcript,
+    id_of,
+    is_transcript,
+    kept,
+    most,
+    name_of,
+    name_text,
+    prompt_of,
+    score_of,
+)
 
 _SIDES = ("chosen", "rejected")
 
@@ -35,14 +45,29 @@ def _model(row: Row, side: str) -> str:
     )
 
 
-def _translated(row: Row) -> Row:
-    chosen, rejected = (_model(row, side) for side in _SIDES)
+def _prompt(row: Row) -> str | None:
+    """The prompt, or else the first turn of the user in the chosen conversation, be it messages or a transcript."""
     prompt = prompt_of(row)
     if prompt is None:
-        turns = user_turns(parsed(row.get("chosen")))
-        if not turns:
-            raise BadRowError("field 'prompt': missing")
-        prompt = turns[0]
+        chosen = parsed(row.get("chosen"))
+        prompt = chosen if is_transcript(chosen) else next(iter(user_turns(chosen)), None)
+    return first_of_transcript(prompt)
+
+
+def _prompts(row: Row) -> list[str]:
+    """Pairs that do not name their models hold prompts nevertheless."""
+    try:
+        prompt = _prompt(row)
+    except BadRowError:
+        return []
+    return [] if prompt is None else [prompt]
+
+
+def _translated(row: Row) -> Row:
+    chosen, rejected = (_model(row, side) for side in _SIDES)
+    prompt = _prompt(row)
+    if prompt is None:
+        raise BadRowError("field 'prompt': missing")
     ratings = []
     for side in _SIDES:
         names = (*_names(side, "rating"), *_names(side, "score"), f"score_{side}")
@@ -52,7 +77,7 @@ def _translated(row: Row) -> Row:
     out = {"prompt": prompt, "model_a": chosen, "model_b": rejected, "winner": "tie" if tie else "model_a"}
     if (name := id_of(row)) is not None:
         out["id"] = name
-    return out | {name: row[name] for name in ("source", "weight") if row.get(name) is not None}
+    return out | kept(row)
 
 
 PAIRS = Form(
@@ -62,4 +87,5 @@ PAIRS = Form(
     matches=_matches,
     holds=("prompts", "preferences"),
     rows=row_by_row(_translated),
+    prompts=_prompts,
 )

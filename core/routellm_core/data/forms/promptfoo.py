@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from routellm_core.data.chats import parsed
 from routellm_core.data.files import Row
 from routellm_core.data.forms.base import BadRowError, Form, Located, Problem, rows_of_model, unwrapped
 from routellm_core.data.forms.values import amount_of, name_text, one_models_row, opening, prompt_of, score_of, text_of
+
+# Of a result that failed because the provider did, not because its answer is wrong.
+_ERROR = 2
 
 
 def _results(row: Row) -> tuple[str, ...] | None:
@@ -36,10 +40,10 @@ def _rows(located: Iterable[Located], model: str | None) -> Iterator[tuple[str, 
 
 
 def _translated(row: Row, model: str | None) -> Row | None:
-    if row.get("error") and row.get("response") in (None, {}):
-        return None  # the provider failed: nothing was said about its answer
     response = row.get("response")
     response = response if isinstance(response, dict) else {}
+    if row.get("failureReason") == _ERROR or (row.get("error") and response.get("output") is None):
+        return None  # the provider failed: nothing was said about its answer
     usage = response.get("tokenUsage")
     usage = usage if isinstance(usage, dict) else {}
     tokens = {
@@ -50,7 +54,7 @@ def _translated(row: Row, model: str | None) -> Row | None:
     field = "score" if row.get("score") is not None else "success"
     output = response.get("output")
     return one_models_row(
-        {"prompt": _prompt(row)},
+        {"prompt": _prompt(row), "id": _test(row)},
         model or name_text(row.get("provider"), "provider"),
         score=score_of(row.get(field), field),
         answer=text_of(output, "response.output") if isinstance(output, str) else None,
@@ -59,17 +63,27 @@ def _translated(row: Row, model: str | None) -> Row | None:
     )
 
 
+def _values(row: Row) -> Row:
+    test = row.get("testCase")
+    values = row.get("vars") or (test.get("vars") if isinstance(test, dict) else None)
+    return values if isinstance(values, dict) else {}
+
+
+def _test(row: Row) -> str | None:
+    """What the results of one test have in common, should each provider have a prompt of its own."""
+    values = _values(row)
+    return json.dumps(values, sort_keys=True) if values else None
+
+
 def _prompt(row: Row) -> str:
     """What the provider was sent, or else the variables of the test."""
     prompt = row.get("prompt")
     sent: Any = prompt.get("raw") if isinstance(prompt, dict) else prompt
     text = opening(parsed(sent))
     if text is None:
-        test = row.get("testCase")
-        values = row.get("vars") or (test.get("vars") if isinstance(test, dict) else None)
-        if isinstance(values, dict):
-            texts = [value for value in values.values() if isinstance(value, str) and value.strip()]
-            text = prompt_of(values) or (texts[0] if len(texts) == 1 else None)
+        values = _values(row)
+        texts = [value for value in values.values() if isinstance(value, str) and value.strip()]
+        text = prompt_of(values) or (texts[0] if len(texts) == 1 else None)
     if text is None:
         raise BadRowError("field 'prompt.raw': expected the text that was sent")
     return text

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from routellm_core.data.chats import parsed
 from routellm_core.data.files import Row
 from routellm_core.data.forms.base import Form, row_by_row
-from routellm_core.data.forms.values import GOLD_NAMES, QUESTION_NAMES, first_of, id_of, most, name_of, prompt_of
+from routellm_core.data.forms.values import (
+    GOLD_NAMES,
+    QUESTION_NAMES,
+    first_of,
+    id_of,
+    kept,
+    most,
+    name_of,
+    prompt_of,
+)
 
 _GOLD = (*GOLD_NAMES, "answer", "answers")
 
@@ -25,7 +34,7 @@ def _translated(row: Row) -> Row:
     gold = parsed(first_of(row, _GOLD))
     if isinstance(gold, str | int | float) or (isinstance(gold, list) and all(isinstance(item, str) for item in gold)):
         out["gold"] = gold
-    return out | {name: row[name] for name in ("source", "weight") if row.get(name) is not None}
+    return out | kept(row)
 
 
 QUESTIONS = Form(

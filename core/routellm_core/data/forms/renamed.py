@@ -11,9 +11,9 @@ from routellm_core.data.forms.base import Form, row_by_row
 from routellm_core.data.forms.values import (
     GOLD_NAMES,
     PROMPT_NAMES,
-    empty,
     first_of,
     id_of,
+    kept,
     most,
     name_of,
     prompt_of,
@@ -54,9 +54,7 @@ def _matches(rows: Sequence[Row]) -> bool:
 
 
 def _translated(row: Row) -> Row:
-    out: Row = {
-        name: row[name] for name in ("source", "weight", "costs", "tokens", *_BATTLE) if not empty(row.get(name))
-    }
+    out = kept(row, "costs", "tokens", *_BATTLE)
     out["prompt"] = prompt_of(row)
     if (name := id_of(row)) is not None:
         out["id"] = name

@@ -53,6 +53,8 @@ def _translated(row: Row, model: str | None) -> Row:
     )
     cost = next((where[name] for where in (result, row) if (name := name_of(where, COST_NAMES)) is not None), None)
     answer = first_of(row, ("generated_answer",)) or first_of(made, ("generated_answer",))
+    if answer is None and (row.get("success") is False or made.get("success") is False):
+        score = None  # the call failed: nothing was said about the model
     return one_models_row(
         {"prompt": prompt_of(row), "id": id_of(row, _IDS), "gold": first_of(result, ("ground_truth",))},
         model_of(row, model, _MODELS),

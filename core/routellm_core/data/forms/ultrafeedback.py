@@ -15,7 +15,9 @@ from routellm_core.data.forms.values import (
     MODEL_NAMES,
     amount_of,
     first_of,
+    first_of_transcript,
     id_of,
+    kept,
     most,
     name_of,
     name_text,
@@ -40,8 +42,10 @@ _PARALLEL = {
     "answers": "response",
     "completions": "response",
     "outputs": "response",
+    "generations": "response",
 }
-_HUMAN = ("\n\nHuman:", "\n\nAssistant:")
+# Lists of models' names beside those; distilabel calls its own generation_models.
+_MODELS = ("models", "generation_models", "model_names")
 
 
 def _model_names(field: str) -> tuple[str, ...]:
@@ -64,7 +68,8 @@ def _matches(rows: Sequence[Row]) -> bool:
 
 def _zipped(row: Row) -> Row:
     """A row of parallel lists, {"models": [a, b], "scores": [1, 0]}, as one with a list of candidates."""
-    names = parsed(row.get("models"))
+    field = next((name for name in _MODELS if name in row), _MODELS[0])
+    names = parsed(row.get(field))
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         return row
     beside = {
@@ -80,7 +85,7 @@ def _zipped(row: Row) -> Row:
     models = [
         {"model": model, **{name: column[i] for name, column in columns.items()}} for i, model in enumerate(names)
     ]
-    return {**{name: value for name, value in row.items() if name not in beside}, "models": models}
+    return {**{name: value for name, value in row.items() if name not in (field, *beside)}, "models": models}
 
 
 def _refuse_other_length(row: Row) -> None:
@@ -98,11 +103,13 @@ def _translated(row: Row) -> Row:
     if field is None:
         _refuse_other_length(row)
         lists = next((name for name in _LISTS if name in row), _LISTS[0])
+        if parsed(row.get(lists)) == []:
+            return {"prompt": first_of_transcript(prompt_of(row)), **kept(row)}  # of no model is anything known
         raise BadRowError(
             f"field {lists!r}: expected a list of objects with a model each, got {kind_of(row.get(lists))}"
         )
     prompt = prompt_of({name: value for name, value in row.items() if name != field})
-    out: Row = {"prompt": _without_marks(prompt), "scores": {}, "answers": {}, "costs": {}, "tokens": {}}
+    out: Row = {"prompt": first_of_transcript(prompt), "scores": {}, "answers": {}, "costs": {}, "tokens": {}}
     for number, item in enumerate(parsed(row[field])):
         place = f"{field}.{number}"
         model = name_text(first_of(item, _model_names(field)), f"{place}.model")
@@ -121,7 +128,7 @@ def _translated(row: Row) -> Row:
         out["id"] = name
     if (gold := first_of(row, GOLD_NAMES)) is not None:
         out["gold"] = gold
-    out |= {name: row[name] for name in ("source", "weight") if row.get(name) is not None}
+    out |= kept(row)
     return {name: value for name, value in out.items() if value != {}}
 
 
@@ -140,14 +147,6 @@ def _score(item: dict[str, Any], place: str) -> float | None:
     ]
     found = [rating for rating in ratings if rating is not None]
     return sum(found) / len(found) if found else None
-
-
-def _without_marks(prompt: str | None) -> str | None:
-    """The first turn of a prompt that is a transcript, as Nectar's are."""
-    human, assistant = _HUMAN
-    if prompt is None or not prompt.startswith(human):
-        return prompt
-    return prompt.removeprefix(human).partition(assistant)[0].partition(human)[0].strip()
 
 
 ULTRAFEEDBACK = Form(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -100,6 +101,7 @@ INPUT_TOKEN_NAMES = ("input_tokens", "prompt_tokens", "num_input_tokens", "n_inp
 OUTPUT_TOKEN_NAMES = ("output_tokens", "completion_tokens", "num_output_tokens", "n_output_tokens", "tokens_out")
 
 _Item = TypeVar("_Item")
+_HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 # The name of a model that neither its rows nor the user says.
 UNNAMED = ""
 
@@ -107,6 +109,8 @@ _WORDS = {
     **dict.fromkeys(("true", "yes", "correct", "right", "pass", "passed"), 1.0),
     **dict.fromkeys(("false", "no", "incorrect", "wrong", "fail", "failed"), 0.0),
 }
+_COMMA = re.compile(r"[+-]?\d+,\d+")
+_MONEY = re.compile(r"(?:US)?[$€£¥] ?([\d.eE+-]+)|([\d.eE+-]+) ?(?:[$€£¥]|USD|EUR|GBP)")
 _MISSING = ("", "null", "none", "n/a", "na", "-")
 
 
@@ -154,8 +158,21 @@ def is_score(value: Any) -> bool:
     """Whether a value may be a score: a number, true or false, or a cell with the text of one."""
     if isinstance(value, str):
         text = value.strip().lower()
-        return text in _WORDS or _as_number(text) is not None
+        return text in _WORDS or _as_number(text) is not None or _COMMA.fullmatch(text) is not None
     return isinstance(value, bool | int | float)
+
+
+def is_amount(value: Any) -> bool:
+    """Whether a value may be a cost or a count: a number, or a cell with the text of one, also with a currency."""
+    return is_score(_without_currency(value))
+
+
+def kept(row: Row, *names: str) -> Row:
+    """The fields that are kept as they are: these, ``weight``, and ``source``, of several sources the first."""
+    found = {name: row[name] for name in ("source", "weight", *names) if not empty(row.get(name))}
+    if isinstance(sources := found.get("source"), list):
+        found["source"] = sources[0]  # the rows of Nectar list theirs
+    return found
 
 
 def score_of(value: Any, field: str) -> float | None:
@@ -185,7 +202,7 @@ def amount_of(value: Any, field: str) -> float | None:
     Raises:
         BadRowError: Anything else; the message names the field.
     """
-    number = None if isinstance(value, bool) else score_of(value, field)
+    number = None if isinstance(value, bool) else score_of(_without_currency(value), field)
     if isinstance(value, bool) or (number is not None and number < 0):
         raise BadRowError(f"field {shown(field)}: expected a number >= 0, got {_got(value)}")
     return number
@@ -258,6 +275,18 @@ def opening(value: Any) -> str | None:
     return routed(value) or None
 
 
+def is_transcript(value: Any) -> bool:
+    """Whether a text is a conversation as Anthropic wrote them: turns after ``Human:`` and ``Assistant:``."""
+    return isinstance(value, str) and value.startswith(_HUMAN)
+
+
+def first_of_transcript(prompt: str | None) -> str | None:
+    """The first turn of the user, if a prompt is a transcript; else the prompt itself."""
+    if prompt is None or not is_transcript(prompt):
+        return prompt
+    return prompt.removeprefix(_HUMAN).partition(_ASSISTANT)[0].partition(_HUMAN)[0].strip()
+
+
 def prompt_of(row: Row, names: Sequence[str] = PROMPT_NAMES) -> str | None:
     """The prompt of a row under its usual names; None if it has none.
 
@@ -316,7 +345,16 @@ def one_models_row(
     return out
 
 
+def _without_currency(value: Any) -> Any:
+    """A cell such as "$0.02" or "1.5 USD" as the text of its number."""
+    match = _MONEY.fullmatch(value.strip()) if isinstance(value, str) else None
+    return (match[1] or match[2]) if match else value
+
+
 def _as_number(value: Any) -> float | None:
+    if isinstance(value, str) and value.endswith("%"):
+        number = _as_number(value[:-1])
+        return None if number is None else number / 100
     try:
         return float(value)
     except (ValueError, OverflowError):

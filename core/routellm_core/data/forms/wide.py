@@ -23,7 +23,9 @@ from routellm_core.data.forms.values import (
     empty,
     first_of,
     id_of,
+    is_amount,
     is_score,
+    kept,
     most,
     name_of,
     prompt_of,
@@ -52,9 +54,12 @@ _PATTERNS = [
 _OTHER = re.compile(
     r"(?:.*[_ ])?(?:ids?|idx|index|no|number|num|n|count|seed|turns?|year|date|day|time|timestamp|created|latency|"
     r"duration|seconds|ms|length|len|chars|words|tokens?|temperature|weight|difficulty|level|split|fold|epoch|step|rank|"
-    r"accepted|contaminated|flagged|redacted|users?|category|domain|tokens_.*|num_.*|n_.*|max_.*|min_.*|mean.*|avg.*|total.*)",
+    r"accepted|contaminated|flagged|redacted|users?|category|domain|tokens_.*|num_.*|n_.*|max_.*|min_.*|mean.*|avg.*|total.*)"
+    r"|unnamed: ?\d+|level_\d+",  # an index that pandas wrote
     re.IGNORECASE,
 )
+# Beside one of these, a number is a rating of that answer and no model's score.
+_SINGLE_ANSWERS = tuple(name for name in ANSWER_NAMES if name not in ("answer", "output", "prediction"))
 _USUAL: frozenset[str] = frozenset().union(
     PROMPT_NAMES, ID_NAMES, MODEL_NAMES, SCORE_NAMES, ANSWER_NAMES, GOLD_NAMES, COST_NAMES, INPUT_TOKEN_NAMES,
     OUTPUT_TOKEN_NAMES,
@@ -87,12 +92,15 @@ def columns_of(rows: Sequence[Row]) -> _Columns:
             continue
         numeric = most(values, is_score)
         found = _role_of(name)
-        if found is not None and (numeric or found[0] == "answers"):
+        fits = {"answers": True, "costs": numeric or most(values, is_amount)}
+        if found is not None and fits.get(found[0], numeric):
             roles[found[0]].setdefault(found[1], name)
         elif numeric and not _OTHER.fullmatch(name):
             bare.append(name)
     # columns of answers name the models, so that a number beside them is no model; else every number is one
     named = {*roles["answers"], *roles["scores"]}
+    if any(name_of(row, _SINGLE_ANSWERS) for row in rows):
+        bare = [name for name in bare if name in named]
     of_named = [name for name in bare if name in named]
     for name in of_named or bare:
         roles["scores"].setdefault(name, name)
@@ -145,7 +153,7 @@ def wide_row(row: Row, columns: _Columns, prompt: str | None) -> Row:
         out["gold"] = gold
     if (row_id := id_of(row)) is not None:
         out["id"] = row_id
-    return {**out, **{name: row[name] for name in ("source", "weight", "accepted") if not empty(row.get(name))}}
+    return out | kept(row, "accepted")
 
 
 def _put(into: dict[str, Any], model: str, value: Any) -> None:
