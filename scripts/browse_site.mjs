@@ -23,14 +23,18 @@ const VIEWS = [
   { name: "desktop-dark", width: 1280, height: 900, scheme: "slate" },
   { name: "phone-light", width: 390, height: 844, scheme: "default" },
 ].slice(0, process.argv.includes("--all") ? 4 : 2);
+const PATIENCE = 300_000; // milliseconds: only keeps a broken page from hanging, on a busy machine as well
 const faults = [];
 
 const pages = fs.readdirSync(site, { recursive: true }).filter((file) => file.endsWith(".html")).sort();
 const browser = await puppeteer.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   args: ["--no-sandbox", "--allow-file-access-from-files", "--disable-dev-shm-usage"],
+  timeout: PATIENCE,
+  protocolTimeout: PATIENCE,
 });
 const tab = await browser.newPage();
+tab.setDefaultTimeout(PATIENCE);
 tab.on("request", (request) => {
   if (!/^(file|data|blob|about):/.test(request.url())) faults.push(`${tab.url()}: requests ${request.url()}`);
 });
@@ -57,7 +61,7 @@ await tab.goto(pathToFileURL(path.join(site, "index.html")).href, { waitUntil: "
 await tab.focus(".md-search__input");
 await tab.keyboard.type("spending limit");
 try {
-  await tab.waitForSelector(".md-search-result__link", { timeout: 20000 });
+  await tab.waitForSelector(".md-search-result__link");
 } catch {
   faults.push("the search finds nothing for “spending limit”");
 }
