@@ -31,8 +31,9 @@ MAX_WAITING_CHARACTERS = 64 * 2**20
 _IDLE_SECONDS = 5.0
 # Seconds without a batch written after which a flush gives up on a database that fails.
 _FAILING_SECONDS = 2.0
-# Likewise on one that does not fail: SQLAlchemy has to be imported and the tables made, or the disk is slow.
-_WORKING_SECONDS = 15.0
+# Likewise on one that does not fail: on a busy machine with a slow disk it takes long to import SQLAlchemy, to make the
+# tables and to write a batch. A server that has vanished fails sooner, by its connection's time-outs.
+_WORKING_SECONDS = 60.0
 # Seconds between two tries, growing from the first to the second.
 _RETRY = (0.05, 1.0)
 # How long the database may be busy before the thread lets go of it, so that a fork need not wait.
