@@ -23,7 +23,7 @@ from routellm_core.errors import (
     RouterError,
 )
 from routellm_core.policy import RoutingDecision, RoutingPolicy, RoutingRequest
-from routellm_core.routers import Router, load_router
+from routellm_core.routers import Router, RouterFolder, load_router
 
 if TYPE_CHECKING:
     from routellm_core.calibration import OnlineCalibration
@@ -46,6 +46,7 @@ __all__ = [
     "RouteLLMError",
     "Router",
     "RouterError",
+    "RouterFolder",
     "RoutingDecision",
     "RoutingPolicy",
     "RoutingRequest",

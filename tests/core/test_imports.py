@@ -93,8 +93,8 @@ def test_public_names():
     assert sorted(routellm_core.__all__) == [
         "Calibration", "CheckpointError", "CheckpointNotFoundError", "ConfigurationError", "DataError",
         "DeadlineError", "LimitError", "MissingExtraError", "OnlineCalibration", "Price", "PromptError",
-        "RouteLLMError", "Router", "RouterError", "RoutingDecision", "RoutingPolicy", "RoutingRequest", "Shadow",
-        "ShareLimit", "SpendLimit", "Stickiness", "TrafficLog", "WinRates", "load_router",
+        "RouteLLMError", "Router", "RouterError", "RouterFolder", "RoutingDecision", "RoutingPolicy", "RoutingRequest",
+        "Shadow", "ShareLimit", "SpendLimit", "Stickiness", "TrafficLog", "WinRates", "load_router",
     ]  # fmt: skip
     for module in (routellm_core, routellm_core.routers, routellm_core.embedders):
         for name in module.__all__:

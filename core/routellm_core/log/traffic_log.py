@@ -85,7 +85,7 @@ class TrafficLog:
         texts: Texts = "all",
         redact: Callable[[str], str] | None = None,
         embedder: Embedder | None = None,
-        prices: Mapping[str, Price] | None = None,
+        prices: Mapping[str, Price | tuple[float, float]] | None = None,
         user_key: str | None = "user_id",
         retention_days: float | None = None,
         max_rows: int | None = None,

@@ -34,8 +34,12 @@ _FAILING_SECONDS = 2.0
 # Likewise on one that does not fail: on a busy machine with a slow disk it takes long to import SQLAlchemy, to make the
 # tables and to write a batch. A server that has vanished fails sooner, by its connection's time-outs.
 _WORKING_SECONDS = 60.0
-# Seconds between two tries, growing from the first to the second.
+# Seconds between two tries, growing from the first to the second; and at most while somebody waits for what is queued.
 _RETRY = (0.05, 1.0)
+_HURRIED_RETRY = 0.1
+# After the last try, how long `close` waits for the thread to count what is lost.
+_COUNTING_SECONDS = 1.0
+_NOT_WRITTEN = "not written"
 # How long the database may be busy before the thread lets go of it, so that a fork need not wait.
 _BUSY_SECONDS = 0.1
 # A database that is busy for longer than this is said not to work.
@@ -202,9 +206,13 @@ class Writer:
         written = self.flush()
         with self._lock:
             self._closed = True
-            lost = self._put - self._done
             self._changed.notify_all()
         self._stop.set()
+        with self._database_lock:  # the try that is under way may write what the flush did not wait for
+            pass
+        with self._lock:
+            self._changed.wait_for(lambda: not self._running, _COUNTING_SECONDS)
+            lost = self._put - self._done + self.dropped.get(_NOT_WRITTEN, 0)
         if lost:
             logger.warning("%d entries of the traffic log %s are lost: it cannot be written", lost, shown_url(self.url))
         with self._database_lock:
@@ -257,7 +265,8 @@ class Writer:
                 break
             except Exception as error:  # whatever the database does, no call suffers
                 self._failed(error)
-            if self._stop.wait(pause):
+            if self._stop.wait(min(pause, _HURRIED_RETRY) if self._hurry else pause):
+                lost[_NOT_WRITTEN] = len(entries)
                 break
             pause = min(2 * pause, longest)
         else:
@@ -280,7 +289,8 @@ class Writer:
                 self._drop(cause, count)
             uncounted = self._uncounted
             self._uncounted = {}
-        if uncounted and not self._counted(uncounted):
+        # at the end there is no later batch to count them with, and one more try would only take time
+        if uncounted and _NOT_WRITTEN not in lost and not self._counted(uncounted):
             with self._lock:
                 for cause, count in uncounted.items():
                     self._uncounted[cause] = self._uncounted.get(cause, 0) + count

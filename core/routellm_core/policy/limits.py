@@ -30,7 +30,7 @@ from routellm_core.checks import (
 )
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, LimitError
 from routellm_core.forks import fork_safe_lock, renew_in_child
-from routellm_core.policy.savings import Price
+from routellm_core.policy.savings import Price, checked_prices, price_of
 
 logger = logging.getLogger("routellm_core")
 
@@ -138,7 +138,9 @@ class Limit(ABC):
     def turned_to_strong(self, user: str) -> None:  # noqa: B027
         """Record that a call of `user` that was decided weak goes to the strong model after all."""
 
-    def spent(self, user: str, side: Side, input_tokens: int, output_tokens: int) -> None:  # noqa: B027
+    def spent(  # noqa: B027
+        self, user: str, side: Side, input_tokens: int, output_tokens: int, *, model: str | None = None
+    ) -> None:
         """Record what a call of `user` used."""
 
     # --- counts by user ---
@@ -211,7 +213,8 @@ class SpendLimit(Limit):
     Args:
         money: The cap for one period, in the currency of `prices`; > 0.
         per: ``"minute"``, ``"hour"``, ``"day"`` or ``"month"``.
-        prices: ``{"strong": Price(...), "weak": Price(...)}``.
+        prices: `Price` by model name, or by ``"strong"`` and ``"weak"``. A model without a price counts at the highest
+            of these prices, so that a cap never counts less than what is spent.
         key: Name of the call setting that tells whose call it is; each user then has this cap. None is one cap for all.
         on_reached: ``"weak"``, or ``"raise"``, which refuses a call with a `LimitError`.
         store: Where the counts outlive the process: a folder, or a `TrafficLog`; None forgets them.
@@ -230,7 +233,7 @@ class SpendLimit(Limit):
         money: float,
         *,
         per: Period = "day",
-        prices: Mapping[str, Price],
+        prices: Mapping[str, Price | tuple[float, float]],
         key: str | None = None,
         on_reached: Literal["weak", "raise"] = "weak",
         store: str | Path | LimitStore | None = None,
@@ -244,17 +247,15 @@ class SpendLimit(Limit):
             raise ConfigurationError(f"per={shown(per)}: expected one of {', '.join(map(repr, get_args(Period)))}")
         if on_reached not in ("weak", "raise"):
             raise ConfigurationError(f"on_reached={shown(on_reached)}: expected 'weak' or 'raise'")
-        if (
-            not isinstance(prices, Mapping)
-            or set(prices) != {"strong", "weak"}
-            or not all(isinstance(price, Price) for price in prices.values())
-        ):
+        known = checked_prices(prices)
+        if not known or known.keys() in ({"strong"}, {"weak"}):
             raise ConfigurationError(
-                f"prices={shown(prices)}: expected {{'strong': Price(input, output), 'weak': Price(input, output)}}"
+                f"prices={shown(prices)}: expected {{'strong': Price(input, output), 'weak': Price(input, output)}}, "
+                "or prices by model name"
             )
         self.money = float(money)
         self.per: Period = per
-        self.prices = dict(prices)
+        self.prices = known
         self.on_reached = on_reached
         self._clock = clock
         self._period = self._now()
@@ -279,9 +280,12 @@ class SpendLimit(Limit):
             )
         return "weak"
 
-    def spent(self, user: str, side: Side, input_tokens: int, output_tokens: int) -> None:
+    def spent(self, user: str, side: Side, input_tokens: int, output_tokens: int, *, model: str | None = None) -> None:
         """Add what a call used."""
-        cost = self.prices[side].cost(max(0, input_tokens), max(0, output_tokens))
+        read, written = max(0, input_tokens), max(0, output_tokens)
+        price = price_of(self.prices, model, side)
+        prices = self.prices.values() if price is None else (price,)
+        cost = max(price.cost(read, written) for price in prices)
         with self._lock:
             self._turn()
             self._set(user, self._counts.get(user, 0.0) + cost)

@@ -439,7 +439,15 @@ class RoutingPolicy:
         name, version = serving.router.name, serving.version
         return RoutingDecision(side, None, threshold, name, reason, error=type(error).__name__, router_version=version)
 
-    def spent(self, request: RoutingRequest, side: Side, input_tokens: int | None, output_tokens: int | None) -> None:
+    def spent(
+        self,
+        request: RoutingRequest,
+        side: Side,
+        input_tokens: int | None,
+        output_tokens: int | None,
+        *,
+        model: str | None = None,
+    ) -> None:
         """Tell the limits what a call used; both adapters do so after each answer of a model.
 
         Args:
@@ -448,12 +456,13 @@ class RoutingPolicy:
             input_tokens: Tokens that the model has read; None where its provider reports no usage. Such a call counts
                 as nothing, and the first one logs a warning.
             output_tokens: Tokens that it has written, likewise.
+            model: Name of the model, for limits with prices by model; None where it is unknown.
         """
         if input_tokens is None or output_tokens is None:
             self._warn_of_missing_usage(side)
             return
         for limit in self.limits:
-            limit.spent(_user(limit, request), side, input_tokens, output_tokens)
+            limit.spent(_user(limit, request), side, input_tokens, output_tokens, model=model)
 
     def _warn_of_missing_usage(self, side: Side) -> None:
         if self.needs_usage and side not in self._without_usage:

@@ -352,7 +352,7 @@ class Routing:
             if cost is not None:
                 cost.add(side, model, read, written)
             if spent is not None:
-                spent(request, side, read, written)
+                spent(request, side, read, written, model=model)
 
         return used
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from routellm_core.checks import imported_object
 from routellm_core.errors import CheckpointError, CheckpointNotFoundError, ConfigurationError, MissingExtraError
-from routellm_core.routers.base import TRAINED_ON_FILE, Router
+from routellm_core.routers.base import TRAINED_ON_FILE, Router, read_config
 from routellm_core.routers.folder import followed
 
 if TYPE_CHECKING:
@@ -96,7 +96,10 @@ def load_router(
     if not isinstance(name, str | Path) or not str(name):
         raise ConfigurationError(f"router name {name!r:.80}: expected {_expected()}")
     if source is not None:
-        return router_class(str(name)).from_pretrained(_directory(source, revision), **options)
+        cls, path = router_class(str(name)), _directory(source, revision)
+        if name == "mf" and read_config(path).get("router") == "mf_vote":
+            cls = router_class("mf_vote")  # what the same name loads without a source, saved
+        return cls.from_pretrained(path, **options)
     found = None if isinstance(name, Path) else _find(name)
     if found is None:
         if isdir(name):

@@ -643,7 +643,8 @@ class App:
             for side, paid in call.paid:
                 read, written = paid.usage or (requests.input_tokens(call.path, call.body), paid.output_tokens)
                 if written or paid.usage is not None:
-                    self.policy.spent(call.decided[0].request, self.levels.side(0, side), read, written)
+                    top = self.levels.side(0, side)
+                    self.policy.spent(call.decided[0].request, top, read, written, model=paid.model)
         if len(self.levels) == 1:
             for side, paid in call.paid:
                 self.routing.model_names.answered(self.levels.side(0, side), paid.model, self._setup)

@@ -305,7 +305,7 @@ class _Learning:
             if one_sided is None:
                 return self._too_few(len(evidence.prompts))
             evidence = one_sided
-        share = self._strong_fraction()
+        share = self._share_to_measure_at()
         x = self.prompts.embed(evidence.prompts)
         z = self.prompts.logits_in_use(evidence.prompts, x)
         candidates = [self._correction(evidence, x, z)]
@@ -390,12 +390,16 @@ class _Learning:
         return [folder.load(version) for version in reversed(folder.versions)]
 
     def _strong_fraction(self) -> float:
+        """The share that was asked for, or else that of the log, which may be 0 or 1."""
         given = self.options.get("strong_fraction")
         if given is not None:
             return float(given)
         decided = [call.win_rate >= call.threshold for call in self.latest if call.win_rate is not None]
-        share = float(np.mean(decided)) if decided else 0.0
-        if not 0.0 < share < 1.0:
+        return float(np.mean(decided)) if decided else 0.0
+
+    def _share_to_measure_at(self) -> float:
+        share = self._strong_fraction()
+        if self.options.get("strong_fraction") is None and not 0.0 < share < 1.0:
             raise ConfigurationError(
                 f"the logged calls would all go one way (a share of {share:.0%} strong): pass strong_fraction=, the "
                 "share at which gains are to be measured"
@@ -609,7 +613,7 @@ class _Learning:
         needed = FIRST_LOOK - count
         return Learned(
             outcome="not yet",
-            sentence=f"Not yet: {count:,} labelled pairs; about {needed:,} more pairs would tell.{hint}",
+            sentence=f"not yet: about {needed:,} more pairs would tell. Labelled pairs so far: {count:,}.{hint}",
             pairs=count,
             needed=needed,
             strong_fraction=self._strong_fraction(),
@@ -800,7 +804,7 @@ def _with_sentence(learned: Learned, evidence: _Evidence, in_use: Finding) -> Le
             else "no gain is proved"
         )  # fmt: skip
         sentence = (
-            f"Not yet: about {learned.needed:,} more {evidence.unit} would tell. {at[0].upper()}{at[1:]}, the "
+            f"not yet: about {learned.needed:,} more {evidence.unit} would tell. {at[0].upper()}{at[1:]}, the "
             f"{learned.candidate} is {mix} against the static mix of the same cost, and {why}."
         )
     return replace(learned, sentence=sentence)

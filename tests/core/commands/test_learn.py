@@ -35,9 +35,18 @@ def test_not_yet_is_exit_code_3_and_says_how_many_more(
     out = tmp_path / "mine"
     code, told, _ = run(capsys, "learn", "--data", log.url, "--out", str(out))
     assert code == 3
-    assert "Not yet: about" in told
+    assert "not yet: about" in told
     assert "more pairs would tell" in told
     assert not out.exists()
+
+
+def test_not_yet_comes_before_the_share_to_measure_at(
+    log: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In its first days an app may have sent all calls one way: that is no mistake of whoever asks."""
+    log.calls(12, threshold=1.0).label()
+    code, told, _ = run(capsys, "learn", "--data", log.url, "--out", str(tmp_path / "mine"))
+    assert (code, told.splitlines()[0][:42]) == (3, "not yet: about 388 more pairs would tell. ")
 
 
 def test_a_gain_is_exit_code_0_and_replay_takes_what_was_learned(

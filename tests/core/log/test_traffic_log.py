@@ -289,6 +289,22 @@ def test_a_dead_server_costs_nothing_but_what_is_counted(server: Any, caplog: py
     assert log.dropped == {}
 
 
+def test_what_a_closed_log_could_not_write_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = TrafficLog(f"sqlite:///{tmp_path}/traffic.db", flush_seconds=0.02)
+    record(log)
+    assert log.flush()
+    other = sqlite3.connect(tmp_path / "traffic.db", isolation_level=None)
+    other.execute("begin exclusive")
+    for _ in range(250):  # more than a batch
+        record(log)
+    log.close()
+    other.execute("rollback")
+    other.close()
+    assert log.dropped == {"not written": 250}
+    assert "250 entries of the traffic log" in caplog.text
+    assert counted(log.url) == 1
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
 def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     program = f"""

@@ -73,6 +73,22 @@ def test_a_reached_limit_may_refuse_calls() -> None:
     assert policy.decide(of_user("p=0.9", None)).model == "strong"
 
 
+def test_prices_are_those_of_models_or_of_sides() -> None:
+    prices = {"gpt-4.1": Price(2, 8), "small": Price(0.4, 1.6)}
+    limit = SpendLimit(100.0, prices=prices)
+    policy = RoutingPolicy(ScriptedRouter(), threshold=0.5, limits=[limit])
+    request = RoutingRequest(("p=0.9",))
+    policy.spent(request, "strong", 1_000_000, 0, model="gpt-4.1-2025-04-14")
+    policy.spent(request, "weak", 1_000_000, 0, model="small")
+    assert limit.spending() == pytest.approx(2.4)
+    policy.spent(request, "weak", 1_000_000, 0, model="another")  # no cap counts less than what is spent
+    policy.spent(request, "weak", 0, 1_000_000)
+    assert limit.spending() == pytest.approx(12.4)
+    by_side = SpendLimit(1.0, prices={"strong": (2, 8), "weak": (0.4, 1.6)})
+    by_side.spent("", "weak", 1_000_000, 0, model="small")
+    assert by_side.spending() == pytest.approx(0.4)
+
+
 @pytest.mark.parametrize("per", ["minute", "hour", "day", "month"])
 def test_every_period_ends(per: Any) -> None:
     clock = [1_700_000_000.0]

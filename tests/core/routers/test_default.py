@@ -139,6 +139,12 @@ def test_it_is_an_mf_with_a_vote_over_the_bundled_embedder(router: HeadAndVoteRo
     router.calibration.check_router(router)
 
 
+def test_the_name_that_loads_it_loads_it_again_when_it_is_saved(router: HeadAndVoteRouter, tmp_path: Path) -> None:
+    router.save_pretrained(tmp_path)
+    for name in ("mf", "mf_vote"):
+        assert load_router(name, tmp_path).fingerprint == router.fingerprint
+
+
 def test_a_proof_scores_above_a_greeting(router: HeadAndVoteRouter) -> None:
     greeting, proof = router.win_rates(["hi", "Prove that there are infinitely many primes."])
     assert greeting + 0.05 < proof

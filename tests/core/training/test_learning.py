@@ -70,11 +70,20 @@ class Log:
             number, side = self.count + i, "strong" if is_strong[i] else "weak"
             rows["calls"].append(
                 a_call(
-                    number, prompt=prompts[i], prompt_hash=None, win_rate=float(rates[i]), threshold=float(threshold),
-                    router=f"{router.name}:{router.fingerprint[:12]}", p_strong=float(p[i]), p_shadow=shadow, side=side,
-                    **changes,
+                    number,
+                    **{
+                        "prompt": prompts[i],
+                        "prompt_hash": None,
+                        "win_rate": float(rates[i]),
+                        "threshold": float(threshold),
+                        "router": f"{router.name}:{router.fingerprint[:12]}",
+                        "p_strong": float(p[i]),
+                        "p_shadow": shadow,
+                        "side": side,
+                        **changes,
+                    },
                 )
-            )  # fmt: skip
+            )
             rows["answers"].append(an_answer(number, side, cost=COSTS[side], text=f"{side} {number}", **named))
             if rng.random() < shadow:
                 other = "weak" if is_strong[i] else "strong"
