@@ -10,6 +10,7 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
+from llama_index.core.instrumentation.events.llm import LLMCompletionEndEvent
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM
 from llama_index_instrumentation import get_dispatcher
@@ -18,6 +19,7 @@ from llama_index_instrumentation.dispatcher import (
     active_instrument_tags,
     instrument_tags,
 )
+from pydantic import ValidationError
 
 from llamaindex_routellm.answers import is_broken, is_empty, is_never_broken, weak_answer
 from llamaindex_routellm.asks import Ask
@@ -317,6 +319,10 @@ class Call:
                         piece = next(stream)
                     except StopIteration:
                         return
+                    except ValidationError as exc:
+                        if _ends_an_empty_stream(exc):
+                            return
+                        raise
                 yield self._stamped(piece)
         finally:
             close = getattr(stream, "close", None)  # some models stream by a plain iterator
@@ -331,6 +337,10 @@ class Call:
                         piece = await anext(stream)
                     except StopAsyncIteration:
                         return
+                    except ValidationError as exc:
+                        if _ends_an_empty_stream(exc):
+                            return
+                        raise
                 yield self._stamped(piece)
         finally:
             close = getattr(stream, "aclose", None)
@@ -384,6 +394,14 @@ def _both(first: Callable[..., None] | None, second: Callable[..., None] | None)
         second(*args)
 
     return both
+
+
+def _ends_an_empty_stream(error: ValidationError) -> bool:
+    """Whether LlamaIndex failed to report the end of a stream of completions that held nothing.
+
+    Its event has to have a last piece, and so an empty stream ends with an error about that event.
+    """
+    return error.title == LLMCompletionEndEvent.__name__
 
 
 def _keep(pieces: list[Any], piece: Any) -> None:

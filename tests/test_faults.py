@@ -39,7 +39,9 @@ EASY = "p=0.1 What is two plus two?"
 MODELS = {"strong": "gpt-4o", "weak": "gpt-4o-mini"}
 KINDS = ("chat", "runnable", "middleware", "llm")
 WAYS = ("invoke", "ainvoke", "stream", "astream", "batch", "abatch")
-CELLS = [(kind, way) for kind in KINDS for way in WAYS]
+# streams of LlamaIndex's completions end in another way than those of its chats
+COMPLETIONS = ("stream completions", "astream completions")
+CELLS = [*((kind, way) for kind in KINDS for way in WAYS), *(("llm", way) for way in COMPLETIONS)]
 
 Outcome = Literal["OTHER", "ERROR", "ANSWER"]
 
@@ -90,6 +92,7 @@ FAULTS = {
     "a page": Fault(Failure(raw="<!DOCTYPE html><html><body>Sign in</body></html>", content_type="text/html")),
     "an empty body": Fault(Failure(raw="")),
     "a list": Fault(Failure(raw="[]")),
+    "null": Fault(Failure(raw="null")),
     "empty choices": _completion(choices=[]),
     "no choices": _completion(),
     "null choices": _completion(choices=None),
@@ -228,6 +231,10 @@ async def _llamaindex(llm: RouteLLM, way: str) -> Answered:
         return _response(llm.complete(EASY))
     if way == "abatch":
         return _response(await llm.acomplete(EASY))
+    if way == "stream completions":
+        return _response(list(llm.stream_complete(EASY))[-1])
+    if way == "astream completions":
+        return _response((await _listed(await llm.astream_complete(EASY)))[-1])
     pieces = list(llm.stream_chat(chat)) if way == "stream" else await _listed(await llm.astream_chat(chat))
     return _response(pieces[-1])
 

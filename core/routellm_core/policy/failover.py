@@ -56,7 +56,8 @@ _READERS = (
     r"|llama_index\.llms\.[\w.]+:(from_\w+_message\w*|_parse_response_output|update_tool_calls)"
 )
 # These send a request and read its reply in one function, and what they call builds the request: only an error
-# raised in their own lines counts, and only where the reply has come.
+# raised in their own lines counts, and only where the reply has come: until then LangChain's clients hold None, and
+# those of LlamaIndex nothing, so that None is a reply there.
 _SENDERS = (
     r"langchain_(?!core|routellm)\w+\.[\w.]+:_a?(generate|stream)(_responses)?"
     r"|llama_index\.llms\.[\w.]+:(_?a?(chat|complete)|_a?stream_(chat|complete)|gen)"
@@ -135,7 +136,8 @@ def _is_raised_at_reading(exc: Exception) -> bool:
             if re.fullmatch(_RESULT_TAKERS, call):
                 return not isinstance(exc, TypeError)
             if re.fullmatch(_SENDERS, call):
-                return any(frame.f_locals.get(name) is not None for name in _REPLY_VARIABLES)
+                held = [frame.f_locals[name] for name in _REPLY_VARIABLES if name in frame.f_locals]
+                return any(reply is not None or package == "llama_index" for reply in held)
         inside.add(package)
         if re.fullmatch(_READERS, call) and inside <= _PARSERS | {package}:
             return True
