@@ -287,6 +287,7 @@ def test_a_reply_that_nobody_can_unpack_is_broken(body, encoding, passes):
 
 def test_health_says_that_this_server_lives_and_ready_whether_a_model_s_does(start, monkeypatch):
     monkeypatch.setattr("routellm_core.serve.readiness._SECONDS", 0.0)
+    monkeypatch.setattr("routellm_core.serve.upstream._PROBE_SECONDS", LIMIT)
     place = start(failover=True, cooldown=60, client_keys="sk-client")
 
     def ready() -> Any:
@@ -305,7 +306,9 @@ def test_health_says_that_this_server_lives_and_ready_whether_a_model_s_does(sta
     assert ready()[0] == 200
 
 
-def test_ready_asks_the_servers_once_in_a_while(start):
+def test_ready_asks_the_servers_once_in_a_while(start, monkeypatch):
+    monkeypatch.setattr("routellm_core.serve.readiness._SECONDS", 3600.0)
+    monkeypatch.setattr("routellm_core.serve.upstream._PROBE_SECONDS", LIMIT)
     place = start()
     for _ in range(20):
         assert post(place.origin, "/ready", b"", method="GET").json()["models"]["weak"] == {
