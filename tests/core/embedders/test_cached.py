@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from routellm_core.embedders import CachedEmbedder, OpenAIEmbedder, embedder_config
+from routellm_core.embedders import cached as cached_module
 from routellm_core.errors import CheckpointError, ConfigurationError, RouterError
+from tests.support.waiting import LIMIT
 
 
 class Counting:
@@ -98,6 +100,8 @@ def test_threads_share_a_file(tmp_path: Path) -> None:
 
 
 def _work(path: Path, start: int) -> float:
+    # on a busy machine the other process may hold the file for longer than a call waits for it
+    cached_module._BUSY_SECONDS = LIMIT
     cached = CachedEmbedder(Counting(), path)
     return float(sum(cached.embed(["z" * (start + i)])[0, 0] for i in range(30)))
 
