@@ -6,7 +6,8 @@ import logging
 
 import pytest
 
-from routellm_core import Price, ShareLimit, SpendLimit, Stickiness
+from routellm_core import Price, RoutingPolicy, ShareLimit, SpendLimit, Stickiness
+from routellm_core.serve.names import Names
 from tests.serve.conftest import EASY, HARD, chat
 from tests.support.loopback import ChatReply, Failure
 from tests.support.routers import ScriptedRouter
@@ -41,6 +42,15 @@ def test_the_authors_form_says_what_a_threshold_is_here(place, caplog):
         replies = [post(place.origin, PATH, chat(HARD, model="router-scripted-0.3")) for _ in range(3)]
     assert "70%" in replies[0].header("x-routellm-note")  # type: ignore[operator]
     assert sum("threshold" in record.message for record in caplog.records) == 1
+
+
+def test_the_bundled_router_goes_by_the_authors_name():
+    names = Names(RoutingPolicy(strong_fraction=0.3), {"strong": "big", "weak": "small"}, overrides=True)
+    for router in ("mf", "mf_vote"):
+        asked = names.meaning(f"router-{router}-0.11593")
+        assert asked.threshold == 0.11593
+        assert asked.note is not None
+        assert any(name.startswith(f"router-{router}-0.") for name in names.listed())
 
 
 @pytest.mark.parametrize("model", ["router-mf-0.5", "routellm-101pct", "router-scripted-1.5", "gpt-9", "ROUTELLM"])

@@ -19,6 +19,8 @@ ROUTED_NAME = "routellm"
 _SHARE = re.compile(r"routellm-(\d{1,2}|100)pct")
 _THRESHOLD = re.compile(r"router-(.+)-(0(?:\.\d+)?|1(?:\.0+)?|\.\d+)")
 _LISTED_SHARES = range(10, 100, 10)
+# The bundled router is an mf with a vote beside it, and `load_router("mf")` loads it: the authors' name means it, too.
+_ALSO_CALLED = {"mf_vote": "mf"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,8 @@ class Names:
     those of the models.
 
     Args:
-        policy: Its router's name stands in ``router-NAME-THRESHOLD``, the form of the authors' server; its calibration
-            turns a share into a threshold.
+        policy: Its router's name stands in ``router-NAME-THRESHOLD``, the form of the authors' server, which calls the
+            bundled router ``mf``; its calibration turns a share into a threshold.
         models: Name of each model by what the server calls it, the most expensive first.
         overrides: Whether a client may choose; else there is ``routellm`` alone.
     """
@@ -93,7 +95,7 @@ class Names:
         if self._overrides:
             if self._policy.calibration is not None:
                 names += [f"routellm-{share}pct" for share in _LISTED_SHARES]
-            names.append(f"router-{self._policy.router.name}-{self._policy.threshold:.5f}")
+            names += [f"router-{name}-{self._policy.threshold:.5f}" for name in self._router_names()]
             names += self._sides
         return list(dict.fromkeys(names))
 
@@ -121,9 +123,14 @@ class Names:
         if share is not None and self._policy.calibration is not None:
             return Asked(threshold=self.threshold_of(int(share[1]) / 100, "model"))
         found = _THRESHOLD.fullmatch(name)
-        if found is not None and found[1] == self._policy.router.name:
+        if found is not None and found[1] in self._router_names():
             return Asked(threshold=float(found[2]), note=self._note(float(found[2])))
         return None
+
+    def _router_names(self) -> list[str]:
+        """What the router is called, the authors' name first."""
+        name = self._policy.router.name
+        return [_ALSO_CALLED[name], name] if name in _ALSO_CALLED else [name]
 
     def _note(self, threshold: float) -> str:
         calibration = self._policy.calibration
