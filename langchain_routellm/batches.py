@@ -125,6 +125,8 @@ class BatchWork:
                 self._routes[i] = self._dispatch.route(planned, self._values[i], self.runs[i])
                 record = self._dispatch.record(planned, self._values[i], self._kwargs, is_async=self._is_async)
                 if record is not None:
+                    if len(self._values) > 1:
+                        record.untimed()
                     self._records[i] = record
         todo = list(self._routes)
         while todo:

@@ -66,6 +66,10 @@ class CallRecord:
         trace = parent if manager is None else _trace_of(manager, parent)
         self._recording.runs = Runs(str(run_id), _text(parent), _text(trace))
 
+    def untimed(self) -> None:
+        """Log no latency: the call is one of a batch, whose answers come together."""
+        self._recording.is_timed = False
+
     def answered(self, output: Any, route: Route[Any]) -> None:
         """Log the answer; have the other side answer where the call is drawn.
 

@@ -84,7 +84,11 @@ def is_number(value: Any) -> bool:
 def checked_fraction(value: Any, parameter: str) -> float:
     """Return a number in [0, 1] as float, or raise a `ConfigurationError` that names the parameter."""
     if not is_number(value) or not 0.0 <= value <= 1.0:
-        hint = f"; write {value / 100:g} for {value:g} %" if is_number(value) and 1 < value <= 100 else ""
+        hint = ""
+        if is_number(value) and 1 < value <= 100:
+            hint = f"; write {value / 100:g} for {value:g} %"
+        elif isinstance(value, str):
+            hint = ", not a string; write 0.3 for 30 %"
         raise ConfigurationError(f"{parameter}={shown(value)}: expected a number between 0 and 1{hint}")
     return float(value)
 

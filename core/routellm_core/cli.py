@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 from typing import Any
 
 from routellm_core import __version__
@@ -14,12 +15,10 @@ _HELP = """Send prompts to a strong or a weak model, by the win rate that a rout
 
 The way to a router of your own: answers -> label -> train -> evaluate -> use.
 
+\b
 routellm label gold --data answers.jsonl --out outcomes.jsonl
-
 routellm train mf --data outcomes.jsonl --strong gpt-4.1 --weak gpt-4.1-mini --out my-router
-
 routellm evaluate --data outcomes.jsonl --router my-router
-
 routellm route --data prompts.jsonl --router my-router --strong-fraction 0.3
 """
 
@@ -40,7 +39,7 @@ def build_app() -> Any:
     from routellm_core.commands.evaluate import evaluate
     from routellm_core.commands.explain import explain
     from routellm_core.commands.learn import learn
-    from routellm_core.commands.options import Command
+    from routellm_core.commands.options import Command, root
     from routellm_core.commands.replay import replay
     from routellm_core.commands.route import route
     from routellm_core.commands.serve import serve
@@ -50,10 +49,11 @@ def build_app() -> Any:
         help=_HELP,
         no_args_is_help=True,
         add_completion=False,
-        rich_markup_mode="rich",
+        rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
 
+    app.callback()(root)
     # in the order of the way
     app.command(cls=Command)(route)
     app.command(cls=Command)(explain)
@@ -72,8 +72,10 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line; an error that the user can mend is one line on stderr and exit code 2."""
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' bars as well: none in a pipe
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # no terminal or pipe is too old for a prompt
     if (sys.argv[1:] if argv is None else argv) == ["--version"]:
-        print(f"routellm-adapters {__version__}")
+        print(f"routellm-adapters {__version__}")  # without the extra cli, too
         return
     try:
         build_app()(argv)
@@ -91,7 +93,8 @@ def main(argv: list[str] | None = None) -> None:
         print(printable(f"routellm: {where}: {reason}" if where else f"routellm: {reason}"), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit(130)  # while the commands are loaded; later typer says the same
+        print("routellm: stopped", file=sys.stderr)  # while the commands are loaded; later they say the same
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,9 @@ def test_finite_real_numbers_are_numbers(value):
 @pytest.mark.parametrize("value", NOT_NUMBERS)
 def test_what_is_no_finite_real_number(value):
     assert not is_number(value)
-    with pytest.raises(ConfigurationError, match=r"^share=.*expected a number between 0 and 1$"):
+    with pytest.raises(ConfigurationError, match=r"^share=.*expected a number between 0 and 1") as caught:
         checked_fraction(value, "share")
+    assert str(caught.value).endswith(", not a string; write 0.3 for 30 %") == isinstance(value, str)
     if value is not None:
         with pytest.raises(ConfigurationError, match=r"^wait=.*number of seconds > 0, or None to wait"):
             checked_seconds(value, "wait", without="to wait")

@@ -106,6 +106,19 @@ async def test_each_way_of_calling_leaves_a_row(pair: Pair, log: Log, way: str, 
     assert len(pair.weak.calls) == 1
 
 
+@pytest.mark.parametrize("way", ["batch", "abatch"])
+async def test_the_calls_of_a_batch_have_no_latency(pair: Pair, log: Log, way: str) -> None:
+    """Their answers come together: the seconds of the whole batch are those of none of them."""
+    llm = pair.llm(log=log)
+    prompts: list[Any] = [WEAK, STRONG, f"{WEAK} again"]
+    await (asyncio.to_thread(llm.batch, prompts) if way == "batch" else llm.abatch(prompts))
+    assert await log.aflush()
+    answers = [answer for outcome in log.outcomes() for answer in outcome.answers.values()]
+    assert [answer.latency for answer in answers] == [None] * 3
+    with log.database() as database:
+        assert database.summary().sides["weak"].latency is None
+
+
 async def test_the_row_has_the_ids_of_the_runs(pair: Pair, log: Log) -> None:
     class Ids(BaseCallbackHandler):
         def __init__(self) -> None:

@@ -83,9 +83,10 @@ def calibrate(
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
-    """Calibrate a router on your own prompts: thresholds for a share of strong calls or a budget.
+    """Calibrate a router on your own prompts.
 
-    The file is read as a stream. When a run is stopped, the same command goes on where it was.
+    Shows the thresholds for a share of strong calls or a budget, and writes a calibration file. The prompts are read
+    as a stream. When a run is stopped, the same command goes on where it was.
 
     Example: routellm calibrate --data traffic.jsonl --strong-fraction 0.3 --out calibration.json
 
@@ -165,6 +166,7 @@ def calibrate(
         if run.scored:
             how = "The same command without --restart" if restart else "The same command"
             print(f"routellm: stopped, {run.scored:,} prompts are scored. {how} goes on from there", file=sys.stderr)
+            raise typer.Exit(130) from None
         raise
     finally:
         if bad is not None:

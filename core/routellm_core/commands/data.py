@@ -28,7 +28,7 @@ app = typer.Typer(
     name="data",
     help="Check, clean and convert preference data.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
 )
 
 Data = Annotated[
@@ -59,7 +59,7 @@ def clean(
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find prompts that repeat others or an evaluation set, exactly or nearly, and leave them out.
+    """Leave repeated prompts out. Those of an evaluation set go, too, whether exactly or nearly the same.
 
     Exit code 1 if the evaluation set is contaminated and nothing was written (for use in a script).
 
@@ -116,7 +116,7 @@ def convert(
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
-    """Convert between formats, from the Arena's form to battles, and from outcomes to battles.
+    """Convert between formats. From the Arena's form to battles, and from outcomes to battles, among others.
 
     Example: routellm data convert --data outcomes.csv --battles --out battles.jsonl.gz
     """
@@ -178,7 +178,7 @@ def store(
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write battles or outcomes to a vector store, where routers search them; prompts are not stored, only vectors.
+    """Write battles or outcomes to a vector store. Routers search them there; only vectors are stored, not prompts.
 
     Rows that are there are left out, so a run that was interrupted can simply be repeated, and a file that has grown be
     written again. MILVUS_TOKEN, an environment variable, is USER:PASSWORD or the API key of a server. For the vector
@@ -228,7 +228,7 @@ def store(
 
 @app.command(cls=Command)
 def forms(as_json: AsJson = False) -> None:
-    """List the forms of other tools that are read: what they hold and which commands they are for.
+    """List the forms of other tools that are read. It says what they hold and which commands they are for.
 
     A form is recognised by the content of a file; --from NAME of the other commands forces one.
 

@@ -121,7 +121,9 @@ def evaluate(
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure routers where the answers' scores are known: PGR, APGR, CPT, cost, and a verdict.
+    """Measure routers on answers with known scores: a verdict.
+
+    Shows PGR, APGR, CPT, cost, and whether routing pays, and writes a report.
 
     Example: routellm evaluate --router mf --router random --benchmark mmlu --benchmark gsm8k --data RouteLLM/
 

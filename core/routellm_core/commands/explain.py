@@ -26,7 +26,9 @@ def explain(
     top: Annotated[int, typer.Option(help="How many words and features to show.", min=1)] = 8,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a prompt's win rate is, how it ranks, which targets send it to the strong model, and what speaks for it.
+    """Say what a prompt's win rate is, how it ranks, and why.
+
+    Shows which shares of strong calls send it to the strong model, and what in it speaks for that.
 
     Example: routellm explain "Prove that the square root of 2 is irrational."
     """
@@ -107,11 +109,11 @@ def _rank(result: Explanation) -> str:
     count = result.calibrated_on
     share = f"{round(result.percentile * count)}" if count < _MANY else _percent(result.percentile)
     low, high = result.percentile_interval
-    return f", higher than {share} of {count:,} calibration prompts (95% interval {low:.0%} to {high:.0%})"
+    return f", higher than {share} of {count:,} calibration prompts (95% interval {_percent(low)} to {_percent(high)})"
 
 
 def _percent(share: float) -> str:
-    """Whole percent, but 0 % and 100 % only where they are exact."""
-    if 0.0 < share < 0.005:
-        return "under 1%"
-    return "over 99%" if 0.995 < share < 1.0 else f"{share:.0%}"
+    """Whole percent, but next to 0 % and 100 % as exact as it takes: neither is shown where it is not exact."""
+    if 0.0 < share < 0.01:
+        return f"{100 * share:.2g}%"
+    return f"{100 - float(f'{100 * (1 - share):.2g}'):g}%" if 0.99 < share < 1.0 else f"{share:.0%}"

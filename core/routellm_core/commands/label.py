@@ -50,10 +50,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="label",
-    help="Get answers (answer), and label them: by the known right answer (gold), or by a chat model that compares two "
-    "(judge).",
+    help="Get answers of models, and label them.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
 )
 app.command(cls=Command)(answer)
 
@@ -97,7 +96,7 @@ def gold(
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score answers 1 or 0 against the right one in the field "gold"; writes outcomes.
+    """Score answers 1 or 0 against the right one in the file. Reads the field "gold"; writes outcomes.
 
     Example: routellm label gold --data answers.jsonl --out outcomes.jsonl
 
@@ -198,7 +197,7 @@ def judge(
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let a chat model compare the two answers, in both orders; writes battles. A crashed run goes on where it was.
+    """Let a chat model compare the two answers. It sees them in both orders. A crashed run goes on where it was.
 
     Example: routellm label judge --data answers.jsonl --strong gpt-4o --weak gpt-4o-mini --judge gpt-4.1 --out b.jsonl
 
@@ -288,7 +287,7 @@ def merge(
     out: Annotated[Path, typer.Option("--out", "-o", help="Journal to add their replies to; made where absent.")],
     as_json: AsJson = False,
 ) -> None:
-    """Bring the journals of several runs together, such as the shards of a file.
+    """Merge the journals of several runs, such as shards.
 
     Example: routellm label merge part-*.jsonl.journal --out labels.jsonl.journal
 

@@ -113,7 +113,7 @@ def answer(
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let models answer prompts, each at its own service; writes answers. A crashed run goes on where it was.
+    """Let models answer prompts. Each answers at its own service. A crashed run goes on where it was.
 
     Example: routellm label answer --data prompts.jsonl --model gpt-4.1 --model local=http://localhost:8080/v1 --key-env
     local=LOCAL_KEY --price gpt-4.1=2/8 --out answers.jsonl

@@ -63,7 +63,9 @@ def learn(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what the judge would cost and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Learn a router from logged traffic: label what has no label, train, prove. Exits 3 with "not yet".
+    """Learn a router from logged traffic, with proof.
+
+    It labels what has no label, trains, and says whether the result is better. Exits 3 with "not yet".
 
     Example: routellm learn --data sqlite:///traffic.db --judge gpt-4.1 --out my-router
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
+from routellm_core import __version__
 from routellm_core.checks import is_number, same_file
 from routellm_core.errors import ConfigurationError
 from routellm_core.policy.savings import Price
@@ -70,7 +71,24 @@ TokensOfACall = Annotated[
 
 
 class Command(TyperCommand):
-    """A command that names all missing options at once, and not only the first."""
+    """A command as all of these are: it names all missing options at once, and ends with a word on Ctrl-C.
+
+    Its help has each example on one line, to be pasted.
+    """
+
+    def __init__(self, *args: Any, help: str | None = None, **kwargs: Any) -> None:
+        paragraphs = (help or "").split("\n\n")
+        # \b: this paragraph is not wrapped
+        kept = ["\b\n" + " ".join(p.split()) if p.startswith("Example: ") else p for p in paragraphs]
+        super().__init__(*args, help="\n\n".join(kept), **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; Ctrl-C is one line and exit code 130."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("routellm: stopped", file=sys.stderr)
+            raise typer.Exit(130) from None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line."""
@@ -91,6 +109,20 @@ class Command(TyperCommand):
                 raise
             usage_error: Any = typer.BadParameter.__bases__[0]
             raise usage_error(f"Missing options: {', '.join(missing)}.", ctx) from None
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"routellm-adapters {__version__}")
+        raise typer.Exit
+
+
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Hold the options of `routellm` itself."""
 
 
 def command_line() -> str:

@@ -40,7 +40,9 @@ def replay(
     seed: Annotated[int, typer.Option(help="Seed of the folds.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate quality and money of another router or threshold on logged calls, without trying it on users.
+    """Estimate another router or threshold on logged calls.
+
+    Says what its quality and cost would have been, without trying it on users.
 
     Example: routellm replay --data sqlite:///traffic.db --router my-router --strong-fraction 0.2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,7 +64,9 @@ def route(
     Example: routellm route --data prompts.jsonl --strong-fraction 0.3 --json > decisions.jsonl
     """
     if bool(prompts) == (data is not None):
-        raise ConfigurationError("give prompts as arguments or --data FILE, one of them; see routellm route --help")
+        raise ConfigurationError(
+            "give prompts as arguments or --data FILE, one of them (--data - reads stdin); see routellm route --help"
+        )
     if strong_fraction is None and threshold is None:
         strong_fraction = _DEFAULT_SHARE
     policy = RoutingPolicy(
@@ -95,8 +98,9 @@ def route(
     left_out = f"; {source.skipped} records without a prompt left out" if source.skipped else ""
     remedy = None if strong_fraction is None else missed_share(strong_fraction, strong, count)
     missed = "" if remedy is None else f". {remedy}"
+    noun = "prompt" if count == 1 else "prompts"
     output.end(
-        f"{count} prompts, {strong} strong ({strong / count:.1%}{wanted}), threshold {policy.threshold:.4f}, "
+        f"{count:,} {noun}, {strong:,} strong ({strong / count:.1%}{wanted}), threshold {policy.threshold:.4f}, "
         f"router {policy.router.name}{left_out}{missed}"
     )
 
@@ -120,6 +124,8 @@ class _Source:
         if file is None:
             self._items = iter(prompts)
         elif str(file) == "-":
+            if isinstance(sys.stdin, TextIOWrapper):  # as files are read: on Windows a pipe has another encoding
+                sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
             self._items = (line for line in map(str.rstrip, sys.stdin) if line)
         else:
             from routellm_core.data.prompts import read_prompts

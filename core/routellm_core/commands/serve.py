@@ -74,7 +74,7 @@ def serve(
     ] = None,
     sticky: Annotated[
         bool | None,
-        typer.Option("--sticky", help="Keep conversations strong, by the header x-routellm-conversation."),
+        typer.Option("--sticky", help="Keep a conversation strong once it was; a header names conversations."),
     ] = None,
     overrides: Annotated[
         bool | None,
@@ -105,12 +105,14 @@ def serve(
         typer.Option(help="TOML file of settings, which knows every option, limits too; the command line wins."),
     ] = None,
 ) -> None:
-    """Serve OpenAI's API, and send each request to a strong or a weak model, or to one of several tiers.
+    """Serve OpenAI's API in front of two or more models.
+
+    Each request goes to the strong or the weak model, or to one of several tiers.
 
     Example: routellm serve --strong gpt-4.1 --strong-key-env OPENAI_API_KEY --weak small --weak-url
     http://127.0.0.1:8000/v1 --strong-fraction 0.3
 
-    With tiers: routellm serve --tier small=http://127.0.0.1:8000/v1 --tier gpt-4.1-mini --tier gpt-4.1
+    Example: routellm serve --tier small=http://127.0.0.1:8000/v1 --tier gpt-4.1-mini --tier gpt-4.1
     --share gpt-4.1-mini=0.3 --share gpt-4.1=0.1 --tier-key-env gpt-4.1=OPENAI_API_KEY
     """
     try:

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="traffic",
-    help="What an app has logged: plan it, sum it up, add feedback, report.",
+    help="Plan, sum up and report what an app has logged.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
 )
 
 Url = Annotated[
-    str, typer.Option("--data", "-d", help="The log: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE.")
+    str, typer.Option("--data", "-d", help="The log: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME.")
 ]
 Since = Annotated[str | None, typer.Option("--since", help="Calls from this day or moment on, such as 2026-11-01.")]
 Until = Annotated[str | None, typer.Option("--until", help="Calls before this day or moment.")]
@@ -58,7 +58,7 @@ def plan(
     flips: Annotated[float, typer.Option(help="Share of pairs that the judge labels the wrong way round.")] = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Say what shadow calls cost a day, and after how many days a verdict can be expected.
+    """Say what shadow calls cost, and when to expect a verdict.
 
     Example: routellm traffic plan --calls-per-day 5000 --price gpt=2/8 --price mini=.4/1.6
 
@@ -98,10 +98,12 @@ def plan(
     console.print(f"{made.pairs_a_day:,.0f} pairs a day from {shadow:.0%} of {calls_per_day:,} calls")
     if made.routed is not None and made.shadow is not None:
         share = f"{made.shadow / made.routed:+.1%}" if made.routed else "-"
-        console.print(f"routed calls {made.routed:.2f} a day, shadow calls {made.shadow:.2f} ({share})")
+        console.print(f"routed calls cost {made.routed:.2f} a day, shadow calls {made.shadow:.2f} ({share})")
         if made.judge is not None:
             both = f"{(made.shadow + made.judge) / made.routed:+.1%}" if made.routed else "-"
-            console.print(f"labels by a judge in both orders {made.judge:.2f} a day ({both} with the shadow calls)")
+            console.print(
+                f"labels by a judge in both orders cost {made.judge:.2f} a day ({both} with the shadow calls)"
+            )
     table = Table("enough for", "pairs", "after days", "cost")
     for milestone in made.milestones:
         days = "never" if milestone.days is None else f"{milestone.days:.1f}"
@@ -126,7 +128,7 @@ def summary(
     price: Prices = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a log holds: calls, pairs, feedback, latency, and what could not be logged.
+    """Say what a log holds. Calls, pairs, feedback, latency, and what could not be logged.
 
     Example: routellm traffic summary --data sqlite:///traffic.db
 
@@ -174,7 +176,7 @@ def summary(
         ("output tokens", lambda side: f"{side.output_tokens:,}"),
         ("cost", lambda side: _money(side.cost)),
         ("shadow cost", lambda side: _money(side.shadow_cost)),
-        ("latency 50/90/99 %", lambda side: "/".join(f"{v:.2f}" for v in side.latency) if side.latency else "-"),
+        ("latency 50/90/99 %, s", lambda side: "/".join(f"{v:.2f}" for v in side.latency) if side.latency else "-"),
     ]
     for name, of_side in rows:
         table.add_row(name, of_side(found.sides["strong"]), of_side(found.sides["weak"]))
@@ -255,7 +257,7 @@ def feedback(
     scale: Annotated[str, typer.Option(help="Lowest and highest score in the file, such as 1/5.")] = "0/1",
     as_json: AsJson = False,
 ) -> None:
-    """Add scores from a file; to add the same file again changes nothing.
+    """Add scores from a file. Adding the same file again changes nothing.
 
     Example: routellm traffic feedback --data scores.csv --out sqlite:///traffic.db
 
@@ -294,7 +296,7 @@ def report(
     key: Annotated[str, typer.Option(help="Which feedback is quality.")] = "score",
     as_json: AsJson = False,
 ) -> None:
-    """Write one HTML page: calls and money by day, measured savings, latency, feedback, drift, what was learned.
+    """Write one HTML page. Calls and money by day, measured savings, latency, feedback, drift, what was learned.
 
     Example: routellm traffic report --data sqlite:///traffic.db --out traffic.html --price gpt=2/8 --price mini=.4/1.6
     """

@@ -41,7 +41,7 @@ app = typer.Typer(
     name="train",
     help="Train a router on your own data, for your own pair of models.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
 )
 
 Data = Annotated[
@@ -250,7 +250,7 @@ def _with_options_of(shared: Callable[..., None]) -> Callable[[Callable[..., Non
 @app.command(cls=Command)
 @_with_options_of(_embedding_router)
 def auto(source_weight: SourceWeight = None, **shared: Any) -> None:
-    """Choose sw_ranking, mf or knn by cross-validation inside the training rows: the router for your amount of data.
+    """Choose sw_ranking, mf or knn by cross-validation. It stays inside the training rows, and suits their number.
 
     Example: routellm train auto --data outcomes.jsonl --strong gpt-4o --weak gpt-4o-mini --out my-router
     """
@@ -271,7 +271,7 @@ def mf(
     source_weight: SourceWeight = None,
     **shared: Any,
 ) -> None:
-    """Matrix factorization: the paper's recommended router; seconds on a laptop.
+    """Matrix factorization, which the paper recommends. It takes seconds on a laptop.
 
     Example: routellm train mf --data outcomes.jsonl --strong gpt-4o --weak gpt-4o-mini --out my-router
     """
@@ -294,7 +294,7 @@ def knn(
     source_weight: SourceWeight = None,
     **shared: Any,
 ) -> None:
-    """Nearest neighbours over outcomes: the simple baseline that is hard to beat.
+    """Nearest neighbours: the simple baseline that is hard to beat.
 
     Example: routellm train knn --data outcomes.jsonl --strong gpt-4o --weak gpt-4o-mini --out my-router
     """
@@ -313,7 +313,7 @@ def sw_ranking(
     ] = None,
     **shared: Any,
 ) -> None:
-    """Similarity-weighted ranking: Bradley-Terry ratings weighted by similar battles; nothing is trained.
+    """Similarity-weighted ranking. Bradley-Terry ratings are weighted by similar battles; nothing is trained.
 
     Example: routellm train sw_ranking --data arena.parquet --strong gpt-4-1106-preview --weak mixtral-8x7b --out sw
     """
@@ -333,7 +333,7 @@ def bert(
     processes: Processes = 1,
     **shared: Any,
 ) -> None:
-    """Fine-tune an encoder with three labels: strong wins, tie, weak wins.
+    """Fine-tune an encoder. It has three labels: strong wins, tie, weak wins.
 
     Example: routellm train bert --data labels.jsonl --strong A --weak B --base FacebookAI/xlm-roberta-base --out bert
 
@@ -360,7 +360,7 @@ def causal_llm(
     processes: Processes = 1,
     **shared: Any,
 ) -> None:
-    """Fine-tune an LLM to rate prompts by the label tokens [[1]] to [[5]].
+    """Fine-tune an LLM to rate prompts. Its labels are the tokens [[1]] to [[5]].
 
     Strong wins is taught as [[1]], a tie as [[4]], weak wins as [[5]].
 

@@ -160,7 +160,7 @@ class OpenAIChatModel:
         if not key:
             raise ConfigurationError(
                 f"environment variable {self._key_env} is not set: it holds the API key for model {self.name!r}; set "
-                "it, or pass api_key= (any text for a service without keys)"
+                "it (to any text where the service asks for no key), or pass api_key="
             )
         return key
 

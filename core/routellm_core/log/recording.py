@@ -112,6 +112,7 @@ class Recording:
         "_shadow",
         "_user",
         "is_drawn",
+        "is_timed",
         "runs",
     )
 
@@ -138,6 +139,7 @@ class Recording:
         self._begun = time.perf_counter()
         self._shadow = shadow
         self.runs = Runs()
+        self.is_timed = True  # not where calls are answered together, as a batch is: when one ended is unknown
         # before the draw and whatever it will be, so that this is the probability that the other side answers
         self._chance = 0.0
         if shadow is not None and decision.failover is None and decision.reason in _COMPARABLE:
@@ -219,7 +221,8 @@ class Recording:
             "user_id": self._user,
             "cost": decision.cost,
         }
-        row = self._answer_row(answer, decision.model, "routed", time.perf_counter() - self._begun)
+        seconds = time.perf_counter() - self._begun if self.is_timed else None
+        row = self._answer_row(answer, decision.model, "routed", seconds)
         thrown_away = [("discarded", self._discarded_row(kind, thrown)) for kind, thrown in discarded]
         self._log.put((("calls", call), *thrown_away, ("answers", row)), len(self._prompt or "") + len(text or ""))
         return self.is_drawn and not turned and answer.error is None
@@ -241,7 +244,7 @@ class Recording:
             "cost": spent.cost,
         }
 
-    def _answer_row(self, answer: Answer, side: Side, kind: str, seconds: float) -> dict[str, object]:
+    def _answer_row(self, answer: Answer, side: Side, kind: str, seconds: float | None) -> dict[str, object]:
         return {
             "call_id": self._call_id,
             "side": side,

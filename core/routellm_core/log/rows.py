@@ -83,7 +83,7 @@ class LoggedAnswer:
         input_tokens: As the provider reports them; None when it does not.
         output_tokens: Likewise.
         cost: Money, where the log has the model's price.
-        latency: Seconds from asking to the complete answer.
+        latency: Seconds from asking to the complete answer; None for calls of a batch, whose answers come together.
         error: Class name of what went wrong; None for an answer.
     """
 
@@ -252,7 +252,7 @@ class SideSummary:
         output_tokens: Tokens written, likewise.
         cost: Money for the same; None where nothing is priced.
         shadow_cost: Money of shadow calls, likewise.
-        latency: Quantiles .5, .9 and .99 of successful routed calls in seconds; None without any.
+        latency: Quantiles .5, .9 and .99 of successful routed calls in seconds; None where no call has a latency.
     """
 
     calls: int = 0

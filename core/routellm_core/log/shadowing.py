@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -207,26 +208,41 @@ class Shadows:
         self._running.pop(one.number, None)
         self._finished.notify_all()
 
-    def wait(self, seconds: float) -> None:
-        """Wait for the shadow calls that can end while the caller waits: not those of its own event loop."""
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for the shadow calls that are under way now and can end while the caller waits.
+
+        Those of the caller's own event loop, and of one that does not run, cannot.
+
+        Args:
+            seconds: How long to wait at most; None waits until each has ended or has used up its timeout.
+        """
         import asyncio
 
         try:
             own: Any = asyncio.get_running_loop()
         except RuntimeError:
             own = None
-        until = time.monotonic() + seconds
+        until = math.inf if seconds is None else time.monotonic() + seconds
         with self._lock:
-            while any(
-                one.loop is None or not (one.loop is own or one.loop.is_closed()) for one in self._running.values()
-            ):
+            newest = self._number  # an app that goes on begins others meanwhile
+        while True:
+            with self._lock:
+                if not any(
+                    one.number <= newest and (one.loop is None or (one.loop is not own and one.loop.is_running()))
+                    for one in self._running.values()
+                ):
+                    return
                 left = until - time.monotonic()
                 if left <= 0:
                     return
-                self._finished.wait(min(left, 0.1))
+                expired = self._expired()
+                if not expired:
+                    self._finished.wait(min(left, 0.1))
+            for one in expired:
+                self.ended(one, Answer(error="TimeoutError"))
 
-    async def await_own(self, seconds: float) -> None:
-        """Wait for the shadow calls of the running event loop."""
+    async def await_own(self, seconds: float | None = None) -> None:
+        """Wait for the shadow calls of the running event loop, each of which has its timeout."""
         import asyncio
 
         loop = asyncio.get_running_loop()

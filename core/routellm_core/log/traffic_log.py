@@ -178,12 +178,13 @@ class TrafficLog:
         Shadow calls that run in the event loop of the caller cannot end while this waits; use `aflush` there.
 
         Args:
-            timeout: Seconds to wait at most; None waits as long as the database works.
+            timeout: Seconds to wait at most; None waits until each shadow call has ended or used up its own timeout,
+                and as long as the database works.
 
         Returns:
             Whether everything is written, or counted as dropped.
         """
-        self.shadows.wait(_SHADOW_SECONDS if timeout is None else timeout)
+        self.shadows.wait(timeout)
         self._count_skipped(all_running=False)
         return self._writer.flush(timeout)
 
@@ -191,7 +192,7 @@ class TrafficLog:
         """Like `flush`, without blocking the event loop, whose shadow calls are waited for, too."""
         import asyncio
 
-        await self.shadows.await_own(_SHADOW_SECONDS if timeout is None else timeout)
+        await self.shadows.await_own(timeout)
         return await asyncio.to_thread(self.flush, timeout)
 
     def close(self) -> None:
@@ -212,10 +213,15 @@ class TrafficLog:
         return {cause: count for cause, count in self._writer.dropped.items() if cause != SKIPPED_SHADOWS}
 
     def database(self) -> TrafficDatabase:
-        """The database to read from, with all that was recorded so far; close it after use."""
+        """The database to read from, with all that was recorded so far; close it after use.
+
+        Shadow calls that are under way are waited for, but no longer than ten seconds.
+        """
         from routellm_core.log.database import TrafficDatabase
 
-        self.flush()
+        self.shadows.wait(_SHADOW_SECONDS)
+        self._count_skipped(all_running=False)
+        self._writer.flush()
         return TrafficDatabase(self.url, create=True)
 
     # --- what limits call: their counts outlive the process here ---
@@ -374,7 +380,14 @@ class TrafficLog:
         self._count_skipped(all_running=True)
 
     def _count_skipped(self, *, all_running: bool) -> None:
-        self._writer.count(SKIPPED_SHADOWS, self.shadows.take_skipped(all_running=all_running))
+        skipped = self.shadows.take_skipped(all_running=all_running)
+        self._writer.count(SKIPPED_SHADOWS, skipped)
+        if skipped:
+            self._say_once(
+                "skipped",
+                f"{skipped:,} shadow calls were under way when the program or its event loop ended, and are lost; call "
+                "flush() on the log before the end, in an event loop await aflush(), to wait for them",
+            )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # frameworks deep-copy their models; copies write to the same log

@@ -47,8 +47,10 @@ def test_the_rank_in_many_prompts_is_a_share(shown):
     assert "higher than 60% of 10,000 calibration prompts (95% interval 59% to 61%)" in shown(
         (np.arange(10_000) + 0.5) / 10_000
     )
-    assert "higher than over 99% of 2,000 calibration prompts" in shown([*np.linspace(0, 0.5, 1999), 0.9])
-    assert "higher than under 1% of 2,000 calibration prompts" in shown([0.1, *np.linspace(0.7, 1, 1999)])
+    assert "higher than 99.95% of 2,000 calibration prompts" in shown([*np.linspace(0, 0.5, 1999), 0.9])
+    few = shown([0.1, *np.linspace(0.7, 1, 1999)])
+    assert "higher than 0.05% of 2,000 calibration prompts" in few
+    assert re.search(r"\(95% interval 0\.0\d+% to 0\.\d+%\)", few)  # neither is 0 %
     assert "higher than 100% of 2,000 calibration prompts" in shown(np.linspace(0, 0.5, 2000))
 
 

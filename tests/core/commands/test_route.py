@@ -63,7 +63,7 @@ def test_a_file_of_prompts(tmp_path, kind):
     found = decisions(result)
     assert [row["prompt"] for row in found] == prompts
     assert [row["win_rate"] for row in found] == load_router().win_rates(prompts).tolist()
-    assert "3000 prompts" in result.stderr
+    assert "3,000 prompts" in result.stderr
     assert "█" not in result.stderr
     assert "━" not in result.stderr
 
@@ -110,7 +110,7 @@ def test_own_router_and_calibration(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "give prompts as arguments or --data"),
+        ((), "give prompts as arguments or --data FILE, one of them (--data - reads stdin)"),
         (("a", "--threshold", "0.5", "--strong-fraction", "0.5"), "threshold=0.5 and strong_fraction=0.5"),
         (("a", "--threshold", "1.5"), "threshold=1.5"),
         (("a", "--strong-fraction", "nan"), "strong_fraction=nan"),
@@ -157,7 +157,7 @@ def test_a_model_that_loads_shows_no_bar_in_a_pipe(tmp_path):
     config.write_text(json.dumps({**json.loads(config.read_text()), "router": "bert"}))
     result = routellm("route", "hi", "--router", tmp_path, "--threshold", "0.5", "--json")
     assert decisions(result)[0]["router"] == "bert"
-    assert result.stderr == "1 prompts, 0 strong (0.0%), threshold 0.5000, router bert\n"
+    assert result.stderr == "1 prompt, 0 strong (0.0%), threshold 0.5000, router bert\n"
 
 
 def test_help_shows_an_example():

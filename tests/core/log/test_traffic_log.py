@@ -502,6 +502,71 @@ def test_pairs_that_still_wait_to_be_written_count(url: str) -> None:
         assert log.shadows.chance(pairs) == log.shadows.chance(money) == 0.0
 
 
+def test_flush_waits_for_each_shadow_call_that_is_under_way(
+    log: TrafficLog, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script of 900 calls lost most of its pairs at the end, without a word."""
+    monkeypatch.setattr("routellm_core.log.traffic_log._SHADOW_SECONDS", 0.0)
+    waits, goes_on = threading.Event(), threading.Event()
+    wait = log.shadows._finished.wait
+
+    def waiting(seconds: float) -> bool:
+        waits.set()
+        return wait(seconds)
+
+    monkeypatch.setattr(log.shadows._finished, "wait", waiting)
+
+    def slow(side: Any) -> Answer:
+        assert waits.wait(LIMIT)
+        return Answer("a", "gpt")
+
+    def later(side: Any) -> Answer:
+        assert goes_on.wait(LIMIT)
+        return Answer("later", "gpt")
+
+    def last(side: Any) -> Answer:
+        assert waits.wait(LIMIT)
+        record(log, shadow=Shadow(1.0, concurrency=2), other=later)  # the app goes on: nobody waits for this one
+        return Answer("a", "gpt")
+
+    one_at_a_time = Shadow(1.0, concurrency=1)
+    for other in (slow, slow, slow, last):
+        record(log, shadow=one_at_a_time, other=other)
+    assert log.flush()
+    with TrafficDatabase(url) as database:
+        assert database.summary().pairs == 4
+    goes_on.set()
+    assert log.flush()
+    with TrafficDatabase(url) as database:
+        assert database.summary().pairs == 5
+
+
+def test_flush_waits_no_longer_than_a_shadow_call_may_take(log: TrafficLog, url: str) -> None:
+    released = threading.Event()
+    hanging = Shadow(1.0, timeout=0.05)
+    record(log, shadow=hanging, other=lambda side: Answer("late") if released.wait(LIMIT) else Answer("never"))
+    assert log.flush()
+    released.set()
+    with TrafficDatabase(url) as database:
+        assert next(database.outcomes()).answers["strong"].error == "TimeoutError"
+
+
+def test_shadow_calls_that_end_with_the_program_are_said_once(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("routellm_core.log.traffic_log._SHADOW_SECONDS", 0.0)
+    released = threading.Event()
+    log = TrafficLog(url)
+    for _ in range(3):
+        record(log, shadow=Shadow(1.0), other=lambda side: Answer("a") if released.wait(LIMIT) else Answer("b"))
+    log.close()
+    released.set()
+    (said,) = [record.message for record in caplog.records if "shadow calls" in record.message]
+    assert "3 shadow calls were under way" in said
+    assert "flush()" in said
+    assert "aflush()" in said
+
+
 def test_an_unknown_cost_ends_shadows_with_a_budget(log: TrafficLog, caplog: pytest.LogCaptureFixture) -> None:
     limited = Shadow(1.0, budget=5.0)
     record(log, shadow=limited, other=lambda side: Answer("a", "gpt"))
