@@ -237,7 +237,7 @@ def report_joined(report: JoinReport) -> None:
     if report.joined:
         print(f"routellm: {report.sentence()}", file=sys.stderr)
     if report.unlabelled:
-        print(f"routellm: left out {report.unlabelled:,} rows without a score or verdict", file=sys.stderr)
+        print(f"routellm: left out rows without a score or verdict: {report.unlabelled:,}", file=sys.stderr)
 
 
 def check_output(out: Path, data: Sequence[Path]) -> None:

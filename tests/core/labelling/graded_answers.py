@@ -878,6 +878,60 @@ FURTHER = [
     ),
 ]
 
+# What an answer says about others than its own: comparisons, what people think, what is ruled out.
+CONTRASTS = [
+    Question(
+        "Mercury",
+        (
+            "The closest planet is Mercury, not Venus.",
+            "It is none other than Mercury.",
+            "Many people think it is Venus, but it is Mercury.",
+            "Nothing but Mercury fits.",
+        ),
+        (
+            "Mercury would be wrong.",
+            "You might think Mercury, but it's Venus.",
+            "Anything but Mercury.",
+            "Venus is hotter than Mercury.",
+            "Venus, though many people say Mercury.",
+            "It is no longer Mercury.",
+            "Venus rather than Mercury",
+        ),
+    ),
+    Question(
+        "William Shakespeare",
+        ("People say William Shakespeare, and they are right.", "I would say William Shakespeare."),
+        (
+            "Some attribute it to William Shakespeare, but it was Christopher Marlowe who wrote it.",
+            "Ben Jonson, a contemporary of William Shakespeare",
+        ),
+    ),
+    Question(
+        "photosynthesis",
+        ("It is photosynthesis, the reverse of respiration.",),
+        ("It is called respiration, the reverse of photosynthesis.", "respiration, the opposite of photosynthesis"),
+    ),
+    Question("Mount Everest", ("Mt. Everest", "Mt Everest, 8,849 m"), ("K2", "Mount Everett")),
+    Question("St. Petersburg", ("Saint Petersburg", "St Petersburg, Russia"), ("Moscow", "Petersburg, Virginia")),
+    Question("Newton's second law", ("Newton's 2nd law", "This is Newton’s Second Law."), ("Newton's third law",)),
+    Question("2nd World War", ("the Second World War",), ("First World War", "the 12th World War")),
+    Question("twenty-one", ("21", "twenty one", "There are 21."), ("twelve", "20", "twenty", "one")),
+    Question("one hundred and five", ("105", "one hundred five"), ("150", "five")),
+    Question("two thirds", ("2/3", "two-thirds", "0.667"), ("1/3", "3/2")),
+    Question("Seven Samurai", ("Kurosawa's Seven Samurai",), ("The Magnificent Seven", "7")),
+    Question(r"\boxed{12}", ("12", "The answer is 12."), ("21",)),
+    Question(r"\boxed{\frac{1}{2}}", ("1/2", "0.5"), ("2",)),
+    Question(r"\boxed{B}", ("B", "The answer is (B)."), ("C",)),
+    Question("no", ("No – this is a myth.", "No – never."), ("Yes – it does.",)),
+    Question(
+        "D",
+        ("A is wrong, B is wrong, C is wrong. Therefore D.", "Neither A nor B nor C is possible, which leaves D.",
+         "Only D works; A, B and C fail."),
+        ("I rule out D, so A.", "Only A works; D fails."),
+        prompt="Which?\nA) red\nB) green\nC) blue\nD) white",
+    ),
+]  # fmt: skip
+
 BY_KIND = {
     "text": TEXTS,
     "number": NUMBERS,
@@ -888,6 +942,7 @@ BY_KIND = {
     "number in words": WORDS,
     "mixed": MIXED,
     "further": FURTHER,
+    "contrast": CONTRASTS,
 }
 
 # (gold, answer) that `grade` calls otherwise than a person, and why.

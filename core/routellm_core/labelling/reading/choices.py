@@ -22,6 +22,10 @@ _CHOICE_FORMS = (
     re.compile(r"\*\*[^\w*]{0,9}([A-Z])(?:[).:][^*]{0,200})?[^\w*]{0,9}\*\*"),
     re.compile(r"\A\W*(?:([A-Z])(?:[).:]|\W*\Z)|([a-z])(?:\)|\W*\Z))"),
     re.compile(r"^[ \t]*\**\(?([A-Z])\)?[.:]?\**[ \t]*$", re.MULTILINE),
+    re.compile(
+        r"(?i:\b(?:so|thus|therefore|hence|leaves|leaving)),?\s+(?i:it\s+is\s+|only\s+|option\s+)?\(?([A-Z])\)?(?=\W*\Z)"
+    ),
+    re.compile(r"(?i:\bonly)\s+(?i:option\s+)?\(?([A-Z])\)?\s+(?:is|works|fits|holds|remains|applies)\b"),
     re.compile(r"\(?\b([A-Z])\)?\s+is\s+(?:the\s+)?(?:most\s+)?(?:correct|right|best|true|answer|accurate)"),
     re.compile(
         rf"(?i:answer|choice|option|choose|pick|select|go\s+with|opt\s+for)\s+(?i:option\s+|choice\s+|letter\s+)?"
@@ -45,11 +49,11 @@ _YES_NO_FORMS = tuple(
         rf"answer{_BETWEEN}(?:\s+(?:is|would\s+be|should\s+be)|\s*[*_\"]*\s*[:=])+[\s*_:\"'“]*(?:an?\s+\w+\s+)?(yes|no|true|false)\b",
         r"\*\*[^\w*]{0,9}(yes|no|true|false)\b[^\w*]{0,9}\*\*",
         r"\A\W*(yes|no|yeah|yep|nope|true|false|correct|incorrect|right|wrong)\b"
-        r"(?=\s*[,.;:!?*)\n—-]|\s*\Z|\s+(?:it|they|he|she|this|that|the|there|you|we|i|because|since)\b)",
+        r"(?=\s*[,.;:!?*)\n—–-]|\s*\Z|\s+(?:it|they|he|she|this|that|the|there|you|we|i|because|since)\b)",
         r"\A\W*((?:absolutely|definitely|certainly|of\s+course|indeed|not\s+at\s+all|never)(?:\s+not)?)\b",
         r"\b(?:statement|claim|sentence|that|this|it|which)\s*(?:is|[’']s)\s+(?:indeed\s+|actually\s+|therefore\s+)?"
         r"(not\s+(?:true|correct|right|false)|true|false|correct|incorrect|right|wrong)\b",
-        r"(?:^|[.!?\n]\s{0,9}|\b(?:so|thus|therefore|hence),?\s+)(yes|no|true|false)\b(?=\s*[,.;:!?*)\n—-]|\s*\Z)",
+        r"(?:^|[.!?\n]\s{0,9}|\b(?:so|thus|therefore|hence),?\s+)(yes|no|true|false)\b(?=\s*[,.;:!?*)\n—–-]|\s*\Z)",
     )
 )
 

@@ -17,7 +17,7 @@ _ORDINALS = (
     "twentieth", "twenty-first", "twenty-second", "twenty-third", "twenty-fourth", "twenty-fifth", "twenty-sixth",
     "twenty-seventh", "twenty-eighth", "twenty-ninth", "thirtieth", "thirty-first",
 )  # fmt: skip
-_ORDINAL_NUMBERS = {name: i for i, name in enumerate(_ORDINALS, start=1)}
+ORDINAL_NUMBERS = {name: i for i, name in enumerate(_ORDINALS, start=1)}
 
 _MONTH = rf"(?P<month>(?:{'|'.join(sorted(_MONTH_NUMBERS, key=len, reverse=True))})\b\.?)"
 _DAY = rf"(?P<day>(?:{'|'.join(sorted(_ORDINALS, key=len, reverse=True))}|\d{{1,2}}(?:st|nd|rd|th)?)\b)"
@@ -111,4 +111,4 @@ def _readings(match: re.Match[str]) -> Iterator[Date]:
 def _day(text: str | None) -> int | None:
     if text is None:
         return None
-    return _ORDINAL_NUMBERS.get(text.lower()) or int(re.sub(r"\D", "", text))
+    return ORDINAL_NUMBERS.get(text.lower()) or int(re.sub(r"\D", "", text))

@@ -159,6 +159,8 @@ def form_of(gold: str, kind: GoldKind, prompt: str) -> GoldForm:
         DataError: It does not have the form of `kind`.
     """
     right = gold.strip()
+    if right.startswith("\\boxed{") and right.endswith("}"):
+        right = (conclusion_of(right) or right).strip()
     options = options_in(prompt)
     letter = right.strip("().").upper()
     if kind in ("auto", "choice") and len(letter) == 1 and "A" <= letter <= "Z":
@@ -181,8 +183,8 @@ def form_of(gold: str, kind: GoldKind, prompt: str) -> GoldForm:
 
 
 def _number_of(right: str, *, whole: bool) -> Quantity | None:
-    if not any(c.isnumeric() for c in right):  # numbers in words are compared as texts
-        return None
+    if not any(c.isnumeric() for c in right):  # a single word is compared as a text: "seven" may be a part of a name
+        return quantity_of(right) if whole and len(normal_words(right)) > 1 else None
     if not whole or "####" in right:  # "####" ends the worked solutions of GSM8K
         return next(iter(concluding_numbers(right)), None)
     return quantity_of(right)

@@ -9,6 +9,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from routellm_core.data.contamination import words_of
+from routellm_core.labelling.reading.dates import ORDINAL_NUMBERS
 from routellm_core.labelling.reading.quantities import NUMBER_WORDS
 from routellm_core.policy.refusals import REFUSAL
 
@@ -20,7 +21,17 @@ _NEGATIONS = {
     "not", "never", "nor", "neither", "without", "unlike", "except", "excluding", "cannot", "isnt", "wasnt", "arent",
     "werent", "doesnt", "didnt", "dont", "cant", "couldnt", "wont", "hasnt", "havent",
 }  # fmt: skip
-_NEGATING_PAIRS = {("rather", "than"), ("instead", "of"), ("other", "than"), ("no", "longer")}
+_NEGATING_PAIRS = {
+    ("instead", "of"), ("no", "longer"), ("opposite", "of"), ("reverse", "of"), ("contemporary", "of"),
+}  # fmt: skip
+# "Larger than Jupiter" and "rather than Jupiter" say that it is another; "none other than Jupiter" states it.
+_NONE = {"none", "no", "nobody", "nothing"}
+# "anything but Mercury"; "nothing but Mercury" states it.
+_ALL_BUT = {"anything", "anyone", "anywhere", "everything", "everyone", "all", "any"}
+# "Some say Lima, but it is Santiago": what others think is no answer where a contrast follows.
+_OTHERS = {"some", "many", "most", "people", "others", "you"}
+_THINK = {"think", "believe", "say", "guess", "assume", "suppose", "expect", "attribute", "credit", "claim", "name"}
+_CONTRASTS = {"but", "however", "actually", "yet", "though"}
 _MERELY = {"only", "just", "merely", "simply"}
 _COPULAS = {"is", "was", "are", "were", "would", "has", "does", "did"}
 _DENIALS = {"not", "never", "wrong", "incorrect", "false"}
@@ -31,6 +42,14 @@ _CLAUSE_END = re.compile(
 )
 # "New York" does not state "York".
 _NAME_HEADS = {"new", "north", "south", "east", "west", "northern", "southern", "papua", "equatorial"}
+# Words that are written in several ways: numbers, ordinal numbers and the heads of names.
+_ENDINGS = {1: "st", 2: "nd", 3: "rd", 21: "st", 22: "nd", 23: "rd", 31: "st"}
+_USUAL = {
+    **{word: str(number) for word, number in NUMBER_WORDS.items()},
+    **{word: f"{number}{_ENDINGS.get(number, 'th')}" for word, number in ORDINAL_NUMBERS.items()},
+    "mt": "mount",
+    "st": "saint",
+}
 
 
 class _Word(NamedTuple):
@@ -102,13 +121,22 @@ def _doubtful(words: list[_Word], start: int, end: int) -> bool:
     if words[start].asked:  # a question that the text goes on to answer
         return True
     clause = words[start].clause
+    match [word.text for word in words[max(0, start - 2) : start]]:
+        case [every, "but"] if every in _ALL_BUT:
+            return True
     before = [word for word in words[max(0, start - _REACH) : start] if word.clause == clause]
-    after = [word.text for word in words[end : end + 2] if word.clause == words[end - 1].clause]
+    after = [word.text for word in words[end : end + 3] if word.clause == words[end - 1].clause]
     texts = [word.text for word in before]
     names = before and words[start].written[:1].isupper() and before[-1].written[:1].isupper()
     if names and texts[-1] in _NAME_HEADS:
         return True
-    return _denied(texts, after) or _left_open(texts, after)
+    ahead = [word.text for word in words[:start] if word.clause == clause]
+    return _denied(texts, after) or _left_open(texts, after) or _thought_by_others(ahead, words[end:])
+
+
+def _thought_by_others(before: list[str], after: list[_Word]) -> bool:
+    thought = any(word in _OTHERS and not _THINK.isdisjoint(before[i + 1 : i + 4]) for i, word in enumerate(before))
+    return thought and not _CONTRASTS.isdisjoint([*before, *(word.text for word in after)])
 
 
 def _denied(before: list[str], after: list[str]) -> bool:
@@ -117,7 +145,9 @@ def _denied(before: list[str], after: list[str]) -> bool:
             return True
         if (word, following) in _NEGATING_PAIRS:
             return True
-    first, second = [*after, "", ""][:2]
+    if "than" in before and _NONE.isdisjoint(before):
+        return True
+    first, second = [*(word for word in after if word != "be"), "", ""][:2]
     if first in ("isnt", "wasnt"):
         return second not in _MERELY
     return first in _COPULAS and second in _DENIALS
@@ -136,7 +166,7 @@ def _words(text: str) -> list[_Word]:
         asked = end is not None and end[0] == "?" and joined[end.end() :].strip() != ""
         for piece in clause.split():
             for word in words_of(piece):
-                found.append(_Word(str(NUMBER_WORDS.get(word, word)), number, piece, asked))
+                found.append(_Word(_USUAL.get(word, word), number, piece, asked))
         begin = begin if end is None else end.end()
     return found
 
