@@ -265,9 +265,7 @@ def judge(
         write_records(out, battles)
     result = {
         **report.to_dict(),
-        "cost": None
-        if judge not in prices
-        else prices[judge].cost(report.calls.prompt_tokens, report.calls.completion_tokens),
+        "cost": report.calls.cost(prices.get(judge)),
         "answers": None if answered is None else answered.to_dict(),
         "skipped": bad.count,
         "out": str(out),
@@ -275,7 +273,7 @@ def judge(
     if as_json:
         print(json.dumps(result))
     else:
-        _print_judging(result, out, kept)
+        _print_judging(result, out, kept, metered=report.calls.metered)
     if report.unusable:
         _explain_unusable(report, judge, kept)
         raise typer.Exit(2)
@@ -346,7 +344,7 @@ def _explain_unusable(report: JudgeReport, judge: str, journal: Path) -> None:
     print("Give another model as --judge.", file=sys.stderr)
 
 
-def _print_judging(result: dict[str, Any], out: Path, journal: Path) -> None:
+def _print_judging(result: dict[str, Any], out: Path, journal: Path, *, metered: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -364,9 +362,10 @@ def _print_judging(result: dict[str, Any], out: Path, journal: Path) -> None:
     console.print(table)
     calls = result["calls"]
     cost = "" if result["cost"] is None else f", cost {money(result['cost'])} at these prices"
+    used = f"{calls['prompt_tokens']:,} + {calls['completion_tokens']:,} tokens" if metered else "tokens not reported"
     console.print(
         f"{result['labelled']} of {result['rows']} rows labelled -> {out}\n"
-        f"{calls['asked']} calls paid now ({calls['prompt_tokens']:,} + {calls['completion_tokens']:,} tokens{cost}), "
+        f"{calls['asked']} calls paid now ({used}{cost}), "
         f"{calls['remembered']} from {journal}; {result['invalid_replies']} unparseable replies in all",
         markup=False,
         soft_wrap=True,

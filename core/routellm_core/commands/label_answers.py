@@ -161,10 +161,10 @@ def answer(
     warn(report, kept)
     if not any(row.answers for row in rows):
         reasons = [reason for calls in report.calls.values() for reason in calls.errors] or ["every reply was empty"]
-        raise DataError(f"{data}: nothing was answered ({reasons[0]}); {out} was not written")
+        raise DataError(f"{', '.join(map(str, data))}: nothing was answered ({reasons[0]}); {out} was not written")
     write_records(out, rows)
     if as_json:
-        costs = {name: _cost(report, name, prices) for name in models}
+        costs = {name: report.calls[name].cost(prices.get(name)) for name in models}
         print(json.dumps({**report.to_dict(), "costs": costs, "skipped": bad.count, "out": str(out)}))
     else:
         _print(rows, report, prices)
@@ -286,11 +286,6 @@ def warn(report: AnswerReport, journal: Path) -> None:
         print(f"run the command again to ask for those that failed; the others are in {journal}", file=sys.stderr)
 
 
-def _cost(report: AnswerReport, name: str, prices: Mapping[str, Price]) -> float | None:
-    calls = report.calls[name]
-    return prices[name].cost(calls.prompt_tokens, calls.completion_tokens) if name in prices else None
-
-
 def _print(rows: Sequence[AnsweredPrompt], report: AnswerReport, prices: Mapping[str, Price]) -> None:
     from rich.table import Table
 
@@ -300,14 +295,14 @@ def _print(rows: Sequence[AnsweredPrompt], report: AnswerReport, prices: Mapping
     for i, title in enumerate(("model", "answers", "missing", "cut off", "calls paid now", "tokens in + out", "cost")):
         table.add_column(title, justify="right" if i else "left")
     for name, calls in report.calls.items():
-        cost = _cost(report, name, prices)
+        cost = calls.cost(prices.get(name))
         table.add_row(
             printable(name),
             str(sum(name in row.answers for row in rows)),
             str(report.missing[name]),
             str(report.truncated[name]),
             str(calls.asked),
-            f"{calls.prompt_tokens:,} + {calls.completion_tokens:,}",
+            f"{calls.prompt_tokens:,} + {calls.completion_tokens:,}" if calls.metered else "not reported",
             "" if cost is None else money(cost),
         )
     console_for_tables().print(table)

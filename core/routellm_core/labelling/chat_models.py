@@ -207,6 +207,13 @@ class OpenAIChatModel:
             raise CallError(f"{what}the URL right?", retry=True, unreachable=_is_refused(exc)) from None
         except openai.APIError as exc:
             raise CallError(f"{self.name}: {type(exc).__name__}", retry=True) from None
+        if not isinstance(getattr(answer, "choices", None), list):
+            # a page of another server, or an error with status 200, as some gateways send it
+            raise CallError(
+                f"{self.name}{self._at}: the reply is no chat completion; is the URL the base of the service's API, "
+                "which often ends in /v1?",
+                retry=not isinstance(answer, str),
+            )
         choice = answer.choices[0] if answer.choices else None
         usage = answer.usage
         return Reply(

@@ -81,6 +81,15 @@ class CallTally:
     completion_tokens: int = 0
     errors: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def metered(self) -> bool:
+        """Whether the service reported tokens, or nothing was asked."""
+        return not self.asked or bool(self.prompt_tokens or self.completion_tokens)
+
+    def cost(self, price: Price | None) -> float | None:
+        """What the calls of this run cost; None without a price, or when the service reported no tokens."""
+        return price.cost(self.prompt_tokens, self.completion_tokens) if price is not None and self.metered else None
+
     def to_dict(self) -> dict[str, Any]:
         """All counts as JSON values."""
         return asdict(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,7 +161,7 @@ def test_nothing_answered_is_an_error_and_leaves_the_file(server: OpenAIServer, 
     out = prompts.with_name("answers.jsonl")
     out.write_text("answers of yesterday\n")
     server.chat = lambda body: ChatReply("")
-    with pytest.raises(DataError, match="nothing was answered"):
+    with pytest.raises(DataError, match=rf"^{re.escape(str(prompts))}: nothing was answered"):
         run(*command(server, prompts, "--yes"))
     assert out.read_text() == "answers of yesterday\n"
 

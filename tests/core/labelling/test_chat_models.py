@@ -85,6 +85,24 @@ async def test_failures_are_told_apart_by_what_follows_from_them(
     assert KEY not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("failure", "retry"),
+    [
+        (Failure(raw="<html>Welcome</html>", content_type="text/html"), False),
+        (Failure(raw='{"error": {"message": "overloaded", "code": 502}}'), True),
+    ],
+    ids=["a page", "an error with status 200"],
+)
+async def test_what_is_no_chat_completion_is_no_empty_reply(
+    server: OpenAIServer, failure: Failure, retry: bool
+) -> None:
+    server.fail_always(failure)
+    async with model_at(server, "m") as model:
+        with pytest.raises(CallError, match="no chat completion; is the URL") as caught:
+            await model.ask(None, "private question")
+    assert caught.value.retry == retry
+
+
 async def test_the_waiting_time_is_read_in_all_its_forms() -> None:
     class Refused(Exception):
         status_code = 429

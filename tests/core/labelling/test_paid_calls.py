@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from routellm_core import ConfigurationError
+from routellm_core import ConfigurationError, Price
 from routellm_core.data import AnsweredPrompt
 from routellm_core.labelling import (
     CallError,
@@ -18,6 +18,7 @@ from routellm_core.labelling import (
 )
 from routellm_core.labelling.journal import Journal
 from routellm_core.labelling.judge import judge_question
+from routellm_core.labelling.paid_calls import CallTally
 from tests.core.labelling.services import KEY, fair_judge, model_at, rows_of
 from tests.support.openai_server import ChatReply, Failure, OpenAIServer
 from tests.support.waiting import LIMIT
@@ -169,3 +170,11 @@ async def test_bad_limits_are_refused(server: OpenAIServer, tmp_path: Path) -> N
             with pytest.raises(ConfigurationError, match=next(iter(option))):
                 await judge_battles(rows_of(1), judge, strong="big", weak="small", journal=tmp_path / "j", **option)  # type: ignore[arg-type]
     assert server.requests == []
+
+
+def test_calls_of_a_service_that_reports_no_tokens_have_no_known_cost() -> None:
+    price = Price(1, 2)
+    assert CallTally(asked=3).cost(price) is None
+    assert CallTally(asked=3, prompt_tokens=10**6).cost(None) is None
+    assert CallTally(asked=3, prompt_tokens=10**6, completion_tokens=10**6).cost(price) == 3
+    assert CallTally(remembered=3).cost(price) == 0
