@@ -1,9 +1,10 @@
 """What a routed call costs beyond the model's own, next to LangChain's RunnableWithFallbacks.
 
 Both wrap the same stand-in model, which answers at once, and the router is a constant, so only the wrapper is timed
-(`default_router_speed.py` times the bundled router). Prints the median of each, and what it adds to the bare model.
-Both show a callback the same events: a run of the wrapper, and one of the model. RunnableWithFallbacks runs the model
-outside of its own run when a single call brings the callback, which saves it something. Needs no network and no key. ::
+(`default_router_speed.py` times the bundled router). Prints the lower quartile of each, and what it adds to the bare
+model. Both show a callback the same events: a run of the wrapper, and one of the model. RunnableWithFallbacks runs the
+model outside of its own run when a single call brings the callback, which saves it something. Needs no network and no
+key. ::
 
     python benchmarks/langchain_overhead.py --calls 2000
 """
@@ -16,7 +17,7 @@ from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import FakeListChatModel
-from overhead import ConstantRouter, Runner, async_runner, medians, sync_runner
+from overhead import ConstantRouter, Runner, async_runner, quartiles, sync_runner
 
 from langchain_routellm import ChatRouteLLM
 from routellm_core import RoutingPolicy
@@ -56,13 +57,13 @@ def main() -> None:
 
     rows = rows_of(None) | {f"{title}, one callback": row for title, row in rows_of(traced).items()}
     policy = routed.policy
-    decide = medians({"decide": sync_runner(policy.decide)}, calls)["decide"] * 1e6
+    decide = quartiles({"decide": sync_runner(policy.decide)}, calls)["decide"] * 1e6
     print(f"deciding takes {decide:.1f} us a call (win rate from the policy's cache); routed adds includes it")
-    header = ("median of " + str(calls) + ", us", "alone", "fallbacks adds", "routed adds", "without deciding")
+    header = ("quartile of " + str(calls) + ", us", "alone", "fallbacks adds", "routed adds", "without deciding")
     print("{:<28}{:>9}{:>16}{:>13}{:>18}".format(*header))
     for title, runners in rows.items():
         batch = "batch" in title
-        found = medians(runners, max(calls // 10, 20) if batch else calls)
+        found = quartiles(runners, max(calls // 10, 20) if batch else calls)
         alone, fallback, ours = (found[name] * 1e6 for name in wrapped)
         added = ours - alone
         print(f"{title:<28}{alone:>9.1f}{fallback - alone:>16.1f}{added:>13.1f}{added - decide:>18.1f}")

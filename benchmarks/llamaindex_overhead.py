@@ -2,7 +2,7 @@
 
 The wrapped model is LlamaIndex's MockLLM, which answers at once, with the callbacks and spans of a provider's class,
 and the router is a constant, so only the wrapper is timed (`default_router_speed.py` times the bundled router). Prints
-the median of each way of calling, and what the wrapper adds to the bare model. Needs no network and no key. ::
+the lower quartile of each way of calling, and what the wrapper adds to the bare model. Needs no network and no key. ::
 
     python benchmarks/llamaindex_overhead.py --calls 2000
 """
@@ -17,7 +17,7 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.llms import MockLLM
 from llama_index.core.prompts import PromptTemplate
-from overhead import ConstantRouter, Runner, async_runner, medians, sync_runner
+from overhead import ConstantRouter, Runner, async_runner, quartiles, sync_runner
 
 from llamaindex_routellm import RouteLLM
 from routellm_core import RoutingPolicy
@@ -55,11 +55,11 @@ def main() -> None:
             n: async_runner(lambda p, m=m: read(m.astream_chat(chat(p))), loop) for n, m in wrapped.items()
         },
     }
-    decide = medians({"decide": sync_runner(policy.decide)}, calls)["decide"] * 1e6
+    decide = quartiles({"decide": sync_runner(policy.decide)}, calls)["decide"] * 1e6
     print(f"deciding takes {decide:.1f} us a call (win rate from the policy's cache); 'adds' includes it")
-    print("{:<24}{:>9}{:>14}{:>22}".format(f"median of {calls}, us", "alone", "routed adds", "with failover adds"))
+    print("{:<24}{:>9}{:>14}{:>22}".format(f"quartile of {calls}, us", "alone", "routed adds", "with failover adds"))
     for title, runners in rows.items():
-        found = medians(runners, calls)
+        found = quartiles(runners, calls)
         alone, routed, failover = (found[name] * 1e6 for name in wrapped)
         print(f"{title:<24}{alone:>9.1f}{routed - alone:>14.1f}{failover - alone:>22.1f}")
     loop.close()

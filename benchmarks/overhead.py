@@ -7,6 +7,7 @@ import gc
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from random import Random
 from typing import Any
 
 from routellm_core import Router
@@ -50,18 +51,24 @@ def async_runner(call: Callable[[str], Awaitable[Any]], loop: asyncio.AbstractEv
     return lambda i: loop.run_until_complete(timed(i))
 
 
-def medians(runners: dict[str, Runner], calls: int) -> dict[str, float]:
-    """Median seconds of each runner; they take turns, so that a slow moment of the machine affects all of them."""
+def quartiles(runners: dict[str, Runner], calls: int) -> dict[str, float]:
+    """Lower quartile of the seconds of each runner, which a busy machine moves less than the median.
+
+    They take turns, so that a slow moment of the machine affects all of them, in an order that is drawn anew for each
+    round: the runner before leaves the processor's caches full of what it has used itself.
+    """
     times: dict[str, list[float]] = {name: [] for name in runners}
     for i in range(calls // 10):
         for run in runners.values():
             run(i)
+    order, random = list(runners), Random(0)
     gc.collect()
     gc.disable()
     try:
         for i in range(calls):
-            for name, run in runners.items():
-                times[name].append(run(i))
+            random.shuffle(order)
+            for name in order:
+                times[name].append(runners[name](i))
     finally:
         gc.enable()
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: statistics.quantiles(values, n=4)[0] for name, values in times.items()}
