@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, get_config_list, get_executor_for_config
 
-from langchain_routellm.answers import stamped
+from langchain_routellm.answers import is_broken, stamped
 from routellm_core import RoutingDecision, RoutingRequest
 from routellm_core.checks import Side
 from routellm_core.errors import EmptyAnswerError
@@ -43,28 +43,21 @@ class Plan:
         keep_errors: bool,
     ) -> None:
         self._routing = dispatch.routing
-        self._settings: list[CallSettings] = []
-        self._asked: list[RoutingRequest | Exception] = []
+        self._asked: list[tuple[RoutingRequest | str, CallSettings] | Exception] = []
         for value, config in zip(values, configs, strict=True):
             try:
-                request, settings = dispatch.asked(value, config, kwargs)
-                self._asked.append(request)
+                self._asked.append(dispatch.asked(value, config, kwargs))
             except Exception as exc:
                 if not keep_errors:
                     raise
                 self._asked.append(exc)
-                settings = CallSettings()
-            self._settings.append(settings)
         self._keep_errors = keep_errors
-        self.requests = [asked for asked in self._asked if isinstance(asked, RoutingRequest)]
+        self.requests = [asked[0] for asked in self._asked if not isinstance(asked, Exception)]
 
     def decided(self, decisions: Sequence[RoutingDecision]) -> list[Planned]:
         """The decisions in the places of their inputs."""
         ready = iter(decisions)
-        return [
-            asked if isinstance(asked, Exception) else self._noted(asked, next(ready), settings)
-            for asked, settings in zip(self._asked, self._settings, strict=True)
-        ]
+        return [asked if isinstance(asked, Exception) else self._noted(next(ready), *asked) for asked in self._asked]
 
     def failed(self, exc: Exception) -> list[Planned]:
         """The plan after the policy raised `exc`: calls that are settled without the router keep their decisions."""
@@ -74,15 +67,15 @@ class Plan:
             asked
             if isinstance(asked, Exception)
             else exc
-            if asked.force is None
-            else self._noted(asked, self._routing.policy.decide(asked), settings)
-            for asked, settings in zip(self._asked, self._settings, strict=True)
+            if isinstance(asked[0], str) or asked[0].force is None
+            else self._noted(self._routing.policy.decide(asked[0]), *asked)
+            for asked in self._asked
         ]
 
-    def _noted(self, request: RoutingRequest, decision: RoutingDecision, settings: CallSettings) -> Decided:
-        if self._routing.sticky is not None:
-            decision = self._routing.noted(request, decision, settings)
-        return Decided(decision, request, settings)
+    def _noted(self, decision: RoutingDecision, asked: RoutingRequest | str, settings: CallSettings) -> Decided:
+        if not isinstance(asked, str):
+            decision = self._routing.noted(asked, decision, settings)
+        return Decided(decision, asked, settings)
 
 
 # the indices of the calls, the runnable to call, its inputs and configs, and the arguments that all of them share
@@ -120,29 +113,42 @@ class BatchWork:
         for i, planned in enumerate(plan):
             if isinstance(planned, Exception):
                 self.outputs[i] = planned
-            else:
-                self._decided[i] = planned
-                self._routes[i] = self._dispatch.route(planned, self._values[i], self.runs[i])
-                record = self._dispatch.record(planned, self._values[i], self._kwargs, is_async=self._is_async)
-                if record is not None:
-                    if len(self._values) > 1:
-                        record.untimed()
-                    self._records[i] = record
-        todo = list(self._routes)
+                continue
+            self._decided[i] = planned
+            record = self._dispatch.record(planned, self._values[i], self._kwargs, is_async=self._is_async)
+            if record is not None:
+                if len(self._values) > 1:
+                    record.untimed()
+                self._records[i] = record
+        todo = list(self._decided)
         while todo:
             sides: dict[Side, list[int]] = {}
             for i in todo:
-                sides.setdefault(self._routes[i].side, []).append(i)
+                sides.setdefault(self._decision(i).model, []).append(i)
             self._again = []
             yield list(sides.items())
             todo = self._again
+
+    def _decision(self, i: int) -> RoutingDecision:
+        return self._decided[i].decision if self._dispatch.is_straight else self._route(i).decision
+
+    def _route(self, i: int) -> Route[Any]:
+        """The route of a call, made when it is first needed: that of a straight call only when the call fails."""
+        route = self._routes.get(i)
+        if route is None:
+            route = self._routes[i] = self._dispatch.route(self._decided[i], self._values[i], self.runs[i])
+        return route
 
     def at_once(self, groups: list[tuple[Side, list[int]]]) -> bool:
         """Whether both sides may run at the same time: two batches at once would be twice the allowed concurrency."""
         return len(groups) == 2 and not self.configs[0].get("max_concurrency")
 
-    def run(self, group: tuple[Side, list[int]]) -> list[Any]:
-        """Run one side's share as one batch; a failure of the batch as a whole is the failure of each of its calls."""
+    def run(self, group: tuple[Side, list[int]]) -> dict[int, Any]:
+        """Run one side's share as one batch; a failure of the batch as a whole is the failure of each of its calls.
+
+        Returns:
+            The answer or the error of each call.
+        """
         outputs: dict[int, Any] = {}
         for indices, side, values, configs, arguments in self._shares(*group):
             try:
@@ -151,9 +157,9 @@ class BatchWork:
             except Exception as exc:
                 answers = [exc] * len(indices)
             outputs.update(zip(indices, answers, strict=True))
-        return [outputs[i] for i in group[1]]
+        return outputs
 
-    async def arun(self, group: tuple[Side, list[int]]) -> list[Any]:
+    async def arun(self, group: tuple[Side, list[int]]) -> dict[int, Any]:
         """Async twin of `run`."""
         outputs: dict[int, Any] = {}
         for indices, side, values, configs, arguments in self._shares(*group):
@@ -163,7 +169,7 @@ class BatchWork:
             except Exception as exc:
                 answers = [exc] * len(indices)
             outputs.update(zip(indices, answers, strict=True))
-        return [outputs[i] for i in group[1]]
+        return outputs
 
     def _shares(self, side: Side, indices: list[int]) -> Iterator[_Share]:
         """The calls of one side; those whose model must be called in another way than the rest come by themselves."""
@@ -175,59 +181,59 @@ class BatchWork:
                 numbers, values = [call[0] for call in share], [call[2] for call in share]
                 configs = [
                     self._dispatch.child(
-                        self._given[i], self.runs[i], self._routes[i].decision, self._routes[i], self._records.get(i)
+                        self._given[i], self.runs[i], self._decision(i), self._routes.get(i), self._records.get(i)
                     )
                     for i in numbers
                 ]
                 yield numbers, share[0][1], values, configs, share[0][3]
 
-    def checked(self, groups: list[tuple[Side, list[int]]], results: list[list[Any]]) -> dict[int, Any]:
-        """The answers of the sides, by call; a broken or refused answer is replaced by its error."""
-        outputs = self._by_call(groups, results)
-        return {i: self._checked(i, output) for i, output in outputs.items()}
+    async def check_held(self, results: Sequence[dict[int, Any]]) -> None:
+        """Check the answers that are held back at the same time; a refused one is replaced by its error."""
+        held = [
+            (outputs, i)
+            for outputs in results
+            for i, output in outputs.items()
+            if i in self._routes and self._routes[i].is_held and not isinstance(output, BaseException)
+        ]
+        checks = (self._routes[i].achecked(outputs[i]) for outputs, i in held)
+        for (outputs, i), checked in zip(held, await asyncio.gather(*checks, return_exceptions=True), strict=True):
+            outputs[i] = checked
 
-    async def achecked(self, groups: list[tuple[Side, list[int]]], results: list[list[Any]]) -> dict[int, Any]:
-        """Async twin of `checked`; answers that are held back are checked at the same time."""
-        outputs = self._by_call(groups, results)
-        held = [i for i in outputs if self._routes[i].is_held and not isinstance(outputs[i], BaseException)]
-        checks = (self._routes[i].achecked(outputs[i]) for i in held)
-        checked = dict(zip(held, await asyncio.gather(*checks, return_exceptions=True), strict=True))
-        return {i: checked[i] if i in checked else self._checked(i, output) for i, output in outputs.items()}
+    def collect(self, results: Sequence[dict[int, Any]]) -> None:
+        """Check and store the answers of the sides, and note the failed calls that the other side may answer."""
+        for outputs in results:
+            for i, output in outputs.items():
+                if isinstance(output, BaseException):
+                    self._failed(i, output)
+                elif self._dispatch.is_straight and not is_broken(output):
+                    self._answered(i, output, self._decided[i].decision)
+                else:
+                    self._checked(i, output)
 
-    def _checked(self, i: int, output: Any) -> Any:
-        if isinstance(output, BaseException):
-            return output
+    def _checked(self, i: int, output: Any) -> None:
+        route = self._route(i)
         try:
-            return self._routes[i].checked(output)
+            route.checked(output)
         except (EmptyAnswerError, RefusedAnswerError) as exc:
-            return exc
+            self._failed(i, exc)
+            return
+        route.answered()
+        self._answered(i, output, route.priced())
+        if i in self._records:
+            self._records.pop(i).answered(output, route)
 
-    def _by_call(self, groups: list[tuple[Side, list[int]]], results: list[list[Any]]) -> dict[int, Any]:
-        return {
-            i: output
-            for (_, indices), outputs in zip(groups, results, strict=True)
-            for i, output in zip(indices, outputs, strict=True)
-        }
+    def _answered(self, i: int, output: Any, decision: RoutingDecision) -> None:
+        self._dispatch.answered(output, decision)
+        self.outputs[i] = stamped(output, decision)
 
-    def collect(self, outputs: Mapping[int, Any]) -> None:
-        """Store the answers of the sides, and note the failed calls that the other side may answer."""
-        for i, output in outputs.items():
-            route = self._routes[i]
-            if not isinstance(output, BaseException):
-                route.answered()
-                self._dispatch.answered(output, route.decision)
-                decision = route.priced()
-                self.outputs[i] = stamped(output, decision)
-                if i in self._records:
-                    self._records.pop(i).answered(output, route)
-                continue
-            try:
-                route.failed(output)
-            except BaseException:
-                self.outputs[i] = output
-                self._log_failure(i, output)
-            else:
-                self._again.append(i)
+    def _failed(self, i: int, exc: BaseException) -> None:
+        try:
+            self._route(i).failed(exc)
+        except BaseException:
+            self.outputs[i] = exc
+            self._log_failure(i, exc)
+        else:
+            self._again.append(i)
 
     def broken_off(self, exc: BaseException) -> None:
         """Log the calls that an error of the batch as a whole has ended."""
@@ -236,7 +242,7 @@ class BatchWork:
 
     def _log_failure(self, i: int, exc: BaseException) -> None:
         if i in self._records:
-            self._records.pop(i).failed(exc, self._routes[i])
+            self._records.pop(i).failed(exc, self._route(i))
 
     def result(self, *, return_exceptions: bool) -> list[Any]:
         """The outputs in order; the first error is raised unless they are returned."""
@@ -268,7 +274,7 @@ def batch(
                     results = list(executor.map(work.run, groups))
             else:
                 results = [work.run(group) for group in groups]
-            work.collect(work.checked(groups, results))
+            work.collect(results)
     except BaseException as exc:
         work.broken_off(exc)
         for run in work.runs:
@@ -301,7 +307,8 @@ async def abatch(
                 results = list(await asyncio.gather(*map(work.arun, groups)))
             else:
                 results = [await work.arun(group) for group in groups]
-            work.collect(await work.achecked(groups, results))
+            await work.check_held(results)
+            work.collect(results)
     except BaseException as exc:
         work.broken_off(exc)
         await asyncio.gather(*(run.on_chain_error(exc) for run in work.runs))

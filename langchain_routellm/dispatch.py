@@ -180,7 +180,7 @@ class Dispatch:
         self, side: Side, value: Any, arguments: Mapping[str, Any]
     ) -> tuple[Runnable[Any, Any], Any, Mapping[str, Any]]:
         """A side to call, with the input and the arguments in the form that its model takes."""
-        return self.reader.fitting(side, self.side(side), value, arguments)
+        return self.reader.fitting(side, self.strong if side == "strong" else self.weak, value, arguments)
 
     # --- deciding ---
 
@@ -200,23 +200,30 @@ class Dispatch:
 
     def asked(
         self, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
-    ) -> tuple[RoutingRequest, CallSettings]:
-        """What the policy is asked for one call, with the settings of the call."""
+    ) -> tuple[RoutingRequest | str, CallSettings]:
+        """What the policy is asked for one call, as `Decided` has it, with the settings of the call."""
         # most calls: what follows amounts to this, in twice the time
         if not self.has_past and not config.get("configurable") and self.reader.gap(value, kwargs) is None:
-            return as_request(question_of(config) or self.reader.texts(value), NO_SETTINGS), NO_SETTINGS
+            found = question_of(config) or self.reader.texts(value)
+            if isinstance(found, str) and found and not found.isspace():
+                return found, NO_SETTINGS
+            return as_request(found, NO_SETTINGS), NO_SETTINGS
         settings = self.settings(config, value)
         return self.request(value, settings, kwargs, config), settings
 
     def decide(self, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Decided:
         """Decide one call."""
-        request, settings = self.asked(value, config, kwargs)
-        return Decided(self.routing.decide(request, settings), request, settings)
+        asked, settings = self.asked(value, config, kwargs)
+        routing = self.routing
+        decision = routing.policy.decide(asked) if isinstance(asked, str) else routing.decide(asked, settings)
+        return Decided(decision, asked, settings)
 
     async def adecide(self, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Decided:
         """Like `decide`, without blocking the event loop."""
-        request, settings = self.asked(value, config, kwargs)
-        return Decided(await self.routing.adecide(request, settings), request, settings)
+        asked, settings = self.asked(value, config, kwargs)
+        routing = self.routing
+        deciding = routing.policy.adecide(asked) if isinstance(asked, str) else routing.adecide(asked, settings)
+        return Decided(await deciding, asked, settings)
 
     def plan(
         self,

@@ -86,6 +86,8 @@ class ChatReader(_Reader):
         self, side: Side, runnable: Runnable[Any, Any], value: Any, arguments: Mapping[str, Any]
     ) -> tuple[Runnable[Any, Any], Any, Mapping[str, Any]]:
         """The call without what the side's model would refuse; what needs no change stays what it was."""
+        if not arguments and isinstance(value, str):  # nothing in it can be refused
+            return runnable, value, arguments
         ours, other = (self.strong, self.weak) if side == "strong" else (self.weak, self.strong)
         if not _CACHE_ARGUMENTS.isdisjoint(arguments) and drops_cache_markers(ours, other):
             arguments = arguments_without_cache_markers(arguments)

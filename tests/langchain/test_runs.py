@@ -281,6 +281,36 @@ class _Empty(ScriptedChatModel):
         return self._generate()
 
 
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("fault", ["none", "error", "empty"])
+async def test_a_straight_batch_is_like_one_with_routes(pair: Pair, fault: str, asynchronous: bool) -> None:
+    found = []
+    for straight in (True, False):
+        weak = _Empty() if fault == "empty" else ScriptedChatModel(error=OSError("down") if fault == "error" else None)
+        llm, recorder = ChatRouteLLM(strong=pair.strong, weak=weak, router=pair.router, threshold=0.7), Recorder()
+        llm._dispatch.is_straight = straight
+        prompts: list[Any] = ["p=0.9 hard", "p=0.1 easy", "p=0.8 hard", "p=0.2 easy", ""]
+        config: Any = {"callbacks": [recorder], "tags": ["of the call"], "max_concurrency": 1}
+        if asynchronous:
+            answers = await llm.abatch(prompts, config, return_exceptions=True)
+        else:
+            answers = llm.batch(prompts, config, return_exceptions=True)
+        shown = [
+            repr(a) if isinstance(a, Exception) else (a.content, {**a.response_metadata["routellm"], "id": None})
+            for a in answers
+        ]
+        starts = [
+            (start["tags"], {**start["metadata"]["routellm"], "id": None})
+            for start in recorder.details("on_chat_model_start")
+        ]
+        routers = [start["run_id"] for start in recorder.details("on_chain_start")]
+        parents = [routers.index(start["parent_run_id"]) for start in recorder.details("on_chat_model_start")]
+        events = [(event, label) for event, label, *_ in recorder.events]
+        found.append((shown, starts, parents, events))
+    assert found[0] == found[1]
+    assert sum(isinstance(answer, str) for answer in found[0][0]) == (0 if fault == "none" else 2)
+
+
 _PRICES = {"strong": Price(2.0, 8.0), "weak": Price(0.1, 0.4)}
 
 

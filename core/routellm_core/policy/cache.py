@@ -30,11 +30,13 @@ class WinRateCache:
     def get(self, prompt: str) -> float | None:
         """The win rate of one prompt, if it is known."""
         key = self.key(prompt)
-        with self._lock:
-            value = self._items.get(key)
-            if value is not None:
-                self._items.move_to_end(key)
-            return value
+        # without the lock, which would take as long again: no other thread runs within either of the two steps
+        try:
+            value = self._items[key]
+            self._items.move_to_end(key)
+        except KeyError:  # unknown, or dropped between the two steps
+            return None
+        return value
 
     def found(self, keys: Iterable[bytes]) -> dict[bytes, float]:
         """The win rates that are known among `keys`."""

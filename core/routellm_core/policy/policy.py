@@ -395,12 +395,14 @@ class RoutingPolicy:
 
         Most calls are like that, so `decide` and `adecide` take a shorter path for them than for a batch.
         """
+        if not self._plain or serving.online is not None:
+            return None
         if isinstance(prompt, RoutingRequest):
             settled = prompt.force is not None or prompt.threshold is not None or prompt.win_rate is not None
             if settled or not isinstance(prompt.prompts, tuple) or len(prompt.prompts) != 1:
                 return None
             prompt = prompt.prompts[0]
-        return prompt if isinstance(prompt, str) and self._plain and serving.online is None else None
+        return prompt if isinstance(prompt, str) else None
 
     def _plain_decision(self, score: float | Exception, serving: _Serving) -> RoutingDecision:
         threshold = serving.threshold

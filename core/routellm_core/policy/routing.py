@@ -88,13 +88,18 @@ class Decided(NamedTuple):
 
     Attributes:
         decision: What was decided.
-        request: What was asked of the policy.
+        asked: What was asked of the policy: a request, or the text of a call that needs no more than that.
         settings: Settings of the call.
     """
 
     decision: RoutingDecision
-    request: RoutingRequest
+    asked: RoutingRequest | str
     settings: CallSettings
+
+    @property
+    def request(self) -> RoutingRequest:
+        """What was asked of the policy, as a request."""
+        return RoutingRequest.of_texts((self.asked,)) if isinstance(self.asked, str) else self.asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,14 @@ from routellm_core import (
 from routellm_core.policy.cooldown import Cooldown
 from routellm_core.policy.options import DecisionOptions, PolicyOptions, RoutingOptions
 from routellm_core.policy.policy import POLICY_DEFAULTS
-from routellm_core.policy.routing import DECISION_OPTIONS, OPTION_DEFAULTS, ROUTING_OPTIONS, CallSettings, Routing
+from routellm_core.policy.routing import (
+    DECISION_OPTIONS,
+    OPTION_DEFAULTS,
+    ROUTING_OPTIONS,
+    CallSettings,
+    Decided,
+    Routing,
+)
 from routellm_core.policy.shadow import Shadow
 from tests.support.routers import ScriptedRouter
 
@@ -196,3 +203,11 @@ def test_an_option_that_does_not_exist_is_named_with_the_nearest_one(
 ) -> None:
     with pytest.raises(ConfigurationError, match=rf"{option}=: \w+ has no such option; did you mean {nearest}=\?"):
         made(**{option: 1})
+
+
+@pytest.mark.parametrize("asked", ["a text", RoutingRequest(("a text",), threshold=0.5)])
+def test_what_was_asked_is_a_request_whatever_form_it_was_asked_in(asked: str | RoutingRequest) -> None:
+    decision = RoutingPolicy(ScriptedRouter(), threshold=0.5).decide("p=0.7")
+    request = Decided(decision, asked, CallSettings()).request
+    assert request.prompts == ("a text",)
+    assert request.threshold == (None if isinstance(asked, str) else 0.5)
