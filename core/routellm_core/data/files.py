@@ -70,7 +70,13 @@ _BINARY = (
     (b"SQLite format 3", "a SQLite database: export the table as CSV"),
     (b"%PDF-", "a PDF document"),
 )
-_UTF_16_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+# Text in other encodings of Unicode is read if it begins with a byte order mark; that of UTF-32 begins like UTF-16's.
+_MARKED = {
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
 _ALLOWED = "JSON lines, JSON, CSV, TSV or parquet, plain or gzip, in UTF-8"
 _TEXT_HINT = "; for plain text use --format text (in Python format='text') or name the file .txt"
 _NOT_UTF8 = "not UTF-8 text; save the file as UTF-8"
@@ -107,8 +113,8 @@ def read_rows(
     """Read the rows of a file one at a time, each with its place.
 
     Reads JSON lines, a JSON array, JSON objects one after another, CSV with a header (separated by commas, semicolons
-    or tabs) and parquet; plain or gzip; UTF-8 with or without a byte order mark. CSV cells are str; an empty or missing
-    cell is ``""``. Columns without a name and blank lines are skipped.
+    or tabs) and parquet; plain or gzip; UTF-8 with or without a byte order mark, UTF-16 and UTF-32 with one. CSV cells
+    are str; an empty or missing cell is ``""``. Columns without a name and blank lines are skipped.
 
     Args:
         path: The file.
@@ -222,6 +228,10 @@ class FileReader:
                 file = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=raw)), _HEAD) if packed else raw
                 head = file.read(_HEAD)
                 file.seek(0)
+                if encoding := next((name for mark, name in _MARKED.items() if head.startswith(mark)), None):
+                    head = io.BufferedReader(_AsUtf8(file, encoding), _HEAD).read(_HEAD)
+                    file.seek(0)
+                    file = io.BufferedReader(_AsUtf8(file, encoding), _HEAD)
                 self.kind = "eval" if head.startswith(b"PK\x03\x04") and is_eval_log(file) else self._kind(head)
                 self._raw = raw
                 try:
@@ -269,8 +279,10 @@ class FileReader:
                 raise self.broken(f"is {what}; expected {_ALLOWED}")
         if self.format == "parquet":
             raise self.broken("is not a parquet file, but format='parquet' was requested; leave the format out")
-        if head.startswith(_UTF_16_32) or head[:4].count(0) in (2, 3):
-            raise self.broken("is UTF-16 or UTF-32 text; save it as UTF-8 (in Excel as 'CSV UTF-8')")
+        if head[:4].count(0) in (2, 3):
+            raise self.broken(
+                "is UTF-16 or UTF-32 text without a byte order mark; save it as UTF-8 (in Excel as 'CSV UTF-8')"
+            )
         if b"\0" in head:
             raise self.broken(f"is a binary file; expected {_ALLOWED}")
         if self.format != "auto":
@@ -541,6 +553,31 @@ class FileReader:
             out.seek(0)
             stack.pop_all()  # the caller closes it
         return out
+
+
+class _AsUtf8(io.RawIOBase):
+    """The bytes of a text in another encoding as UTF-8, its byte order mark included."""
+
+    def __init__(self, file: IO[bytes], encoding: str) -> None:
+        self._file, self._encoding = file, encoding
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._pending = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._pending:
+            data = self._file.read(_HEAD)
+            try:
+                self._pending = self._decoder.decode(data, final=not data).encode()
+            except UnicodeError as exc:
+                raise OSError(f"it is not the {self._encoding.upper()} text that its byte order mark says") from exc
+            if not data:
+                break
+        part, self._pending = self._pending[: len(buffer)], self._pending[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
 
 
 class _Lines:

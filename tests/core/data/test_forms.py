@@ -271,7 +271,31 @@ def test_what_a_row_says_of_its_models_may_be_nested_or_in_parallel_lists(
     assert next(iter(read_answers(file))).answers == {"big": "x", "small": "y"}
 
 
-def test_parallel_lists_of_other_lengths_are_refused(tmp_path: Path) -> None:
-    rows = [{"question": f"question {i}", "models": ["big", "small"], "scores": [1, 0][: 2 - i // 2]} for i in range(3)]
-    with pytest.raises(DataError, match=r"line 3: field 'scores': expected one for each of 2 models, got 1"):
+@pytest.mark.parametrize("wrong", [[0], [2], [0, 1, 2]])
+@pytest.mark.parametrize("field", ["scores", "responses", "costs"])
+def test_parallel_lists_of_other_lengths_are_refused(tmp_path: Path, wrong: list[int], field: str) -> None:
+    """Also in the first row or in all, where the form is still to be recognised, and beside lists that fit."""
+    rows = [
+        {"question": f"q {i}", "models": ["big", "small"], "scores": [1, 0], "responses": ["x", "y"], "costs": [2, 1]}
+        for i in range(3)
+    ]
+    for i in wrong:
+        rows[i][field] = [*rows[i][field], rows[i][field][0]]
+    message = rf"line {wrong[0] + 1}: field '{field}': expected one for each of 2 models, got 3"
+    with pytest.raises(DataError, match=message):
         list(read_outcomes(put(tmp_path / "a.jsonl", rows)))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "p", "scores": {"big": 1, "small": 0}},
+        {"prompt": "p", "big": 1, "small": 0},
+        {"question": "p", "scores": {"big": 1, "small": 0}},
+        {"prompt": "p", "model_a": "big", "model_b": "small", "winner": "model_a"},
+    ],
+)
+def test_an_empty_row_is_called_empty(tmp_path: Path, row: dict[str, Any]) -> None:
+    """A form's translation always has a prompt, which the row then seemed to have."""
+    with pytest.raises(DataError, match=r"line 3: .*; the row is empty"):
+        list(read_preferences(put(tmp_path / "a.jsonl", [row, row, {}])))

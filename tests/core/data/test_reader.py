@@ -331,16 +331,43 @@ def test_nesting_in_cells_and_in_traffic_is_refused_in_words(tmp_path: Path) -> 
         assert list(read_prompts(lines_file, skip_bad=skipped))[-1] == "next"
 
 
+@pytest.mark.parametrize(
+    ("mark", "encoding"),
+    [
+        (codecs.BOM_UTF16_LE, "utf-16-le"),
+        (codecs.BOM_UTF16_BE, "utf-16-be"),
+        (codecs.BOM_UTF32_LE, "utf-32-le"),
+        (codecs.BOM_UTF32_BE, "utf-32-be"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("rows", [2, 9000])  # within the head that decides on the format, and far beyond it
+def test_a_file_in_utf_16_or_32_is_read_if_it_begins_with_a_byte_order_mark(
+    tmp_path: Path, mark: bytes, encoding: str, packed: bool, rows: int
+) -> None:
+    prompts = [f"Où est le café {number}? \U0001f600" for number in range(rows)]
+    texts = {
+        "a.jsonl": "".join(f"{json.dumps({'prompt': p}, ensure_ascii=False)}\r\n" for p in prompts),
+        "a.json": json.dumps([{"prompt": p} for p in prompts], ensure_ascii=False, indent=1),
+        "a.csv": "id,prompt\r\n" + "".join(f"{number},{p}\r\n" for number, p in enumerate(prompts)),
+        "a.txt": "\n".join(prompts),
+    }
+    for name, text in texts.items():
+        content = mark + text.encode(encoding)
+        (tmp_path / name).write_bytes(gzip.compress(content) if packed else content)
+        assert list(read_prompts(tmp_path / name)) == prompts, name
+
+
 # Hostile files
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ("prompt,scores.m\nx,1\n".encode("utf-16"), "UTF-16"),
         ("prompt,scores.m\nx,1\n".encode("utf-16-le"), "UTF-16"),
         ("prompt,scores.m\nx,1\n".encode("utf-16-be"), "UTF-16"),
-        ('{"prompt": "x"}\n'.encode("utf-32"), "UTF-16 or UTF-32 text; save it as UTF-8"),
+        ('{"prompt": "x"}\n'.encode("utf-32-le"), "UTF-16 or UTF-32 text without a byte order mark; save it as UTF-8"),
+        (codecs.BOM_UTF16_LE + '{"prompt": "x"}\n'.encode("utf-16-le")[:-1], "not the UTF-16-LE text"),
         (b"PK\x03\x04\x14\x00\x06\x00", "Excel"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Excel"),
         (b"\x28\xb5\x2f\xfd\x04\x58", "zstd"),

@@ -63,11 +63,21 @@ def _candidates(row: Row) -> str | None:
 
 
 def _matches(rows: Sequence[Row]) -> bool:
-    return most(rows, lambda row: _candidates(_zipped(row)))
+    def is_one(row: Row) -> bool:
+        try:
+            return _candidates(_zipped(row)) is not None
+        except BadRowError:
+            return True  # recognised, so that its own message says what is wrong with it
+
+    return most(rows, is_one)
 
 
 def _zipped(row: Row) -> Row:
-    """A row of parallel lists, {"models": [a, b], "scores": [1, 0]}, as one with a list of candidates."""
+    """A row of parallel lists, {"models": [a, b], "scores": [1, 0]}, as one with a list of candidates.
+
+    Raises:
+        BadRowError: A list has another length than that of the models' names.
+    """
     field = next((name for name in _MODELS if name in row), _MODELS[0])
     names = parsed(row.get(field))
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
@@ -75,12 +85,13 @@ def _zipped(row: Row) -> Row:
     beside = {
         name: value
         for name in (*_PARALLEL, *(f"{name}s" for name in COST_NAMES))
-        if isinstance(value := parsed(row.get(name)), list)
-        and len(value) == len(names)
-        and not any(isinstance(v, dict | list) for v in value)
+        if isinstance(value := parsed(row.get(name)), list) and not any(isinstance(v, dict | list) for v in value)
     }
     if not beside:
         return row
+    for name, value in beside.items():
+        if len(value) != len(names):
+            raise BadRowError(f"field {name!r}: expected one for each of {len(names)} models, got {len(value)}")
     columns = {_PARALLEL.get(name, name.removesuffix("s")): value for name, value in beside.items()}
     models = [
         {"model": model, **{name: column[i] for name, column in columns.items()}} for i, model in enumerate(names)
@@ -88,20 +99,10 @@ def _zipped(row: Row) -> Row:
     return {**{name: value for name, value in row.items() if name not in (field, *beside)}, "models": models}
 
 
-def _refuse_other_length(row: Row) -> None:
-    """Raise a `BadRowError` where a list beside the names of models is shorter or longer."""
-    models = parsed(row.get("models"))
-    for name in _PARALLEL:
-        beside = parsed(row.get(name))
-        if isinstance(models, list) and isinstance(beside, list) and len(beside) != len(models):
-            raise BadRowError(f"field {name!r}: expected one for each of {len(models)} models, got {len(beside)}")
-
-
 def _translated(row: Row) -> Row:
     row = _zipped(row)
     field = _candidates(row)
     if field is None:
-        _refuse_other_length(row)
         lists = next((name for name in _LISTS if name in row), _LISTS[0])
         if parsed(row.get(lists)) == []:
             return {"prompt": first_of_transcript(prompt_of(row)), **kept(row)}  # of no model is anything known
