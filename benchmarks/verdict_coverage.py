@@ -4,8 +4,10 @@
 
 Needs no data and no key. A cell is a kind of pair, a way to count costs, a chosen or a fixed threshold, and a number of
 prompts. In each sample of a cell `verdict` judges fresh prompts; the truth is what its thresholds achieve on 400,000
-others. Each cell is written to FILE as soon as it is measured, and a run passes over those that are there: with
---minutes it stops after so long, to go on another time. With --write the table replaces the one in that page.
+others. Each cell is written to FILE as soon as it is measured, and a run passes over those that are there with as many
+samples: with --minutes it stops after so long, to go on another time, and --kinds, --costs and --prompts measure a few
+cells with more samples. It prints which intervals contain the truth in less than 92 % or more than 98 % of a cell, and
+not by chance. With --write the tables replace those in that page.
 """
 
 from __future__ import annotations
@@ -14,23 +16,21 @@ import argparse
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
 
-from routellm_core.evaluation.verdict import Verdict, _Case, verdict
+from routellm_core.evaluation.verdict import Verdict, verdict
 from routellm_core.statistics.intervals import Estimate
 from routellm_core.statistics.metrics import complementary as complementary_scores
 
 Floats = npt.NDArray[np.float64]
 
-HEADING = "### Coverage of the intervals"
+HEADINGS = ("### Coverage of the intervals", "#### Coverage in every cell")
 COLUMNS = (
     "gain",
     "gain at the threshold",
@@ -42,7 +42,12 @@ COLUMNS = (
     "cost",
     "share",
 )
-DRAWS = 200
+# what the coverage of a 95 % interval should be
+ALLOWED = (0.92, 0.98)
+# A bound has one side, and where the policy is better than always strong, it cannot but hold; the threshold that is
+# printed is not the one that was measured.
+NOT_JUDGED = ("bound of the loss", "gain at the threshold")
+DRAWS = 1000
 # the saving is printed with a gain alone; a share of fewer than so many says nothing
 FEWEST = 30
 FIXED = 0.5
@@ -143,6 +148,8 @@ class Truth:
         costs = [np.broadcast_to(cost, order.shape)[order] for cost in (strong_cost, weak_cost)]
         self._quality = _by_threshold(fresh.strong[order], fresh.weak[order])
         self._cost = _by_threshold(*costs)
+        # whether every call costs the same
+        self.same_cost = bool(np.ptp(costs) == 0.0)
         self._models = [
             (float(cost.mean()), float(score.mean()))
             for cost, score in zip(costs, (fresh.strong, fresh.weak), strict=True)
@@ -189,13 +196,13 @@ def measure(kind: str, costs: str, fixed: bool, prompts: int, samples: int) -> d
         sample = KINDS[kind](np.random.default_rng(seed), prompts)
         scores = sample.strong, sample.weak
         given = {**costs_of(sample, costs), "threshold": FIXED if fixed else None}
-        with chosen_thresholds() as thresholds:
-            found = verdict(sample.rates, *scores, **given, draws=DRAWS, seed=i)
+        found = verdict(sample.rates, *scores, **given, draws=DRAWS, seed=i)
         truth = truths[complementary_scores(*scores)]
         printed_at = truth.at(found.threshold)
-        # the numbers are measured on halves, each with the threshold that the other one has chosen
-        measured = truth.at(*(thresholds[1:] or [FIXED]))
+        measured = truth.at(*found.measured_thresholds)
         for name, estimate in intervals(found).items():
+            if name == "cost" and truth.same_cost:
+                continue  # known, not estimated
             true = printed_at["share"] if name == "share" else measured[name]
             printed[name] += 1
             covered[name] += estimate.low <= true <= estimate.high
@@ -205,20 +212,6 @@ def measure(kind: str, costs: str, fixed: bool, prompts: int, samples: int) -> d
         covered["bound of the loss"] += -printed_at["against strong"] <= found.worst_loss
     cell = {"kind": kind, "costs": costs, "fixed": fixed, "prompts": prompts, "samples": samples}
     return {**cell, "covered": dict(covered), "printed": dict(printed)}
-
-
-@contextmanager
-def chosen_thresholds() -> Iterator[list[float]]:
-    """Notes the thresholds that `verdict` chooses meanwhile: on all prompts, then on each half."""
-    chosen: list[float] = []
-    choose = _Case.choose
-
-    def noted(case: _Case, rows: npt.NDArray[np.intp]) -> float:
-        chosen.append(choose(case, rows))
-        return chosen[-1]
-
-    with mock.patch.object(_Case, "choose", noted):
-        yield chosen
 
 
 def intervals(found: Verdict) -> dict[str, Estimate]:
@@ -249,11 +242,53 @@ def table(cells: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write(page: Path, text: str) -> None:
-    """Replace the table below `HEADING` in a page."""
-    before, heading, rest = page.read_text(encoding="utf-8").partition(HEADING)
+def summary(cells: Sequence[dict[str, Any]]) -> str:
+    """For each interval its coverage over all cells, and the cells with the lowest and the highest one, as Markdown."""
+    lines = ["| interval | verdicts | coverage | lowest cell | highest cell |", "|---|---:|---:|---|---|"]
+    for name in COLUMNS:
+        counts = [(c["covered"].get(name, 0), c["printed"].get(name, 0)) for c in cells]
+        counts = [(covered, printed) for covered, printed in counts if printed >= FEWEST]
+        if not counts:
+            continue
+        covered, printed = (sum(part) for part in zip(*counts, strict=True))
+        ends = []
+        for end in (min, max):
+            hit, tried = end(counts, key=lambda count: count[0] / count[1])
+            low, high = binomial_interval(hit, tried)
+            ends.append(f"{100 * hit / tried:.1f} ({100 * low:.1f} to {100 * high:.1f})")
+        lines.append(f"| {name} | {printed:,} | {100 * covered / printed:.1f} | {' | '.join(ends)} |")
+    return "\n".join(lines)
+
+
+def outside(cells: Sequence[dict[str, Any]]) -> list[str]:
+    """The intervals whose coverage in a cell is less or more than `ALLOWED`, and not by chance."""
+    out = []
+    for cell in cells:
+        for name in COLUMNS:
+            covered, printed = cell["covered"].get(name, 0), cell["printed"].get(name, 0)
+            if name in NOT_JUDGED or printed < FEWEST:
+                continue
+            low, high = binomial_interval(covered, printed)
+            if high < ALLOWED[0] or low > ALLOWED[1]:
+                threshold = "fixed" if cell["fixed"] else "chosen"
+                place = f"{cell['kind']}, {cell['costs']}, {threshold}, {cell['prompts']} prompts"
+                out.append(f"{name} ({place}): {covered} of {printed}, {100 * low:.1f} to {100 * high:.1f} %")
+    return out
+
+
+def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    z = 1.96
+    middle = (successes + z * z / 2) / (trials + z * z)
+    half = z / (trials + z * z) * np.sqrt(successes * (1 - successes / trials) + z * z / 4)
+    return float(middle - half), float(middle + half)
+
+
+def write(page: Path, below: str, text: str) -> None:
+    """Replace the first table below a heading of a page."""
+    before, heading, rest = page.read_text(encoding="utf-8").partition(below)
     if not heading:
-        raise SystemExit(f"{page} has no heading {HEADING!r}")
+        raise SystemExit(f"{page} has no heading {below!r}")
     start = rest.index("\n| ") + 1
     end = rest.index("\n\n", start)
     page.write_text(before + heading + rest[:start] + text + rest[end:], encoding="utf-8")
@@ -264,23 +299,31 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--prompts", type=int, nargs="+", default=[60, 300])
+    parser.add_argument("--kinds", choices=KINDS, nargs="+", default=list(KINDS))
+    parser.add_argument("--costs", choices=COSTS, nargs="+", default=list(COSTS))
     parser.add_argument("--minutes", type=float, default=float("inf"))
-    parser.add_argument("--write", type=Path, help="the page with the table")
+    parser.add_argument("--write", type=Path, help="the page with the tables")
     given = parser.parse_args()
     begun = time.monotonic()
     lines = given.out.read_text(encoding="utf-8").splitlines() if given.out.exists() else []
-    cells = [json.loads(line) for line in lines]
-    known = {(c["kind"], c["costs"], c["fixed"], c["prompts"]) for c in cells}
-    wanted = list(product(KINDS, COSTS, (False, True), given.prompts))
-    for cell in wanted:
-        if cell in known or time.monotonic() - begun > 60.0 * given.minutes:
+    cells: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for cell in map(json.loads, lines):
+        key = (cell["kind"], cell["costs"], cell["fixed"], cell["prompts"])
+        if key not in cells or cells[key]["samples"] < cell["samples"]:
+            cells[key] = cell
+    for key in product(given.kinds, given.costs, (False, True), given.prompts):
+        measured = key in cells and cells[key]["samples"] >= given.samples
+        if measured or time.monotonic() - begun > 60.0 * given.minutes:
             continue
-        cells.append(measure(*cell, samples=given.samples))
+        cells[key] = measure(*key, samples=given.samples)
         with given.out.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(cells[-1]) + "\n")
-    print(table(cells))
+            out.write(json.dumps(cells[key]) + "\n")
+    found = list(cells.values())
+    print(table(found), summary(found), sep="\n\n")
+    print(f"\noutside {ALLOWED[0]:.0%} to {ALLOWED[1]:.0%}, beyond chance:", *(outside(found) or ["none"]), sep="\n")
     if given.write is not None:
-        write(given.write, table(cells))
+        for heading, text in zip(HEADINGS, (summary(found), table(found)), strict=True):
+            write(given.write, heading, text)
 
 
 if __name__ == "__main__":

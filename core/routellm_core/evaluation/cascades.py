@@ -22,11 +22,19 @@ from routellm_core.evaluation.verdict import (
     gains_over_mixes,
     is_share,
     least_gain,
+    nearest,
     scores_and_costs,
     threshold_text,
 )
 from routellm_core.policy.acceptance import checked_band
-from routellm_core.statistics.intervals import Estimate, Resampling, number_text, shown_digits
+from routellm_core.statistics.intervals import (
+    Estimate,
+    Resampling,
+    number_text,
+    opposite_scores,
+    resampled_means,
+    shown_digits,
+)
 from routellm_core.statistics.metrics import Floats, checked_rates, static_hull
 
 Outcome = Literal["pays", "does_not_pay", "undecided"]
@@ -111,7 +119,7 @@ def evaluate_cascade(
     edge, below which weak answers are not checked, are those that gain most over the static mix. They are cross-fitted:
     each random half of the prompts is measured with the edges that the other half chooses, and compared with routing
     alone at the best threshold that costs no more on that other half. As in `verdict`, the intervals are bootstrapped
-    over prompts and widened by a tenth. At least 5 % of the prompts are checked.
+    over prompts, corrected for small samples, and widened by a twentieth. At least 5 % of the prompts are checked.
 
     Args:
         win_rates: (n,) win rates in [0, 1].
@@ -291,25 +299,33 @@ class _Case:
         models = np.concatenate([self._columns(model) for model in self._models], axis=1)
         share = np.zeros((len(cascade), 1))  # what `gains_over_mixes` expects in the first column
         rows = np.concatenate([share, cascade, models, routing], axis=1)
-        drawn = np.concatenate([counts @ rows for counts in how.resample(len(rows))]) / len(rows)
+        drawn = resampled_means(rows, self._half_prompts(), how, widen=CROSS_FIT_WIDENING)
         point = rows.mean(axis=0)[None]
-
-        def spread(draws: Floats, value: Floats) -> Floats:
-            return value + (draws - value) * CROSS_FIT_WIDENING
-
-        def interval(index: int) -> Estimate:
-            return how.interval(spread(drawn[:, index], point[:, index]), float(point[0, index]))
 
         values, over = self._over_routing(point), self._over_routing(drawn)
         mixes = zip(
             gains_over_mixes(point[:, :-2], point[0, :-2]), gains_over_mixes(drawn[:, :-2], point[0, :-2]), strict=True
         )
         return (
-            interval(1),
-            interval(2),
-            least_gain([(float(value[0]), spread(draws, value)) for value, draws in mixes], how),
-            how.interval(spread(over, values), float(values[0])),
+            how.interval(drawn[:, 1], float(point[0, 1])),
+            how.interval(drawn[:, 2], float(point[0, 2])),
+            least_gain([(float(value[0]), draws) for value, draws in mixes], how),
+            how.interval(over, float(values[0])),
         )
+
+    def _half_prompts(self) -> Floats:
+        """The imagined rows for `resampled_means`: cascade and routing call different models, either the better one."""
+        high, low = opposite_scores(self.strong[0], self.weak[0])
+        costs = [float(cost.mean()) for _, cost in self._models]
+        like = [nearest(scores, {0: self.strong[0], 1: self.weak[0]}) for scores, _ in self._models]
+        rows = []
+        for called in (0, 1):
+            for better in (0, 1):
+                scores = [high if model == better else low for model in like]
+                models = [part for pair in zip(scores, costs, strict=True) for part in pair]
+                other = 1 - called
+                rows.append([0.0, scores[called], costs[called], *models, scores[other], costs[other]])
+        return np.array(rows)
 
     @staticmethod
     def _over_routing(means: Floats) -> Floats:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,14 @@ from routellm_core.calibration.targets import share_interval
 from routellm_core.calibration.thresholds import WinRateDistribution, threshold_after
 from routellm_core.checks import checked_fraction
 from routellm_core.errors import ConfigurationError, DataError
-from routellm_core.statistics.intervals import Estimate, Resampling, mean_interval, shown_digits
+from routellm_core.statistics.intervals import (
+    Estimate,
+    Resampling,
+    mean_interval,
+    opposite_scores,
+    resampled_means,
+    shown_digits,
+)
 from routellm_core.statistics.metrics import (
     Floats,
     checked_rates,
@@ -32,12 +38,13 @@ from routellm_core.statistics.metrics import (
 
 Finding = Literal["gains", "loses", "undecided"]
 Basis = Literal["static_mix", "best_single"]
+Name = TypeVar("Name", str, int)
 
 MIN_PROMPTS = 30
 # Each half is measured with a threshold that leans towards what pays on the other half, so their errors are correlated
 # and the plain bootstrap is too narrow: by 5 % where a router knows nothing (simulated; less where it does).
 # More folds make it worse: 15 % at five folds, 30 % at ten.
-CROSS_FIT_WIDENING = 1.1
+CROSS_FIT_WIDENING = 1.05
 # A saving below this would be shown as 0.0 %.
 _LEAST_SAVING = 0.0005
 # Thresholds that send nearly everything one way are a static policy by another name.
@@ -57,6 +64,7 @@ class Verdict:
         strong_fraction: Share of strong calls at this threshold.
         measured_at: Share of strong calls at which `quality`, `gain` and the rest were measured: each half of the
             prompts with the threshold chosen on the other. Far from `strong_fraction` where the halves disagree.
+        measured_thresholds: The thresholds of the two halves; the one threshold, if it was passed in.
         quality: Mean score of the routed policy, measured so.
         cost: Mean cost of one of its calls, measured so.
         gain: Quality of the routed policy minus that of the best static mix of the same cost.
@@ -85,6 +93,7 @@ class Verdict:
     threshold: float
     strong_fraction: Estimate
     measured_at: Estimate
+    measured_thresholds: tuple[float, ...]
     quality: Estimate
     cost: Estimate
     gain: Estimate
@@ -128,8 +137,8 @@ def verdict(
 
     The threshold is the one that gains most over the static mix. So that luck in choosing it does not count as a
     gain, it is cross-fitted: each random half of the prompts is routed with the threshold chosen on the other. The
-    intervals are bootstrapped over prompts, and widened by a tenth because the halves are not independent. A
-    `threshold` that is passed in is judged on all prompts, and the intervals are widened for small samples alone.
+    intervals are bootstrapped over prompts, corrected for small samples (`resampled_means`), and widened by a twentieth
+    because the halves are not independent. A `threshold` that is passed in is judged on all prompts, without that.
 
     Args:
         win_rates: (n,) win rates in [0, 1].
@@ -175,10 +184,8 @@ def verdict(
         }
     case = _Case(rates, models, strong, weak)
 
-    chosen, is_strong = case.policy(threshold, how)
-    estimates, sampled = case.estimates(
-        is_strong, how, widen=CROSS_FIT_WIDENING if threshold is None else _small_sample_widening(rates.size, how)
-    )
+    chosen, halves, is_strong = case.policy(threshold, how)
+    estimates = case.estimates(is_strong, how, widen=CROSS_FIT_WIDENING if threshold is None else 1.0)
     outcome, needed = _outcome(estimates["gain"], rates.size)
     saving = estimates["saving"] if outcome == "gains" and estimates["saving"].low >= _LEAST_SAVING else None
     best = case.best_single
@@ -193,13 +200,14 @@ def verdict(
             WinRateDistribution.from_win_rates(rates), chosen, confidence=confidence, seed=seed
         ),
         measured_at=estimates["measured_at"],
+        measured_thresholds=halves,
         quality=estimates["quality"],
         cost=estimates["cost"],
         gain=estimates["gain"],
         basis=case.basis,
         saving=saving,
         saving_vs_strong=estimates["saving_vs_strong"],
-        worst_loss=case.worst_loss(sampled[f"vs:{strong}"], (is_strong, rates >= chosen), how),
+        worst_loss=case.worst_loss((is_strong, rates >= chosen), how),
         differences={
             "always_weak": estimates[f"vs:{weak}"],
             "always_strong": estimates[f"vs:{strong}"],
@@ -276,25 +284,28 @@ class _Case:
         at = min(equal, key=lambda i: (round(float(cost.quality[i]), 12), to_first[i]))
         return threshold_after(quality.threshold[1:], int(at))
 
-    def policy(self, threshold: float | None, how: Resampling) -> tuple[float, npt.NDArray[np.bool_]]:
-        """The threshold to use, and which prompts (n,) are strong in the policy that is measured.
+    def policy(
+        self, threshold: float | None, how: Resampling
+    ) -> tuple[float, tuple[float, ...], npt.NDArray[np.bool_]]:
+        """The threshold to use, those of the policy that is measured, and which prompts (n,) are strong in it.
 
-        The two differ where the threshold is chosen here: then each half of the prompts is measured with the threshold
-        that the other half chooses.
+        The two policies differ where the threshold is chosen here: then each half of the prompts is measured with the
+        threshold that the other half chooses.
         """
         n = self.rates.size
         chosen = threshold if threshold is not None else self.choose(np.arange(n))
         is_strong = self.rates >= chosen
-        if threshold is None and n > 1:
-            half = how.rng(3).permutation(n) % 2 == 0
-            for inside in (half, ~half):
-                is_strong[inside] = self.rates[inside] >= self.choose(np.flatnonzero(~inside))
-        return chosen, is_strong
+        if threshold is not None or n == 1:
+            return chosen, (chosen,), is_strong
+        half = how.rng(3).permutation(n) % 2 == 0
+        thresholds = []
+        for inside in (half, ~half):
+            thresholds.append(self.choose(np.flatnonzero(~inside)))
+            is_strong[inside] = self.rates[inside] >= thresholds[-1]
+        return chosen, tuple(thresholds), is_strong
 
-    def estimates(
-        self, is_strong: npt.NDArray[np.bool_], how: Resampling, *, widen: float
-    ) -> tuple[dict[str, Estimate], dict[str, Floats]]:
-        """Every comparison of `_compare` with its interval, and the draws (b,) behind it, spread by `widen`."""
+    def estimates(self, is_strong: npt.NDArray[np.bool_], how: Resampling, *, widen: float) -> dict[str, Estimate]:
+        """Every comparison of `_compare` with its interval, from draws that are spread by `widen`."""
         (s, cs), (w, cw) = self.models[self.strong], self.models[self.weak]
         columns = [is_strong, np.where(is_strong, s, w), np.where(is_strong, cs, cw)]
         for quality, cost in self.models.values():
@@ -302,43 +313,40 @@ class _Case:
         rows = np.stack([np.asarray(c, dtype=np.float64) for c in columns], axis=1)
         names = list(self.models)
         means = rows.mean(axis=0)[None]
-        drawn = np.concatenate([counts @ rows for counts in how.resample(len(rows))]) / len(rows)
-
-        def spread(draws: Floats, value: Floats) -> Floats:
-            return value + (draws - value) * widen
-
-        point = _compare(means, names)
-        sampled = {k: spread(draws, point[k]) for k, draws in _compare(drawn, names).items()}
+        drawn = resampled_means(rows, self._half_prompts(), how, widen=widen)
+        point, sampled = _compare(means, names), _compare(drawn, names)
         found = {k: how.interval(sampled[k], float(point[k][0])) for k in point}
         over = zip(gains_over_mixes(means, means[0]), gains_over_mixes(drawn, means[0]), strict=True)
-        found["gain"] = least_gain([(float(value[0]), spread(draws, value)) for value, draws in over], how)
-        return found, sampled
+        found["gain"] = least_gain([(float(value[0]), draws) for value, draws in over], how)
+        return found
 
-    def worst_loss(self, against_strong: Floats, policies: Sequence[npt.NDArray[np.bool_]], how: Resampling) -> float:
+    def _half_prompts(self) -> Floats:
+        """The imagined rows for `resampled_means`: a call of each model of the pair, where it is better and worse.
+
+        A further model scores as that one of the pair does whose scores are the more like its own.
+        """
+        high, low = opposite_scores(self.models[self.strong][0], self.models[self.weak][0])
+        pair = sorted((self.strong, self.weak))  # so that the draws do not depend on which is called strong
+        like = {name: nearest(q, {m: self.models[m][0] for m in pair}) for name, (q, _) in self.models.items()}
+        rows = []
+        for called in pair:
+            for better in pair:
+                row = [float(called == self.strong), high if called == better else low, self.means[called][1]]
+                for name in self.models:
+                    row += [high if like[name] == better else low, self.means[name][1]]
+                rows.append(row)
+        return np.array(rows)
+
+    def worst_loss(self, policies: Sequence[npt.NDArray[np.bool_]], how: Resampling) -> float:
         """The bound on the loss against always strong: of the policy that was measured, and of the one to be used.
 
         Args:
-            against_strong: Draws (b,) of the routed score minus the strong model's.
             policies: Which prompts (n,) are strong in each policy.
             how: Level and seed.
         """
         s, w = self.models[self.strong][0], self.models[self.weak][0]
         span = float(np.ptp([s, w]))
-        worst = max(-float(np.quantile(against_strong, 1.0 - how.confidence)), 0.0)
-        for policy in policies:
-            worst = max(worst, _worst_loss(np.where(policy, 0.0, s - w), policy, span, how))
-        return min(worst, span)
-
-
-def _small_sample_widening(count: int, how: Resampling) -> float:
-    """How much wider than the bootstrap's an interval of a mean has to be for so few prompts: 3 % for 60, 1 % for 300.
-
-    The bootstrap's variance is short by (n - 1) / n, and its quantiles are the normal ones where those of Student's t
-    are meant (here to the first order). Without this, 92 % of simulated intervals on 60 prompts contained the truth.
-    """
-    freedom = max(count - 1, 1)
-    z = NormalDist().inv_cdf(0.5 + how.confidence / 2.0)
-    return float(np.sqrt(count / freedom)) * (1.0 + (z * z + 1.0) / (4.0 * freedom))
+        return min(max(_worst_loss(np.where(policy, 0.0, s - w), policy, span, how) for policy in policies), span)
 
 
 def _outcome(gain: Estimate, count: int) -> tuple[Finding, int | None]:
@@ -369,7 +377,7 @@ def _worst_loss(lost: Floats, is_strong: npt.NDArray[np.bool_], span: float, how
     k = int(losing.sum())
     rate = _highest_rate(k, n, how.confidence)
     rare = rate * (float(lost[losing].mean()) if k else span) + float(lost[~losing].sum()) / n
-    return max(rare, mean_interval(lost, Resampling(1000, 2.0 * how.confidence - 1.0, how.seed)).high)
+    return max(rare, mean_interval(lost, Resampling(1000, 2.0 * how.confidence - 1.0, how.seed)).high, 0.0)
 
 
 def _highest_rate(k: int, n: int, confidence: float) -> float:
@@ -392,6 +400,11 @@ def costs_in_calls(strong: Floats, weak: Floats) -> tuple[float, float]:
     Strong calls are counted; of `complementary` models, calls of either, because neither is the strong one.
     """
     return (1.0, 1.0) if complementary(strong, weak) else (1.0, 0.0)
+
+
+def nearest(scores: Floats, models: Mapping[Name, Floats]) -> Name:
+    """Which of the models has scores (n,) like these."""
+    return min(models, key=lambda name: float(np.abs(models[name] - scores).mean()))
 
 
 def is_share(scores: Floats) -> bool:
@@ -429,12 +442,7 @@ def _compare(means: Floats, names: list[str]) -> dict[str, Floats]:
     """Comparisons (b,) from means (b, 3 + 2 * models): share, routed score and cost, then score and cost of each."""
     share, quality, cost = means[:, 0], means[:, 1], means[:, 2]
     model_quality, model_cost = means[:, 3::2], means[:, 4::2]
-    mix, mix_cost = np.empty_like(quality), np.empty_like(quality)
-    for i in range(len(means)):
-        corner_cost, corner_quality = static_hull(list(zip(model_cost[i], model_quality[i], strict=True)))
-        mix[i] = np.interp(cost[i], corner_cost, corner_quality)
-        # The cheapest mix of the routed quality; if no mix reaches it, the best mix, which favours the mix.
-        mix_cost[i] = np.interp(quality[i], corner_quality, corner_cost)
+    mix, mix_cost = _best_mix(quality, cost, model_quality, model_cost)
     out = {
         "measured_at": share,
         "quality": quality,
@@ -449,6 +457,33 @@ def _compare(means: Floats, names: list[str]) -> dict[str, Floats]:
     speck = 1e-12 * (np.abs(quality) + np.abs(model_quality).max(axis=1))
     out["gain"] = np.where(np.abs(out["gain"]) < speck, 0.0, out["gain"])
     return out
+
+
+def _best_mix(quality: Floats, cost: Floats, models: Floats, prices: Floats) -> tuple[Floats, Floats]:
+    """Score of the best static mix that costs as much, and cost of the cheapest one that scores as much, (b,) each.
+
+    Where no mix is so cheap, the cheapest model counts; where none reaches the score, the best mix, which favours it.
+
+    Args:
+        quality: Scores (b,) of the routed policy.
+        cost: Its costs (b,).
+        models: Mean scores (b, m) of the models.
+        prices: Mean costs (b, m) of the models.
+    """
+    spent, reached = np.maximum(cost, prices.min(axis=1)), np.minimum(quality, models.max(axis=1))
+    best = np.where(prices <= spent[:, None], models, -np.inf).max(axis=1)
+    least = np.where(models >= reached[:, None], prices, np.inf).min(axis=1)
+    for i in range(prices.shape[1]):
+        for j in range(prices.shape[1]):
+            low, high, cheap, better = prices[:, i], prices[:, j], models[:, i], models[:, j]
+            rising = (low < high) & (cheap < better)
+            share = (spent - low) / np.where(rising, high - low, 1.0)
+            best = np.where(
+                rising & (share >= 0) & (share <= 1), np.maximum(best, cheap + share * (better - cheap)), best
+            )
+            share = (reached - cheap) / np.where(rising, better - cheap, 1.0)
+            least = np.where(rising & (share >= 0) & (share <= 1), np.minimum(least, low + share * (high - low)), least)
+    return best, least
 
 
 def gains_over_mixes(means: Floats, sample: Floats) -> list[Floats]:

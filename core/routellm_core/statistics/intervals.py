@@ -104,7 +104,8 @@ class Resampling:
         if values.size == 0 or not np.isfinite(value):
             return Estimate(float(value), np.nan, np.nan)
         low, high = np.quantile(values, [self.tail, 1.0 - self.tail])
-        return Estimate(float(value), float(low), float(high))
+        # the draws of `resampled_means` lie around a mean that is pulled in a little
+        return Estimate(float(value), min(float(low), float(value)), max(float(high), float(value)))
 
 
 def resample(count: int, draws: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int32]]:
@@ -115,6 +116,50 @@ def resample(count: int, draws: int, rng: np.random.Generator) -> Iterator[npt.N
         picked = rng.integers(0, count, size=(block, count), dtype=np.int64)
         picked += (np.arange(block, dtype=np.int64) * count)[:, None]
         yield np.bincount(picked.ravel(), minlength=block * count).reshape(block, count).astype(np.int32)
+
+
+def resampled_means(rows: Floats, halves: Floats, how: Resampling, *, widen: float = 1.0) -> Floats:
+    """Bootstrap draws (b, k) of the means of rows (n, k), corrected for what a plain bootstrap of few rows lacks.
+
+    It is blind to what is too rare to be among the rows: if two models differ on 2 of the 4 prompts that a policy sends
+    to one of them, many draws have no difference at all, and 85 % of 95 % intervals hold. So imagined rows, `halves`,
+    join the sample and count half each, as Agresti and Min add half a pair to each cell of the table of two paired
+    proportions ("Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 24,
+    2005). It is also too narrow: its variance is short by (n - 1) / n, and its quantiles are the normal ones where
+    those of Student's t are meant (here to the first order), so the draws are spread by as much, by 3 % for 60 rows
+    and 1 % for 300: Hesterberg's expanded percentile interval ("What teachers should know about the bootstrap", The
+    American Statistician 69, 2015).
+
+    Args:
+        rows: One row for each prompt.
+        halves: The imagined rows (m, k); see `opposite_scores`.
+        how: Number of draws, level and seed.
+        widen: A further factor of the spread.
+    """
+    freedom = max(len(rows) - 1, 1)
+    z = NormalDist().inv_cdf(1.0 - how.tail)
+    widen *= math.sqrt(len(rows) / freedom) * (1.0 + (z * z + 1.0) / (4.0 * freedom))
+    weights = np.repeat([1.0, 0.5], [len(rows), len(halves)])
+    weighted = np.concatenate([rows, halves]) * weights[:, None]
+    weighted = np.concatenate([weighted, weights[:, None]], axis=1)
+    drawn = np.concatenate([counts @ weighted for counts in how.resample(len(weighted))])
+    centre = weighted.sum(axis=0)
+    means, mean = drawn[:, :-1] / drawn[:, -1:], centre[:-1] / centre[-1]
+    return np.asarray(mean + (means - mean) * widen, dtype=np.float64)
+
+
+def opposite_scores(strong: Floats, weak: Floats) -> tuple[float, float]:
+    """A high and a low score that differ by as much as the models do where they do: 1 and 0, if scores are these.
+
+    Their difference is the root mean square of the differences, and their mean that of all scores of these prompts.
+    Without any difference, both are the mean score.
+    """
+    differ = strong != weak
+    if not differ.any():
+        return float(strong.mean()), float(strong.mean())
+    middle = float((strong[differ] + weak[differ]).mean()) / 2.0
+    half = float(np.sqrt(((strong[differ] - weak[differ]) ** 2).mean())) / 2.0
+    return middle + half, middle - half
 
 
 def mean_interval(values: Floats, how: Resampling) -> Estimate:
