@@ -30,6 +30,7 @@ from routellm_core.policy.acceptance import checked_band
 from routellm_core.statistics.intervals import (
     Estimate,
     Resampling,
+    middle,
     number_text,
     opposite_scores,
     resampled_means,
@@ -316,7 +317,7 @@ class _Case:
     def _half_prompts(self) -> Floats:
         """The imagined rows for `resampled_means`: cascade and routing call different models, either the better one."""
         high, low = opposite_scores(self.strong[0], self.weak[0])
-        costs = [float(cost.mean()) for _, cost in self._models]
+        costs = [middle(cost) for _, cost in self._models]
         like = [nearest(scores, {0: self.strong[0], 1: self.weak[0]}) for scores, _ in self._models]
         rows = []
         for called in (0, 1):

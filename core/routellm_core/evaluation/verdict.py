@@ -23,6 +23,7 @@ from routellm_core.statistics.intervals import (
     Estimate,
     Resampling,
     mean_interval,
+    middle,
     opposite_scores,
     resampled_means,
     shown_digits,
@@ -328,12 +329,13 @@ class _Case:
         high, low = opposite_scores(self.models[self.strong][0], self.models[self.weak][0])
         pair = sorted((self.strong, self.weak))  # so that the draws do not depend on which is called strong
         like = {name: nearest(q, {m: self.models[m][0] for m in pair}) for name, (q, _) in self.models.items()}
+        costs = {name: middle(cost) for name, (_, cost) in self.models.items()}
         rows = []
         for called in pair:
             for better in pair:
-                row = [float(called == self.strong), high if called == better else low, self.means[called][1]]
+                row = [float(called == self.strong), high if called == better else low, costs[called]]
                 for name in self.models:
-                    row += [high if like[name] == better else low, self.means[name][1]]
+                    row += [high if like[name] == better else low, costs[name]]
                 rows.append(row)
         return np.array(rows)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from routellm_core.statistics.intervals import Resampling, opposite_scores, resampled_means
+from routellm_core.statistics.intervals import Resampling, middle, opposite_scores, resampled_means
 
 # two imagined pairs, either model the better one: half of each counts
 HALVES = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
@@ -52,3 +52,21 @@ def test_what_no_row_shows_is_not_ruled_out():
 )
 def test_opposite_scores_differ_by_as_much_as_the_models_do(strong, weak, expected):
     assert opposite_scores(np.array(strong, float), np.array(weak, float)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0, 0, 0, 1], 0.5), ([10, 2, 2], 6.0), ([1, 2, 3], 2.0), ([0.1, 0.1, 0.1], 0.1), ([0, 0], 0.0), ([5], 5.0)],
+)
+def test_the_middle_of_two_values_lies_between_them(values, expected):
+    assert middle(np.array(values, float)) == pytest.approx(expected)
+
+
+def test_imagined_rows_in_the_middle_pull_a_mean_as_its_skewness_asks():
+    """By the third central moment over the second and n, to the first order, as Johnson's modified t does."""
+    costs = np.random.default_rng(0).lognormal(0.0, 0.7, 400)
+    drawn = resampled_means(costs[:, None], np.full((4, 1), middle(costs)), Resampling(40_000))
+    deviations = costs - costs.mean()
+    pull = (deviations**3).mean() / (deviations**2).mean() / costs.size
+    assert pull > 0.005
+    assert drawn.mean() - costs.mean() == pytest.approx(pull, abs=0.001)
