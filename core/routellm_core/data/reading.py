@@ -491,10 +491,9 @@ def _preference(row: Row) -> Battle | Outcome:
         return _battle(row)
     if _is_outcome(row):
         return _outcome(row)
-    filled = [name for name, value in row.items() if value is not None]  # a form's translation names the prompt always
     raise BadRowError(
         "neither an outcome (field 'scores') nor a battle (fields 'model_a', 'model_b', 'winner'); "
-        + (f"it has: {shown_names(filled)}" if filled else "the row is empty")
+        + (f"it has: {shown_names(row)}" if row else "the row is empty")
     )
 
 

@@ -290,12 +290,9 @@ def test_parallel_lists_of_other_lengths_are_refused(tmp_path: Path, wrong: list
     "row",
     [
         {"prompt": "p", "scores": {"big": 1, "small": 0}},
-        {"prompt": "p", "big": 1, "small": 0},
-        {"question": "p", "scores": {"big": 1, "small": 0}},
         {"prompt": "p", "model_a": "big", "model_b": "small", "winner": "model_a"},
     ],
 )
 def test_an_empty_row_is_called_empty(tmp_path: Path, row: dict[str, Any]) -> None:
-    """A form's translation always has a prompt, which the row then seemed to have."""
     with pytest.raises(DataError, match=r"line 3: .*; the row is empty"):
         list(read_preferences(put(tmp_path / "a.jsonl", [row, row, {}])))
