@@ -190,9 +190,7 @@ def run(calls: int, strong: BaseChatModel, weak: BaseChatModel, place: Path, *, 
     price = (PRICES["strong"].cost(220, 310) - PRICES["weak"].cost(220, 310)) * 1000
     assert learned.saved_share is not None
     saved, low, high = (price * getattr(learned.saved_share, end) for end in ("value", "low", "high"))
-    print(
-        f"  saved against the static mix of the same quality, money of 1,000 calls: {saved:.2f} [{low:.2f}, {high:.2f}]"
-    )
+    print(f"  saved per 1,000 calls against the static mix of the same quality: {saved:.2f} [{low:.2f}, {high:.2f}]")
     print(f"  measured from {learned.pairs} pairs, {true_saved * price:.2f} in truth")
 
 

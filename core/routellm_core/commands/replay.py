@@ -87,7 +87,7 @@ def _print(found: Replay) -> None:
     else:
         print(f"quality: {found.quality}; against the policy in use {_signed(found.difference)}")
         if found.cost is not None and found.cost_difference is not None:
-            print(f"money of 1,000 calls: {_thousand(found.cost)}; against the policy in use "
+            print(f"cost of 1,000 calls: {_thousand(found.cost)}; against the policy in use "
                   f"{_thousand(found.cost_difference)}")  # fmt: skip
     print(f"effective deviations: {found.effective_deviations:.0f}")
     if found.drift is not None:

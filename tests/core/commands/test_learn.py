@@ -69,7 +69,7 @@ def test_a_gain_is_exit_code_0_and_replay_takes_what_was_learned(
     assert replayed["strong_fraction"] == pytest.approx(0.3, abs=0.02)
     code, told, _ = run(capsys, "replay", "--data", log.url, "--threshold", "0.1")
     assert "quality: " in told
-    assert "money of 1,000 calls" in told
+    assert "cost of 1,000 calls" in told
 
 
 @pytest.mark.parametrize(
