@@ -108,6 +108,17 @@ def test_workflows_run_what_is_there(workflow: Path) -> None:
     assert yaml.safe_load(workflow.read_text(encoding="utf-8"))["permissions"] == {"contents": "read"}
 
 
+def test_fragments_of_the_changelog_become_one_bullet_each() -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["towncrier"]
+    assert not any(config["underlines"])  # below a title of Markdown they are text
+    kinds = {kind["directory"] for kind in config["type"]}
+    fragments = [path for path in (ROOT / "changelog.d").glob("*.md") if path.name != "README.md"]
+    assert fragments or "## [" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    for path in fragments:
+        assert path.suffixes[-2][1:] in kinds, path.name
+        assert not re.search(r"^\s*[-*#] ", path.read_text(encoding="utf-8"), flags=re.MULTILINE), path.name
+
+
 def test_the_citation_names_the_paper() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["title"] == PROJECT["name"]
