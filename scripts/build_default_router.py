@@ -79,6 +79,8 @@ def mixture_numbers(router: HeadAndVoteRouter, mixture: dict[str, Source], scale
         "sources": [(n, f"{len(s.prompts):,}", recipe.SOURCE_WEIGHTS[n], _SOURCE_NOTES[n]) for n, s in mixture.items()],
         "l2": recipe.L2,
         "base": f"{recipe.VOTE_BASE:,.0f}",
+        "head_share": recipe.HEAD_SHARE,
+        "vote_share": round(1.0 - recipe.HEAD_SHARE, 2),
         "windows": recipe.WINDOWS,
         "folds": recipe.FOLDS,
         "slope": f"{scales.slope:.2f}",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from default_router_recipe import (
     FOLDS,
+    HEAD_SHARE,
     L2,
     PRO_MEAN,
     PRO_SPREAD,
@@ -29,6 +30,7 @@ from default_router_recipe import (
     read_lines,
     read_rows,
     scores_of,
+    votes,
 )
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -39,11 +41,21 @@ from routellm_core import Router
 from routellm_core.embedders.static import StaticEmbedder
 from routellm_core.evaluation import apgr, evaluate_router
 from routellm_core.routers.mf_vote import HeadAndVoteRouter
+from routellm_core.statistics.sequential import gain_over_mix
 from routellm_core.training.mf import fit_pair, pair_router
 
 TRAINING_SEEDS = 5
 # how much longer one prompt of a pair has to be to count as the longer one
 LONGER = 1.3
+# Pairs on MMLU-Pro with a clear gap; the first two are those of benchmarks/learning_loop.py.
+PRO_PAIRS = (
+    ("Meta-Llama-3_1-70B-Instruct", "Mixtral-8x7B-Instruct-v0.1"), ("gemini-1.5-pro-002", "gemma-7b"),
+    ("gemini-1.5-pro-002", "Mixtral-8x7B-Instruct-v0.1"), ("DeepSeek-Coder-V2", "Mixtral-8x7B-Instruct-v0.1"),
+    ("gemini-1.5-flash-002", "Meta-Llama-3_1-8B-Instruct"),
+    ("Meta-Llama-3_1-70B-Instruct", "Meta-Llama-3_1-8B-Instruct"), ("DeepSeek-Coder-V2", "Qwen1.5-72B-Chat"),
+    ("gemini-1.5-pro-002", "Phi-3-mini-4k-instruct"), ("Qwen1.5-110B", "Qwen1.5-7B-Chat"),
+    ("jamba-1.5-large", "Mistral-7B-Instruct-v0.2"),
+)  # fmt: skip
 
 
 def test_sets() -> dict[str, tuple[list[str], np.ndarray, np.ndarray]]:
@@ -146,8 +158,9 @@ def test_pairs(win_rates: Callable[[Sequence[str]], np.ndarray]) -> list[tuple[s
 def settings_table(embedder: StaticEmbedder, mixture: dict[str, Source]) -> list[tuple[str, list[float]]]:
     """Cross-validated figures of the recipe, without each source, and with other settings, one change at a time.
 
-    APGR on the gold rows of MMLU (by head and vote, by the head alone) and GSM8K, and the share of graded pairs in the
-    right order: all, and those whose harder prompt is the shorter. A source that is left out is still scored.
+    APGR on the gold rows of MMLU (by head and vote, by the head alone) and GSM8K; gain over the static mix in points on
+    MMLU-Pro with its options, for two pairs of models and for ten; the share of graded pairs in the right order: all,
+    and those whose harder prompt is the shorter; translations. A source that is left out is still scored.
     """
     pro = read_rows("outcomes/mmlu_pro.jsonl.gz")
     bare = mixture["mmlu_pro_bare"]
@@ -165,7 +178,8 @@ def settings_table(embedder: StaticEmbedder, mixture: dict[str, Source]) -> list
         ("graded: twice the weight", {**plain, "factor": {"graded": 2.0}}),
         ("L2 / 4", {**plain, "l2": L2 / 4}),
         ("L2 × 4", {**plain, "l2": L2 * 4}),
-        ("base of the vote: 1,000,000", {**plain, "base": 1e6}),
+        *((f"base of the vote: {base:,.0f}", {**plain, "base": base}) for base in (1e3, 1e9)),
+        *((f"share of the head: {share}", {**plain, "head_share": share}) for share in (0.0, 0.2, 0.5, 0.8, 1.0)),
     ]
     for label, options in (
         ("word problems like other prompts (problem_rest = 1)", {"problem_rest": 1.0}),
@@ -186,25 +200,33 @@ def cross_validated(
     *,
     l2: float = L2,
     base: float = VOTE_BASE,
+    head_share: float = HEAD_SHARE,
     without: str | None = None,
     factor: Mapping[str, float] | None = None,
 ) -> list[float]:
     """The figures of one row of the settings table; `vectors` saves embedding the prompts."""
     vectors = vectors or {n: embedder.embed(s.prompts).astype(np.float64) for n, s in mixture.items()}
     factors = {**(factor or {}), **({without: 0.0} if without else {})}
-    logits = out_of_fold(vectors, mixture, 0, l2, factors)
+    pro = read_rows("outcomes/mmlu_pro.jsonl.gz")
+    with_options = embedder.embed([row["prompt"] for row in pro]).astype(np.float64)
+    logits = out_of_fold(vectors, mixture, 0, l2, factors, reworded={"mmlu_pro_bare": with_options})
     source, of_head = mixture["mmlu_gold"], logits["mmlu_gold"]
-    both = of_head
+    both, on_pro = of_head, logits["mmlu_pro_bare"]
     if without != "mmlu_gold":  # its rows are the ones that vote
-        voted = out_of_fold_votes(vectors["mmlu_gold"], source.gain, fold_of(mixture, FOLDS, 0)["mmlu_gold"], base)
+        rows = vectors["mmlu_gold"]
+        voted = out_of_fold_votes(rows, source.gain, fold_of(mixture, FOLDS, 0)["mmlu_gold"], base)
         assert source.wins is not None
-        vote_slope, head_slope, _ = on_the_heads_scale(voted, of_head, source.wins)
+        vote_slope, head_slope, _ = on_the_heads_scale(voted, of_head, source.wins, head_share)
         both = vote_slope * voted + head_slope * of_head
+        on_pro = vote_slope * votes(rows, (1.0 + source.gain) / 2.0, with_options, base) + head_slope * on_pro
     graded = mixture["graded"].rows
+    gains = pro_gains(on_pro, pro)
     return [
         gold_apgr(both, source),
         gold_apgr(of_head, source),
         gold_apgr(logits["gsm8k_gold"], mixture["gsm8k_gold"]),
+        float(np.mean(gains[:2])),
+        float(np.mean(gains)),
         *graded_order(logits["graded"], graded),
         float(np.mean(list(translations(logits["graded"], graded).values()))),
     ]
@@ -212,6 +234,17 @@ def cross_validated(
 
 def gold_apgr(logits: np.ndarray, source: Source) -> float:
     return float(apgr(1 / (1 + np.exp(-logits)), source.gain, 0 * source.gain))
+
+
+def pro_gains(logits: np.ndarray, rows: Sequence[dict[str, Any]]) -> list[float]:
+    """Gain in points over the static mix at 30 % strong calls, for each of `PRO_PAIRS`."""
+    found = []
+    for pair in PRO_PAIRS:
+        both = np.array([row["scores"].keys() >= set(pair) for row in rows])
+        chosen = [row for row, scored in zip(rows, both, strict=True) if scored]
+        difference = scores_of(chosen, pair[0]) - scores_of(chosen, pair[1])
+        found.append(100 * gain_over_mix(logits[both], difference, 0.3).value)
+    return found
 
 
 def standardised(values: np.ndarray) -> np.ndarray:
