@@ -295,7 +295,7 @@ def card_apgr(benchmark: str) -> float:
 @needs_data
 @pytest.mark.parametrize(
     ("name", "file", "count", "lowest"),
-    [("MMLU", "mmlu", 12_537, 0.66), ("GSM8K", "gsm8k", 1_107, 0.59), ("MT-Bench", "mt_bench", 72, 0.74)],
+    [("MMLU", "mmlu", 12_537, 0.665), ("GSM8K", "gsm8k", 1_107, 0.595), ("MT-Bench", "mt_bench", 72, 0.75)],
 )
 def test_results_on_the_test_splits_are_those_of_the_card(
     router: HeadAndVoteRouter, name: str, file: str, count: int, lowest: float
