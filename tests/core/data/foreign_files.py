@@ -174,7 +174,7 @@ def _llmrouterbench(model: str) -> dict[str, Any]:
             lambda i, q, score: {
                 "index": i,
                 "origin_query": q,
-                "prompt": q,
+                "prompt": f"Answer in a word: {q}",
                 "prediction": "x",
                 "ground_truth": "x",
                 "score": score,

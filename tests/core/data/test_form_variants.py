@@ -376,3 +376,20 @@ def test_an_embedding_is_no_prompt(tmp_path: Path, row: dict[str, Any]) -> None:
 )  # fmt: skip
 def test_prompts_of_calls_in_other_shapes(tmp_path: Path, row: dict[str, Any]) -> None:
     assert list(read_prompts(lines(tmp_path / "log.jsonl", [row]))) == ["q"]
+
+
+@pytest.mark.parametrize("first", ["call", "steps"])
+def test_the_steps_of_a_call_of_vercel_count_once(tmp_path: Path, first: str) -> None:
+    def span(name: str, own: str, parent: str | None, **attributes: Any) -> dict[str, Any]:
+        return {
+            "name": name,
+            "spanId": own,
+            "parentSpanId": parent,
+            "attributes": {"ai.operationId": name, **attributes},
+        }
+
+    call = span("ai.generateText", "c", None, **{"ai.prompt": json.dumps({"prompt": "q"})})
+    asked = json.dumps([user("q")])
+    steps = [span("ai.generateText.doGenerate", f"s{i}", "c", **{"ai.prompt.messages": asked}) for i in range(3)]
+    rows = [call, *steps] if first == "call" else [*steps, call]
+    assert list(read_prompts(lines(tmp_path / "spans.jsonl", rows))) == ["q"]

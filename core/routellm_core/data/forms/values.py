@@ -24,7 +24,8 @@ QUESTION_NAMES = (
     "prompt_text",
     "problem",
 )
-PROMPT_NAMES = ("prompt", *QUESTION_NAMES, "input", "text", "turns", "messages", "conversation")
+# LLMRouterBench has both: the question as it was asked, and the prompt that was made of it.
+PROMPT_NAMES = ("origin_query", "prompt", *QUESTION_NAMES, "input", "text", "turns", "messages", "conversation")
 ID_NAMES = (
     "id",
     "prompt_id",

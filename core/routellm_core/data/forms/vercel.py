@@ -32,7 +32,7 @@ class VercelCalls:
         operation = attributes.get("ai.operationId", span.get("name"))
         if isinstance(operation, str) and operation.endswith(_STEPS):
             call = _id(span, "parentSpanId", "parent_span_id", "parent_id", "parentId")
-            if call is not None and call in self._calls:
+            if call is not None and (call in self._calls or call in self._steps):
                 return []
             self._steps.add(call)
             return [text]
