@@ -30,6 +30,7 @@ _TEXT_PARTS = ("text", "input_text")
 _PYTHON = re.compile(r"\[?\s*\{\s*['\"]")
 # Between the items of a NumPy array there is a line end instead of a comma; inside of a text it would be escaped.
 _ARRAY_ITEMS = re.compile(r"\}\s*\n\s*\{")
+_CHAT = re.compile(r"chat|completion|message|response", re.IGNORECASE)
 _NO_CHAT = re.compile(r"embed|image|audio|transcri|speech|moderation|rerank", re.IGNORECASE)
 _TOOL_RESULTS = ("tool_result", "tool_call_response", "function_call_output")
 
@@ -162,7 +163,9 @@ def _of_tools(content: Any) -> bool:
 
 def is_no_chat(operation: Any) -> bool:
     """Whether a recorded call, by its path or type, is of another kind than a chat or completion: an embedding, say."""
-    return isinstance(operation, str) and _NO_CHAT.search(operation) is not None
+    if not isinstance(operation, str) or _CHAT.search(operation):  # a deployment may be called "embedded-bot"
+        return False
+    return _NO_CHAT.search(operation) is not None
 
 
 def parsed(value: Any) -> Any:

@@ -248,8 +248,9 @@ def test_the_metric_of_a_sample_says_whether_it_is_right(tmp_path: Path, fields:
     assert scores(f"a={path}", f"b={path}") == [(Q[0], {"a": score, "b": score})]
 
 
-def test_a_metric_that_is_better_when_lower_is_no_score(tmp_path: Path) -> None:
-    path = lines(tmp_path / "a.jsonl", [sample(0, metrics=["word_perplexity"], word_perplexity=9.0)])
+@pytest.mark.parametrize("metric", ["word_perplexity", "bits_per_byte", "brier_score", "wer"])
+def test_a_metric_that_is_better_when_lower_is_no_score(tmp_path: Path, metric: str) -> None:
+    path = lines(tmp_path / "a.jsonl", [sample(0, metrics=[metric], **{metric: 0.5})])
     with pytest.raises(DataError, match="has no metric"):
         scores(f"a={path}", f"b={path}")
 
@@ -360,6 +361,18 @@ def test_candidates_of_distilabel_and_lists_of_sources(tmp_path: Path) -> None:
 )
 def test_an_embedding_is_no_prompt(tmp_path: Path, row: dict[str, Any]) -> None:
     assert list(read_prompts(lines(tmp_path / "log.jsonl", [row]))) == []
+
+
+def test_a_chat_is_a_chat_whatever_its_deployment_is_called(tmp_path: Path) -> None:
+    body = {"messages": [user("q")]}
+    row = {"request_path": "/openai/deployments/image-embedder/chat/completions", "request_body": body}
+    assert list(read_prompts(lines(tmp_path / "log.jsonl", [row]))) == ["q"]
+
+
+def test_rated_answers_with_models_are_a_long_table(tmp_path: Path) -> None:
+    ratings = {"helpfulness": 4, "coherence": 4, "verbosity": 1}
+    rows = [{"prompt": "q", "response": "x", "model": m, "correctness": s, **ratings} for m, s in (("a", 4), ("b", 2))]
+    assert scores(lines(tmp_path / "rated.jsonl", rows)) == [("q", {"a": 4, "b": 2})]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from routellm_core.data.chats import parsed, texts_of_call
 from routellm_core.data.files import Row
 from routellm_core.data.forms.base import BadRowError, Form, row_by_row
-from routellm_core.data.forms.values import kept, name_of, name_text, prompt_of, score_of
+from routellm_core.data.forms.values import MODEL_NAMES, has_any, kept, name_of, name_text, prompt_of, score_of
 
 # How much the second answer is preferred, from -3 to 3; 0 is a tie.
 _PREFERENCES = ("overall_preference", "preference_strength")
@@ -24,7 +24,12 @@ def _is_preference(row: Row) -> bool:
 
 
 def _matches(rows: Sequence[Row]) -> bool:
-    return any(_is_preference(row) or ("response" in row and row.keys() >= _RATINGS) for row in rows)
+    return any(_is_preference(row) or _is_rating(row) for row in rows)
+
+
+def _is_rating(row: Row) -> bool:
+    # with the name of its model, a rated answer is a row of a long table
+    return "response" in row and row.keys() >= _RATINGS and not has_any(row, MODEL_NAMES)
 
 
 def _translated(row: Row) -> Row:

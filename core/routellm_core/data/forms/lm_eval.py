@@ -27,7 +27,7 @@ _METRICS = ("exact_match", "acc", "prompt_level_strict_acc", "pass@1", "pass_at_
 _RIGHT = re.compile(r"(.*_)?(acc|accuracy|em|exact_match|pass@?1)(_.*)?|exact_match,.*", re.IGNORECASE)
 # Metrics that are better when they are lower, or that depend on the length of the text.
 _NOT_QUALITY = re.compile(
-    r".*(perplexity|bits_per_byte|brier|likelihood|loss|latency|time|length)|(.*_)?(wer|cer|ter)", re.I
+    r".*(perplexity|bits_per_byte|likelihood|loss|latency|time|length)|brier.*|(.*_)?(wer|cer|ter)"
 )
 # The filter whose answers count where a task has several, the likeliest first; else the first of the file.
 _FILTERS = ("strict-match", "none", "remove_whitespace")
@@ -57,12 +57,13 @@ def _matches(rows: Sequence[Row]) -> bool:
 
 
 def _rows(located: Iterable[Located], model: str | None) -> Iterator[tuple[str, Row | Problem]]:
-    # a task with several filters has each document once a filter, in any order; the rows are held to be joined anyway
-    found = list(located)
-    filters = list(dict.fromkeys(str(row.get("filter")) for _, row in found if row.get("filter") is not None))
-    chosen = next((name for name in _FILTERS if name in filters), filters[0] if filters else None)
-    rows = ((where, row) for where, row in found if row.get("filter") is None or str(row["filter"]) == chosen)
-    yield from rows_of_model(_translated)(rows, model)
+    # a task with several filters has each document once a filter, in any order
+    translate = rows_of_model(_translated)
+    by_filter: dict[str, list[tuple[str, Row | Problem]]] = {}
+    for where, row in located:
+        by_filter.setdefault(str(row.get("filter")), []).extend(translate([(where, row)], model))
+    chosen = next((name for name in _FILTERS if name in by_filter), next(iter(by_filter), None))
+    yield from by_filter.get(chosen or "", ())
 
 
 def _translated(row: Row, model: str | None) -> Row:

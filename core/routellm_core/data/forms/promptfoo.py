@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -72,7 +73,8 @@ def _values(row: Row) -> Row:
 def _test(row: Row) -> str | None:
     """What the results of one test have in common, should each provider have a prompt of its own."""
     values = _values(row)
-    return json.dumps(values, sort_keys=True) if values else None
+    # hashed: reports and errors show ids, and these are texts of the prompt
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest() if values else None
 
 
 def _prompt(row: Row) -> str:
