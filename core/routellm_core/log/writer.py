@@ -37,8 +37,8 @@ _WORKING_SECONDS = 60.0
 # Seconds between two tries, growing from the first to the second; and at most while somebody waits for what is queued.
 _RETRY = (0.05, 1.0)
 _HURRIED_RETRY = 0.1
-# After the last try, how long `close` waits for the thread to count what is lost.
-_COUNTING_SECONDS = 1.0
+# After the last try, how long `close` waits at most for the thread to count what is lost; mostly it takes a moment.
+_COUNTING_SECONDS = 10.0
 _NOT_WRITTEN = "not written"
 # How long the database may be busy before the thread lets go of it, so that a fork need not wait.
 _BUSY_SECONDS = 0.1
