@@ -336,8 +336,18 @@ class Dispatch:
             if isinstance(planned, Exception):
                 raise planned
             decided = planned or self.decide(value, whole, kwargs)
-            answer = self._straight if self.is_straight else self._routed
-            output, decision = answer(decided, value, config, kwargs, run, call)
+            if self.is_straight:  # here and not in a method of its own, which every call would pay for
+                decision = decided.decision
+                try:
+                    runnable, item, arguments = self.fitting(decision.model, value, kwargs)
+                    output = call(runnable, item, self.child(config, run, decision), arguments)
+                    if is_broken(output):
+                        raise empty_answer(decision.model)
+                except Exception as exc:
+                    explain(exc, decision.model, self.setup)
+                    raise
+            else:
+                output, decision = self._routed(decided, value, config, kwargs, run, call)
             self.answered(output, decision)
             output = stamped(output, decision)
         except BaseException as exc:
@@ -345,27 +355,6 @@ class Dispatch:
             raise
         run.on_chain_end(output)
         return output
-
-    def _straight(
-        self,
-        decided: Decided,
-        value: Any,
-        config: RunnableConfig | None,
-        kwargs: Mapping[str, Any],
-        run: CallbackManagerForChainRun,
-        call: Call,
-    ) -> tuple[Any, RoutingDecision]:
-        """The answer of the side that was decided on."""
-        decision = decided.decision
-        try:
-            runnable, item, arguments = self.fitting(decision.model, value, kwargs)
-            output = call(runnable, item, self.child(config, run, decision), arguments)
-            if is_broken(output):
-                raise empty_answer(decision.model)
-        except Exception as exc:
-            explain(exc, decision.model, self.setup)
-            raise
-        return output, decision
 
     def _routed(
         self,
@@ -413,8 +402,18 @@ class Dispatch:
             if isinstance(planned, Exception):
                 raise planned
             decided = planned or await self.adecide(value, whole, kwargs)
-            answer = self._astraight if self.is_straight else self._arouted
-            output, decision = await answer(decided, value, config, kwargs, run, call)
+            if self.is_straight:  # here and not in a method of its own, which every call would pay for
+                decision = decided.decision
+                try:
+                    runnable, item, arguments = self.fitting(decision.model, value, kwargs)
+                    output = await call(runnable, item, self.child(config, run, decision), arguments)
+                    if is_broken(output):
+                        raise empty_answer(decision.model)
+                except Exception as exc:
+                    explain(exc, decision.model, self.setup)
+                    raise
+            else:
+                output, decision = await self._arouted(decided, value, config, kwargs, run, call)
             self.answered(output, decision)
             output = stamped(output, decision)
         except BaseException as exc:
@@ -422,27 +421,6 @@ class Dispatch:
             raise
         await run.on_chain_end(output)
         return output
-
-    async def _astraight(
-        self,
-        decided: Decided,
-        value: Any,
-        config: RunnableConfig | None,
-        kwargs: Mapping[str, Any],
-        run: AsyncCallbackManagerForChainRun,
-        call: AsyncCall,
-    ) -> tuple[Any, RoutingDecision]:
-        """Async twin of `_straight`."""
-        decision = decided.decision
-        try:
-            runnable, item, arguments = self.fitting(decision.model, value, kwargs)
-            output = await call(runnable, item, self.child(config, run, decision), arguments)
-            if is_broken(output):
-                raise empty_answer(decision.model)
-        except Exception as exc:
-            explain(exc, decision.model, self.setup)
-            raise
-        return output, decision
 
     async def _arouted(
         self,
