@@ -1,20 +1,21 @@
 """Bulk scoring in Ray, Spark, Dask, `datasets`, DuckDB and multiprocessing: the same bits, and what it costs beyond.
 
-python benchmarks/bulk.py [--prompts 200000] [--workers 2] [--engine NAME ...] [--json]
+python benchmarks/bulk.py [--prompts 120000] [--workers 2] [--repeats 3] [--engine NAME ...] [--json]
 
-Each engine runs in a process of its own, on a parquet file of made-up prompts, scores it with `WinRates`, and must give
-the win rates of plain ``router.win_rates``, bit for bit. Two CPU times of a prompt are compared with plain scoring in
-the same process, before and after:
+Each engine runs in a process of its own, on parquet files of made-up prompts, scores them with `WinRates`, brings ids
+and win rates back to this process, and must give the win rates of plain ``router.win_rates``, bit for bit. Two CPU
+times of a prompt are compared with plain scoring, which reads the same files in batches, in one thread of this process:
 
 scorer   what `WinRates` takes in the workers, from the engine's batch to its result; the load of the router, once in
          each worker, is left out
 all      the whole tree of processes, a JVM and Ray's daemons included, read from /proc: what a further prompt takes,
          the difference between runs over all prompts and over a quarter of them
 
-What does not grow with the number of prompts is printed beside it, in seconds of CPU: the start of the engine and its
-first run over the quarter, less what its prompts take. It contains the imports, a JVM, and a router in each worker. An
-engine that is not installed is left out. The exit code is 1 where bits differ or the scorer takes over 1.1 times the
-CPU time of plain scoring.
+Plain scoring and the engine take turns; the figures are the median of the repeats, and for `all` their range as well.
+What does not grow with the number of prompts is printed beside it, in seconds of CPU: each run, and the start of the
+engine with a first run of each size, less what their prompts and runs take. The start contains the imports, a JVM
+and its compilation of what it runs, and a router in each worker. An engine that is not installed is left out. The exit
+code is 1 where bits differ or a further prompt takes over 1.1 times the CPU time of plain scoring.
 """
 
 # ruff: noqa: E402 - the number of threads has to be set before numpy is imported
@@ -51,6 +52,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from routellm_core import WinRates, load_router
 
 BATCH = 4096
+FILES = 8
 LIMIT = 1.1
 Scores = Callable[[Path], np.ndarray]
 
@@ -60,13 +62,26 @@ an example with python code then compare memory use of both versions for data th
 calculate the probability that two people share a birthday if there are twenty students"""
 
 
-def write_prompts(file: Path, count: int) -> None:
+def write_prompts(folder: Path, count: int) -> None:
     """Prompts with the lengths of ordinary chat: a median of some twenty words and a long tail."""
     rng, words = random.Random(0), _TEXT.split()
     prompts = [
         " ".join(rng.choices(words, k=max(3, min(500, round(rng.lognormvariate(3.0, 1.1)))))) for _ in range(count)
     ]
-    pq.write_table(pa.table({"id": range(count), "prompt": prompts}), file, row_group_size=BATCH)
+    folder.mkdir()
+    for i, ids in enumerate(np.array_split(np.arange(count), FILES)):
+        table = pa.table({"id": ids, "prompt": prompts[ids[0] : ids[-1] + 1]})
+        pq.write_table(table, folder / f"part-{i}.parquet", row_group_size=BATCH)
+
+
+def files_of(folder: Path) -> list[str]:
+    return sorted(map(str, folder.glob("*.parquet")))
+
+
+def batches(folder: Path) -> Iterator[list[str]]:
+    for file in files_of(folder):
+        for batch in pq.ParquetFile(file).iter_batches(BATCH):
+            yield batch["prompt"].to_pylist()
 
 
 class Timed(WinRates):
@@ -84,9 +99,9 @@ class Timed(WinRates):
         return scored
 
 
-def scorer_in(file: Path) -> Timed:
+def scorer_in(folder: Path) -> Timed:
     scorer = Timed()
-    scorer.folder = str(file.parent)
+    scorer.folder = str(folder.parent)
     return scorer
 
 
@@ -124,9 +139,8 @@ def in_order(ids: Any, win_rates: Any) -> np.ndarray:
 def plain(workers: int) -> Iterator[Scores]:
     router = load_router()
 
-    def run(file: Path) -> np.ndarray:
-        parts = [router.win_rates(batch["prompt"].to_pylist()) for batch in pq.ParquetFile(file).iter_batches(BATCH)]
-        return np.concatenate(parts)
+    def run(folder: Path) -> np.ndarray:
+        return np.concatenate([router.win_rates(batch) for batch in batches(folder)])
 
     yield run
 
@@ -134,11 +148,7 @@ def plain(workers: int) -> Iterator[Scores]:
 @contextmanager
 def with_multiprocessing(workers: int) -> Iterator[Scores]:
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield lambda file: np.concatenate(list(pool.imap(scorer_in(file), batches(file))))
-
-
-def batches(file: Path) -> Iterator[list[str]]:
-    return (batch["prompt"].to_pylist() for batch in pq.ParquetFile(file).iter_batches(BATCH))
+        yield lambda folder: np.concatenate(list(pool.imap(scorer_in(folder), batches(folder))))
 
 
 @contextmanager
@@ -148,9 +158,9 @@ def with_duckdb(workers: int) -> Iterator[Scores]:
     # its types want an enum where its documentation gives a text
     connection: Any = duckdb.connect(config={"threads": workers})
 
-    def run(file: Path) -> np.ndarray:
-        connection.create_function("win_rate", scorer_in(file), ["VARCHAR"], "DOUBLE", type="arrow")
-        found = connection.sql(f"SELECT id, win_rate(prompt) AS win_rate FROM '{file}'").fetchnumpy()
+    def run(folder: Path) -> np.ndarray:
+        connection.create_function("win_rate", scorer_in(folder), ["VARCHAR"], "DOUBLE", type="arrow")
+        found = connection.sql(f"SELECT id, win_rate(prompt) AS win_rate FROM '{folder}/*.parquet'").fetchnumpy()
         connection.remove_function("win_rate")
         return in_order(found["id"], found["win_rate"])
 
@@ -164,10 +174,10 @@ def with_datasets(workers: int) -> Iterator[Scores]:
     datasets.disable_progress_bars()
     datasets.disable_caching()
 
-    def run(file: Path) -> np.ndarray:
-        rows = datasets.Dataset.from_parquet(str(file), cache_dir=str(file.parent / "datasets"))
+    def run(folder: Path) -> np.ndarray:
+        rows = datasets.Dataset.from_parquet(files_of(folder), cache_dir=str(folder.parent / "datasets"))
         # as arrow tables, prompts are handed over without a detour through lists, and written back as they are
-        scored = rows.with_format("arrow").map(scorer_in(file), batched=True, batch_size=BATCH, num_proc=workers)
+        scored = rows.with_format("arrow").map(scorer_in(folder), batched=True, batch_size=BATCH, num_proc=workers)
         return np.asarray(scored.data.column("win_rate"))
 
     yield run
@@ -178,9 +188,9 @@ def with_dask(workers: int) -> Iterator[Scores]:
     import dask
     import dask.dataframe as dd
 
-    def run(file: Path) -> np.ndarray:
-        frame = dd.read_parquet(file, split_row_groups=True)
-        scored = frame.map_partitions(scorer_in(file), meta={**frame.dtypes.to_dict(), "win_rate": "f8"})
+    def run(folder: Path) -> np.ndarray:
+        frame = dd.read_parquet(folder, split_row_groups=True)
+        scored = frame.map_partitions(scorer_in(folder), meta={**frame.dtypes.to_dict(), "win_rate": "f8"})
         with dask.config.set(scheduler="processes", num_workers=workers):
             found = scored[["id", "win_rate"]].compute()
         return in_order(found["id"], found["win_rate"])
@@ -193,13 +203,17 @@ def with_ray(workers: int) -> Iterator[Scores]:
     import ray
 
     # a cluster of its own, also beside another one on this machine
-    ray.init("local", num_cpus=workers + 1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
 
-    def run(file: Path) -> np.ndarray:
-        # functions run in Ray's pool of processes, which outlives a dataset; so each loads its router once
-        scored = ray.data.read_parquet(str(file), override_num_blocks=4 * workers).map_batches(
-            scorer_in(file), batch_size=BATCH, num_cpus=0.9
+    def run(folder: Path) -> np.ndarray:
+        # Ray reads up to 128 MB of files in one task; these are small, and one worker would score them all.
+        size = sum(os.path.getsize(file) for file in files_of(folder))
+        os.environ["RAY_DATA_PARQUET_BIN_PACKING_BYTES"] = str(size // workers)
+        # An object, not the class, runs in Ray's pool of processes, which outlives a dataset: each loads its router
+        # once. Ray reads and scores a whole block in one task, and an arrow block is handed over as it is.
+        scored = ray.data.read_parquet(str(folder)).map_batches(
+            scorer_in(folder), batch_format="pyarrow", batch_size=None
         )
         found = list(scored.select_columns(["id", "win_rate"]).iter_batches(batch_size=None))
         return in_order(*(np.concatenate([batch[name] for batch in found]) for name in ("id", "win_rate")))
@@ -211,23 +225,22 @@ def with_ray(workers: int) -> Iterator[Scores]:
 @contextmanager
 def with_spark(workers: int) -> Iterator[Scores]:
     from pyspark.sql import SparkSession
-    from pyspark.sql.functions import pandas_udf
+    from pyspark.sql.functions import arrow_udf
     from pyspark.sql.types import DoubleType
 
     builder = SparkSession.builder.master(f"local[{workers}]").config("spark.ui.enabled", "false")
     builder = builder.config("spark.sql.execution.arrow.maxRecordsPerBatch", str(BATCH))
-    builder = builder.config("spark.sql.files.maxPartitionBytes", "1m")  # one file is read by both workers
     spark = builder.config("spark.sql.execution.arrow.pyspark.enabled", "true").getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
 
-    def run(file: Path) -> np.ndarray:
-        scorer = scorer_in(file)
+    def run(folder: Path) -> np.ndarray:
+        scorer = scorer_in(folder)
 
-        def score(prompts: pd.Series) -> pd.Series:
+        def score(prompts: pa.Array) -> pa.Array:
             return scorer(prompts)
 
-        win_rate = pandas_udf(score, DoubleType())
-        scored = spark.read.parquet(str(file))
+        win_rate = arrow_udf(score, DoubleType())
+        scored = spark.read.parquet(str(folder))
         found = scored.select("id", win_rate("prompt").alias("win_rate")).toPandas()
         return in_order(found["id"], found["win_rate"])
 
@@ -245,58 +258,78 @@ ENGINES = {
 }
 
 
-def marginal(
+def two_runs(
     run: Scores, small: Path, large: Path, expected: np.ndarray, spent: Callable[[], float] = cpu_seconds
-) -> dict[str, Any]:
-    """CPU and wall seconds of a further prompt, and whether all win rates are the expected ones."""
-    equal, marks = True, [(spent(), time.perf_counter())]
-    for file in (small, large):
-        found = run(file)
-        equal = equal and np.array_equal(found, expected[: len(found)])
-        marks.append((spent(), time.perf_counter()))
-    count = len(expected) - pq.read_metadata(small).num_rows
-    (cpu, wall) = ((marks[2][i] - 2 * marks[1][i] + marks[0][i]) / count for i in (0, 1))
-    return {"cpu_us": 1e6 * cpu, "wall_us": 1e6 * wall, "equal": bool(equal)}
+) -> tuple[float, float]:
+    """CPU seconds of a run over each folder; all win rates have to be the expected ones."""
+    marks = [spent()]
+    for folder in (small, large):
+        found = run(folder)
+        if not np.array_equal(found, expected[: len(found)]):
+            raise DifferentBits
+        marks.append(spent())
+    return marks[1] - marks[0], marks[2] - marks[1]
 
 
-def measure(engine: str, folder: Path, workers: int) -> dict[str, Any]:
+class DifferentBits(Exception):
+    """An engine's win rates are not those of plain scoring."""
+
+
+def measure(engine: str, folder: Path, workers: int, repeats: int) -> dict[str, Any]:
     """Figures of one engine, in this process."""
-    small, large = folder / "small.parquet", folder / "large.parquet"
-    with plain(1) as scores:
-        expected = scores(large)
-        alone = [marginal(scores, small, large, expected, time.process_time)["cpu_us"]]
-    started, cpu = time.perf_counter(), cpu_seconds()
-    with ENGINES[engine][0](workers) as scores:
-        scores(small)  # each worker loads its router
-        first, cpu = time.perf_counter() - started, cpu_seconds() - cpu
-        found = marginal(scores, small, large, expected)
-        with plain(1) as again:
-            # of this process alone: the engine's processes idle, and some end
-            alone.append(marginal(again, small, large, expected, time.process_time)["cpu_us"])
-    plain_us = float(np.mean(alone))
-    scorer = scorer_us(folder)
-    ratios = {"scorer_ratio": scorer / plain_us, "all_ratio": found["cpu_us"] / plain_us}
-    start = {"first_s": first, "start_cpu_s": cpu - 1e-6 * found["cpu_us"] * pq.read_metadata(small).num_rows}
-    return {"engine": engine, "plain_us": plain_us, "scorer_us": scorer, **found, **ratios, **start}
+    small, large = folder / "small", folder / "large"
+    with plain(1) as alone:
+        expected = alone(large)
+        fewer = sum(pq.read_metadata(file).num_rows for file in files_of(small))
+        further = len(expected) - fewer
+        started = cpu_seconds()
+        with ENGINES[engine][0](workers) as scores:
+            try:
+                two_runs(scores, small, large, expected)
+                start = cpu_seconds() - started
+                pairs = []
+                for _ in range(repeats):
+                    # of this process alone: the engine's processes idle
+                    pairs.append(two_runs(alone, small, large, expected, time.process_time))
+                    pairs.append(two_runs(scores, small, large, expected))
+            except DifferentBits:
+                return {"engine": engine, "equal": False}
+    prompt = [(of_large - of_small) / further for of_small, of_large in pairs]
+    plain_s, engine_s, scorer = float(np.median(prompt[::2])), float(np.median(prompt[1::2])), scorer_us(folder)
+    run_s = float(np.median([of_small for of_small, _ in pairs[1::2]])) - fewer * engine_s
+    return {
+        "engine": engine,
+        "equal": True,
+        "plain_us": 1e6 * plain_s,
+        "scorer_us": scorer,
+        "scorer_ratio": 1e-6 * scorer / plain_s,
+        "all_us": 1e6 * engine_s,
+        "all_ratios": sorted(
+            of_engine / of_plain for of_plain, of_engine in zip(prompt[::2], prompt[1::2], strict=True)
+        ),
+        "run_s": run_s,
+        "start_s": start - 2 * run_s - (fewer + len(expected)) * engine_s,
+    }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prompts", type=int, default=200_000)
+    parser.add_argument("--prompts", type=int, default=120_000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--engine", action="append", choices=list(ENGINES), help="may be given again; default: all")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--in", dest="folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.folder is not None:  # the process of one engine
-        figures = measure(options.engine[0], options.folder, options.workers)
+        figures = measure(options.engine[0], options.folder, options.workers, options.repeats)
         (options.folder / f"{options.engine[0]}.json").write_text(json.dumps(figures))
         return 0
     rows = []
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        write_prompts(folder / "large.parquet", options.prompts)
-        write_prompts(folder / "small.parquet", options.prompts // 4)  # the first quarter, by the same seed
+        write_prompts(folder / "large", options.prompts)
+        write_prompts(folder / "small", options.prompts // 4)  # the first quarter, by the same seed
         for engine in options.engine or ENGINES:
             for file in folder.glob("*.times"):
                 file.unlink()
@@ -304,7 +337,8 @@ def main() -> int:
             if needs is not None and importlib.util.find_spec(needs) is None:
                 print(f"{engine}: not installed, left out", file=sys.stderr)
                 continue
-            arguments = ["--engine", engine, "--in", str(folder), "--workers", str(options.workers)]
+            arguments = ["--engine", engine, "--in", str(folder)]
+            arguments += ["--workers", str(options.workers), "--repeats", str(options.repeats)]
             ended = subprocess.run([sys.executable, __file__, *arguments], check=False, capture_output=True, text=True)
             if ended.returncode:
                 print(ended.stderr, file=sys.stderr)
@@ -314,18 +348,23 @@ def main() -> int:
                 show(rows[-1], heading=len(rows) == 1)
     if options.json:
         print(json.dumps(rows, indent=2))
-    return int(any(not row["equal"] or row["scorer_ratio"] > LIMIT for row in rows))
+    return int(any(not row["equal"] or np.median(row["all_ratios"]) > LIMIT for row in rows))
 
 
 def show(row: dict[str, Any], *, heading: bool) -> None:
     if heading:
-        print("                           us of CPU a prompt                   us     first    start,")
-        print("engine            bits    plain  scorer (ratio)    all (ratio)  wall   run, s  s of CPU")
-    bits = "equal" if row["equal"] else "DIFFER"
-    scorer = f"{row['scorer_us']:6.1f} ({row['scorer_ratio']:5.2f})"
-    every = f"{row['cpu_us']:6.1f} ({row['all_ratio']:5.2f})"
-    wall = f"{row['wall_us']:5.0f} {row['first_s']:8.1f} {row['start_cpu_s']:9.1f}"
-    print(f"{row['engine']:16s}  {bits:6s} {row['plain_us']:6.1f}  {scorer} {every} {wall}", flush=True)
+        print("                    us of CPU a further prompt (ratio)                      s of CPU")
+        print("engine            plain      scorer            all, range            a run    start")
+    if not row["equal"]:
+        print(f"{row['engine']:16s}  THE BITS DIFFER", flush=True)
+        return
+    ratios = row["all_ratios"]
+    scorer = f"{row['scorer_us']:6.1f} ({row['scorer_ratio']:4.2f})"
+    every = f"{row['all_us']:6.1f} ({np.median(ratios):4.2f}, {ratios[0]:4.2f} to {ratios[-1]:4.2f})"
+    print(
+        f"{row['engine']:16s} {row['plain_us']:6.1f} {scorer} {every} {row['run_s']:8.2f} {row['start_s']:8.1f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

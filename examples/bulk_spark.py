@@ -1,4 +1,5 @@
-"""Score a million prompts with Spark; needs ``pip install pyspark pandas pyarrow``, a Java runtime and no key.
+"""Score a million prompts with Spark; needs ``pip install "pyspark>=4.1" pandas pyarrow``, a Java
+runtime and no key.
 
 Run it with ``python examples/bulk_spark.py``, with another number of made-up prompts, or with your own: ``python
 examples/bulk_spark.py prompts.parquet scored``, where a column is called "prompt", writes parquet files to the folder
@@ -11,7 +12,7 @@ import os
 import sys
 import time
 
-import pandas as pd
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DoubleType
@@ -24,11 +25,11 @@ STRONG_FRACTION = 0.3
 scorer = WinRates("mf")  # travels to the workers as a name; each loads the router once, for all its batches
 
 
-def score(prompts: pd.Series) -> pd.Series:
+def score(prompts: pa.Array) -> pa.Array:
     return scorer(prompts)
 
 
-win_rate = F.pandas_udf(score, DoubleType())
+win_rate = F.arrow_udf(score, DoubleType())  # before Spark 4.1: pandas_udf, from pd.Series to pd.Series
 
 
 def made_up(spark: SparkSession, count: int) -> DataFrame:
