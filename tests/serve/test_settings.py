@@ -62,6 +62,25 @@ def test_a_file_describes_a_server(tmp_path):
     assert "sk-1" not in repr(app.upstreams["strong"])
 
 
+def test_a_file_may_name_the_sides_like_the_command_line(tmp_path):
+    file = tmp_path / "server.toml"
+    file.write_text(
+        """
+        strong = "big"
+        strong-key-env = "BIG_KEY"
+        weak_url = "http://127.0.0.1:8000/v1"
+        strong-fraction = 0.3
+
+        [weak]
+        model = "small"
+        """
+    )
+    app = server_of(read_settings(file), ENVIRON).app
+    assert app.upstreams["strong"] == Upstream("big", key="sk-1")
+    assert app.upstreams["weak"] == Upstream("small", "http://127.0.0.1:8000/v1")
+    assert app.policy.strong_fraction == 0.3
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -55,6 +55,9 @@ class Server:
 def read_settings(path: str | Path) -> dict[str, Any]:
     """The settings that a TOML file holds.
 
+    What the command line calls ``--strong MODEL`` and ``--strong-url URL`` may stand there by these names, in the place
+    of a table ``[strong]``.
+
     Raises:
         ConfigurationError: There is no such file, it is not TOML, or it is too large to be one of settings.
     """
@@ -66,9 +69,22 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     if len(raw) > _MAX_FILE:
         raise ConfigurationError(f"{file}: larger than {_MAX_FILE} bytes; expected a TOML file of settings")
     try:
-        return tomllib.loads(raw.decode())
+        return _with_tables(tomllib.loads(raw.decode()))
     except (ValueError, RecursionError) as exc:
         raise ConfigurationError(f"{file}: is not TOML ({exc})") from None
+
+
+def _with_tables(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of each side as a table, also those that have the names of the command line's options."""
+    settings = {name.replace("-", "_"): value for name, value in given.items()}
+    for side in _SIDES:
+        named = {name: settings.pop(f"{side}_{name}") for name in ("url", "key_env") if f"{side}_{name}" in settings}
+        if isinstance(settings.get(side), str):
+            named["model"] = settings.pop(side)
+        table = settings.get(side, {})
+        if named and isinstance(table, Mapping):
+            settings[side] = {**table, **named}
+    return settings
 
 
 def server_of(settings: Mapping[str, Any], environ: Mapping[str, str]) -> Server:
