@@ -76,7 +76,7 @@ def test_an_app_learns_from_its_traffic_what_the_script_planted(tmp_path: Path) 
     out = run_example("learn_from_traffic.py", cwd=tmp_path)
     assert "Use it: at 30% strong calls" in out
     shares = re.search(r"(\d+)% before, (\d+)% after", out)
-    money = re.search(r"calls:\s+([\d.]+) \[([\d.]+), ([\d.]+)\]\s+measured from \d+ pairs, ([\d.]+) in truth", out)
+    money = re.search(r"quality:\s+([\d.]+) \[([\d.]+), ([\d.]+)\]\s+measured from \d+ pairs, ([\d.]+) in truth", out)
     assert shares is not None
     assert money is not None
     assert int(shares[2]) < int(shares[1]) / 2
