@@ -61,7 +61,7 @@ class Row(NamedTuple):
         name: Its heading.
         cells: What follows.
         kind: Class of the style sheet: ``"ours"`` for what the table is about, ``"paper"`` for published results,
-            or ``"group"`` for a heading of the rows below it.
+            ``"prose"`` where the last cell holds sentences, or ``"group"`` for a heading of the rows below it.
         link: Where the name of a group leads.
     """
 

@@ -380,4 +380,5 @@ def _learned_row(entry: Mapping[str, Any]) -> Row:
     return Row(
         _day(float(moment)) if isinstance(moment, int | float) else "–",
         [Cell(f"{pairs:,}" if isinstance(pairs, int) else "–"), Cell(str(entry.get("sentence") or ""))],
+        kind="prose",
     )

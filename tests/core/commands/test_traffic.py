@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,9 @@ def test_report(capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path) ->
     page = tmp_path / "traffic.html"
     run(capsys, "traffic", "report", "--data", url, "--out", str(page), "--price", "strong=10", "--price", "weak=1")
     text = page.read_text()
+    # sentences wrap: a table as wide as one of them can be neither read nor printed
+    assert re.search(r'<tr class="prose"><th[^>]*>[^<]*</th><td>400</td><td>It &lt;b&gt;gains', text)
+    assert "tr.prose td:last-child{white-space:normal" in text
     for words in ("2,000 calls from 1970-01-01 to 1970-01-08", "Measured: 42.00", "Estimated: 27.00", "400",
                   "It &lt;b&gt;gains&lt;/b&gt;.", "&lt;script&gt;", "differ from those before"):  # fmt: skip
         assert words in text
