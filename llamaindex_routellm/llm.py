@@ -152,6 +152,8 @@ class RouteLLM(FunctionCallingLLM):
         self._routing = routing
         self._metadata = {"strong": SideMetadata(strong), "weak": SideMetadata(weak)}
         self._nested = self._levels()
+        for model in (strong, weak):  # while `Settings` has the handlers that the model may have from there
+            has_own_handlers(model)
         watch()
         watch_models()
 

@@ -33,7 +33,7 @@ def has_own_handlers(model: LLM) -> bool:
     """Whether the user gave this model handlers of its own.
 
     LlamaIndex puts the global handler and the current handlers of `Settings` on every model that is created without
-    any. Those do not count.
+    any. Those do not count, also once `Settings` has others, where this was called before.
     """
     manager = model.callback_manager
     if all(handler is llama_index.core.global_handler for handler in manager.handlers):

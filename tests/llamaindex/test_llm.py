@@ -894,6 +894,22 @@ class TestAsAnLLM:
         assert len(own.handlers[0].get_event_pairs(CBEventType.LLM)) == 1  # type: ignore[attr-defined]
         assert len(counter.llm_token_counts) == 1
 
+    def test_handlers_of_settings_are_no_models_own_when_settings_change_before_the_first_call(
+        self, router: ScriptedRouter, counter: TokenCountingHandler
+    ) -> None:
+        at_start = TokenCountingHandler(tokenizer=str.split)
+        Settings.callback_manager = CallbackManager([at_start])
+        strong, weak = FakeLLM("big"), FakeLLM("small")
+        for model in (strong, weak):  # as provider classes do that are given none
+            model.callback_manager = CallbackManager([])
+        llm = RouteLLM(strong=strong, weak=weak, router=router, threshold=0.5)
+        Settings.callback_manager = CallbackManager([counter])  # those of one request
+        llm.callback_manager = Settings.callback_manager  # as a query engine does
+        for prompt in (EASY, HARD):
+            llm.complete(prompt)
+        assert len(counter.llm_token_counts) == 2
+        assert at_start.llm_token_counts == []
+
     def test_the_models_follow_when_the_manager_is_replaced(
         self, llm: RouteLLM, weak: FakeLLM, counter: TokenCountingHandler
     ) -> None:
