@@ -91,7 +91,7 @@ def _print(found: Replay) -> None:
                   f"{_thousand(found.cost_difference)}")  # fmt: skip
     print(f"effective deviations: {found.effective_deviations:.0f}")
     if found.drift is not None:
-        word = "drifted" if found.drift.drifted else "no drift"
+        word = "drifted" if found.drift.drifted else "no proof of a drift"
         print(f"win rates of the later half of the period: {word} (distance {found.drift.distance:.2f})")
     for note in found.notes:
         print(f"- {note}")
