@@ -149,6 +149,17 @@ def test_a_limit_that_raises_is_429(start):
     assert post(place.origin, PATH, chat(HARD)).status == 429
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_limit_that_cannot_count_costs_nobody_the_answer(start, monkeypatch, caplog, stream):
+    limit = SpendLimit(1e9, prices={"strong": Price(1, 1), "weak": Price(1, 1)})
+    place = start(limits=[limit])
+    monkeypatch.setattr(limit, "spent", lambda *args, **kwargs: 1 / 0)
+    reply = post(place.origin, PATH, {**chat(HARD), "stream": stream})
+    assert reply.status == 200
+    assert b"answer" in reply.body
+    assert "A request failed in this server: ZeroDivisionError." in caplog.text
+
+
 def test_limits_by_client_key_and_by_user(start):
     prices = {"strong": Price(1e6, 1e6), "weak": Price(0, 0)}
     place = start(client_keys={"a": "ka", "b": "kb"}, limits=[SpendLimit(10, key="client", prices=prices)])

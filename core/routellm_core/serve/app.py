@@ -305,9 +305,10 @@ class App:
             await _while_connected(work, receive)
         finally:
             self._metrics.open.dec()
-        # a reply ends last of all: whoever has read its end finds metrics, limits and log as this call leaves them
-        for message in last:
-            await send(message)
+            # A reply ends last of all: whoever has read its end finds metrics, limits and log as this call leaves them.
+            # Where a limit or the log has failed, the answer is whole all the same.
+            for message in last:
+                await send(message)
 
     def _client(self, scope: Scope) -> str | None:
         """The name of the client that asks.
