@@ -297,7 +297,7 @@ def _recognised(
         first = list(_table_rows(first, renamed))
         rows = _table_rows(rows, renamed)
     form = form or form_of_labels([row for _, row in first])
-    alone = len(first) == 1 and file.columns is None and not kind.known(first[0][1])
+    alone = len(first) == 1 and file.columns is None and (not kind.known(first[0][1]) or _is_table(first[0][1]))
     if form is None and alone and (inner := bundled(first[0][1])):
         located = [(f"item {i} of {inner[0]!r}", row) for i, row in enumerate(inner[1], 1)]
         first, rows = located[:FIRST_ROWS], iter(located)
@@ -305,6 +305,11 @@ def _recognised(
     if form is None and kind is _ANSWERS and first and not _has_prompt(first[0][1]):
         form = form_of_traffic(first[0][1]) or _usual_traffic(first[0][1])
     return rows, first, form
+
+
+def _is_table(row: Row) -> bool:
+    """Whether the only row of a file has columns in the place of a prompt and its scores."""
+    return isinstance(row.get("prompt"), dict) or isinstance(row.get("scores"), list)
 
 
 def _usual_traffic(row: Row) -> Form | None:

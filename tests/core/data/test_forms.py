@@ -166,11 +166,23 @@ def test_a_new_form_is_one_entry_for_every_reader(tmp_path: Path, monkeypatch: p
         ({"prompt": {"0": "a"}, "big": {"1": 1}}, None),
         ({"big": [1], "small": [0]}, None),
         ({"q1": {"question": "a"}, "q2": {"question": "b"}}, "rows by id"),
+        ({"prompt": ["a", "b"], "scores": [{"big": 1}, {"big": 0}]}, "columns"),
+        ({"prompts": [{"prompt": "a", "big": 1}]}, "prompts"),
+        ({"turns": [{"role": "user", "content": "a"}]}, None),
+        ({"messages": [{"role": "user", "content": "a"}], "model": "big"}, None),
     ],
 )
 def test_bundles(row: dict[str, Any], wanted: str | None) -> None:
     found = bundled(row)
     assert (found and found[0]) == wanted
+
+
+@pytest.mark.parametrize("cells", [list, lambda values: dict(zip("01", values, strict=True))])
+def test_outcomes_by_columns_in_one_object(cells: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    scores = [{"m": 1, "n": 0}, {"m": 0, "n": 1}]
+    path.write_text(json.dumps({"prompt": cells(["one", "two"]), "scores": cells(scores)}))
+    assert [(row.prompt, row.scores["m"]) for row in read_outcomes(path)] == [("one", 1), ("two", 0)]
 
 
 def test_the_only_object_of_a_file_may_hold_the_rows(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ from routellm_core.data.files import Row
 # Names under which objects hold rows, the likeliest first; another name counts only if it has the only list of objects.
 _BUNDLES = ("rows", "data", "records", "items", "examples", "outcomes", "battles", "results")
 
+# Fields that rows have and messages do not.
+_OF_ROWS = frozenset(PROMPT_FIELDS) - {"content", "contents", "text"}
+
 Holding = Literal["prompts", "answers", "scores", "preferences", "costs"]
 
 
@@ -93,15 +96,19 @@ def bundled(row: Row) -> tuple[str, list[Row]] | None:
     lists = {
         name: value
         for name, value in row.items()
-        if name not in PROMPT_FIELDS  # messages and turns are no rows
-        and isinstance(value, list)
+        if isinstance(value, list)
         and value
         and all(isinstance(item, dict) for item in value)
+        # messages and turns are no rows
+        and (name not in PROMPT_FIELDS or not all(_OF_ROWS.isdisjoint(item) for item in value))
     }
     name = next((name for name in _BUNDLES if name in lists), None)
-    if name is None and len(lists) == 1:
+    if name is None:
+        table = _table(row)
+        if table is not None or len(lists) != 1:
+            return table
         name = next(iter(lists))
-    return _table(row) if name is None else (name, lists[name])
+    return name, lists[name]
 
 
 def _table(row: Row) -> tuple[str, list[Row]] | None:

@@ -16,6 +16,7 @@ from routellm_core.data.forms.values import (
     kept,
     most,
     name_of,
+    opening,
     prompt_of,
     score_of,
     text_of,
@@ -48,6 +49,8 @@ def _matches(rows: Sequence[Row]) -> bool:
             return not own and name_of(row, PROMPT_NAMES) is not None
         if held is None or name_of(row, PROMPT_NAMES) is None:
             return False
+        if isinstance(row.get("prompt"), dict) and opening(row["prompt"]) is None:
+            return False  # a table in one object
         return not (own and held in ("scores", "answers")) or _is_about_models(parsed(row[held]))
 
     return most(rows, renamed)
