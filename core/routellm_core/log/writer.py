@@ -205,7 +205,7 @@ class Writer:
         """
         written = self.flush()
         with self._lock:
-            self._closed = True
+            was_closed, self._closed = self._closed, True
             self._changed.notify_all()
         self._stop.set()
         with self._database_lock:  # the try that is under way may write what the flush did not wait for
@@ -213,7 +213,7 @@ class Writer:
         with self._lock:
             self._changed.wait_for(lambda: not self._running, _COUNTING_SECONDS)
             lost = self._put - self._done + self.dropped.get(_NOT_WRITTEN, 0)
-        if lost:
+        if lost and not was_closed:  # said once, where it is closed twice
             logger.warning("%d entries of the traffic log %s are lost: it cannot be written", lost, shown_url(self.url))
         with self._database_lock:
             if self._database is not None:
