@@ -71,6 +71,8 @@ def test_choice_letters() -> None:
         "I do not know": None,
         "": None,
         "The answer is Z": None,
+        "C is correct; only B is wrong.": "C",
+        "A is right, and only (B) is not.": "A",
     }
     assert {text: extract_choice(text) for text in cases} == cases
 

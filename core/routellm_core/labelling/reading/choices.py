@@ -25,7 +25,7 @@ _CHOICE_FORMS = (
     re.compile(
         r"(?i:\b(?:so|thus|therefore|hence|leaves|leaving)),?\s+(?i:it\s+is\s+|only\s+|option\s+)?\(?([A-Z])\)?(?=\W*\Z)"
     ),
-    re.compile(r"(?i:\bonly)\s+(?i:option\s+)?\(?([A-Z])\)?\s+(?:is|works|fits|holds|remains|applies)\b"),
+    re.compile(rf"(?i:\bonly)\s+(?i:option\s+)?\(?([A-Z])\)?{_NOT_DENIED}\s+(?:is|works|fits|holds|remains|applies)\b"),
     re.compile(r"\(?\b([A-Z])\)?\s+is\s+(?:the\s+)?(?:most\s+)?(?:correct|right|best|true|answer|accurate)"),
     re.compile(
         rf"(?i:answer|choice|option|choose|pick|select|go\s+with|opt\s+for)\s+(?i:option\s+|choice\s+|letter\s+)?"
