@@ -19,7 +19,7 @@ class VercelCalls:
 
     def __init__(self) -> None:
         self._calls: set[Any] = set()  # calls whose prompt was taken
-        self._steps: dict[Any, set[str]] = {}  # calls of whose steps prompts were taken, and those prompts
+        self._steps: dict[str, set[int]] = {}  # calls of whose steps prompts were taken, and the hashes of those
 
     def prompts(self, span: Row) -> list[str] | None:
         """Return the routing texts of a span; None if it is not one of the SDK."""
@@ -32,10 +32,12 @@ class VercelCalls:
         operation = attributes.get("ai.operationId", span.get("name"))
         if isinstance(operation, str) and operation.endswith(_STEPS):
             call = _id(span, "parentSpanId", "parent_span_id", "parent_id", "parentId")
+            if call is None:
+                return [text]
             taken = self._steps.setdefault(call, set())
-            if call is not None and (call in self._calls or text in taken):
+            if call in self._calls or hash(text) in taken:
                 return []
-            taken.add(text)
+            taken.add(hash(text))
             return [text]
         call = _id(span, "spanId", "span_id", "id")
         if call is not None and call in self._steps:
