@@ -184,16 +184,18 @@ class TrafficLog:
         Returns:
             Whether everything is written, or counted as dropped.
         """
+        started = time.monotonic()
         self.shadows.wait(timeout)
         self._count_skipped(all_running=False)
-        return self._writer.flush(timeout)
+        return self._writer.flush(_left(timeout, started))
 
     async def aflush(self, timeout: float | None = None) -> bool:
         """Like `flush`, without blocking the event loop, whose shadow calls are waited for, too."""
         import asyncio
 
+        started = time.monotonic()
         await self.shadows.await_own(timeout)
-        return await asyncio.to_thread(self.flush, timeout)
+        return await asyncio.to_thread(self.flush, _left(timeout, started))
 
     def close(self) -> None:
         """Write what is recorded and close the database; what comes later is counted as dropped."""
@@ -406,3 +408,8 @@ class TrafficLog:
 
 def _hashed(text: str) -> str:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _left(timeout: float | None, started: float) -> float | None:
+    """What is left of a time limit."""
+    return None if timeout is None else max(0.0, started + timeout - time.monotonic())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -626,3 +627,16 @@ def test_the_options_are_one_for_all(log: TrafficLog) -> None:
     assert logging.getLogger("routellm_core")
     with pytest.raises(DataError):
         TrafficDatabase("postgresql://nobody@127.0.0.1:1/none")
+
+
+def test_a_flushs_timeout_is_for_shadow_calls_and_database_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = TrafficLog(f"sqlite:///{tmp_path}/traffic.db")
+    left: list[float | None] = []
+    monkeypatch.setattr(log.shadows, "wait", lambda seconds: time.sleep(0.05))
+    monkeypatch.setattr(log._writer, "flush", left.append)
+    log.flush(0.05)
+    asyncio.run(log.aflush(0.05))
+    log.flush()
+    assert left == [0.0, 0.0, None]
