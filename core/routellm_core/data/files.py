@@ -572,7 +572,9 @@ class _AsUtf8(io.RawIOBase):
             try:
                 self._pending = self._decoder.decode(data, final=not data).encode()
             except UnicodeError as exc:
-                raise OSError(f"it is not the {self._encoding.upper()} text that its byte order mark says") from exc
+                raise OSError(
+                    f"it is not the {self._encoding.upper()} text that its byte order mark says; save it as UTF-8"
+                ) from exc
             if not data:
                 break
         part, self._pending = self._pending[: len(buffer)], self._pending[len(buffer) :]

@@ -367,7 +367,10 @@ def test_a_file_in_utf_16_or_32_is_read_if_it_begins_with_a_byte_order_mark(
         ("prompt,scores.m\nx,1\n".encode("utf-16-le"), "UTF-16"),
         ("prompt,scores.m\nx,1\n".encode("utf-16-be"), "UTF-16"),
         ('{"prompt": "x"}\n'.encode("utf-32-le"), "UTF-16 or UTF-32 text without a byte order mark; save it as UTF-8"),
-        (codecs.BOM_UTF16_LE + '{"prompt": "x"}\n'.encode("utf-16-le")[:-1], "not the UTF-16-LE text"),
+        (
+            codecs.BOM_UTF16_LE + '{"prompt": "x"}\n'.encode("utf-16-le")[:-1],
+            "not the UTF-16-LE text that its byte order mark says; save it as UTF-8",
+        ),
         (b"PK\x03\x04\x14\x00\x06\x00", "Excel"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Excel"),
         (b"\x28\xb5\x2f\xfd\x04\x58", "zstd"),
