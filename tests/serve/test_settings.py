@@ -81,6 +81,13 @@ def test_a_file_may_name_the_sides_like_the_command_line(tmp_path):
     assert app.policy.strong_fraction == 0.3
 
 
+def test_a_setting_of_a_side_stands_in_one_place(tmp_path):
+    file = tmp_path / "routellm.toml"
+    file.write_text('strong_url = "http://a/v1"\n[strong]\nmodel = "big"\nurl = "http://b/v1"\n')
+    with pytest.raises(ConfigurationError, match=r"strong_url: stands in the table \[strong\], too; leave one"):
+        read_settings(file)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -69,9 +69,10 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     if len(raw) > _MAX_FILE:
         raise ConfigurationError(f"{file}: larger than {_MAX_FILE} bytes; expected a TOML file of settings")
     try:
-        return _with_tables(tomllib.loads(raw.decode()))
+        given = tomllib.loads(raw.decode())
     except (ValueError, RecursionError) as exc:
         raise ConfigurationError(f"{file}: is not TOML ({exc})") from None
+    return _with_tables(given)
 
 
 def _with_tables(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,6 +84,8 @@ def _with_tables(given: Mapping[str, Any]) -> dict[str, Any]:
             named["model"] = settings.pop(side)
         table = settings.get(side, {})
         if named and isinstance(table, Mapping):
+            if twice := sorted(named.keys() & table.keys()):
+                raise ConfigurationError(f"{side}_{twice[0]}: stands in the table [{side}], too; leave one of them out")
             settings[side] = {**table, **named}
     return settings
 
