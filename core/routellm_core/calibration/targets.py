@@ -282,7 +282,7 @@ def budget_target(
     _check_precision(precision)
     how = Resampling(draws, confidence, seed)
     if not all(is_number(v) and v > 0 for v in (budget, calls)):
-        raise ConfigurationError(f"budget={budget!r}, calls={shown(calls)}: expected positive numbers")
+        raise ConfigurationError(f"budget={shown(budget)}, calls={shown(calls)}: expected positive numbers")
     costs = _call_costs(strong_price, weak_price, tokens)
     if isinstance(calibration, WinRateDistribution):
         if costs[0].ndim:

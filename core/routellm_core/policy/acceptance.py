@@ -103,7 +103,7 @@ class Acceptance:
                 ("accept_deadline", deadline, DEFAULT_SECONDS),
             ):
                 if value != default:
-                    raise ConfigurationError(f"{name}={value!r:.80} has no check to go with: give accept=, too")
+                    raise ConfigurationError(f"{name}={shown(value)} has no check to go with: give accept=, too")
             return None
         if not callable(accept):
             raise ConfigurationError(

@@ -489,10 +489,10 @@ def _checked_shadow(value: Any, log: Any) -> Shadow | None:
         return None
     if log is None:
         raise ConfigurationError(
-            f"shadow={value!r:.80} needs a log for its answers: pass log=TrafficLog('sqlite:///traffic.db')"
+            f"shadow={shown(value)} needs a log for its answers: pass log=TrafficLog('sqlite:///traffic.db')"
         )
     if shadow.budget is not None and getattr(log, "prices", None) is None:
         raise ConfigurationError(
-            f"shadow={value!r:.120}: a budget needs prices: pass TrafficLog(..., prices={{MODEL: Price(...), ...}})"
+            f"shadow={shown(value)}: a budget needs prices: pass TrafficLog(..., prices={{MODEL: Price(...), ...}})"
         )
     return shadow

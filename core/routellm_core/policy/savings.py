@@ -61,7 +61,7 @@ def checked_prices(prices: Any) -> dict[str, Price] | None:
             out[model] = price
     if not isinstance(prices, Mapping) or len(out) != len(prices):
         raise ConfigurationError(
-            f"prices={prices!r:.120}: expected a Price, such as Price(2.0, 8.0), for each model's name, or for "
+            f"prices={shown(prices)}: expected a Price, such as Price(2.0, 8.0), for each model's name, or for "
             "'strong' and 'weak'"
         )
     return out

@@ -437,7 +437,7 @@ def _checked_pair(strong: str, weak: str, models: Sequence[str] | None, tie_marg
     for parameter, name in (("strong", strong), ("weak", weak)):
         if models is not None and name not in models:
             raise ConfigurationError(
-                f"{parameter}={name!r} is not a model of this router; it has: {', '.join(models[:12])}"
+                f"{parameter}={shown(name)} is not a model of this router; it has: {', '.join(models[:12])}"
             )
     if strong == weak:
         raise ConfigurationError(f"strong and weak are both {strong!r}: pass two different models")

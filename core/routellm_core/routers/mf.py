@@ -109,7 +109,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
     def _known(self, model: str, parameter: str) -> str:
         if model not in self.models:
             some = ", ".join(self.models[:8]) + (", ..." if len(self.models) > 8 else "")
-            raise ConfigurationError(f"{parameter}={model!r} is not a model of this checkpoint; it has: {some}")
+            raise ConfigurationError(f"{parameter}={shown(model)} is not a model of this checkpoint; it has: {some}")
         return model
 
     def _unit(self, model: str) -> npt.NDArray[np.float64]:
