@@ -130,8 +130,8 @@ class RoutingPolicy:
     ) -> None:
         if threshold is not None and strong_fraction is not None:
             raise ConfigurationError(
-                f"threshold={shown(threshold)} and strong_fraction={shown(strong_fraction)} are both given: each sets the "
-                "threshold; give one of them"
+                f"threshold={shown(threshold)} and strong_fraction={shown(strong_fraction)} are both given: each sets "
+                "the threshold; give one of them"
             )
         if threshold is None and strong_fraction is None:
             raise ConfigurationError(
@@ -227,7 +227,8 @@ class RoutingPolicy:
         """
         if threshold is not None and strong_fraction is not None:
             raise ConfigurationError(
-                f"threshold={shown(threshold)} and strong_fraction={shown(strong_fraction)} are both given: give one of them"
+                f"threshold={shown(threshold)} and strong_fraction={shown(strong_fraction)} are both given: give one "
+                "of them"
             )
         with self._replacing:
             before = self._serving
