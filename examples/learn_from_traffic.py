@@ -4,7 +4,7 @@
 
 An app for customers of a shop answers four kinds of question. Its cheap model fails on two of them, which nobody knows
 yet. In the first fifth of the calls the strong model answers everything, and what routing would have done is logged; in
-the next three fifths calls are routed by the bundled router, and the other side answers a quarter of them, too; then
+the next three fifths calls are routed by the bundled router, and the other side answers three in ten of them, too; then
 `learn` says whether a router of the app's own is better, and the last fifth is routed by it. At the end the truth,
 which the script planted, is compared with what the log has measured. It needs no key and takes under a minute.
 
@@ -144,11 +144,11 @@ def run(calls: int, strong: BaseChatModel, weak: BaseChatModel, place: Path, *, 
     print(f"Week 1: observe. {calls // 5} calls, all by the strong model; the log says what routing would have done.")
     serve(ChatRouteLLM(strong=strong, weak=weak, strong_fraction=SHARE, log=log, observe="strong"), calls // 5)
 
-    print(f"Weeks 2 to 4: {3 * calls // 5} calls by the bundled router, {SHARE:.0%} strong; a quarter are shadowed.")
+    print(f"Weeks 2 to 4: {3 * calls // 5} calls by the bundled router, {SHARE:.0%} strong; three in ten are shadowed.")
     begun = time.time()
     before = load_router()
     app = ChatRouteLLM(
-        strong=strong, weak=weak, router=before, strong_fraction=SHARE, online=True, log=log, shadow=Shadow(0.25)
+        strong=strong, weak=weak, router=before, strong_fraction=SHARE, online=True, log=log, shadow=Shadow(0.3)
     )
     serve(app, 3 * calls // 5)
 
