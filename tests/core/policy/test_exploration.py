@@ -26,16 +26,18 @@ def test_the_share_stays_as_wanted(online: bool, explore: float, band: Any) -> N
     )
     decisions = policy.decide_batch(prompts(50_000))
     assert np.mean([d.model == "strong" for d in decisions]) == pytest.approx(0.3, abs=0.006)
-    # the probabilities that were written down are those that held: each bin of them, within four standard errors
+    # the probabilities that were written down are those that held, in each bin of them: within six standard errors,
+    # for the ids of decisions draw the coins anew in each run
     p = np.array([d.p_strong for d in decisions])
     strong = np.array([d.model == "strong" for d in decisions])
     for value in np.unique(p):
         same = p == value
         error = max(1e-9, float(np.sqrt(value * (1 - value) / same.sum())))
-        assert abs(strong[same].mean() - value) <= 4 * error
+        assert abs(strong[same].mean() - value) <= 6 * error
     inside = np.array([band is None or band[0] <= (d.win_rate or 0.0) <= band[1] for d in decisions])
     explored = np.array([d.reason == "explored" for d in decisions])
-    assert explored[inside].mean() == pytest.approx(explore, abs=0.02)
+    error = float(np.sqrt(explore * (1 - explore) / inside.sum()))
+    assert explored[inside].mean() == pytest.approx(explore, abs=6 * error)
     assert not explored[~inside].any()
     assert set(p[~inside]) <= {0.0, 1.0}
 
