@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from routellm_core.embedders import StaticEmbedder
 from routellm_core.errors import ConfigurationError, DataError
 from routellm_core.routers.base import Router
 from routellm_core.routers.function import as_router
@@ -21,6 +23,18 @@ _loading = threading.Lock()
 if hasattr(os, "register_at_fork"):
     # a child that is forked while another thread loads a router would wait for it for ever
     os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
+# Held by the thread that scores, where Python does the work: DuckDB's threads would take the interpreter from each
+# other, at up to 40 % more CPU, and be no faster. A router that waits for a server or for torch is called by all.
+_scoring = threading.Lock()
+
+
+def _renew_scoring() -> None:
+    global _scoring
+    _scoring = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_scoring)  # the thread that held it does not exist there
 
 
 class WinRates:
@@ -128,7 +142,10 @@ class WinRates:
         out = np.full(len(prompts), np.nan)
         if present.any():
             there = prompts if present.all() else [prompt for prompt in prompts if isinstance(prompt, str)]
-            out[present] = self._router().win_rates(there)
+            router = self._router()
+            in_python = isinstance(getattr(router, "embedder", None), StaticEmbedder)
+            with _scoring if in_python else nullcontext():
+                out[present] = router.win_rates(there)
         return out
 
     def _router(self) -> Router:

@@ -9,13 +9,17 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from routellm_core import ConfigurationError, DataError, WinRates, load_router
+from routellm_core import ConfigurationError, DataError, Router, WinRates, load_router
+from routellm_core.embedders import bundled_embedder
 from tests.support.routers import ScriptedRouter
+from tests.support.waiting import LIMIT
 
 ROOT = Path(__file__).resolve().parents[3]
 PROMPTS = ["hi", "Prove that there are infinitely many primes.", "", "What is 2 + 2?", "¿Cómo estás?"]
@@ -140,6 +144,62 @@ def test_a_router_is_loaded_once_a_process(monkeypatch):
     for _ in range(3):
         WinRates("other")(["p=0.5"])
     assert loads == [("other", None)]
+
+
+@pytest.mark.parametrize("in_python", [True, False])
+def test_threads_take_turns_where_python_does_the_work(in_python):
+    """DuckDB scores in several threads of one process; a router that waits for a server is not held up."""
+    both, at_once = threading.Barrier(2), []
+
+    class Waiting(Router):
+        name = "waiting"
+
+        def _win_rates(self, prompts):
+            try:
+                both.wait(0.5 if in_python else LIMIT)
+                at_once.append(True)
+            except threading.BrokenBarrierError:
+                at_once.append(False)
+            return np.full(len(prompts), 0.5)
+
+    router = Waiting()
+    if in_python:
+        router.embedder = bundled_embedder()
+    score = WinRates(router)
+    with ThreadPoolExecutor(2) as pool:
+        rates = list(pool.map(score, [["a"], ["b"]]))
+    assert [rate.tolist() for rate in rates] == [[0.5], [0.5]]
+    assert at_once == [not in_python] * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_is_forked_while_a_thread_scores_can_score():
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Router):
+        name = "slow"
+
+        def _win_rates(self, prompts):
+            if prompts == ["parent"]:
+                begun.set()
+                go_on.wait(LIMIT)
+            return np.full(len(prompts), 0.5)
+
+    router = Slow()
+    router.embedder = bundled_embedder()
+    score = WinRates(router)
+    scoring = threading.Thread(target=score, args=(["parent"],))
+    scoring.start()
+    assert begun.wait(LIMIT)
+    child = multiprocessing.get_context("fork").Process(target=score, args=(["child"],))
+    child.start()
+    child.join(LIMIT)
+    alive = child.is_alive()
+    child.kill()
+    go_on.set()
+    scoring.join()
+    assert not alive
+    assert child.exitcode == 0
 
 
 def test_functions_stand_where_a_router_can():
