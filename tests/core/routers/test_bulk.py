@@ -153,6 +153,7 @@ def test_threads_take_turns_where_python_does_the_work(in_python):
 
     class Waiting(Router):
         name = "waiting"
+        embedder = bundled_embedder() if in_python else None
 
         def _win_rates(self, prompts):
             try:
@@ -163,8 +164,6 @@ def test_threads_take_turns_where_python_does_the_work(in_python):
             return np.full(len(prompts), 0.5)
 
     router = Waiting()
-    if in_python:
-        router.embedder = bundled_embedder()
     score = WinRates(router)
     with ThreadPoolExecutor(2) as pool:
         rates = list(pool.map(score, [["a"], ["b"]]))
@@ -178,6 +177,7 @@ def test_a_child_that_is_forked_while_a_thread_scores_can_score():
 
     class Slow(Router):
         name = "slow"
+        embedder = bundled_embedder()
 
         def _win_rates(self, prompts):
             if prompts == ["parent"]:
@@ -186,7 +186,6 @@ def test_a_child_that_is_forked_while_a_thread_scores_can_score():
             return np.full(len(prompts), 0.5)
 
     router = Slow()
-    router.embedder = bundled_embedder()
     score = WinRates(router)
     scoring = threading.Thread(target=score, args=(["parent"],))
     scoring.start()
