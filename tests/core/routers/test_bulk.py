@@ -172,6 +172,7 @@ def test_threads_take_turns_where_python_does_the_work(in_python):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # from Python 3.12 on
 def test_a_child_that_is_forked_while_a_thread_scores_can_score():
     begun, go_on = threading.Event(), threading.Event()
 
