@@ -180,7 +180,7 @@ class Dispatch:
         self, side: Side, value: Any, arguments: Mapping[str, Any]
     ) -> tuple[Runnable[Any, Any], Any, Mapping[str, Any]]:
         """A side to call, with the input and the arguments in the form that its model takes."""
-        return self.reader.fitting(side, self.strong if side == "strong" else self.weak, value, arguments)
+        return self.reader.fitting(side, self.side(side), value, arguments)
 
     # --- deciding ---
 
